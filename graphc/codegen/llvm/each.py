@@ -1,0 +1,100 @@
+"""The emitter for every kernel: its `each` loops, shared among threads, around its statements."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.function import EmittedKernel, check_messages, kernel_function
+from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
+from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.nodes import Nodes
+from graphc.codegen.llvm.schedule import Schedule, schedule
+from graphc.codegen.llvm.statements import Statements
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.llvm.vector import Values
+from graphc.kernel.lang import Axis, Kernel
+
+
+def emit_loops(module: ir.Module, kernel: Kernel, target: Target, name: str) -> EmittedKernel:
+    """The function `name` of any kernel, in loops and vectors."""
+    plan = schedule(Nodes(kernel).read(), target)
+    function = kernel_function(module, kernel, name)
+    _Body(function, kernel, plan, target).emit()
+    return EmittedKernel(function, plan.extent, plan.unit, plan.cost, check_messages(kernel))
+
+
+class _Body:
+    """The `each` loops around the statements."""
+
+    def __init__(self, function: ir.Function, kernel: Kernel, plan: Schedule, target: Target):
+        self.builder = ir.IRBuilder(function.append_basic_block())
+        self.frame = Frame(self.builder)
+        math = VectorMath(self.builder, function.module, target)
+        names = [buffer.name for buffer in kernel.buffers]
+        *buffers, self.low, self.high, error = function.args
+        self.values = Values(self.frame, math, dict(zip(names, buffers, strict=True)))
+        self.values.written = plan.nodes.written
+        self.plan = plan
+        self.statements = Statements(self.frame, self.values, plan, error)
+
+    def emit(self) -> None:
+        """The whole function."""
+        plan = self.plan
+        if 0 in (plan.nodes.extents[axis] for axis in plan.nodes.each):
+            pass
+        elif plan.outer:
+            self.frame.loop(self.low, self.high, 1, [], self._shared)
+        elif plan.vector and not plan.serial:
+            self._loops(0)
+        else:
+            some = self.builder.icmp_signed("<", self.low, self.high)
+            self.frame.guard(some, [], lambda _: self._loops(0))
+        self.builder.ret_void()
+
+    def _shared(self, i: ir.Value, carry: Carry) -> Carry:
+        """One iteration of the shared loop: its number is taken apart into the fused axes."""
+        outer, b = self.plan.outer, self.builder
+        parts: list[tuple[Axis, ir.Value]] = []
+        for axis in reversed(outer[1:]):
+            extent = whole(self.plan.nodes.extents[axis])
+            parts.append((axis, b.urem(i, extent)))
+            i = b.udiv(i, extent)
+        parts.append((outer[0], i))
+        for axis, value in parts:
+            self.values.places[axis] = (self.frame.depth, value)
+        return self._loops(0)
+
+    def _loops(self, place: int) -> Carry:
+        """The loops that are not shared, from `place` on, then the axis in lanes, then the body."""
+        if place < len(self.plan.loops):
+            axis = self.plan.loops[place]
+
+            def body(i: ir.Value, _: Carry) -> Carry:
+                with self.values.at_axis(axis, i):
+                    return self._loops(place + 1)
+
+            return self.frame.loop(0, self.plan.nodes.extents[axis], 1, [], body)
+        if self.plan.vector is None:
+            return self._statements()
+        return self._lanes(self.plan.vector)
+
+    def _lanes(self, axis: Axis) -> Carry:
+        def body(i: ir.Value, rest: Count | None, carry: Carry) -> Carry:
+            with self.values.along(axis, self.plan.lanes, i, rest):
+                return self._statements()
+
+        low: Count = self.low
+        high: Count = self.high
+        if self.plan.outer:
+            low, high = 0, self.plan.nodes.extents[axis]
+        elif self.plan.nodes.extents[axis] % self.plan.lanes == 0:
+            # Shares begin and end at multiples of the lanes: there is no tail.
+            return self.frame.loop(
+                low, high, self.plan.lanes, [], lambda i, carry: body(i, None, carry)
+            )
+        return self.frame.lane_loop(low, high, self.plan.lanes, [], body)
+
+    def _statements(self) -> Carry:
+        for statement in self.plan.nodes.statements:
+            self.statements.emit(statement)
+        return []

@@ -1,0 +1,50 @@
+"""The function of one kernel: what every emitter fills, and what a program must know of it.
+
+`void name(ptr buffers..., i64 low, i64 high, ptr error)` runs the share [low, high) of the loop
+that threads divide among themselves. `error` points to two int64: the number of a failed check
+(from 1, in the kernel), and the value it shows. Slots begin at multiples of 64 bytes, buffers
+inside them wherever the plan put them: only the element's own alignment may be relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.loops import INT64, POINTER, VOID
+from graphc.codegen.llvm.target import Target
+from graphc.kernel.lang import Check, Kernel
+
+
+@dataclass(frozen=True)
+class EmittedKernel:
+    """A kernel's function and how to share it.
+
+    extent: iterations of the shared loop. unit: shares begin at multiples of it. cost: scalar
+    instructions of a whole run, roughly. checks: the messages of its checks, in order.
+    """
+
+    function: ir.Function
+    extent: int
+    unit: int
+    cost: float
+    checks: tuple[str, ...]
+
+
+Emitter = Callable[[ir.Module, Kernel, Target, str], EmittedKernel | None]
+
+
+def kernel_function(module: ir.Module, kernel: Kernel, name: str) -> ir.Function:
+    """The declaration every emitter fills: buffers in order, low, high, error."""
+    parameters = [POINTER] * len(kernel.buffers) + [INT64, INT64, POINTER]
+    function = ir.Function(module, ir.FunctionType(VOID, parameters), name)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    return function
+
+
+def check_messages(kernel: Kernel) -> tuple[str, ...]:
+    """The messages of a kernel's checks, in order."""
+    return tuple(s.message for s in kernel.body if isinstance(s, Check))

@@ -1,0 +1,37 @@
+"""Load a bundle's machine code into this process."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.llvm.program import ENTRIES
+from graphc.codegen.llvm.target import Target
+from graphc.error import NetError, need
+from graphc.runtime.bundle import Bundle
+from graphc.runtime.cpu import Executable, Functions
+
+_numbers = itertools.count()
+
+
+def load(bundle: Bundle) -> Executable:
+    """A bundle ready to be called. Raises NetError where its code is for another machine."""
+    host = Target.host()
+    need(
+        bundle.triple.split("-")[0] == host.triple.split("-")[0],
+        f"'{bundle.name}' was compiled for {bundle.triple}, this machine is {host.triple}",
+    )
+    host.machine()
+    engine = llvm.create_lljit_compiler()
+    library = llvm.JITLibraryBuilder().add_object_img(bundle.object).add_current_process()
+    for entry in ENTRIES:
+        library.export_symbol(entry)
+    try:
+        tracker = library.link(engine, f"program{next(_numbers)}")
+    except RuntimeError as error:
+        raise NetError(f"the machine code of '{bundle.name}' cannot be loaded: {error}") from None
+    addresses = {entry: int(tracker[entry]) for entry in ENTRIES}
+    keep: tuple[Any, ...] = (tracker, engine)
+    return Executable(bundle, Functions(addresses, keep))

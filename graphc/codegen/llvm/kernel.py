@@ -1,0 +1,22 @@
+"""One kernel as one LLVM function, by the first emitter that takes it (see `function`)."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.each import emit_loops
+from graphc.codegen.llvm.function import EmittedKernel, Emitter
+from graphc.codegen.llvm.target import Target
+from graphc.kernel.lang import Kernel
+
+# Tried in order; each takes the kernel or leaves it (None) to the next. Loops take every kernel.
+EMITTERS: list[Emitter] = [emit_loops]
+
+
+def emit_kernel(module: ir.Module, kernel: Kernel, target: Target, name: str) -> EmittedKernel:
+    """Add `kernel` to `module` as the function `name`."""
+    for emitter in EMITTERS:
+        emitted = emitter(module, kernel, target, name)
+        if emitted is not None:
+            return emitted
+    raise AssertionError("emit_loops takes every kernel")

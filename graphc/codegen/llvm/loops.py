@@ -1,0 +1,206 @@
+"""Loops and guards in SSA form, and a place for every value as far outside of them as it can be.
+
+No pass of LLVM's runs over the text emitted here, so values that do not change inside a loop are
+put before it at once. `scopes` is the stack of open loops and guards; a value that depends on
+nothing inside scope n + 1 is emitted where that scope was entered and remembered in scope n.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+
+INT1, INT32, INT64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+VOID, POINTER = ir.VoidType(), ir.PointerType()
+Count: TypeAlias = ir.Value | int
+Carry: TypeAlias = list[ir.Value]
+
+
+def whole(value: Count) -> ir.Value:
+    """An int64 value from a number or a value."""
+    return ir.Constant(INT64, value) if isinstance(value, int) else value
+
+
+class Scope:
+    """An open loop or guard: where it was entered, and the values remembered inside."""
+
+    __slots__ = ("entered_from", "memo")
+
+    def __init__(self, entered_from: ir.Block | None):
+        self.entered_from = entered_from
+        self.memo: dict[Hashable, Any] = {}
+
+
+class Frame:
+    """One function under construction."""
+
+    def __init__(self, builder: ir.IRBuilder):
+        self.builder = builder
+        self.scopes = [Scope(None)]
+
+    @property
+    def depth(self) -> int:
+        """The innermost scope's number."""
+        return len(self.scopes) - 1
+
+    @contextlib.contextmanager
+    def at(self, level: int) -> Iterator[None]:
+        """Emit as the last of scope `level`, before the scope inside it."""
+        if level == self.depth:
+            yield
+            return
+        b, block = self.builder, self.builder.block
+        place = self.scopes[level + 1].entered_from
+        assert place is not None, "only the outermost scope was entered from nowhere"
+        b.position_before(place.terminator)
+        yield
+        if block.terminator is None:
+            b.position_at_end(block)
+        else:
+            b.position_before(block.terminator)
+
+    def remembered(self, level: int, key: Hashable, make: Callable[[], ir.Value]) -> ir.Value:
+        """The value of `key` in scope `level`, made there at the first call."""
+        memo = self.scopes[level].memo
+        if key not in memo:
+            with self.at(level):
+                memo[key] = make()
+        return memo[key]
+
+    def forget(self, key: Hashable) -> None:
+        """Drop a value that is no longer true."""
+        for scope in self.scopes:
+            scope.memo.pop(key, None)
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """A scope that runs exactly once."""
+        before = self.builder.block
+        inside = self.builder.append_basic_block()
+        self.builder.branch(inside)
+        self.builder.position_at_end(inside)
+        self.scopes.append(Scope(before))
+        yield
+        self.scopes.pop()
+
+    def loop(
+        self,
+        start: Count,
+        stop: Count,
+        step: int,
+        carry: Sequence[ir.Value],
+        body: Callable[[ir.Value, Carry], Carry],
+    ) -> Carry:
+        """carry = body(i, carry) for i in range(start, stop, step); the last carry."""
+        b, before = self.builder, self.builder.block
+        known = isinstance(start, int) and isinstance(stop, int)
+        if known and start >= stop:
+            return list(carry)
+        inside, after = b.append_basic_block(), b.append_basic_block()
+        if known:
+            b.branch(inside)
+        else:
+            b.cbranch(b.icmp_signed("<", whole(start), whole(stop)), inside, after)
+        b.position_at_end(inside)
+        i = b.phi(INT64)
+        phis = [b.phi(value.type) for value in carry]
+        self.scopes.append(Scope(before))
+        new = body(i, list(phis))
+        self.scopes.pop()
+        following = b.add(i, whole(step))
+        last = b.block
+        b.cbranch(b.icmp_signed("<", following, whole(stop)), inside, after)
+        b.position_at_end(after)
+        pairs = zip([i, *phis], [whole(start), *carry], [following, *new], strict=True)
+        for phi, first, value in pairs:
+            phi.add_incoming(first, before)
+            phi.add_incoming(value, last)
+        return new if known else self._joined(carry, before, new, last)
+
+    def guard(
+        self, condition: ir.Value, carry: Sequence[ir.Value], body: Callable[[Carry], Carry]
+    ) -> Carry:
+        """carry = body(carry) if condition."""
+        b, before = self.builder, self.builder.block
+        inside, after = b.append_basic_block(), b.append_basic_block()
+        b.cbranch(condition, inside, after)
+        b.position_at_end(inside)
+        self.scopes.append(Scope(before))
+        new = body(list(carry))
+        self.scopes.pop()
+        last = b.block
+        b.branch(after)
+        b.position_at_end(after)
+        return self._joined(carry, before, new, last)
+
+    def _joined(
+        self, old: Sequence[ir.Value], before: ir.Block, new: Carry, last: ir.Block
+    ) -> Carry:
+        joined = []
+        for first, value in zip(old, new, strict=True):
+            phi = self.builder.phi(value.type)
+            phi.add_incoming(first, before)
+            phi.add_incoming(value, last)
+            joined.append(phi)
+        return joined
+
+    def lane_loop(
+        self,
+        start: Count,
+        stop: Count,
+        lanes: int,
+        carry: Sequence[ir.Value],
+        body: Callable[[ir.Value, Count | None, Carry], Carry],
+        chunk: int = 0,
+    ) -> Carry:
+        """carry = body(i, rest, carry) for groups of lanes.
+
+        rest: the number of lanes in a last, partial group, else None. chunk: see `chunked`.
+        """
+        b = self.builder
+        if isinstance(start, int) and isinstance(stop, int):
+            main: Count = start + max(stop - start, 0) // lanes * lanes
+        else:
+            length = b.sub(whole(stop), whole(start))
+            main = b.add(whole(start), b.and_(length, whole(-lanes)))
+        full = self.chunked(start, main, lanes, carry, lambda i, c: body(i, None, c), chunk)
+        if isinstance(main, int) and isinstance(stop, int):
+            if main >= stop:
+                return full
+            with self.scope():
+                return body(whole(main), stop - main, full)
+        rest = b.sub(whole(stop), whole(main))
+        some = b.icmp_signed(">", rest, whole(0))
+        return self.guard(some, full, lambda c: body(main, rest, c))
+
+    def chunked(
+        self,
+        start: Count,
+        stop: Count,
+        step: int,
+        carry: Sequence[ir.Value],
+        body: Callable[[ir.Value, Carry], Carry],
+        chunk: int = 0,
+    ) -> Carry:
+        """A loop that adds to `carry` sums of at most `chunk` iterations each.
+
+        A float sum's error grows with the number of additions one after another; so it grows with
+        the larger of chunk and the number of chunks. chunk 0 is a plain loop.
+        """
+        if not chunk:
+            return self.loop(start, stop, step, carry, body)
+        b, zeros = self.builder, [ir.Constant(v.type, None) for v in carry]
+        if isinstance(start, int) and isinstance(stop, int) and stop - start <= chunk * step:
+            part = self.loop(start, stop, step, zeros, body)
+            return [b.fadd(c, p) for c, p in zip(carry, part, strict=True)]
+
+        def one(first: ir.Value, sums: Carry) -> Carry:
+            end = b.add(first, whole(chunk * step))
+            end = b.select(b.icmp_signed("<", end, whole(stop)), end, whole(stop))
+            part = self.loop(first, end, step, zeros, body)
+            return [b.fadd(s, p) for s, p in zip(sums, part, strict=True)]
+
+        return self.loop(start, stop, chunk * step, carry, one)

@@ -1,0 +1,459 @@
+"""Kernel expressions as interned nodes: each distinct value once, with what is asked about it.
+
+Two equal subexpressions are the same node, so that a dictionary keyed by nodes is the elimination
+of common subexpressions. An address is kept as flat affine terms in elements (buffer strides
+applied) plus data-dependent parts, so that loops can be merged and strides be read off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from graphc.kernel.lang import (
+    INDEX,
+    Axis,
+    Buffer,
+    Call,
+    Check,
+    Const,
+    Expr,
+    Fold,
+    Kernel,
+    Let,
+    Load,
+    Local,
+    Store,
+    Var,
+)
+
+Range: TypeAlias = tuple[int, int] | None
+Linear: TypeAlias = tuple[dict[Axis, int], int] | None
+NOTHING: frozenset[Any] = frozenset()
+WHOLE = ("int64", "int32", "uint8")
+
+
+@dataclass(eq=False)
+class Address:
+    """An element of a buffer: constant + sum of stride * axis + sum of stride * (a computed index).
+
+    inside: every index lies within the buffer whatever the loop variables and data are, even where
+    a guard does not hold.
+    """
+
+    buffer: Buffer
+    terms: dict[Axis, int]
+    constant: int
+    parts: tuple[tuple[Node, int], ...]
+    inside: bool
+    alone: frozenset[Axis]  # axes that are the only variable of an index: they tell elements apart
+
+
+@dataclass(eq=False)
+class Node:
+    """One scalar value. `op` is const, axis, local, load or a function of the kernel language.
+
+    axes, locals, reads: loop variables, locals and buffers it depends on, through its arguments.
+    risky: it holds a load that may leave its buffer where a guard does not hold.
+    bounds: the least and the largest value, for integers where they are known.
+    linear: (terms, constant) where it is an affine function of loop variables.
+    """
+
+    op: str
+    dtype: str
+    args: tuple[Node, ...] = ()
+    data: Any = None
+    address: Address | None = None
+    axes: frozenset[Axis] = NOTHING
+    locals: frozenset[str] = NOTHING
+    reads: frozenset[str] = NOTHING
+    risky: bool = False
+    bounds: Range = None
+    linear: Linear = None
+
+    __hash__ = object.__hash__
+
+
+@dataclass(eq=False)
+class LetNode:
+    """local = value."""
+
+    name: str
+    value: Node
+    axes: tuple[Axis, ...] = ()
+
+
+@dataclass(eq=False)
+class FoldNode:
+    """A fold; guards are the conjuncts of its `where`."""
+
+    kind: str
+    names: tuple[str, ...]
+    values: tuple[Node, ...]
+    axes: tuple[Axis, ...]
+    guards: tuple[Node, ...]
+
+
+@dataclass(eq=False)
+class StoreNode:
+    """A store; guards are the conjuncts of its `where`."""
+
+    address: Address
+    value: Node
+    axes: tuple[Axis, ...]
+    guards: tuple[Node, ...]
+    mode: str
+
+
+@dataclass(eq=False)
+class CheckNode:
+    """A check with its number inside the kernel, from 1."""
+
+    condition: Node
+    value: Node
+    number: int
+    axes: tuple[Axis, ...] = ()
+
+
+StatementNode = LetNode | FoldNode | StoreNode | CheckNode
+
+
+@dataclass(eq=False)
+class KernelNodes:
+    """A kernel's statements over nodes. `extents` holds all loops but those that run once."""
+
+    kernel: Kernel
+    each: list[Axis]
+    statements: list[StatementNode]
+    extents: dict[Axis, int]
+    written: frozenset[str] = field(default=NOTHING)
+
+    def addresses(self, statement: StatementNode) -> list[Address]:
+        """The loads of a statement and where it stores."""
+        found = [n.address for n in reachable(statement_nodes(statement)) if n.address]
+        if isinstance(statement, StoreNode):
+            found.append(statement.address)
+        return found
+
+    def size(self, axes: tuple[Axis, ...] | list[Axis]) -> int:
+        """How often loops over `axes` run their body."""
+        count = 1
+        for axis in axes:
+            count *= self.extents.get(axis, 1)
+        return count
+
+
+def statement_nodes(statement: StatementNode) -> tuple[Node, ...]:
+    """The outermost nodes of a statement, the computed parts of a store's address included."""
+    if isinstance(statement, LetNode):
+        return (statement.value,)
+    if isinstance(statement, CheckNode):
+        return (statement.condition, statement.value)
+    if isinstance(statement, FoldNode):
+        return statement.values + statement.guards
+    parts = tuple(node for node, _ in statement.address.parts)
+    return (*parts, statement.value, *statement.guards)
+
+
+def reachable(roots: tuple[Node, ...]) -> list[Node]:
+    """Every node below `roots`, once, address parts included."""
+    seen: dict[Node, None] = {}
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen[node] = None
+        stack.extend(node.args)
+    return list(seen)
+
+
+class Nodes:
+    """Turns expressions of one kernel into nodes."""
+
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+        self._by_identity: dict[int, tuple[Expr, Node]] = {}
+        self._by_structure: dict[tuple[Any, ...], Node] = {}
+        self._local_bounds: dict[str, Range] = {}
+
+    def read(self) -> KernelNodes:
+        """The kernel's statements."""
+        checks = 0
+        statements: list[StatementNode] = []
+        axes = list(self.kernel.each)
+        for statement in self.kernel.body:
+            if isinstance(statement, Let):
+                value = self.node(statement.value)
+                self._local_bounds[statement.local.name] = value.bounds
+                statements.append(LetNode(statement.local.name, value))
+            elif isinstance(statement, Check):
+                checks += 1
+                condition, value = self.node(statement.condition), self.node(statement.value)
+                statements.append(CheckNode(condition, value, checks))
+            elif isinstance(statement, Fold):
+                statements.append(self._fold(statement))
+                axes.extend(statement.axes)
+            else:
+                statements.append(self._store(statement))
+                axes.extend(statement.axes)
+        extents = {axis: axis.extent for axis in axes if axis.extent != 1}
+        for made in statements:
+            if isinstance(made, FoldNode | StoreNode):
+                made.axes = tuple(a for a in made.axes if a in extents)
+        written = frozenset(s.address.buffer.name for s in statements if isinstance(s, StoreNode))
+        each = [a for a in self.kernel.each if a in extents]
+        return KernelNodes(self.kernel, each, statements, extents, written)
+
+    def _fold(self, fold: Fold) -> FoldNode:
+        values = tuple(self.node(v) for v in fold.values)
+        names = tuple(local.name for local in fold.locals)
+        if fold.kind in ("argmax", "argmin") and values[1].bounds is not None:
+            low, high = values[1].bounds
+            self._local_bounds[names[1]] = (min(low, 0), max(high, 0))
+        return FoldNode(fold.kind, names, values, fold.axes, self._guards(fold.where))
+
+    def _store(self, store: Store) -> StoreNode:
+        address = self._address(store.buffer, store.index)
+        guards = self._guards(store.where)
+        return StoreNode(address, self.node(store.value), store.axes, guards, store.mode)
+
+    def _guards(self, where: Expr | None) -> tuple[Node, ...]:
+        if where is None:
+            return ()
+        conjuncts: list[Node] = []
+        stack = [self.node(where)]
+        while stack:
+            node = stack.pop()
+            if node.op == "and":
+                stack.extend(reversed(node.args))
+            elif not (node.op == "const" and node.data) and node not in conjuncts:
+                conjuncts.append(node)
+        return tuple(conjuncts)
+
+    def node(self, expr: Expr) -> Node:
+        """The node of an expression; shared subexpressions are visited once."""
+        known = self._by_identity.get(id(expr))
+        if known is None:
+            known = (expr, self._made(expr))
+            self._by_identity[id(expr)] = known
+        return known[1]
+
+    def _made(self, expr: Expr) -> Node:
+        if isinstance(expr, Const):
+            whole = expr.dtype in WHOLE
+            bounds = (int(expr.value), int(expr.value)) if whole else None
+            linear: Linear = ({}, int(expr.value)) if expr.dtype == INDEX else None
+            key: tuple[Any, ...] = ("const", expr.dtype, repr(expr.value))
+            return self._interned(
+                key, Node("const", expr.dtype, data=expr.value, bounds=bounds, linear=linear)
+            )
+        if isinstance(expr, Var):
+            return self._variable(expr.axis)
+        if isinstance(expr, Local):
+            return self._interned(
+                ("local", expr.name),
+                Node(
+                    "local",
+                    expr.dtype,
+                    data=expr.name,
+                    locals=frozenset((expr.name,)),
+                    bounds=self._local_bounds.get(expr.name),
+                ),
+            )
+        if isinstance(expr, Load):
+            return self._load(expr)
+        if not isinstance(expr, Call):
+            raise TypeError(f"not an expression of a kernel: {expr!r}")
+        args = tuple(self.node(a) for a in expr.args)
+        key = ("call", expr.function, expr.dtype, *map(id, args))
+        if key in self._by_structure:
+            return self._by_structure[key]
+        node = Node(expr.function, expr.dtype, args)
+        _gather(node, args)
+        node.bounds = _call_bounds(expr.function, expr.dtype, args)
+        node.linear = _call_linear(expr.function, args)
+        return self._interned(key, node)
+
+    def _variable(self, axis: Axis) -> Node:
+        if axis.extent == 1:
+            return self.node(_ZERO)
+        node = Node(
+            "axis",
+            INDEX,
+            data=axis,
+            axes=frozenset((axis,)),
+            bounds=(0, max(axis.extent - 1, 0)),
+            linear=({axis: 1}, 0),
+        )
+        return self._interned(("axis", axis), node)
+
+    def _load(self, load: Load) -> Node:
+        address = self._address(load.buffer, load.index)
+        terms = tuple(sorted((axis.name, stride) for axis, stride in address.terms.items()))
+        parts = tuple((id(node), stride) for node, stride in address.parts)
+        key = ("load", load.buffer.name, terms, address.constant, parts)
+        if key in self._by_structure:
+            return self._by_structure[key]
+        args = tuple(node for node, _ in address.parts)
+        node = Node("load", load.dtype, args, address=address)
+        _gather(node, args)
+        node.axes |= frozenset(address.terms)
+        node.reads |= {load.buffer.name}
+        node.risky = node.risky or not address.inside
+        if load.dtype == "uint8":
+            node.bounds = (0, 255)
+        return self._interned(key, node)
+
+    def _address(self, buffer: Buffer, index: tuple[Expr, ...]) -> Address:
+        terms: dict[Axis, int] = {}
+        parts: dict[Node, int] = {}
+        alone: set[Axis] = set()
+        constant, inside = 0, True
+        for expr, extent, stride in zip(index, buffer.shape, buffer.strides, strict=True):
+            node = self.node(expr)
+            bounds = node.bounds
+            inside = inside and bounds is not None and bounds[0] >= 0 and bounds[1] < extent
+            if node.linear is None:
+                parts[node] = parts.get(node, 0) + stride
+                continue
+            constant += node.linear[1] * stride
+            for axis, coefficient in node.linear[0].items():
+                terms[axis] = terms.get(axis, 0) + coefficient * stride
+            if len(node.linear[0]) == 1:
+                alone.update(node.linear[0])
+        kept = {axis: stride for axis, stride in terms.items() if stride}
+        found = tuple((node, stride) for node, stride in parts.items() if stride)
+        return Address(buffer, kept, constant, found, inside, frozenset(alone))
+
+    def _interned(self, key: tuple[Any, ...], node: Node) -> Node:
+        return self._by_structure.setdefault(key, node)
+
+
+_ZERO = Const(0, INDEX)
+
+
+def _gather(node: Node, args: tuple[Node, ...]) -> None:
+    for arg in args:
+        node.axes |= arg.axes
+        node.locals |= arg.locals
+        node.reads |= arg.reads
+        node.risky = node.risky or arg.risky
+
+
+def _call_bounds(function: str, dtype: str, args: tuple[Node, ...]) -> Range:
+    """Bounds of a function's result; int64 only, where nothing this small can wrap around."""
+    if function == "random_bits":
+        return (0, 2**32 - 1)
+    if dtype != INDEX or (function != "cast" and args[0].dtype != INDEX):
+        return None
+    if function == "cast":
+        return args[0].bounds
+    found = _arithmetic_bounds(function, [a.bounds for a in args])
+    if found is None or found[0] < _INT64_MIN or found[1] > _INT64_MAX:
+        return None
+    return found
+
+
+def _arithmetic_bounds(function: str, bounds: list[Range]) -> Range:
+    if function in ("max", "min") and any(b is not None for b in bounds):
+        return _clamped(function, bounds)
+    if function == "mod" and bounds[1] is not None and bounds[1][0] > 0:
+        return (0, bounds[1][1] - 1)
+    if any(b is None for b in bounds):
+        return None
+    (low, high), *rest = [b for b in bounds if b is not None]
+    if function == "neg":
+        return (-high, -low)
+    if not rest:
+        return None
+    other_low, other_high = rest[0]
+    if function == "add":
+        return (low + other_low, high + other_high)
+    if function == "sub":
+        return (low - other_high, high - other_low)
+    if function == "mul" or (function == "floordiv" and other_low > 0):
+        pairs = [(a, b) for a in (low, high) for b in (other_low, other_high)]
+        corners = [a * b if function == "mul" else a // b for a, b in pairs]
+        return (min(corners), max(corners))
+    return None
+
+
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+
+
+def _clamped(function: str, bounds: list[Range]) -> Range:
+    pick = max if function == "max" else min
+    lows = [_INT64_MIN if b is None else b[0] for b in bounds]
+    highs = [_INT64_MAX if b is None else b[1] for b in bounds]
+    return (pick(lows), pick(highs))
+
+
+def _call_linear(function: str, args: tuple[Node, ...]) -> tuple[dict[Axis, int], int] | None:
+    if function not in ("add", "sub", "mul", "neg") or args[0].dtype != INDEX:
+        return None
+    forms = [a.linear for a in args]
+    if any(f is None for f in forms):
+        return None
+    first = forms[0]
+    assert first is not None
+    if function == "neg":
+        return _sum(({}, 0), first, -1)
+    second = forms[1]
+    assert second is not None
+    if function == "mul":
+        if first[0] and second[0]:
+            return None
+        scaled, factor = (first, second[1]) if not second[0] else (second, first[1])
+        return _sum(({}, 0), scaled, factor)
+    return _sum(first, second, 1 if function == "add" else -1)
+
+
+def _sum(
+    left: tuple[dict[Axis, int], int], right: tuple[dict[Axis, int], int], factor: int
+) -> tuple[dict[Axis, int], int]:
+    terms = dict(left[0])
+    for axis, coefficient in right[0].items():
+        terms[axis] = terms.get(axis, 0) + factor * coefficient
+    return {a: c for a, c in terms.items() if c}, left[1] + factor * right[1]
+
+
+def fingerprint(kernel: Kernel) -> str:
+    """A text hash of all that a kernel computes: equal for kernels that differ in name only."""
+    lines = [repr((kernel.inputs, kernel.outputs, kernel.each))]
+    numbers: dict[int, int] = {}
+    keep: list[Expr] = []
+
+    def number(expr: Expr) -> int:
+        known = numbers.get(id(expr))
+        if known is not None:
+            return known
+        if isinstance(expr, Load):
+            text = f"load {expr.buffer.name} {[number(i) for i in expr.index]}"
+        elif isinstance(expr, Call):
+            text = f"{expr.function} {expr.dtype} {[number(a) for a in expr.args]}"
+        else:
+            text = repr(expr)
+        lines.append(text)
+        keep.append(expr)
+        numbers[id(expr)] = len(lines)
+        return len(lines)
+
+    for statement in kernel.body:
+        if isinstance(statement, Let):
+            text = f"let {statement.local} {number(statement.value)}"
+        elif isinstance(statement, Check):
+            text = f"check {number(statement.condition)} {number(statement.value)}"
+        elif isinstance(statement, Fold):
+            values = [number(v) for v in statement.values]
+            where = number(statement.where) if statement.where is not None else 0
+            text = f"{statement.kind} {statement.locals} {values} {statement.axes} {where}"
+        else:
+            index = [number(i) for i in statement.index]
+            where = number(statement.where) if statement.where is not None else 0
+            value = number(statement.value)
+            text = f"{statement.mode} {statement.buffer.name} {index} {value}"
+            text += f" {statement.axes} {where}"
+        lines.append(text)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

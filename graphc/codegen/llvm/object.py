@@ -1,0 +1,76 @@
+"""Program -> Bundle: machine code straight from the text, with no optimisation passes between.
+
+The text already has its loops, vectors and invariants where they belong; LLVM selects instructions,
+allocates registers and schedules. The result is kept on disk (`graphc.codegen.llvm.cache`).
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.llvm import cache
+from graphc.codegen.llvm.program import emit_program, kernel_keys
+from graphc.codegen.llvm.target import Target
+from graphc.kernel.lang import Check
+from graphc.plan.program import Program
+from graphc.runtime.bundle import Bundle, CheckEntry, Place, SlotEntry, StepEntry
+
+
+def compile_program(program: Program, target: Target | None = None) -> Bundle:
+    """Machine code for a program, from the cache where it is there. `target` None: this machine."""
+    chosen = target or Target.host()
+    keys = kernel_keys(program)
+    key = cache.key(program, keys, chosen)
+    code = cache.read(key)
+    if code is None:
+        code = chosen.machine(position_independent=True).emit_object(_module(program, chosen, keys))
+        cache.write(key, code)
+    return _bundle(program, chosen, code)
+
+
+def llvm_text(program: Program, target: Target | None = None) -> str:
+    """The program as LLVM text."""
+    return emit_program(program, target or Target.host(), kernel_keys(program)).text
+
+
+def assembly_text(program: Program, target: Target | None = None) -> str:
+    """The program as the machine's assembly."""
+    chosen = target or Target.host()
+    module = _module(program, chosen, kernel_keys(program))
+    return str(chosen.machine(position_independent=True).emit_assembly(module))
+
+
+def _module(program: Program, target: Target, keys: list[str]) -> llvm.ModuleRef:
+    text = emit_program(program, target, keys).text
+    target.machine()  # registers the back end before text for it is read
+    return llvm.parse_assembly(text)
+
+
+def _bundle(program: Program, target: Target, code: bytes) -> Bundle:
+    checks = tuple(
+        CheckEntry(step.layer, step.kind, statement.message)
+        for step in program.steps
+        for statement in step.kernel.body
+        if isinstance(statement, Check)
+    )
+    steps = tuple(
+        StepEntry(step.kernel.name, step.layer, step.kind, step.backward) for step in program.steps
+    )
+    slots = tuple(SlotEntry(s.name, s.role, s.type.dtype, s.type.shape) for s in program.slots)
+    readable = {}
+    for blob, name in program.readable.items():
+        b = program.buffers[name]
+        readable[blob] = Place(b.slot, b.offset, b.dtype, b.shape, b.strides)
+    return Bundle(
+        name=program.name,
+        object=code,
+        target=target.name,
+        triple=target.triple,
+        slots=slots,
+        arena_bytes=program.arena_bytes,
+        checks=checks,
+        steps=steps,
+        forward_steps=program.forward_steps,
+        readable=readable,
+        overwritten=dict(program.overwritten),
+    )

@@ -1,0 +1,253 @@
+"""A contraction as dense products: flat addresses, guards as intervals, one product a stride phase.
+
+The data gradient of a convolution of stride s divides an index by s and counts exact quotients
+only. Image index i = s * q + phase meets just the taps k = first + step * t for which it is exact,
+so for each phase the sum is a dense one over t, with i replaced by q. A kernel with two strided
+axes becomes s * s products that store into interleaved places.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from graphc.codegen.llvm.nodes import KernelNodes, Nodes, StoreNode, reachable, statement_nodes
+from graphc.kernel.contraction import Contraction, Operand, Position
+from graphc.kernel.lang import Affine, Axis, Buffer, Expr, Kernel, Var, bounds, call, rebuild
+
+MOST_PHASES = 16
+
+
+@dataclass
+class Factor:
+    """An operand of the product: element constant + sum of stride * axis of a buffer."""
+
+    buffer: Buffer
+    strides: dict[Axis, int]
+    constant: int
+
+
+@dataclass
+class Interval:
+    """A guard: 0 <= constant + sum of coefficient * axis < extent."""
+
+    terms: dict[Axis, int]
+    constant: int
+    extent: int
+
+
+@dataclass
+class Product:
+    """sum over `over` of left * right, for every point of `each`, then the stores.
+
+    `extents` says how often each loop runs; loops that run once are not there.
+    """
+
+    each: list[Axis]
+    over: list[Axis]
+    extents: dict[Axis, int]
+    left: Factor
+    right: Factor
+    guards: list[Interval]
+    local: str
+    stores: KernelNodes
+
+    def size(self, axes: list[Axis]) -> int:
+        """How often loops over `axes` run their body."""
+        return math.prod(self.extents[axis] for axis in axes)
+
+    def store_strides(self, axis: Axis) -> list[int]:
+        """The strides of all stores along an axis."""
+        return [s.address.terms.get(axis, 0) for s in self.store_nodes()]
+
+    def store_nodes(self) -> list[StoreNode]:
+        """The epilogue."""
+        return [s for s in self.stores.statements if isinstance(s, StoreNode)]
+
+
+def products(contraction: Contraction) -> list[Product] | None:
+    """The dense products that make up a contraction; None where a form is not covered."""
+    axes = _divided(contraction)
+    if axes is None or math.prod(stride for _, _, stride in axes) > MOST_PHASES:
+        return None
+    found = []
+    for phase in itertools.product(*(range(stride) for _, _, stride in axes)):
+        if all(start < axis.extent for start, (axis, _, _) in zip(phase, axes, strict=True)):
+            product = _product(contraction, axes, phase)
+            _merge(product)
+            found.append(product)
+    return found
+
+
+# -- phases -----------------------------------------------------------------------------------
+
+# An `each` axis, the fold axis in the same divided index, and the divisor.
+_Divided = tuple[Axis, Axis | None, int]
+
+
+def _divided(contraction: Contraction) -> list[_Divided] | None:
+    found: list[_Divided] = []
+    for position in (*contraction.left.index, *contraction.right.index):
+        if position.divisor == 1:
+            continue
+        uneven = [axis for axis, c in position.affine.terms if c % position.divisor]
+        each = [axis for axis in uneven if axis in contraction.each]
+        over = [axis for axis in uneven if axis in contraction.over]
+        if len(each) != 1 or len(over) > 1 or len(uneven) != len(each) + len(over):
+            return None
+        found.append((each[0], over[0] if over else None, position.divisor))
+    axes = [axis for each, over, _ in found for axis in (each, over) if axis is not None]
+    return found if len(set(axes)) == len(axes) else None
+
+
+def _product(
+    contraction: Contraction, axes: list[_Divided], phase: tuple[int, ...]
+) -> Product:
+    """The product of one phase, every divided index made exact."""
+    change: dict[Axis, Affine] = {}
+    empty = False
+    for (each, over, stride), start in zip(axes, phase, strict=True):
+        inner = Axis(f"{each.name}q", len(range(start, each.extent, stride)))
+        change[each] = Affine(((inner, stride),), start)
+        form = next(
+            p.affine
+            for p in (*contraction.left.index, *contraction.right.index)
+            if p.divisor == stride and p.affine.coefficient(each)
+        )
+        rest = form.constant + form.coefficient(each) * start
+        taps = _taps(form.coefficient(over), stride, rest, over.extent) if over else None
+        if over is None or taps is None:
+            empty = empty or over is not None or rest % stride != 0
+            continue
+        first, step, count = taps
+        change[over] = Affine(((Axis(f"{over.name}t", count), step),), first)
+    return _substituted(contraction, change, empty)
+
+
+def _taps(coefficient: int, stride: int, rest: int, extent: int) -> tuple[int, int, int] | None:
+    """(first, step, count) of the k with coefficient * k + rest divisible by stride; None: none."""
+    step = stride // math.gcd(coefficient, stride)
+    for first in range(min(step, extent)):
+        if (coefficient * first + rest) % stride == 0:
+            return first, step, len(range(first, extent, step))
+    return None
+
+
+def _substituted(contraction: Contraction, change: dict[Axis, Affine], empty: bool) -> Product:
+    def renamed(axes: tuple[Axis, ...]) -> list[Axis]:
+        return [change[axis].terms[0][0] if axis in change else axis for axis in axes]
+
+    operands = [
+        replace(operand, index=tuple(_exact(p, change, empty) for p in operand.index))
+        for operand in (contraction.left, contraction.right)
+    ]
+    rewritten: dict[Expr, Expr] = {Var(axis): _expr(form) for axis, form in change.items()}
+    stores = tuple(
+        replace(
+            store,
+            index=tuple(rebuild(i, rewritten) for i in store.index),
+            value=rebuild(store.value, rewritten),
+        )
+        for store in contraction.stores
+    )
+    each, over = renamed(contraction.each), renamed(contraction.over)
+    kernel: Kernel = replace(contraction.kernel, each=tuple(each), body=stores)
+    left, right = (_factor(operand) for operand in operands)
+    guards = [g for operand in operands for g in _intervals(operand)]
+    extents = {axis: axis.extent for axis in (*each, *over) if axis.extent != 1}
+    over = [axis for axis in over if axis in extents]
+    loose = [guard for guard in guards if not any(axis in over for axis in guard.terms)]
+    if empty:
+        loose.append(Interval({}, -1, 1))
+        guards.append(loose[-1])
+    if loose or not over:
+        # A loop that runs at most once stands for the sum's being there at all.
+        once = Axis("once", 1)
+        extents[once] = 1
+        over.insert(0, once)
+        for guard in loose:
+            guard.terms[once] = 0
+    return Product(
+        [axis for axis in each if axis in extents],
+        over,
+        extents,
+        left,
+        right,
+        guards,
+        contraction.fold.locals[0].name,
+        Nodes(kernel).read(),
+    )
+
+
+def _exact(position: Position, change: dict[Axis, Affine], empty: bool) -> Position:
+    """The position after the change of variables, its division carried out."""
+    terms: dict[Axis, int] = {}
+    constant = position.affine.constant
+    for axis, coefficient in position.affine.terms:
+        form = change.get(axis, Affine(((axis, 1),), 0))
+        constant += coefficient * form.constant
+        for inner, factor in form.terms:
+            terms[inner] = terms.get(inner, 0) + coefficient * factor
+    if position.divisor > 1:
+        if empty:  # nothing of it is ever read
+            return Position(Affine((), 0))
+        constant //= position.divisor
+        terms = {axis: c // position.divisor for axis, c in terms.items()}
+    return Position(Affine(tuple((a, c) for a, c in terms.items() if c), constant))
+
+
+def _expr(form: Affine) -> Expr:
+    (axis, factor), *_ = form.terms
+    return call("add", call("mul", Var(axis), factor), form.constant)
+
+
+def _factor(operand: Operand) -> Factor:
+    strides: dict[Axis, int] = {}
+    constant = 0
+    for position, stride in zip(operand.index, operand.buffer.strides, strict=True):
+        constant += position.affine.constant * stride
+        for axis, coefficient in position.affine.terms:
+            if axis.extent != 1:
+                strides[axis] = strides.get(axis, 0) + coefficient * stride
+    return Factor(operand.buffer, {a: s for a, s in strides.items() if s}, constant)
+
+
+def _intervals(operand: Operand) -> Iterator[Interval]:
+    for position, extent in zip(operand.index, operand.buffer.shape, strict=True):
+        low, high = bounds(position.affine)
+        if low < 0 or high >= extent:
+            terms = {axis: c for axis, c in position.affine.terms if axis.extent != 1}
+            yield Interval(terms, position.affine.constant, extent)
+
+
+# -- merging ----------------------------------------------------------------------------------
+
+
+def _merge(product: Product) -> None:
+    """Make one loop of two wherever every address sees them as one."""
+    fixed = {axis for guard in product.guards for axis in guard.terms}
+    nodes = [n for s in product.store_nodes() for n in reachable(statement_nodes(s))]
+    fixed |= {node.data for node in nodes if node.op == "axis"}
+    strides = [product.left.strides, product.right.strides]
+    stored = {id(a): a.terms for s in product.store_nodes() for a in product.stores.addresses(s)}
+    for axes, seen in (
+        (product.over, strides),
+        (product.each, [*strides, *stored.values()]),
+    ):
+        while pair := _mergeable([a for a in axes if a not in fixed], seen, product.extents):
+            far, near = pair
+            axes.remove(far)
+            product.extents[near] *= product.extents.pop(far)
+            for terms in seen:
+                terms.pop(far, None)
+
+
+def _mergeable(
+    axes: list[Axis], seen: list[dict[Axis, int]], extents: dict[Axis, int]
+) -> tuple[Axis, Axis] | None:
+    for far, near in itertools.permutations(axes, 2):
+        if all(t.get(far, 0) == t.get(near, 0) * extents[near] for t in seen):
+            return far, near
+    return None

@@ -1,0 +1,221 @@
+"""A whole Program as one LLVM module.
+
+Every distinct kernel becomes one function; every step a small function that takes its buffers'
+places from the table of slots and a thread's share of the kernel's loop; four entries run them:
+
+    i32 graphc_forward / graphc_backward / graphc_both (ptr slots, i32 threads, ptr error)
+    i32 graphc_step (ptr slots, i32 step, i32 threads, ptr error)
+
+`error` are two int64: 0 or the number of a failed check (from 1, in the bundle's table), and the
+value it shows. The result is that number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.function import EmittedKernel
+from graphc.codegen.llvm.kernel import emit_kernel
+from graphc.codegen.llvm.nodes import fingerprint
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.llvm.team import team_text
+from graphc.kernel.lang import Check
+from graphc.plan.program import Program, ProgramBuffer, Step
+
+# Steps of fewer scalar instructions are not worth waking other threads for.
+WORTH_SHARING = 20_000
+ENTRIES = ("graphc_forward", "graphc_backward", "graphc_both", "graphc_step")
+
+
+@dataclass(frozen=True)
+class EmittedProgram:
+    """LLVM text of a program, and how many distinct kernels it has."""
+
+    text: str
+    kernels: int
+
+
+def kernel_keys(program: Program) -> list[str]:
+    """For each step the fingerprint of its kernel; kernels that are one object are read once."""
+    known: dict[int, str] = {}
+    for step in program.steps:
+        if id(step.kernel) not in known:
+            known[id(step.kernel)] = fingerprint(step.kernel)
+    return [known[id(step.kernel)] for step in program.steps]
+
+
+def emit_program(program: Program, target: Target, keys: Sequence[str]) -> EmittedProgram:
+    """The module's text. `keys` are the kernels' fingerprints, one a step."""
+    module = ir.Module(program.name)
+    module.triple = target.triple
+    module.data_layout = str(target.machine(position_independent=True).target_data)
+    kernels: dict[str, EmittedKernel] = {}
+    for step, key in zip(program.steps, keys, strict=True):
+        if key not in kernels:
+            name = f"k{len(kernels)}_{_word(step.kernel.name)}"
+            kernels[key] = emit_kernel(module, step.kernel, target, name)
+    parts = [str(module), team_text(target.triple)]
+    shared: list[bool] = []
+    first_check = 0
+    for number, (step, key) in enumerate(zip(program.steps, keys, strict=True)):
+        emitted = kernels[key]
+        shared.append(emitted.cost >= WORTH_SHARING and emitted.extent > emitted.unit)
+        places = [program.buffers[name] for name in step.arguments]
+        parts.append(_step_text(number, emitted, places, shared[-1], first_check))
+        first_check += sum(isinstance(s, Check) for s in step.kernel.body)
+    parts.append(_tables_text(len(program.steps), waits(program, shared)))
+    parts.append(_entries_text(program))
+    return EmittedProgram("\n".join(parts), len(kernels))
+
+
+def _word(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _step_text(
+    number: int,
+    kernel: EmittedKernel,
+    places: Sequence[ProgramBuffer],
+    shared: bool,
+    first_check: int,
+) -> str:
+    lines = [
+        f"define internal void @graphc_step_{number}"
+        "(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {",
+        "entry:",
+    ]
+    low, high = "0", str(kernel.extent)
+    if shared:
+        lines += _share_lines(kernel)
+        low, high = "%low", "%high"
+    else:
+        lines.append("  %mine = icmp eq i64 %thread, 0")
+    lines.append("  br i1 %mine, label %run, label %done")
+    lines.append("run:")
+    arguments = []
+    for position, place in enumerate(places):
+        lines.append(f"  %s{position} = getelementptr ptr, ptr %slots, i64 {place.slot}")
+        lines.append(f"  %b{position} = load ptr, ptr %s{position}")
+        lines.append(f"  %p{position} = getelementptr i8, ptr %b{position}, i64 {place.offset}")
+        arguments.append(f"ptr %p{position}")
+    found = "%error"
+    if kernel.checks:
+        lines += ["  %found = alloca [2 x i64], align 8", "  store i64 0, ptr %found"]
+        found = "%found"
+    call = ", ".join([*arguments, f"i64 {low}", f"i64 {high}", f"ptr {found}"])
+    lines.append(f"  call void @{kernel.function.name}({call})")
+    lines += _report_lines(first_check) if kernel.checks else ["  br label %done"]
+    return "\n".join([*lines, "done:", "  ret void", "}"])
+
+
+def _share_lines(kernel: EmittedKernel) -> list[str]:
+    """Thread t of n takes units floor(t u / n) .. floor((t + 1) u / n) - 1 of u."""
+    units = -(-kernel.extent // kernel.unit)
+    return [
+        f"  %low_product = mul i64 %thread, {units}",
+        "  %low_unit = udiv i64 %low_product, %threads",
+        f"  %high_product = add i64 %low_product, {units}",
+        "  %high_unit = udiv i64 %high_product, %threads",
+        f"  %low = mul i64 %low_unit, {kernel.unit}",
+        f"  %high_whole = mul i64 %high_unit, {kernel.unit}",
+        f"  %beyond = icmp ugt i64 %high_whole, {kernel.extent}",
+        f"  %high = select i1 %beyond, i64 {kernel.extent}, i64 %high_whole",
+        "  %mine = icmp ult i64 %low, %high",
+    ]
+
+
+def _report_lines(first_check: int) -> list[str]:
+    """A failed check's number is counted inside its kernel; pass it on as one of the program's."""
+    return [
+        "  %code = load i64, ptr %found",
+        "  %bad = icmp ne i64 %code, 0",
+        "  br i1 %bad, label %report, label %done",
+        "report:",
+        "  %value_place = getelementptr i64, ptr %found, i64 1",
+        "  %value = load i64, ptr %value_place",
+        "  %shown_place = getelementptr i64, ptr %error, i64 1",
+        "  store i64 %value, ptr %shown_place",
+        f"  %number = add i64 %code, {first_check}",
+        "  store i64 %number, ptr %error",
+        "  br label %done",
+    ]
+
+
+def _tables_text(steps: int, flags: Sequence[bool]) -> str:
+    functions = ", ".join(f"ptr @graphc_step_{n}" for n in range(steps))
+    marks = ", ".join(f"i8 {int(flag)}" for flag in flags)
+    return (
+        f"@graphc_steps = internal constant [{steps} x ptr] [{functions}]\n"
+        f"@graphc_waits = internal constant [{steps} x i8] [{marks}]"
+    )
+
+
+def _entries_text(program: Program) -> str:
+    count = len(program.steps)
+    ranges = {
+        "graphc_forward": (0, program.forward_steps),
+        "graphc_backward": (program.forward_steps, count),
+        "graphc_both": (0, count),
+    }
+    parts = [
+        f"""
+define i32 @{name}(ptr %slots, i32 %threads, ptr %error) nounwind {{
+  %code = call i32 @graphc_run(ptr %slots, i64 {first}, i64 {last}, i32 %threads, ptr %error)
+  ret i32 %code
+}}"""
+        for name, (first, last) in ranges.items()
+    ]
+    parts.append("""
+define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
+  %first = sext i32 %step to i64
+  %last = add i64 %first, 1
+  %code = call i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %threads, ptr %error)
+  ret i32 %code
+}
+""")
+    return "\n".join(parts)
+
+
+# -- which steps must wait -------------------------------------------------------------------
+
+_Bytes = tuple[int, int, int]  # slot, first byte, past the last byte
+
+
+def waits(program: Program, shared: Sequence[bool]) -> list[bool]:
+    """For each step whether all threads must have finished the steps before it.
+
+    Between two steps that touch the same bytes, one of them writing, there is always a wait, unless
+    thread 0 alone runs both.
+    """
+    flags: list[bool] = []
+    since: list[tuple[list[_Bytes], list[_Bytes], bool]] = []
+    for step, parallel in zip(program.steps, shared, strict=True):
+        reads, writes = _touched(program, step)
+        wait = any(
+            (parallel or other_parallel)
+            and (
+                _meet(writes, other_reads)
+                or _meet(writes, other_writes)
+                or _meet(reads, other_writes)
+            )
+            for other_reads, other_writes, other_parallel in since
+        )
+        if wait:
+            since = []
+        since.append((reads, writes, parallel))
+        flags.append(wait)
+    return flags
+
+
+def _touched(program: Program, step: Step) -> tuple[list[_Bytes], list[_Bytes]]:
+    places = [program.buffers[name] for name in step.arguments]
+    ranges = [(p.slot, p.offset, p.offset + p.span_bytes) for p in places]
+    inputs = len(step.kernel.inputs)
+    return ranges[:inputs], ranges[inputs:]
+
+
+def _meet(left: Sequence[_Bytes], right: Sequence[_Bytes]) -> bool:
+    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in left for b in right)

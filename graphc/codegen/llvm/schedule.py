@@ -1,0 +1,362 @@
+"""How a kernel's loops run: which are merged, shared among threads, and carried in vector lanes.
+
+Two forms exist. Where an `each` axis suits vectors, the whole body is carried in lanes along it,
+folds included. Otherwise `each` loops run one iteration at a time and every statement puts one of
+its own axes in lanes. The cheaper form by a count of instructions is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from graphc.codegen.llvm.nodes import (
+    Address,
+    CheckNode,
+    FoldNode,
+    KernelNodes,
+    Node,
+    StatementNode,
+    StoreNode,
+    reachable,
+    statement_nodes,
+)
+from graphc.codegen.llvm.target import Target
+from graphc.kernel.lang import Axis
+
+# Instructions a vector function takes, roughly; every other function counts as one.
+WEIGHTS = {
+    "exp": 10,
+    "expm1": 14,
+    "log": 20,
+    "log1p": 25,
+    "tanh": 16,
+    "sigmoid": 14,
+    "pow": 40,
+    "sqrt": 6,
+    "div": 4,
+    "floordiv": 8,
+    "mod": 8,
+    "random_bits": 50,
+}
+HEAVY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow", "random_bits"))
+SHARES = 64  # the parallel loop has at least so many iterations, where the kernel has
+
+
+@dataclass
+class Schedule:
+    """Decisions about one kernel.
+
+    outer: axes fused into the loop that threads share. loops: further loops, outermost first.
+    vector: the `each` axis in lanes. inner: for statements, their own axis in lanes.
+    serial: the order of iterations matters; one thread runs them all.
+    cost: scalar instructions of a whole run, roughly.
+    """
+
+    nodes: KernelNodes
+    outer: list[Axis]
+    loops: list[Axis]
+    vector: Axis | None = None
+    lanes: int = 1
+    inner: dict[StatementNode, Axis] = field(default_factory=dict)
+    inner_lanes: dict[StatementNode, int] = field(default_factory=dict)
+    serial: bool = False
+    cost: float = 0.0
+
+    @property
+    def extent(self) -> int:
+        """Iterations of the loop that threads share."""
+        if self.serial:
+            return 1
+        if self.outer:
+            return self.nodes.size(self.outer)
+        return self.nodes.extents[self.vector] if self.vector else 1
+
+    @property
+    def unit(self) -> int:
+        """A share begins at a multiple of this."""
+        return self.lanes if self.vector and not self.outer and not self.serial else 1
+
+
+def schedule(nodes: KernelNodes, target: Target) -> Schedule:
+    """Decide. Merges loops of `nodes` in place."""
+    ordered = _ordered_axes(nodes)
+    if not any(ordered.values()):
+        _merge_loops(nodes)
+    _sort_own_axes(nodes, ordered)
+    fixed = {axis for axes in ordered.values() for axis in axes}
+    free = [axis for axis in nodes.each if axis not in fixed]
+    bound = [axis for axis in nodes.each if axis in fixed]
+    free.sort(key=lambda axis: -_store_stride(nodes, axis))
+    chosen = _Prices(nodes, target, ordered).best(free)
+    scalar = [axis for axis in free if axis != chosen.vector]
+    if bound and not scalar:
+        chosen.serial, chosen.loops = chosen.vector is None, bound
+    else:
+        split = _enough(nodes, scalar)
+        chosen.outer, chosen.loops = scalar[:split], scalar[split:] + bound
+    chosen.cost = _operations(nodes)
+    return chosen
+
+
+def _enough(nodes: KernelNodes, axes: list[Axis]) -> int:
+    """How many leading axes to fuse so that every thread gets a fair share."""
+    for count in range(1, len(axes)):
+        if nodes.size(axes[:count]) >= SHARES:
+            return count
+    return len(axes)
+
+
+# -- order ------------------------------------------------------------------------------------
+
+
+def _ordered_axes(nodes: KernelNodes) -> dict[StatementNode, frozenset[Axis]]:
+    """For every store, the axes along which two iterations may meet in one element of a sum."""
+    found: dict[StatementNode, frozenset[Axis]] = {}
+    for statement in nodes.statements:
+        if not isinstance(statement, StoreNode) or statement.mode != "add":
+            continue
+        axes = [*nodes.each, *statement.axes]
+        if statement.address.parts or not _one_to_one(statement.address, axes, nodes):
+            found[statement] = frozenset(axes) - statement.address.alone
+        else:
+            found[statement] = frozenset()
+    return found
+
+
+def _one_to_one(address: Address, axes: Iterable[Axis], nodes: KernelNodes) -> bool:
+    """Whether different iterations reach different elements: strides of a mixed-radix number."""
+    reach = 0
+    for axis in sorted(axes, key=lambda axis: abs(address.terms.get(axis, 0))):
+        stride = abs(address.terms.get(axis, 0))
+        if stride <= reach:
+            return False
+        reach += stride * (nodes.extents[axis] - 1)
+    return True
+
+
+def _sort_own_axes(nodes: KernelNodes, ordered: dict[StatementNode, frozenset[Axis]]) -> None:
+    """Let the loops of statements that allow it run from far strides to near ones."""
+    for statement in nodes.statements:
+        if isinstance(statement, FoldNode) and statement.kind in ("argmax", "argmin"):
+            continue
+        if isinstance(statement, FoldNode | StoreNode) and not ordered.get(statement):
+            addresses = nodes.addresses(statement)
+            statement.axes = tuple(
+                sorted(statement.axes, key=lambda axis: -_farthest(addresses, axis))
+            )
+
+
+def _farthest(addresses: list[Address], axis: Axis) -> int:
+    return max((abs(a.terms.get(axis, 0)) for a in addresses), default=0)
+
+
+def _store_stride(nodes: KernelNodes, axis: Axis) -> int:
+    """The stride along `axis` of the store that runs most often."""
+    stores = [s for s in nodes.statements if isinstance(s, StoreNode)]
+    if not stores:
+        return 0
+    main = max(stores, key=lambda s: nodes.size(s.axes))
+    return abs(main.address.terms.get(axis, 0))
+
+
+# -- merging ------------------------------------------------------------------------------------
+
+
+def _merge_loops(nodes: KernelNodes) -> None:
+    """Make one loop of two wherever every address sees them as one."""
+    seen = {
+        node.data
+        for statement in nodes.statements
+        for node in reachable(statement_nodes(statement))
+        if node.op == "axis"
+    }
+    addresses = {id(s): nodes.addresses(s) for s in nodes.statements}
+    everything = [a for found in addresses.values() for a in found]
+    while pair := _mergeable(nodes.each, seen, everything, nodes):
+        far, near = pair
+        nodes.each.remove(far)
+        _merge(far, near, everything, nodes)
+    for statement in nodes.statements:
+        while pair := _mergeable(list(statement.axes), seen, [], nodes):
+            far, near = pair
+            sharing = [s for s in nodes.statements if far in s.axes or near in s.axes]
+            touched = [a for s in sharing for a in addresses[id(s)]]
+            possible = all(_next_to(s, far, near) for s in sharing)
+            if not possible or not _as_one(far, near, touched, nodes):
+                seen = seen | {far}
+                continue
+            for other in sharing:
+                other.axes = tuple(a for a in other.axes if a != far)
+            _merge(far, near, touched, nodes)
+
+
+def _mergeable(
+    axes: list[Axis], seen: set[Axis], addresses: list[Address], nodes: KernelNodes
+) -> tuple[Axis, Axis] | None:
+    hidden = [axis for axis in axes if axis not in seen]
+    for far in hidden:
+        for near in hidden:
+            if far != near and _as_one(far, near, addresses, nodes):
+                return far, near
+    return None
+
+
+def _as_one(far: Axis, near: Axis, addresses: list[Address], nodes: KernelNodes) -> bool:
+    extent = nodes.extents[near]
+    return all(a.terms.get(far, 0) == a.terms.get(near, 0) * extent for a in addresses)
+
+
+def _next_to(statement: StatementNode, far: Axis, near: Axis) -> bool:
+    """Whether a statement has both loops, in an order that merging keeps where it matters."""
+    if far not in statement.axes or near not in statement.axes:
+        return False
+    if isinstance(statement, FoldNode) and statement.kind in ("argmax", "argmin"):
+        return statement.axes.index(far) + 1 == statement.axes.index(near)
+    return True
+
+
+def _merge(far: Axis, near: Axis, addresses: list[Address], nodes: KernelNodes) -> None:
+    nodes.extents[near] *= nodes.extents.pop(far)
+    for address in addresses:
+        address.terms.pop(far, None)
+
+
+# -- lanes ------------------------------------------------------------------------------------
+
+
+class _Prices:
+    """Counts instructions for every way to use vectors."""
+
+    def __init__(
+        self,
+        nodes: KernelNodes,
+        target: Target,
+        ordered: dict[StatementNode, frozenset[Axis]],
+    ):
+        self.nodes = nodes
+        self.ordered = ordered
+        self.below = {s: reachable(statement_nodes(s)) for s in nodes.statements}
+        every = {node for found in self.below.values() for node in found}
+        self.heavy = any(node.op in HEAVY for node in every)
+        self.width = target.lanes(_main_dtype(nodes, every))
+        self.most = 4 if target.registers >= 32 else 2
+        self.gather = 1.5 if target.vector_bytes >= 64 else 2.5
+        self.scatter = 1.5 if target.vector_bytes >= 64 else 5.0
+
+    def best(self, free: list[Axis]) -> Schedule:
+        """The cheapest form, its loops not yet set."""
+        inner, price = self._inside()
+        best = Schedule(self.nodes, [], [], inner=inner)
+        best.inner_lanes = {
+            s: self._lanes(self.nodes.extents[axis], s) for s, axis in inner.items()
+        }
+        for axis in reversed(free) if self.width > 1 else ():
+            cost = sum(self._along(s, axis) for s in self.nodes.statements)
+            if cost < price:
+                price = cost
+                lanes = min(self._lanes(self.nodes.extents[axis], s) for s in self.nodes.statements)
+                best = Schedule(self.nodes, [], [], vector=axis, lanes=lanes)
+        return best
+
+    def _lanes(self, extent: int, statement: StatementNode) -> int:
+        """Several registers' worth where that wastes nothing: independent chains hide latencies."""
+        lanes = self.width
+        simple = not any(node.op in HEAVY for node in self.below[statement])
+        needed = math.ceil(extent / lanes) * lanes
+        while simple and lanes < self.width * self.most:
+            wider = 2 * lanes
+            if math.ceil(extent / wider) * wider > needed and extent < 8 * wider:
+                break
+            lanes = wider
+        return lanes
+
+    def _inside(self) -> tuple[dict[StatementNode, Axis], float]:
+        chosen: dict[StatementNode, Axis] = {}
+        total = 0.0
+        each = self.nodes.size(self.nodes.each)
+        for statement in self.nodes.statements:
+            price = self._scalar(statement)
+            for axis in self._own_candidates(statement):
+                extent = self.nodes.extents[axis]
+                runs = each * self.nodes.size(statement.axes) / max(extent, 1)
+                groups = math.ceil(extent / self.width)
+                cost = runs * (groups * self._vector(statement, axis, False) + 8)
+                if cost < price:
+                    price, chosen[statement] = cost, axis
+            total += price
+        return chosen, total
+
+    def _own_candidates(self, statement: StatementNode) -> list[Axis]:
+        if self.width == 1:
+            return []
+        if isinstance(statement, FoldNode) and statement.kind in ("argmax", "argmin"):
+            return []
+        ordered = self.ordered.get(statement, frozenset())
+        return [axis for axis in reversed(statement.axes) if axis not in ordered]
+
+    def _along(self, statement: StatementNode, axis: Axis) -> float:
+        """The price of a statement in lanes along an `each` axis."""
+        extent = self.nodes.extents[axis]
+        runs = self.nodes.size([a for a in self.nodes.each if a != axis])
+        groups = math.ceil(extent / self.width)
+        own = self.nodes.size(statement.axes)
+        return runs * own * groups * self._vector(statement, axis, True)
+
+    def _scalar(self, statement: StatementNode) -> float:
+        ops = sum(_weight(node) for node in self.below[statement])
+        ops += isinstance(statement, StoreNode)
+        own = self.nodes.size(statement.axes)
+        return self.nodes.size(self.nodes.each) * own * (ops + 0.5)
+
+    def _vector(self, statement: StatementNode, axis: Axis, whole_body: bool) -> float:
+        """Instructions for one register's worth of iterations along `axis`."""
+        price = 0.5
+        varying = {
+            node
+            for node in self.below[statement]
+            if axis in node.axes or (whole_body and node.locals)
+        }
+        for node in self.below[statement]:
+            if node not in varying:
+                price += 0.2 * _weight(node)
+            elif node.address is None:
+                wide = 2 if node.dtype in ("float64", "int64") and self.width > 2 else 1
+                division = self.width if node.op in ("floordiv", "mod") else 1
+                price += _weight(node) * (wide if node.op != "axis" else 1) * division
+            else:
+                price += self._access(node.address, axis, varying, self.gather)
+        if isinstance(statement, StoreNode):
+            price += self._access(statement.address, axis, varying, self.scatter)
+        return price
+
+    def _access(self, address: Address, axis: Axis, varying: set[Node], each_lane: float) -> float:
+        computed = any(node in varying for node, _ in address.parts)
+        if computed or address.terms.get(axis, 0) not in (0, 1):
+            return self.width * each_lane
+        return 1.0
+
+
+def _weight(node: Node) -> float:
+    if node.op in ("const", "local", "axis"):
+        return 0.0
+    return float(WEIGHTS.get(node.op, 1))
+
+
+def _main_dtype(nodes: KernelNodes, every: set[Node]) -> str:
+    """The dtype that decides the number of lanes: float64 where it occurs."""
+    dtypes = {node.dtype for node in every}
+    dtypes |= {s.address.buffer.dtype for s in nodes.statements if isinstance(s, StoreNode)}
+    return "float64" if "float64" in dtypes and "float32" not in dtypes else "float32"
+
+
+def _operations(nodes: KernelNodes) -> float:
+    """Scalar instructions of one whole run."""
+    each = nodes.size(nodes.each)
+    total = 0.0
+    for statement in nodes.statements:
+        ops = 1 + sum(_weight(n) for n in reachable(statement_nodes(statement)))
+        own = 1 if isinstance(statement, CheckNode) else nodes.size(statement.axes)
+        total += each * own * ops
+    return total

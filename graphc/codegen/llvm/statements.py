@@ -1,0 +1,407 @@
+"""Folds, stores and checks of one kernel as loops: the general way, for every kernel."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.loops import INT1, INT32, INT64, Carry, Count, Frame, whole
+from graphc.codegen.llvm.nodes import (
+    CheckNode,
+    FoldNode,
+    LetNode,
+    Node,
+    StatementNode,
+    StoreNode,
+    reachable,
+    statement_nodes,
+)
+from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.vector import TYPES, Values, is_vector
+from graphc.ir.types import REAL
+from graphc.kernel.lang import Axis
+
+# A float sum adds at most so many terms one after another before it starts anew.
+LONGEST_SUM = 512
+_LIMITS = {"int32": 2**31, "int64": 2**63}
+
+
+@dataclass
+class Clip:
+    """A guard as a bound of one loop: coefficient * axis + rest <= 0."""
+
+    coefficient: int
+    terms: dict[Axis, int]
+    constant: int
+
+
+def clip_of(guard: Node, axis: Axis, lane_axis: Axis | None) -> Clip | None:
+    """The guard as a bound of the loop over `axis`; None where it is none for all lanes alike."""
+    if guard.op not in ("lt", "le") or guard.args[0].dtype != "int64":
+        return None
+    left, right = guard.args[0].linear, guard.args[1].linear
+    if left is None or right is None:
+        return None
+    terms = dict(left[0])
+    for other, coefficient in right[0].items():
+        terms[other] = terms.get(other, 0) - coefficient
+    coefficient = terms.pop(axis, 0)
+    if coefficient == 0 or (lane_axis and lane_axis != axis and terms.get(lane_axis, 0)):
+        return None
+    constant = left[1] - right[1] + (1 if guard.op == "lt" else 0)
+    return Clip(coefficient, {a: c for a, c in terms.items() if c}, constant)
+
+
+class Statements:
+    """Emits the statements of a schedule's body where the frame stands."""
+
+    def __init__(self, frame: Frame, values: Values, plan: Schedule, error: ir.Value):
+        self.frame = frame
+        self.values = values
+        self.plan = plan
+        self.error = error
+        self.builder = frame.builder
+        self.math = values.math
+
+    def emit(self, statement: StatementNode) -> None:
+        """One statement."""
+        if isinstance(statement, LetNode):
+            level = self.values.level(statement.value)
+            self.values.locals[statement.name] = (level, self.values.value(statement.value))
+        elif isinstance(statement, FoldNode):
+            self._fold(statement)
+        elif isinstance(statement, StoreNode):
+            self._store(statement)
+        else:
+            self._check(statement)
+
+    # -- folds --
+
+    def _fold(self, fold: FoldNode) -> None:
+        inner = self.plan.inner.get(fold)
+        v = self.values
+        lanes = self.plan.inner_lanes[fold] if inner else v.lanes
+        varying = v.axis is not None and any(v.varies(n) for n in (*fold.values, *fold.guards))
+        in_lanes = inner is not None or varying
+        start = [
+            self._start(fold, position, lanes if in_lanes else 0)
+            for position in range(len(fold.values))
+        ]
+        nest = _Nest(self, fold, inner, lanes, self._summed(fold))
+
+        def leaf(carry: Carry) -> Carry:
+            return self._combined(fold, carry, in_lanes)
+
+        results = nest.run(start, leaf)
+        if inner is not None:
+            results = [
+                self._across(fold.kind, value, node.dtype)
+                for value, node in zip(results, fold.values, strict=True)
+            ]
+        for name, value in zip(fold.names, results, strict=True):
+            v.locals[name] = (self.frame.depth, value)
+
+    def _summed(self, fold: FoldNode) -> bool:
+        """Whether the fold is a float sum too long for one level."""
+        real = all(value.dtype in REAL for value in fold.values)
+        return fold.kind == "sum" and real and self.plan.nodes.size(fold.axes) > LONGEST_SUM
+
+    def _start(self, fold: FoldNode, position: int, lanes: int) -> ir.Value:
+        dtype = fold.values[position].dtype
+        number: float = 0
+        if fold.kind == "prod":
+            number = 1
+        elif fold.kind in ("max", "min") or (fold.kind != "sum" and position == 0):
+            number = _lowest(dtype) if fold.kind in ("max", "argmax") else _highest(dtype)
+        type_ = TYPES[dtype]
+        return self.math.constant(number, ir.VectorType(type_, lanes) if lanes else type_)
+
+    def _combined(self, fold: FoldNode, carry: Carry, in_lanes: bool) -> Carry:
+        """The accumulators after one more iteration."""
+        v, b = self.values, self.builder
+        values = [v.wide(n) if in_lanes else v.value(n) for n in fold.values]
+        mask = v.active if in_lanes else None
+        if fold.kind in ("argmax", "argmin"):
+            better = self._better(fold.kind, values[0], carry[0], fold.values[0].dtype)
+            if mask is not None:
+                better = b.and_(better, mask)
+            return [b.select(better, new, old) for new, old in zip(values, carry, strict=True)]
+        new = []
+        for node, value, old in zip(fold.values, values, carry, strict=True):
+            result = self._joined(fold.kind, old, value, node.dtype)
+            new.append(result if mask is None else b.select(mask, result, old))
+        return new
+
+    def _better(self, kind: str, key: ir.Value, best: ir.Value, dtype: str) -> ir.Value:
+        relation = ">" if kind in ("argmax", "max") else "<"
+        if dtype in REAL:
+            return self.builder.fcmp_ordered(relation, key, best)
+        compare = self.builder.icmp_unsigned if dtype == "uint8" else self.builder.icmp_signed
+        return compare(relation, key, best)
+
+    def _joined(self, kind: str, old: ir.Value, value: ir.Value, dtype: str) -> ir.Value:
+        b, real = self.builder, dtype in REAL
+        if kind == "sum":
+            return b.fadd(old, value) if real else b.add(old, value)
+        if kind == "prod":
+            return b.fmul(old, value) if real else b.mul(old, value)
+        # A nan compares false and is passed over.
+        return b.select(self._better(kind, value, old, dtype), value, old)
+
+    def _across(self, kind: str, value: ir.Value, dtype: str) -> ir.Value:
+        """All lanes joined into one number: halves with halves, always in the same order."""
+        b = self.builder
+        while is_vector(value):
+            half = value.type.count // 2
+            if half == 0:
+                break
+            nothing = ir.Constant(value.type, ir.Undefined)
+            masks = [
+                ir.Constant(ir.VectorType(INT32, half), list(range(first, first + half)))
+                for first in (0, half)
+            ]
+            low, high = (b.shuffle_vector(value, nothing, mask) for mask in masks)
+            value = self._joined(kind, low, high, dtype)
+            if half == 1:
+                return b.extract_element(value, ir.Constant(INT32, 0))
+        return value
+
+    # -- stores and checks --
+
+    def _store(self, store: StoreNode) -> None:
+        inner = self.plan.inner.get(store)
+        lanes = self.plan.inner_lanes[store] if inner else self.values.lanes
+
+        def leaf(carry: Carry) -> Carry:
+            self.values.store(store.address, store.value, store.mode)
+            return carry
+
+        _Nest(self, store, inner, lanes, False).run([], leaf)
+
+    def _check(self, check: CheckNode) -> None:
+        v, b = self.values, self.builder
+        holds = v.value(check.condition)
+        bad = b.xor(holds, self.math.like(holds, 1))
+        if not is_vector(bad):
+            self.frame.guard(bad, [], lambda _: self._report(check, v.value(check.value)))
+            return
+        if v.active is not None:
+            bad = b.and_(bad, v.active)
+        bits = b.bitcast(bad, ir.IntType(v.lanes))
+        some = b.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+        values = v.wide(check.value)
+
+        def report(_: Carry) -> Carry:
+            zero_is_fine = ir.Constant(INT1, 0)
+            lane = self.math.intrinsic(f"llvm.cttz.i{v.lanes}", bits.type, bits, zero_is_fine)
+            return self._report(check, b.extract_element(values, _resized(b, lane, INT32)))
+
+        self.frame.guard(some, [], report)
+
+    def _report(self, check: CheckNode, value: ir.Value) -> Carry:
+        b, dtype = self.builder, check.value.dtype
+        if dtype != "int64":
+            value = self.values._cast(value, dtype, "int64")
+        second = b.gep(self.error, [whole(1)], source_etype=INT64)
+        b.store(value, second, align=8)
+        b.store(whole(check.number), self.error, align=8)
+        return []
+
+    def linear(self, terms: dict[Axis, int], constant: int) -> ir.Value:
+        """constant + sum of terms, put where its innermost variable is known."""
+        places = self.values.places
+        known = sorted((places[a][0], a.name, a, c) for a, c in terms.items() if a in places)
+        total: ir.Value = whole(constant)
+        key: tuple[object, ...] = ("linear", constant)
+        for level, name, axis, coefficient in known:
+            key = (*key, name, coefficient)
+            add = functools.partial(self._plus, total, places[axis][1], coefficient)
+            total = self.frame.remembered(level, key, add)
+        return total
+
+    def _plus(self, total: ir.Value, value: ir.Value, coefficient: int) -> ir.Value:
+        return self.builder.add(total, self.builder.mul(value, whole(coefficient)))
+
+
+class _Nest:
+    """The own loops of a fold or store: clipped by guards, the innermost perhaps in lanes."""
+
+    def __init__(
+        self,
+        owner: Statements,
+        statement: FoldNode | StoreNode,
+        inner: Axis | None,
+        lanes: int,
+        two_levels: bool,
+    ):
+        self.owner = owner
+        self.frame = owner.frame
+        self.values = owner.values
+        self.builder = owner.builder
+        self.inner = inner
+        self.lanes = lanes
+        self.two_levels = two_levels
+        self.axes = [a for a in statement.axes if a != inner] + ([inner] if inner else [])
+        lane_axis = inner or owner.values.axis
+        self.clips: dict[int, list[Clip]] = {}
+        self.guards: dict[int, list[Node]] = {}
+        for guard in statement.guards:
+            place = max((self.axes.index(a) + 1 for a in guard.axes if a in self.axes), default=0)
+            clip = clip_of(guard, self.axes[place - 1], lane_axis) if place else None
+            if clip is not None:
+                self.clips.setdefault(place - 1, []).append(clip)
+            else:
+                self.guards.setdefault(place, []).append(guard)
+        self.needs_branch = _reads_one_place(statement, lane_axis)
+
+    def run(self, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
+        """All loops around `leaf`."""
+        return self._guarded(0, carry, leaf)
+
+    def _guarded(self, place: int, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
+        """The guards that are known before loop `place`, then that loop."""
+        v, b = self.values, self.builder
+        guards = self.guards.get(place, [])
+        alike = [g for g in guards if not v.varies(g)]
+        masks = [g for g in guards if v.varies(g)]
+
+        def inside(c: Carry) -> Carry:
+            return self._masked(masks, place, c, leaf)
+
+        if not alike:
+            return inside(carry)
+        condition = v.value(alike[0])
+        for guard in alike[1:]:
+            condition = b.and_(condition, v.value(guard))
+
+        def then(c: Carry) -> Carry:
+            with v.under():
+                return inside(c)
+
+        return self.frame.guard(condition, carry, then)
+
+    def _masked(
+        self, masks: list[Node], place: int, carry: Carry, leaf: Callable[[Carry], Carry]
+    ) -> Carry:
+        v, b = self.values, self.builder
+        if not masks:
+            return self._loop(place, carry, leaf)
+        mask = v.value(masks[0])
+        for guard in masks[1:]:
+            mask = b.and_(mask, v.value(guard))
+
+        def then(c: Carry) -> Carry:
+            with v.under(mask):
+                return self._loop(place, c, leaf)
+
+        if not self.needs_branch:
+            with self.frame.scope():
+                return then(carry)
+        bits = b.bitcast(mask, ir.IntType(v.lanes))
+        return self.frame.guard(b.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0)), carry, then)
+
+    def _loop(self, place: int, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
+        if place == len(self.axes):
+            return leaf(carry)
+        axis, v = self.axes[place], self.values
+        start, stop = self._range(place, axis)
+        clipped = place in self.clips
+
+        def once(c: Carry) -> Carry:
+            if not clipped:
+                return self._guarded(place + 1, c, leaf)
+            with v.under():
+                return self._guarded(place + 1, c, leaf)
+
+        def lanes(i: ir.Value, rest: Count | None, c: Carry) -> Carry:
+            with v.along(axis, self.lanes, i, rest):
+                return once(c)
+
+        def single(i: ir.Value, c: Carry) -> Carry:
+            with v.at_axis(axis, i):
+                return once(c)
+
+        chunk = LONGEST_SUM if self.two_levels else 0
+        if axis == self.inner:
+            return self.frame.lane_loop(start, stop, self.lanes, carry, lanes, chunk)
+        return self.frame.chunked(start, stop, 1, carry, single, chunk)
+
+    def _range(self, place: int, axis: Axis) -> tuple[Count, Count]:
+        """Where the loop begins and ends, clipped by the guards that are its bounds."""
+        b = self.builder
+        extent = self.owner.plan.nodes.extents[axis]
+        start: Count = 0
+        stop: Count = extent
+        for clip in self.clips.get(place, []):
+            if not clip.terms:
+                bound = _bound(clip)
+                if clip.coefficient > 0 and isinstance(stop, int):
+                    stop = min(stop, bound)
+                    continue
+                if clip.coefficient < 0 and isinstance(start, int):
+                    start = max(start, bound)
+                    continue
+            limit = self._limit(clip)
+            if clip.coefficient > 0:
+                stop = b.select(b.icmp_signed("<", limit, whole(stop)), limit, whole(stop))
+            else:
+                start = b.select(b.icmp_signed(">", limit, whole(start)), limit, whole(start))
+        if isinstance(start, int) and isinstance(stop, int):
+            return start, max(start, stop)
+        stop = b.select(b.icmp_signed(">", whole(stop), whole(start)), whole(stop), whole(start))
+        return start, stop
+
+    def _limit(self, clip: Clip) -> ir.Value:
+        """The first iteration after the bound, or the first inside where it is a lower one."""
+        b, size = self.builder, abs(clip.coefficient)
+        if clip.coefficient > 0:
+            # c k + r <= 0: k < floor(-r / c) + 1
+            negated = {axis: -c for axis, c in clip.terms.items()}
+            return b.add(_floor(b, self.owner.linear(negated, -clip.constant), size), whole(1))
+        # r <= c k: k >= ceil(r / c)
+        return _floor(b, self.owner.linear(clip.terms, clip.constant + size - 1), size)
+
+
+def _bound(clip: Clip) -> int:
+    if clip.coefficient > 0:
+        return -clip.constant // clip.coefficient + 1
+    return -(-clip.constant // -clip.coefficient)
+
+
+def _floor(b: ir.IRBuilder, value: ir.Value, by: int) -> ir.Value:
+    """value / by, rounded down."""
+    if by == 1:
+        return value
+    if by & (by - 1) == 0:
+        return b.ashr(value, whole(by.bit_length() - 1))
+    quotient = b.sdiv(value, whole(by))
+    remainder = b.sub(value, b.mul(quotient, whole(by)))
+    return b.sub(quotient, b.zext(b.icmp_signed("<", remainder, whole(0)), INT64))
+
+
+def _reads_one_place(statement: StatementNode, lane_axis: Axis | None) -> bool:
+    """Whether a load that may leave its buffer is the same for all lanes, so that no mask helps."""
+    for node in reachable(statement_nodes(statement)):
+        if node.address is not None and not node.address.inside:
+            computed = any(lane_axis in part.axes or part.locals for part, _ in node.address.parts)
+            if not (lane_axis and node.address.terms.get(lane_axis, 0)) and not computed:
+                return True
+    return False
+
+
+def _resized(b: ir.IRBuilder, value: ir.Value, type_: ir.IntType) -> ir.Value:
+    if value.type.width == type_.width:
+        return value
+    return (b.trunc if value.type.width > type_.width else b.zext)(value, type_)
+
+
+def _lowest(dtype: str) -> float:
+    return -math.inf if dtype in REAL else -_LIMITS.get(dtype, 0)
+
+
+def _highest(dtype: str) -> float:
+    return math.inf if dtype in REAL else _LIMITS.get(dtype, 256) - 1

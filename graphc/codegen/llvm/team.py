@@ -1,0 +1,203 @@
+"""The threads of one call, as LLVM text: a team walks one list of steps together.
+
+`graphc_run` makes threads - 1 threads beside the caller. Each walks the same steps and takes its
+share of each one; they wait for each other only before steps that touch what others may still use.
+Waiting spins for a short time, then offers the core to others. With one thread none of this runs.
+"""
+
+from __future__ import annotations
+
+LARGEST_TEAM = 256
+SPINS = 1000
+
+# slots, error, first step, last step, size (0 until it is known); then, each on its own cache line,
+# how many have arrived at a barrier, and how many barriers are behind.
+_TEAM = "{ ptr, ptr, i64, i64, i64, [3 x i64], i64, [7 x i64], i64, [7 x i64] }"
+
+_TEXT = """
+%team = type @TEAM@
+%member = type { ptr, i64 }
+
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_join(ptr, ptr)
+declare i32 @sched_yield()
+@DECLARE_PAUSE@
+
+; Wait a moment; after many moments, let somebody else run.
+define internal void @graphc_pause(i64 %spins) nounwind {
+entry:
+  @PAUSE@
+  %long = icmp ugt i64 %spins, @SPINS@
+  br i1 %long, label %yield, label %done
+yield:
+  %ignored = call i32 @sched_yield()
+  br label %done
+done:
+  ret void
+}
+
+define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
+entry:
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 6
+  %behind = getelementptr %team, ptr %team, i32 0, i32 8
+  %now = load atomic i64, ptr %behind monotonic, align 8
+  %before = atomicrmw add ptr %arrived, i64 1 acq_rel
+  %count = add i64 %before, 1
+  %last = icmp eq i64 %count, %size
+  br i1 %last, label %release, label %wait
+release:
+  store atomic i64 0, ptr %arrived monotonic, align 8
+  %next = add i64 %now, 1
+  store atomic i64 %next, ptr %behind release, align 8
+  ret void
+wait:
+  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %seen = load atomic i64, ptr %behind acquire, align 8
+  %still = icmp eq i64 %seen, %now
+  br i1 %still, label %again, label %done
+again:
+  call void @graphc_pause(i64 %spins)
+  %more = add i64 %spins, 1
+  br label %wait
+done:
+  ret void
+}
+
+define internal void @graphc_walk(ptr %team, i64 %thread) nounwind {
+entry:
+  %slots = load ptr, ptr %team
+  %error_place = getelementptr %team, ptr %team, i32 0, i32 1
+  %error = load ptr, ptr %error_place
+  %first_place = getelementptr %team, ptr %team, i32 0, i32 2
+  %first = load i64, ptr %first_place
+  %last_place = getelementptr %team, ptr %team, i32 0, i32 3
+  %last = load i64, ptr %last_place
+  %size_place = getelementptr %team, ptr %team, i32 0, i32 4
+  %size = load i64, ptr %size_place
+  %together = icmp ugt i64 %size, 1
+  %some = icmp slt i64 %first, %last
+  br i1 %some, label %step, label %done
+step:
+  %s = phi i64 [ %first, %entry ], [ %following, %run ]
+  %flag_place = getelementptr i8, ptr @graphc_waits, i64 %s
+  %flag = load i8, ptr %flag_place
+  %flagged = icmp ne i8 %flag, 0
+  %waits = and i1 %flagged, %together
+  br i1 %waits, label %barrier, label %run
+barrier:
+  call void @graphc_barrier(ptr %team, i64 %size)
+  br label %run
+run:
+  %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
+  %function = load ptr, ptr %function_place
+  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error)
+  %following = add i64 %s, 1
+  %more = icmp slt i64 %following, %last
+  br i1 %more, label %step, label %done
+done:
+  ret void
+}
+
+define internal ptr @graphc_thread(ptr %member) nounwind {
+entry:
+  %team = load ptr, ptr %member
+  %number_place = getelementptr %member, ptr %member, i32 0, i32 1
+  %number = load i64, ptr %number_place
+  %size_place = getelementptr %team, ptr %team, i32 0, i32 4
+  br label %wait
+wait:
+  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %size = load atomic i64, ptr %size_place acquire, align 8
+  %unknown = icmp eq i64 %size, 0
+  br i1 %unknown, label %again, label %walk
+again:
+  call void @graphc_pause(i64 %spins)
+  %more = add i64 %spins, 1
+  br label %wait
+walk:
+  call void @graphc_walk(ptr %team, i64 %number)
+  ret ptr null
+}
+
+define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, ptr %error)
+  nounwind {
+entry:
+  %team = alloca %team, align 64
+  %members = alloca [@LARGEST@ x %member], align 16
+  %handles = alloca [@LARGEST@ x ptr], align 16
+  store ptr %slots, ptr %team
+  %error_place = getelementptr %team, ptr %team, i32 0, i32 1
+  store ptr %error, ptr %error_place
+  %first_place = getelementptr %team, ptr %team, i32 0, i32 2
+  store i64 %first, ptr %first_place
+  %last_place = getelementptr %team, ptr %team, i32 0, i32 3
+  store i64 %last, ptr %last_place
+  %size_place = getelementptr %team, ptr %team, i32 0, i32 4
+  store i64 0, ptr %size_place
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 6
+  store i64 0, ptr %arrived
+  %behind = getelementptr %team, ptr %team, i32 0, i32 8
+  store i64 0, ptr %behind
+  store i64 0, ptr %error
+  %value_place = getelementptr i64, ptr %error, i64 1
+  store i64 0, ptr %value_place
+  %few = icmp slt i32 %wanted, @LARGEST@
+  %clamped = select i1 %few, i32 %wanted, i32 @LARGEST@
+  %threads = sext i32 %clamped to i64
+  %several = icmp sgt i64 %threads, 1
+  br i1 %several, label %create, label %start
+create:
+  %t = phi i64 [ 1, %entry ], [ %next, %made ]
+  %member = getelementptr [@LARGEST@ x %member], ptr %members, i64 0, i64 %t
+  store ptr %team, ptr %member
+  %number_place = getelementptr %member, ptr %member, i32 0, i32 1
+  store i64 %t, ptr %number_place
+  %handle = getelementptr [@LARGEST@ x ptr], ptr %handles, i64 0, i64 %t
+  %status = call i32 @pthread_create(ptr %handle, ptr null, ptr @graphc_thread, ptr %member)
+  %failed = icmp ne i32 %status, 0
+  br i1 %failed, label %start, label %made
+made:
+  %next = add i64 %t, 1
+  %all = icmp eq i64 %next, %threads
+  br i1 %all, label %start, label %create
+start:
+  ; Where the system refuses a thread, the team is those that were made.
+  %size = phi i64 [ 1, %entry ], [ %t, %create ], [ %threads, %made ]
+  store atomic i64 %size, ptr %size_place release, align 8
+  call void @graphc_walk(ptr %team, i64 0)
+  br label %join
+join:
+  %j = phi i64 [ 1, %start ], [ %joined, %one ]
+  %left = icmp slt i64 %j, %size
+  br i1 %left, label %one, label %end
+one:
+  %joining_place = getelementptr [@LARGEST@ x ptr], ptr %handles, i64 0, i64 %j
+  %joining = load ptr, ptr %joining_place
+  %ignored = call i32 @pthread_join(ptr %joining, ptr null)
+  %joined = add i64 %j, 1
+  br label %join
+end:
+  %code = load i64, ptr %error
+  %short = trunc i64 %code to i32
+  ret i32 %short
+}
+"""
+
+
+def team_text(triple: str) -> str:
+    """The functions of a team; they expect the tables @graphc_steps and @graphc_waits."""
+    declare, pause = "", ""
+    if triple.startswith(("x86_64", "i686", "amd64")):
+        declare = "declare void @llvm.x86.sse2.pause()"
+        pause = "call void @llvm.x86.sse2.pause()"
+    words = {
+        "@TEAM@": _TEAM,
+        "@LARGEST@": str(LARGEST_TEAM),
+        "@SPINS@": str(SPINS),
+        "@DECLARE_PAUSE@": declare,
+        "@PAUSE@": pause,
+    }
+    text = _TEXT
+    for word, meaning in words.items():
+        text = text.replace(word, meaning)
+    return text

@@ -1,0 +1,326 @@
+"""How a dense product runs in registers: which loops are rows, which are lanes, what stays in caches.
+
+The tile is acc[row, vector] += a[row, k] * b[k, vector]: `a` is read one number at a time and put in
+all lanes, `b` in vectors along an axis in which it lies contiguously and on which `a` does not
+depend. The choice is made among all tiles that the registers hold, by a count of the instructions,
+what is wasted in partial tiles included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from graphc.codegen.llvm.product import Factor, Interval, Product
+from graphc.codegen.llvm.target import ITEM_BYTES, Target
+from graphc.kernel.lang import Axis
+
+LONGEST_SUM = 1024  # a sum of so many terms, one after another, is added up in one register
+MOST_VECTORS = 8
+MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
+SHARES = 48
+SCRATCH_BYTES = 96 << 10
+
+
+@dataclass
+class Piece:
+    """Values first .. last - 1 of the fold axis tied to the rows, and the rows that count there."""
+
+    first: int
+    last: int
+    rows: tuple[int, ...]
+
+
+@dataclass
+class TileGroup:
+    """`count` equal tiles of `rows` rows, side by side from row `first` on."""
+
+    first: int
+    count: int
+    rows: int
+    pieces: list[Piece] = field(default_factory=list)
+
+
+@dataclass
+class Tiling:
+    """A schedule of a product.
+
+    vector, row, line: the axes in lanes, in the tile's rows, and the one that a panel covers beside
+    the rows. deep: a short axis that lies in every tile as a whole, its points being rows too.
+    rows: points of `row` in a tile. vectors: of `lanes` elements. outer: the other `each` axes.
+    tied: the fold axis that guards tie to the row, if one does; static guards are those that do.
+    chunks: fold loops around a panel; the sums of a panel wait in memory between them. strip: so
+    many values of the first of `inner` make a chunk. inner: fold loops inside a tile.
+    panel_rows, lines: what one share covers of row (a multiple of rows, or all) and line.
+    """
+
+    a: Factor
+    b: Factor
+    vector: Axis
+    lanes: int
+    row: Axis | None
+    deep: Axis | None
+    rows: int
+    vectors: int
+    tied: Axis | None
+    fixed: list[Interval]
+    cost: float
+    outer: list[Axis] = field(default_factory=list)
+    line: Axis | None = None
+    lines: int = 1
+    panel_rows: int = 1
+    chunks: list[Axis] = field(default_factory=list)
+    strip: int = 0
+    inner: list[Axis] = field(default_factory=list)
+    vectors_outside: bool = True
+    groups: list[TileGroup] = field(default_factory=list)
+
+    @property
+    def chunked(self) -> bool:
+        """Whether sums wait in memory between chunks of the fold."""
+        return bool(self.chunks) or self.strip > 0
+
+
+def choose_tiling(product: Product, target: Target) -> Tiling | None:
+    """The cheapest tiling, or None where the product has no form that tiles cover."""
+    best: Tiling | None = None
+    for tiling in _candidates(product, target):
+        if best is None or tiling.cost < best.cost:
+            best = tiling
+    if best is None:
+        return None
+    _arrange_folds(best, product)
+    best.groups = row_groups(best, product)
+    if sum(max(1, len(group.pieces)) for group in best.groups) > MOST_PIECES:
+        return None
+    _arrange_shares(best, product, target)
+    return best
+
+
+# -- candidates -------------------------------------------------------------------------------
+
+
+def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
+    left, right = product.left, product.right
+    lanes = target.lanes(left.buffer.dtype)
+    for a, b in ((left, right), (right, left)):
+        for vector in product.each:
+            if b.strides.get(vector, 0) != 1 or vector in a.strides:
+                continue
+            if any(vector in guard.terms for guard in product.guards):
+                continue
+            for row, deep in _row_axes(product, a, b, vector):
+                fixed = [g for g in product.guards if row in g.terms]
+                tied = _tied(product, fixed, row)
+                if tied is None and fixed:
+                    continue
+                yield from _sizes(
+                    product, target, Tiling(a, b, vector, lanes, row, deep, 1, 1, tied, fixed, 0.0)
+                )
+
+
+def _row_axes(
+    product: Product, a: Factor, b: Factor, vector: Axis
+) -> Iterator[tuple[Axis | None, Axis | None]]:
+    free = [x for x in product.each if x != vector and x in a.strides and x not in b.strides]
+    guarded = {axis for guard in product.guards for axis in guard.terms}
+    yield from ((row, None) for row in free)
+    for deep in free:
+        if product.extents[deep] <= 4 and deep not in guarded:
+            yield from ((row, deep) for row in free if row != deep)
+    if not free:
+        yield None, None
+
+
+def _tied(product: Product, fixed: list[Interval], row: Axis | None) -> Axis | None:
+    """The one fold axis that all guards of the row speak of besides; None if there is no such."""
+    others = {axis for guard in fixed for axis in guard.terms if axis != row}
+    return others.pop() if len(others) == 1 and others <= set(product.over) else None
+
+
+def _sizes(product: Product, target: Target, like: Tiling) -> Iterator[Tiling]:
+    extent = product.extents[like.row] if like.row else 1
+    deep = product.extents[like.deep] if like.deep else 1
+    whole = -(-product.extents[like.vector] // like.lanes)
+    for vectors in range(1, min(MOST_VECTORS, whole) + 1):
+        most = (target.registers - vectors - 1) // vectors // deep
+        for rows in range(1, min(most, extent) + 1):
+            tiling = Tiling(
+                like.a,
+                like.b,
+                like.vector,
+                like.lanes,
+                like.row,
+                like.deep,
+                rows,
+                vectors,
+                like.tied,
+                like.fixed,
+                0.0,
+            )
+            tiling.cost = _cost(product, target, tiling, extent, deep, whole)
+            yield tiling
+
+
+def _cost(
+    product: Product, target: Target, tiling: Tiling, extent: int, deep: int, whole: int
+) -> float:
+    """Modelled time of the whole product, in slots of which a core has two a cycle."""
+    steps = product.size(product.over)
+    a_bytes = ITEM_BYTES[tiling.a.buffer.dtype] * tiling.a.strides.get(tiling.row, 0)  # type: ignore[arg-type]
+    stride = max(product.store_strides(tiling.vector), key=abs)
+    per_store = 2.0 if stride == 1 else 2.0 * tiling.lanes
+
+    def step(rows: int, vectors: int) -> float:
+        lines = vectors * max(target.vector_bytes, 16) / 32
+        busy = max(rows * vectors, 8, rows + vectors + 2, lines)
+        same_set = a_bytes and a_bytes % 4096 == 0 and rows > 7
+        return busy * (1.35 if same_set else 1.0)
+
+    def tile(rows: int, vectors: int) -> float:
+        stores = rows * vectors * per_store * len(product.store_nodes())
+        return steps * step(rows, vectors) + 30 + 3 * rows * vectors + stores
+
+    total = 0.0
+    for vectors, blocks in _parts(whole, tiling.vectors):
+        for rows, tiles in _row_parts(extent, tiling.rows, bool(tiling.fixed)):
+            total += blocks * tiles * tile(rows * deep, vectors)
+    others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
+    return total * others
+
+
+def _parts(extent: int, size: int) -> list[tuple[int, int]]:
+    """(size, count) of full parts and of what is left over."""
+    return [(s, n) for s, n in ((size, extent // size), (extent % size, 1)) if s and n]
+
+
+def _row_parts(extent: int, rows: int, evenly: bool) -> list[tuple[int, int]]:
+    if not evenly:
+        return _parts(extent, rows)
+    pieces = even(extent, rows)
+    return [(size, pieces.count(size)) for size in sorted(set(pieces), reverse=True)]
+
+
+def even(extent: int, most: int) -> list[int]:
+    """`extent` in the fewest parts of at most `most`, as equal as can be."""
+    parts = -(-extent // most)
+    return [extent // parts + (part < extent % parts) for part in range(parts)]
+
+
+# -- folds ------------------------------------------------------------------------------------
+
+
+def _arrange_folds(tiling: Tiling, product: Product) -> None:
+    """Order the fold loops, and decide which of them are inside a tile."""
+    order = sorted(product.over, key=lambda axis: -abs(tiling.a.strides.get(axis, 0)))
+    if product.size(order) <= LONGEST_SUM:
+        tiling.inner = order
+        return
+    inner: list[Axis] = []
+    length = 1
+    while order and length * product.extents[order[-1]] <= LONGEST_SUM:
+        length *= product.extents[order[-1]]
+        inner.insert(0, order.pop())
+    if tiling.tied in order:
+        # Its loop is cut where the rows that count change; it stays whole, and in the tile.
+        while order and tiling.tied not in inner:
+            length *= product.extents[order[-1]]
+            inner.insert(0, order.pop())
+    elif order and LONGEST_SUM // length >= 2:
+        tiling.strip = _strip(product.extents[order[-1]], LONGEST_SUM // length)
+        inner.insert(0, order.pop())
+    tiling.chunks, tiling.inner = order, inner
+
+
+def _strip(extent: int, most: int) -> int:
+    """Strips of at most `most`, as equal as can be."""
+    return -(-extent // -(-extent // most))
+
+
+# -- rows -------------------------------------------------------------------------------------
+
+
+def row_groups(tiling: Tiling, product: Product) -> list[TileGroup]:
+    """The tiles of one line. Equal neighbours are one group; without guards, all of one size are."""
+    extent = product.extents[tiling.row] if tiling.row else 1
+    groups: list[TileGroup] = []
+    first = 0
+    if not tiling.fixed:
+        for rows, count in _parts(extent, tiling.rows):
+            groups.append(TileGroup(first, count, rows))
+            first += rows * count
+        return groups
+    for rows in even(extent, tiling.rows):
+        pieces = _pieces(tiling, product, first, rows)
+        last = groups[-1] if groups else None
+        if last is not None and (last.rows, last.pieces) == (rows, pieces):
+            last.count += 1
+        else:
+            groups.append(TileGroup(first, 1, rows, pieces))
+        first += rows
+    return groups
+
+
+def _pieces(tiling: Tiling, product: Product, first: int, rows: int) -> list[Piece]:
+    assert tiling.tied is not None and tiling.row is not None
+    found: list[Piece] = []
+    for k in range(product.extents[tiling.tied]):
+        valid = tuple(
+            row
+            for row in range(rows)
+            if all(_holds(guard, tiling, first + row, k) for guard in tiling.fixed)
+        )
+        if found and found[-1].rows == valid:
+            found[-1].last = k + 1
+        else:
+            found.append(Piece(k, k + 1, valid))
+    return [piece for piece in found if piece.rows]
+
+
+def _holds(guard: Interval, tiling: Tiling, row: int, k: int) -> bool:
+    value = guard.constant
+    for axis, coefficient in guard.terms.items():
+        value += coefficient * (row if axis == tiling.row else k)
+    return 0 <= value < guard.extent
+
+
+# -- shares -----------------------------------------------------------------------------------
+
+
+def _arrange_shares(tiling: Tiling, product: Product, target: Target) -> None:
+    """Decide what one iteration of the shared loop covers."""
+    taken = (tiling.vector, tiling.row, tiling.deep)
+    tiling.outer = [axis for axis in product.each if axis not in taken]
+    extent = product.extents[tiling.row] if tiling.row else 1
+    deep = product.extents[tiling.deep] if tiling.deep else 1
+    whole = -(-product.extents[tiling.vector] // tiling.lanes)
+    blocks = -(-whole // tiling.vectors)
+    item = ITEM_BYTES[tiling.b.buffer.dtype]
+    width = tiling.vectors * tiling.lanes * item
+    tiles = -(-extent // tiling.rows)
+    most_rows = max(1, SCRATCH_BYTES // (width * deep))
+    if tiling.chunked:
+        if not tiling.fixed and most_rows < extent:
+            tiles = max(1, most_rows // tiling.rows)
+    elif not tiling.fixed:
+        tiles = min(tiles, max(1, 128 // tiling.rows))
+    others = product.size(tiling.outer) * blocks
+    if not tiling.fixed:
+        wanted = -(-SHARES // others)  # panels a line
+        tiles = min(tiles, max(1, -(-extent // tiling.rows) // wanted))
+        tiling.panel_rows = tiles * tiling.rows
+    else:
+        tiling.panel_rows = extent
+    if tiling.chunked:
+        free = [x for x in tiling.outer if x in tiling.a.strides and x not in tiling.b.strides]
+        panels = -(-extent // tiling.panel_rows)
+        if free and panels == 1:
+            tiling.line = min(free, key=lambda axis: abs(tiling.a.strides[axis]))
+            lines = product.extents[tiling.line]
+            shares = others // lines
+            tiling.lines = max(1, min(most_rows // extent, lines, lines * shares // SHARES))
+            tiling.lines = _strip(lines, tiling.lines)
+            tiling.outer.remove(tiling.line)
+    depth = product.size(product.over)
+    tiling.vectors_outside = depth * product.extents[tiling.vector] * item > target.l2_bytes // 2

@@ -1,0 +1,424 @@
+"""Values of expressions, one number or a vector of lanes; loads and stores in all their forms."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
+from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.nodes import Address, Node
+from graphc.ir.types import DTYPES, REAL
+from graphc.kernel.lang import Axis
+
+TYPES: dict[str, ir.Type] = {
+    "float32": ir.FloatType(),
+    "float64": ir.DoubleType(),
+    "int32": INT32,
+    "int64": INT64,
+    "uint8": ir.IntType(8),
+    "bool": INT1,
+}
+SUFFIXES = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "i8"}
+
+
+@functools.cache
+def lane_numbers(bits: int, lanes: int, step: int = 1) -> ir.Constant:
+    """0, step, 2 step, ... as integers of so many bits."""
+    type_ = ir.VectorType(ir.IntType(bits), lanes)
+    return ir.Constant(type_, [lane * step for lane in range(lanes)])
+
+
+class _FirstLane(ir.Constant):  # type: ignore[misc]
+    """The shuffle mask that takes lane 0 everywhere, as a short text."""
+
+    def _get_reference(self) -> str:
+        return "zeroinitializer"
+
+
+@functools.cache
+def first_lane(lanes: int) -> ir.Constant:
+    """A shuffle mask that repeats lane 0."""
+    return _FirstLane(ir.VectorType(INT32, lanes), [0] * lanes)
+
+
+def is_vector(value: ir.Value) -> bool:
+    """Whether a value holds lanes."""
+    return isinstance(value.type, ir.VectorType)
+
+
+class Values:
+    """Evaluates nodes where the frame stands.
+
+    axis: the loop variable that lanes run along, its value being that of lane 0. tail: the lanes
+    that exist, where not all do. active: those of them where the current guard holds.
+    """
+
+    def __init__(self, frame: Frame, math: VectorMath, bases: dict[str, ir.Value]):
+        self.frame = frame
+        self.math = math
+        self.builder = frame.builder
+        self.bases = bases
+        self.written: frozenset[str] = frozenset()
+        self.places: dict[Axis, tuple[int, ir.Value]] = {}
+        self.locals: dict[str, tuple[int, ir.Value]] = {}
+        self.axis: Axis | None = None
+        self.lanes = 1
+        self.tail: ir.Value | None = None
+        self.active: ir.Value | None = None
+        self.guarded = 0
+        self._changing: list[Node] = []
+
+    # -- where a value belongs --
+
+    def level(self, node: Node) -> int:
+        """The scope that a value belongs to: the outermost where all it depends on is known."""
+        level = self.guarded if node.risky else 0
+        for axis in node.axes:
+            if axis in self.places:
+                level = max(level, self.places[axis][0])
+        for name in node.locals:
+            level = max(level, self.locals[name][0])
+        if node.reads and node.reads & self.written:
+            return self.frame.depth
+        return level
+
+    def varies(self, node: Node) -> bool:
+        """Whether lanes hold different values of a node."""
+        if self.axis is not None and self.axis in node.axes:
+            return True
+        return any(is_vector(self.locals[name][1]) for name in node.locals)
+
+    @contextlib.contextmanager
+    def along(self, axis: Axis, lanes: int, first: ir.Value, rest: Count | None) -> Iterator[None]:
+        """Lanes along `axis` from `first` on, all of them or only the first `rest`."""
+        saved = (self.axis, self.lanes, self.tail, self.active)
+        self.axis, self.lanes = axis, lanes
+        self.places[axis] = (self.frame.depth, first)
+        self.tail = self.active = self.first_lanes(rest) if rest is not None else None
+        yield
+        self.axis, self.lanes, self.tail, self.active = saved
+        del self.places[axis]
+
+    @contextlib.contextmanager
+    def at_axis(self, axis: Axis, value: ir.Value) -> Iterator[None]:
+        """A loop variable's value inside the innermost scope."""
+        self.places[axis] = (self.frame.depth, value)
+        yield
+        del self.places[axis]
+
+    @contextlib.contextmanager
+    def under(self, mask: ir.Value | None = None) -> Iterator[None]:
+        """Inside a guard that was just entered; `mask` are the lanes where it holds."""
+        saved = (self.guarded, self.active)
+        self.guarded = self.frame.depth
+        if mask is not None:
+            self.active = mask if self.active is None else self.builder.and_(self.active, mask)
+        yield
+        self.guarded, self.active = saved
+
+    def first_lanes(self, count: Count) -> ir.Value:
+        """A mask of the first `count` lanes."""
+        if isinstance(count, int):
+            bits = [int(lane < count) for lane in range(self.lanes)]
+            return ir.Constant(ir.VectorType(INT1, self.lanes), bits)
+        b = self.builder
+        numbers = lane_numbers(32, self.lanes)
+        return b.icmp_signed("<", numbers, self.splat(b.trunc(count, INT32)))
+
+    # -- evaluation --
+
+    def value(self, node: Node) -> ir.Value:
+        """The node's value: a scalar, or lanes where they differ."""
+        if node.op == "const":
+            return self._constant(node, TYPES[node.dtype])
+        if node.op == "local":
+            return self.locals[node.data][1]
+        level = self.level(node)
+        memo = self.frame.scopes[level].memo
+        found = memo.get(node)
+        if found is None:
+            with self.frame.at(level):
+                found = memo[node] = self._computed(node)
+            if node.reads & self.written:
+                self._changing.append(node)
+        return found
+
+    def wide(self, node: Node) -> ir.Value:
+        """The node's value in all lanes, where there are lanes."""
+        if self.axis is None:
+            return self.value(node)
+        if node.op == "const":
+            return self._constant(node, ir.VectorType(TYPES[node.dtype], self.lanes))
+        value = self.value(node)
+        if is_vector(value):
+            return value
+        level = self.level(node)
+        return self.frame.remembered(level, ("wide", self.lanes, node), lambda: self.splat(value))
+
+    def alike(self, *nodes: Node) -> list[ir.Value]:
+        """Values of several nodes: all scalar, or all in lanes."""
+        if any(self.varies(node) for node in nodes):
+            return [self.wide(node) for node in nodes]
+        return [self.value(node) for node in nodes]
+
+    def splat(self, scalar: ir.Value) -> ir.Value:
+        """A scalar in every lane."""
+        if isinstance(scalar, ir.Constant) and not isinstance(scalar.type, ir.PointerType):
+            return self.math.constant(scalar.constant, ir.VectorType(scalar.type, self.lanes))
+        b, nothing = self.builder, ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
+        lane = b.insert_element(nothing, scalar, ir.Constant(INT32, 0))
+        return b.shuffle_vector(lane, nothing, first_lane(self.lanes))
+
+    def _constant(self, node: Node, type_: ir.Type) -> ir.Value:
+        number = node.data
+        if node.dtype not in REAL:
+            number = int(number)
+        return self.math.constant(number, type_)
+
+    def _computed(self, node: Node) -> ir.Value:
+        if node.op == "axis":
+            return self._variable(node.data)
+        if node.op == "load":
+            return self.load(node)
+        return self._function(node)
+
+    def _variable(self, axis: Axis) -> ir.Value:
+        value = self.places[axis][1]
+        if axis != self.axis:
+            return value
+        return self.builder.add(self.splat(value), lane_numbers(64, self.lanes))
+
+    def _function(self, node: Node) -> ir.Value:
+        b, op, args = self.builder, node.op, node.args
+        if op == "cast":
+            return self._cast(self.value(args[0]), args[0].dtype, node.dtype)
+        if op == "random_bits":
+            key, counter = self.value(args[0]), self.value(args[2])
+            bits = self.math.random_bits(key, int(args[1].data), counter)
+            return b.zext(bits, self._like(bits, INT64))
+        if op == "select":
+            return self._select(*args)
+        if op in ("floordiv", "mod"):
+            return self._division(node)
+        if op == "pow" and args[1].op == "const":
+            return self.math.pow(self.value(args[0]), float(args[1].data))
+        values = self.alike(*args)
+        if op in _BITS:
+            return getattr(b, _BITS[op])(*values)
+        if op == "not":
+            return b.xor(values[0], self.math.like(values[0], 1))
+        if op in _COMPARISONS:
+            return self._compare(_COMPARISONS[op], values, args[0].dtype)
+        real = args[0].dtype in REAL
+        if op in _ARITHMETIC:
+            return getattr(b, _ARITHMETIC[op][0 if real else 1])(*values)
+        if op == "neg":
+            return b.fneg(values[0]) if real else b.neg(values[0])
+        if args[0].dtype == "uint8" and op in ("min", "max"):
+            smaller = b.icmp_unsigned("<", *values)
+            first, second = values if op == "min" else reversed(values)
+            return b.select(smaller, first, second)
+        return getattr(self.math, op)(*values)
+
+    def _compare(self, relation: str, values: list[ir.Value], dtype: str) -> ir.Value:
+        b = self.builder
+        if dtype in REAL:
+            return b.fcmp_ordered(relation, *values)
+        signed = dtype in ("int32", "int64")
+        return (b.icmp_signed if signed else b.icmp_unsigned)(relation, *values)
+
+    def _select(self, condition: Node, yes: Node, no: Node) -> ir.Value:
+        chosen = self.value(condition)
+        both = [self.wide(yes), self.wide(no)] if is_vector(chosen) else self.alike(yes, no)
+        return self.builder.select(chosen, *both)
+
+    def _like(self, value: ir.Value, scalar: ir.Type) -> ir.Type:
+        return ir.VectorType(scalar, value.type.count) if is_vector(value) else scalar
+
+    def _cast(self, value: ir.Value, old: str, new: str) -> ir.Value:
+        b, type_ = self.builder, self._like(value, TYPES[new])
+        if new == "bool":
+            zero = self.math.like(value, 0)
+            compare = b.fcmp_unordered if old in REAL else b.icmp_signed
+            return compare("!=", value, zero)
+        signed = old in ("int32", "int64")
+        if old in REAL and new in REAL:
+            wider = DTYPES[new] > DTYPES[old]
+            return b.fpext(value, type_) if wider else b.fptrunc(value, type_)
+        if new in REAL:
+            return b.sitofp(value, type_) if signed else b.uitofp(value, type_)
+        if old in REAL:
+            lanes = f"v{value.type.count}" if is_vector(value) else ""
+            kind = "fptoui" if new == "uint8" else "fptosi"
+            name = f"llvm.{kind}.sat.{lanes}{SUFFIXES[new]}.{lanes}{SUFFIXES[old]}"
+            return self.math.intrinsic(name, type_, value)
+        bits = TYPES[new].width - TYPES[old].width
+        if bits == 0:
+            return value
+        if bits < 0:
+            return b.trunc(value, type_)
+        return b.sext(value, type_) if signed else b.zext(value, type_)
+
+    def _division(self, node: Node) -> ir.Value:
+        """Quotient or remainder, rounded towards minus infinity."""
+        by = node.args[1]
+        bounds = node.args[0].bounds
+        if by.op == "const" and by.data > 0 and node.dtype == "int64" and bounds is not None:
+            shift = -(bounds[0] // int(by.data)) if bounds[0] < 0 else 0
+            highest = bounds[1] + shift * int(by.data)
+            if highest < 2**31 and by.data < 2**31:
+                return self._small_division(node, shift)
+        return self._signed_division(node)
+
+    def _small_division(self, node: Node, shift: int) -> ir.Value:
+        """By a number, of what is known to be small: unsigned, in 32 bits.
+
+        `shift` times the divisor is added first, so that nothing is negative.
+        """
+        b, m = self.builder, self.math
+        left, by = self.value(node.args[0]), int(node.args[1].data)
+        if shift:
+            left = b.add(left, m.like(left, shift * by))
+        narrow = b.trunc(left, self._like(left, INT32))
+        divide = b.udiv if node.op == "floordiv" else b.urem
+        result = b.zext(divide(narrow, m.like(narrow, by)), left.type)
+        if shift and node.op == "floordiv":
+            result = b.sub(result, m.like(result, shift))
+        return result
+
+    def _signed_division(self, node: Node) -> ir.Value:
+        b, m = self.builder, self.math
+        left, right = self.alike(*node.args)
+        if node.args[1].op != "const":
+            # Both sides of a select are evaluated: a divisor of 0 whose result is not used.
+            zero = b.icmp_signed("==", right, m.like(right, 0))
+            right = b.select(zero, m.like(right, 1), right)
+        if node.dtype == "uint8":
+            return b.udiv(left, right) if node.op == "floordiv" else b.urem(left, right)
+        quotient = b.sdiv(left, right)
+        remainder = b.sub(left, b.mul(quotient, right))
+        uneven = b.icmp_signed("!=", remainder, m.like(left, 0))
+        opposite = b.icmp_signed("<", b.xor(remainder, right), m.like(left, 0))
+        low = b.and_(uneven, opposite)
+        if node.op == "floordiv":
+            return b.sub(quotient, b.zext(low, left.type))
+        return b.add(remainder, b.select(low, right, m.like(left, 0)))
+
+    # -- memory --
+
+    def load(self, node: Node) -> ir.Value:
+        """The element, or lanes of elements; lanes that may be out of bounds are not touched."""
+        address = node.address
+        assert address is not None
+        place, form = self._place(address)
+        mask = self.tail if address.inside else self.active
+        return self._load_place(place, form, address.buffer.dtype, mask)
+
+    def store(self, address: Address, value: Node, mode: str) -> None:
+        """A store, or an addition to what is there, in the active lanes."""
+        b, dtype = self.builder, address.buffer.dtype
+        place, form = self._place(address)
+        new = self.value(value) if form == "one" else self.wide(value)
+        if form == "one" and is_vector(new):
+            place, form = self.splat(place), "scattered"
+        if mode == "add":
+            old = self._load_place(place, form, dtype, self.active)
+            new = b.fadd(old, new) if dtype in REAL else b.add(old, new)
+        self._store_place(new, place, form, dtype)
+        for node in self._changing:
+            self.frame.forget(node)
+            self.frame.forget(("wide", self.lanes, node))
+        self._changing.clear()
+
+    def _load_place(
+        self, place: ir.Value, form: str, dtype: str, mask: ir.Value | None
+    ) -> ir.Value:
+        b = self.builder
+        if form == "one":
+            return b.load(place, typ=TYPES[dtype], align=DTYPES[dtype])
+        type_ = ir.VectorType(TYPES[dtype], self.lanes)
+        if form == "row" and mask is None:
+            return b.load(place, typ=type_, align=DTYPES[dtype])
+        suffix, align = f"v{self.lanes}{SUFFIXES[dtype]}", ir.Constant(INT32, DTYPES[dtype])
+        kind, pointers = ("load", "p0") if form == "row" else ("gather", f"v{self.lanes}p0")
+        name = f"llvm.masked.{kind}.{suffix}.{pointers}"
+        nothing = self.math.constant(0, type_)
+        return self.math.intrinsic(name, type_, place, align, self._mask(mask), nothing)
+
+    def _store_place(self, value: ir.Value, place: ir.Value, form: str, dtype: str) -> None:
+        if form == "one" or (form == "row" and self.active is None):
+            self.builder.store(value, place, align=DTYPES[dtype])
+            return
+        suffix, align = f"v{self.lanes}{SUFFIXES[dtype]}", ir.Constant(INT32, DTYPES[dtype])
+        kind, pointers = ("store", "p0") if form == "row" else ("scatter", f"v{self.lanes}p0")
+        name = f"llvm.masked.{kind}.{suffix}.{pointers}"
+        self.math.intrinsic(name, VOID, value, place, align, self._mask(self.active))
+
+    def _mask(self, mask: ir.Value | None) -> ir.Value:
+        return self.math.constant(1, ir.VectorType(INT1, self.lanes)) if mask is None else mask
+
+    def _place(self, address: Address) -> tuple[ir.Value, str]:
+        """Where elements lie: one place, a row of neighbours from a place on, or scattered ones."""
+        element = TYPES[address.buffer.dtype]
+        place = self._affine_place(address)
+        offsets: ir.Value | None = None
+        for node, stride in address.parts:
+            part = self.value(node)
+            part = self._times(part, stride)
+            if is_vector(part):
+                offsets = part if offsets is None else self.builder.add(offsets, part)
+            else:
+                place = self.builder.gep(place, [part], source_etype=element)
+        step = address.terms.get(self.axis, 0) if self.axis is not None else 0
+        if offsets is None and step == 0:
+            return place, "one"
+        if offsets is None and step == 1:
+            return place, "row"
+        if step:
+            numbers = lane_numbers(64, self.lanes, step)
+            offsets = numbers if offsets is None else self.builder.add(offsets, numbers)
+        pointers = self.builder.gep(place, [offsets], source_etype=element)
+        pointers.type = ir.VectorType(POINTER, self.lanes)
+        return pointers, "scattered"
+
+    def _affine_place(self, address: Address) -> ir.Value:
+        """The place that the loop variables point to, put together from the outermost inwards."""
+        element = TYPES[address.buffer.dtype]
+        terms = sorted(
+            (self.places[axis][0], axis.name, axis, stride)
+            for axis, stride in address.terms.items()
+            if axis in self.places
+        )
+        place = self.bases[address.buffer.name]
+        key: tuple[object, ...] = ("place", address.buffer.name)
+        level = 0
+        for level, name, axis, stride in terms:
+            key = (*key, name, stride)
+            move = functools.partial(self._moved, place, axis, stride, element)
+            place = self.frame.remembered(level, key, move)
+        if address.constant:
+            fixed = [whole(address.constant)]
+            move = functools.partial(self.builder.gep, place, fixed, source_etype=element)
+            place = self.frame.remembered(level, (*key, address.constant), move)
+        return place
+
+    def _moved(self, place: ir.Value, axis: Axis, stride: int, element: ir.Type) -> ir.Value:
+        offset = self._times(self.places[axis][1], stride)
+        return self.builder.gep(place, [offset], source_etype=element)
+
+    def _times(self, value: ir.Value, stride: int) -> ir.Value:
+        return value if stride == 1 else self.builder.mul(value, self.math.like(value, stride))
+
+
+_BITS = {"and": "and_", "or": "or_"}
+_COMPARISONS = {"lt": "<", "le": "<=", "eq": "=="}
+_ARITHMETIC = {
+    "add": ("fadd", "add"),
+    "sub": ("fsub", "sub"),
+    "mul": ("fmul", "mul"),
+    "div": ("fdiv", "sdiv"),
+}

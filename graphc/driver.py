@@ -1,0 +1,163 @@
+"""From a definition to an executable: the one place that knows all stages.
+
+What is compiled is a Signature. Forward and backward of one signature are one graph and one plan,
+so that the plan sees which values backward still needs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.codegen.llvm.jit import load
+from graphc.codegen.llvm.object import compile_program
+from graphc.frontends.caffe.definition import NetDefinition
+from graphc.frontends.caffe.network import CaffeNet, build
+from graphc.ir.graph import Graph
+from graphc.ir.remark import Remark
+from graphc.ir.types import TensorType
+from graphc.passes.manager import Stage
+from graphc.passes.pipeline import compile_graph
+from graphc.phase import Phase
+from graphc.plan.planner import plan
+from graphc.plan.program import Program
+from graphc.runtime.cpu import Executable
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a compilation is for.
+
+    Attributes:
+        shapes: (blob, shape) of the inputs that differ from the definition.
+        given: blobs a gradient is given for.
+        wrt: inputs, blobs and parameters (`conv1/0`) a gradient is wanted for.
+        accumulate: parameter gradients are added to what the user's arrays hold.
+        keep: blobs (`conv5`, `conv5.diff`) that can be read after the call.
+        memory: "reuse", or "all" to keep every buffer apart.
+        only: first and last layer of a part of the net.
+    """
+
+    phase: Phase = "TEST"
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    given: tuple[str, ...] = ()
+    wrt: tuple[str, ...] = ()
+    accumulate: bool = False
+    keep: tuple[str, ...] = ()
+    memory: Literal["all", "reuse"] = "reuse"
+    fuse: bool = True
+    infogain_input: str = "scores"
+    dtype: str = "float32"
+    masks: tuple[str, ...] = ()
+    only: tuple[str | None, str | None] = (None, None)
+
+
+@dataclass
+class Compilation:
+    """All stages of one signature; `executable` is there once code was generated."""
+
+    signature: Signature
+    caffe: CaffeNet
+    stages: tuple[Stage, ...]
+    graph: Graph
+    program: Program
+    executable: Executable | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """Every remark of every stage, in order."""
+        return list(dict.fromkeys([*self.graph.remarks, *self.program.remarks]))
+
+
+def front(definition: NetDefinition, signature: Signature) -> CaffeNet:
+    """The forward graph of a signature."""
+    return build(
+        definition,
+        phase=signature.phase,
+        dtype=signature.dtype,
+        shapes=dict(signature.shapes),
+        fused=signature.fuse,
+        infogain_input=signature.infogain_input,
+        masks=signature.masks,
+        only=signature.only,
+    )
+
+
+def lower(definition: NetDefinition, signature: Signature, stages: bool = False) -> Compilation:
+    """Everything up to the Program: what `show`, `plan` and `explain` look at.
+
+    stages keeps the graph after every pass. Raises NetError for what the definition or signature
+    asks wrongly.
+    """
+    clock = _Clock()
+    caffe = front(definition, signature)
+    clock.mark("front end")
+    accumulate = [name for name in signature.wrt if name in caffe.parameters]
+    result = compile_graph(
+        _with_losses(caffe.graph),
+        wrt=signature.wrt,
+        given=signature.given,
+        accumulate=frozenset(accumulate) if signature.accumulate else frozenset(),
+        keep=signature.keep,
+        fuse=signature.fuse,
+        keep_stages=stages,
+    )
+    clock.mark("passes")
+    program = plan(result.graph, keep=set(signature.keep), memory=signature.memory)
+    clock.mark("plan")
+    return Compilation(
+        signature, caffe, result.stages, result.graph, program, seconds=clock.seconds
+    )
+
+
+def compile_net(definition: NetDefinition, signature: Signature) -> Compilation:
+    """`lower`, then machine code in memory, ready to run."""
+    made = lower(definition, signature)
+    clock = _Clock()
+    bundle = compile_program(made.program)
+    clock.mark("code")
+    made.executable = load(bundle)
+    clock.mark("load")
+    made.seconds.update(clock.seconds)
+    return made
+
+
+LOSS_OUTPUT = "loss.{}"
+
+
+def _with_losses(graph: Graph) -> Graph:
+    """Make every loss value an output of the call, so that the net's loss can be read."""
+    new, _ = graph.copy()
+    for number, (value, _weight) in enumerate(new.losses):
+        new.outputs[LOSS_OUTPUT.format(number)] = value
+    return new
+
+
+def parameter_types(caffe: CaffeNet) -> dict[str, TensorType]:
+    """Type of every parameter by owner name."""
+    return {name: held.type for name, held in caffe.parameters.items()}
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def with_shapes(signature: Signature, shapes: dict[str, tuple[int, ...]]) -> Signature:
+    """The signature for other input shapes."""
+    return replace(signature, shapes=tuple(sorted(shapes.items())))
+
+
+def names(values: Iterable[str]) -> tuple[str, ...]:
+    """Names in order, each once."""
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,323 @@
+"""Caffe's binary files: weights (`.caffemodel`) and single blobs (`.binaryproto`).
+
+Weights are read from the current layout (`layer`) and the older ones (`layers`, and the `layer`
+inside of it), and written in the current one, as Caffe reads it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.error import NetError
+from graphc.frontends.caffe import schema, wire
+from graphc.frontends.caffe.upgrade import V1_TYPES
+
+FloatArray = NDArray[np.float32]
+
+LARGEST_FILE = (1 << 31) - 1
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """Values with the shape the file gives them.
+
+    A `legacy` blob has the four numbers num, channels, height and width of old files: a matrix
+    A x B stands there as 1 x 1 x A x B, a vector as 1 x 1 x 1 x N.
+    """
+
+    values: FloatArray
+    legacy: bool = False
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a parameter of this shape may take the values, by Caffe's rule."""
+        wanted = tuple(shape)
+        if self.legacy and len(wanted) <= 4:
+            wanted = (1,) * (4 - len(wanted)) + wanted
+        return self.values.shape == wanted
+
+
+@dataclass
+class Weights:
+    """The parameters in a weight file, by layer name, in float32 and with their stored shapes.
+
+    Layers without parameters are there with an empty list. `types` are the layers' types, where
+    the file has them.
+    """
+
+    path: str
+    name: str = ""
+    blobs: dict[str, list[StoredBlob]] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> dict[str, list[FloatArray]]:
+        """The arrays of each layer."""
+        return {name: [blob.values for blob in blobs] for name, blobs in self.blobs.items()}
+
+    def fitted(self, layer: str, shapes: Sequence[Sequence[int]]) -> list[FloatArray]:
+        """The arrays of `layer` in the shapes of the net's parameters.
+
+        Raises NetError where their number or a shape does not fit.
+        """
+        stored = self.blobs.get(layer)
+        if stored is None:
+            raise NetError(f"'{self.path}' has no layer '{layer}'")
+        if len(stored) != len(shapes):
+            raise NetError(
+                f"layer '{layer}' has {_count(len(shapes), 'parameter')}, "
+                f"'{self.path}' holds {len(stored)} for it"
+            )
+        for i, (blob, shape) in enumerate(zip(stored, shapes, strict=True)):
+            if not blob.fits(shape):
+                raise NetError(
+                    f"parameter {i} of layer '{layer}' has shape {_shape(shape)}, "
+                    f"'{self.path}' holds {_shape(blob.values.shape)}"
+                )
+        return [
+            blob.values.reshape(tuple(shape)) for blob, shape in zip(stored, shapes, strict=True)
+        ]
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Read a `.caffemodel` of any of Caffe's layouts.
+
+    Raises NetError, naming the file and what is wrong with it, for one that cannot be read, is cut
+    short, or holds a blob whose shape and values disagree.
+    """
+    data = _read(path)
+    weights = Weights(str(path))
+    current = schema.field_number("NetParameter", "layer")
+    older = schema.field_number("NetParameter", "layers")
+    name = schema.field_number("NetParameter", "name")
+    try:
+        for number, kind, payload in wire.fields(data):
+            if not isinstance(payload, memoryview) or kind != wire.BYTES:
+                continue
+            if number == name:
+                weights.name = _text(payload)
+            elif number in (current, older):
+                message = "LayerParameter" if number == current else "V1LayerParameter"
+                _read_layer(payload, message, weights)
+    except wire.WireError as error:
+        raise _damaged(path, data, error) from None
+    if not weights.blobs:
+        raise NetError(f"'{path}' holds no layers: is it a caffemodel?")
+    return weights
+
+
+def read_blob(path: str | Path) -> FloatArray:
+    """Read a `.binaryproto` (a mean image, an infogain matrix): its values in the stored shape.
+
+    Raises NetError for a file that cannot be read or is damaged.
+    """
+    data = _read(path)
+    try:
+        return _read_stored(data, "its blob", str(path)).values
+    except wire.WireError as error:
+        raise _damaged(path, data, error) from None
+
+
+def write_weights(
+    path: str | Path,
+    name: str,
+    layers: Mapping[str, Sequence[NDArray[np.floating]]],
+    types: Mapping[str, str] | None = None,
+) -> None:
+    """Write a `.caffemodel` in Caffe's current layout: the arrays of each layer, as float32.
+
+    The file is written beside its place and then renamed, so `path` never holds half a file.
+    `types` may give the layers' types, which Caffe does not need. Raises NetError if the file
+    cannot be written or would be larger than the 2 GiB that protobuf allows.
+    """
+    parts: list[bytes | memoryview] = [_string("NetParameter", "name", name)]
+    layer_number = schema.field_number("NetParameter", "layer")
+    blob_number = schema.field_number("LayerParameter", "blobs")
+    for layer, arrays in layers.items():
+        inner: list[bytes | memoryview] = [
+            _string("LayerParameter", "name", layer),
+            _string("LayerParameter", "type", (types or {}).get(layer, "")),
+        ]
+        for array in arrays:
+            inner += _enclosed(blob_number, _blob_parts(array))
+        parts += _enclosed(layer_number, inner)
+    size = sum(len(part) for part in parts)
+    if size > LARGEST_FILE:
+        raise NetError(f"the weights need {size} bytes; a caffemodel can have {LARGEST_FILE}")
+    write_beside(path, parts)
+
+
+def write_beside(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file under another name in its folder, then rename it. NetError if that fails."""
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with beside.open("xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise NetError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+# Reading
+
+
+def _read(path: str | Path) -> memoryview:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NetError(f"cannot read '{path}': {reason}") from None
+    if len(data) > LARGEST_FILE:
+        raise NetError(f"'{path}' is larger than the 2 GiB that protobuf allows")
+    if data.startswith(_HDF5_MAGIC):
+        raise NetError(f"'{path}' is an HDF5 file, not a protobuf one")
+    return memoryview(data)
+
+
+def _damaged(path: str | Path, data: memoryview, error: wire.WireError) -> NetError:
+    start = bytes(data[:200])
+    is_text = bool(start) and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
+    hint = "; it looks like text" if is_text else ""
+    return NetError(f"'{path}' is damaged or no Caffe file ({len(data)} bytes): {error}{hint}")
+
+
+def _text(payload: memoryview) -> str:
+    return bytes(payload).decode("utf-8", "replace")
+
+
+def _read_layer(data: memoryview, message: str, weights: Weights) -> None:
+    """Add one layer's blobs; in the oldest layout they lie in a message inside."""
+    numbers = {name: schema.field_number(message, name) for name in ("name", "type", "blobs")}
+    inner = schema.field_number(message, "layer") if message == "V1LayerParameter" else -1
+    name = kind = ""
+    blobs: list[memoryview] = []
+    for number, wire_type, payload in wire.fields(data):
+        if number == numbers["type"] and isinstance(payload, int):
+            kind = _v1_type(payload)
+        elif not isinstance(payload, memoryview) or wire_type != wire.BYTES:
+            continue
+        elif number == numbers["name"]:
+            name = _text(payload)
+        elif number == numbers["type"]:
+            kind = _text(payload)
+        elif number == numbers["blobs"]:
+            blobs.append(payload)
+        elif number == inner:
+            _read_layer(payload, "V0LayerParameter", weights)
+            return
+    if weights.blobs.get(name) and not blobs:
+        return
+    weights.types[name] = kind
+    weights.blobs[name] = [
+        _read_stored(blob, f"blob {i} of layer '{name}'", weights.path)
+        for i, blob in enumerate(blobs)
+    ]
+
+
+def _v1_type(number: int) -> str:
+    values = schema.descriptor("V1LayerParameter").enum_types_by_name["LayerType"].values_by_number
+    return V1_TYPES[values[number].name] if number in values else ""
+
+
+def _read_stored(data: memoryview, what: str, path: str) -> StoredBlob:
+    names = {field.number: field.name for field in schema.descriptor("BlobProto").fields}
+    legacy: dict[str, int] = {}
+    shape: list[int] = []
+    singles: list[memoryview] = []
+    doubles: list[memoryview] = []
+    for number, kind, payload in wire.fields(data):
+        name = names.get(number, "")
+        if isinstance(payload, int):
+            if name in ("num", "channels", "height", "width"):
+                legacy[name] = wire.signed(payload)
+        elif name == "shape" and kind == wire.BYTES:
+            shape += _read_shape(payload)
+        elif name == "data":
+            singles.append(payload)
+        elif name == "double_data":
+            doubles.append(payload)
+    if legacy:
+        shape = [legacy.get(name, 0) for name in ("num", "channels", "height", "width")]
+    values = _values(doubles, np.float64) if doubles else _values(singles, np.float32)
+    if any(size < 0 for size in shape):
+        raise wire.WireError(f"{what} has the negative shape {_shape(shape)}")
+    if math.prod(shape) != len(values):
+        raise wire.WireError(
+            f"{what} has shape {_shape(shape)}, which is {_count(math.prod(shape), 'value')}, "
+            f"and holds {len(values)}"
+        )
+    if len(shape) > 32:
+        raise wire.WireError(f"{what} has {len(shape)} axes")
+    return StoredBlob(values.reshape(shape), bool(legacy))
+
+
+def _read_shape(data: memoryview) -> list[int]:
+    dim = schema.field_number("BlobShape", "dim")
+    sizes: list[int] = []
+    for number, kind, payload in wire.fields(data):
+        if number == dim and isinstance(payload, int):
+            sizes.append(wire.signed(payload))
+        elif number == dim and kind == wire.BYTES and isinstance(payload, memoryview):
+            sizes += wire.varints(payload)
+    return sizes
+
+
+def _values(runs: list[memoryview], dtype: type[np.floating]) -> FloatArray:
+    """The numbers of one or several runs, copied out of the file's bytes."""
+    size = np.dtype(dtype).itemsize
+    if any(len(run) % size for run in runs):
+        raise wire.WireError(f"a run of {size}-byte numbers ends inside a number")
+    little = np.dtype(dtype).newbyteorder("<")
+    arrays = [np.frombuffer(run, little) for run in runs]
+    with np.errstate(over="ignore"):
+        joined = np.concatenate(arrays) if arrays else np.zeros(0)
+        return joined.astype(np.float32)
+
+
+# Writing
+
+
+def _string(message: str, name: str, value: str) -> bytes:
+    data = value.encode("utf-8", "surrogatepass")
+    return wire.header(schema.field_number(message, name), len(data)) + data if data else b""
+
+
+def _enclosed(number: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    return [wire.header(number, sum(len(part) for part in parts)), *parts]
+
+
+def _blob_parts(array: NDArray[np.floating]) -> list[bytes | memoryview]:
+    values = np.ascontiguousarray(array, dtype="<f4")
+    dims = b"".join(wire.encode_varint(size) for size in np.shape(array))
+    shape = wire.header(schema.field_number("BlobShape", "dim"), len(dims)) + dims if dims else b""
+    data = values.reshape(-1).view(np.uint8).data
+    return [
+        wire.header(schema.field_number("BlobProto", "data"), len(data)),
+        data,
+        wire.header(schema.field_number("BlobProto", "shape"), len(shape)),
+        shape,
+    ]
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes[:12])) if sizes else "() (a single value)"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

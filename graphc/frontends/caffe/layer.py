@@ -1,0 +1,219 @@
+"""What a Caffe layer's function sees, and the table of all layer types.
+
+A layer function turns bottoms into tops by applying operators:
+
+    @layer("Softmax", bottoms=1)
+    def softmax(c):
+        return Softmax(axis=c.options("softmax_param").get("axis"))(c.bottoms[0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.error import Diagnostic, NetError
+from graphc.frontends.caffe.filler import check_filler
+from graphc.frontends.caffe.layer_definition import LayerDefinition
+from graphc.frontends.caffe.message import Message
+from graphc.ir.core import Add, Fill, View
+from graphc.ir.graph import Graph, Value
+from graphc.ir.types import TensorType
+from graphc.source import Span
+
+Tops = Value | tuple[Value, ...]
+LayerFunction = Callable[["LayerContext"], Tops]
+
+COUNTER = "dropout.counter"
+
+
+@dataclass(frozen=True)
+class LayerType:
+    """A layer function, and how many bottoms it takes (None: it says so itself)."""
+
+    build: LayerFunction
+    bottoms: tuple[int, int] | None
+
+
+LAYERS: dict[str, LayerType] = {}
+
+
+def layer(
+    *types: str, bottoms: int | tuple[int, int] | None = None
+) -> Callable[[LayerFunction], LayerFunction]:
+    """Enter a function in the table under the given Caffe type names."""
+    counts = (bottoms, bottoms) if isinstance(bottoms, int) else bottoms
+
+    def enter(function: LayerFunction) -> LayerFunction:
+        for type in types:
+            LAYERS[type] = LayerType(function, counts)
+        return function
+
+    return enter
+
+
+@dataclass
+class Parameter:
+    """One learned array: `name` is `conv1/0`, the layer's name and the index there."""
+
+    name: str
+    type: TensorType
+    filler: Any  # the FillerParameter node, or None for Caffe's default, constant 0
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+    layer: str = ""
+    learned: bool = True  # False for batch norm's statistics
+
+
+@dataclass
+class Surroundings:
+    """What all layers of one net share while the net is built."""
+
+    graph: Graph
+    phase: str
+    dtype: str
+    folder: Path
+    fused: bool = True
+    infogain_input: str = "scores"  # "probabilities": InfogainLoss as it was before 2017
+    masks: frozenset[str] = frozenset()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)  # "ip2/0" -> "ip1/0", shared or not
+    shared: dict[str, str] = field(default_factory=dict)  # the user's parameter name -> owner
+    warnings: list[Diagnostic] = field(default_factory=list)
+    streams: int = 0
+
+
+class LayerContext:
+    """One layer under construction.
+
+    Attributes:
+        graph: the graph to build in.
+        layer: the definition: name, type, bottoms, tops, params, message.
+        bottoms: the values it reads.
+        phase: "TRAIN" or "TEST".
+        fused: whether losses on scores enter as one operator.
+        infogain_input: what InfogainLoss takes, "scores" or "probabilities".
+    """
+
+    def __init__(self, around: Surroundings, definition: LayerDefinition, bottoms: list[Value]):
+        self.around = around
+        self.graph = around.graph
+        self.layer = definition
+        self.bottoms = bottoms
+        self.phase = definition.phase or around.phase
+        self.fused = around.fused
+        self.infogain_input = around.infogain_input
+        self.masks = around.masks
+        self.dtype = around.dtype
+
+    def options(self, name: str) -> Any:
+        """The layer's parameter message of that name; unset fields give Caffe's defaults."""
+        return self.layer.message.get(name)
+
+    def parameter(self, index: int, shape: tuple[int, ...], filler: Any = None) -> Value:
+        """Parameter `index` of this layer: made, or shared with an earlier layer of the same name.
+
+        Raises NetError where shapes or multipliers of sharing layers disagree.
+        """
+        if filler is not None:
+            check_filler(filler)
+        key = f"{self.layer.name}/{index}"
+        spec = self.layer.params[index] if index < len(self.layer.params) else None
+        shared_name = spec.name if spec else ""
+        if shared_name and shared_name in self.around.shared:
+            return self._share(key, self.around.shared[shared_name], tuple(shape), spec)
+        type = TensorType(self.dtype, tuple(shape))
+        made = Parameter(key, type, filler, layer=self.layer.name)
+        if spec:
+            made.lr_mult = spec.lr_mult
+            made.decay_mult = spec.decay_mult
+        self.around.parameters[key] = made
+        self.around.owners[key] = key
+        if shared_name:
+            self.around.shared[shared_name] = key
+        return self.graph.input(key, type, "parameter")
+
+    def _share(self, key: str, owner: str, shape: tuple[int, ...], spec: Any) -> Value:
+        value = self.graph.values[owner]
+        held = self.around.parameters[owner]
+        permissive = spec.share_mode == "PERMISSIVE"
+        if held.type.shape != shape and not permissive:
+            raise self.fail(
+                f"cannot share parameter '{spec.name}': {owner} has shape"
+                f" {list(held.type.shape)}, {key} needs {list(shape)}"
+            )
+        if held.type.size != int(np.prod(shape)):
+            raise self.fail(
+                f"cannot share parameter '{spec.name}': {owner} has {held.type.size} elements,"
+                f" {key} needs {int(np.prod(shape))}"
+            )
+        for what in ("lr_mult", "decay_mult"):
+            if getattr(spec, f"gives_{what}") and getattr(spec, what) != getattr(held, what):
+                raise self.fail(f"shared parameter '{spec.name}' has a different {what} in {owner}")
+        self.around.owners[key] = owner
+        return value if value.shape == shape else View(shape)(value)
+
+    def constant(self, name: str, array: np.ndarray) -> Value:
+        """Data that belongs to the definition, as a value."""
+        data = np.ascontiguousarray(array, self.dtype)
+        name = self.graph.fresh(f"{self.layer.name}.{name}")
+        self.graph.constants[name] = data
+        return self.graph.input(name, TensorType(self.dtype, data.shape), "constant")
+
+    def counter(self) -> Value:
+        """The state that every random draw of a call depends on; the call adds 1 to it."""
+        if COUNTER in self.graph.values:
+            return self.graph.values[COUNTER]
+        counter = self.graph.input(COUNTER, TensorType("int64", ()), "state")
+        (one,) = self.graph.apply(Fill("int64", (), 1.0), names=["one"])
+        (following,) = self.graph.apply(Add(), counter, one, names=["dropout.counter.next"])
+        self.graph.updates[COUNTER] = following
+        return counter
+
+    def stream(self) -> int:
+        """A number for this layer's draws that no other layer of the net has."""
+        self.around.streams += 1
+        return self.around.streams
+
+    def extra_input(self, name: str, type: TensorType) -> Value:
+        """An input that the definition does not name, such as an injected dropout mask."""
+        return self.graph.input(name, type, "input")
+
+    def input(self, name: str, shape: tuple[int, ...]) -> Value:
+        """A net input; the caller of the build may have asked for another shape."""
+        wanted = self.around.shapes.get(name, tuple(shape))
+        return self.graph.input(name, TensorType(self.dtype, wanted), "input")
+
+    def fail(self, message: str, field: str | None = None) -> NetError:
+        """The error to raise, at the field's place if it is there, else at the layer's."""
+        return NetError(f"layer '{self.layer.name}': {message}", self._place(field))
+
+    def warn(self, message: str, field: str | None = None) -> None:
+        """Tell the user about something that is allowed and probably not meant."""
+        text = f"layer '{self.layer.name}': {message}"
+        self.around.warnings.append(Diagnostic(text, self._place(field), "warning"))
+
+    def _place(self, field: str | None) -> Span:
+        found = None if field is None else _find(self.layer.message, field)
+        return found or self.layer.span
+
+    def path(self, relative: str) -> Path:
+        """A file named in the definition, relative to the definition's folder."""
+        return self.around.folder / relative
+
+
+def _find(message: Message, field: str) -> Span | None:
+    """Where a field of that name stands in the layer or in one of its messages."""
+    for given in message:
+        if given.name == field:
+            return given.span
+        if isinstance(given.value, Message):
+            inner = _find(given.value, field)
+            if inner is not None:
+                return inner
+    return None

@@ -1,0 +1,402 @@
+"""A Caffe definition as a Graph: names, in-place chains, loss weights, sharing, who gets gradients.
+
+Caffe's rules kept here, each where it is used:
+- an in-place layer makes a new value; the blob's name goes to the last one, the earlier ones are
+  called `BLOB:LAYER` after the layer that made them;
+- net outputs are the blobs that nobody reads;
+- a loss layer's first top has weight 1 unless the definition says otherwise;
+- who gets gradients by default follows lr_mult, propagate_down and force_backward.
+
+Different on purpose: a gradient that reaches a loss blob from a layer that reads it is added to the
+loss weight (Caffe overwrites one with the other).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from graphc.error import Diagnostic, NetError, did_you_mean
+from graphc.frontends.caffe import losses as _losses  # noqa: F401  (enters its layers in the table)
+from graphc.frontends.caffe import shapes as _shapes  # noqa: F401
+from graphc.frontends.caffe import vision as _vision  # noqa: F401
+from graphc.frontends.caffe.definition import NetDefinition
+from graphc.frontends.caffe.layer import (
+    LAYERS,
+    LayerContext,
+    Parameter,
+    Surroundings,
+)
+from graphc.frontends.caffe.layer_definition import LayerDefinition
+from graphc.ir.core import StopGradient
+from graphc.ir.graph import Graph, Origin, Value
+
+# Bottoms that force_backward does not reach; (1,), the label, for losses that are not listed.
+LABELS = {
+    "Accuracy": (1,),
+    "ContrastiveLoss": (2,),
+    "Crop": (1,),
+    "EuclideanLoss": (),
+    "InfogainLoss": (1, 2),
+    "LSTM": (1,),
+    "RNN": (1,),
+}
+
+
+@dataclass
+class CaffeNet:
+    """A definition built for one phase and one set of shapes.
+
+    Attributes:
+        graph: the forward graph; `graph.outputs` are the net's outputs, alphabetically.
+        inputs: names of the net inputs, in order.
+        parameters: owner name `conv1/0` -> Parameter, in net order.
+        owners: every `LAYER/INDEX` -> the owner it uses (itself, unless shared).
+        default_wrt: names Caffe's rule computes gradients for: inputs, then parameters.
+        seeds: outputs that a gradient is given for by default (those without a loss weight).
+        layer_tops, layer_bottoms: blob names per layer.
+    """
+
+    graph: Graph
+    definition: NetDefinition
+    inputs: list[str]
+    parameters: dict[str, Parameter]
+    owners: dict[str, str]
+    default_wrt: list[str] = field(default_factory=list)
+    seeds: list[str] = field(default_factory=list)
+    layer_tops: dict[str, list[str]] = field(default_factory=dict)
+    layer_bottoms: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[Diagnostic] = field(default_factory=list)
+
+
+def build(
+    definition: NetDefinition,
+    *,
+    phase: str,
+    dtype: str = "float32",
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    fused: bool = True,
+    infogain_input: str = "scores",
+    masks: Iterable[str] = (),
+    only: tuple[str | None, str | None] = (None, None),
+) -> CaffeNet:
+    """Build the graph of a definition.
+
+    infogain_input="probabilities" takes InfogainLoss as Caffe had it before 2017, on probabilities.
+    shapes replaces input shapes by blob name; masks names Dropout layers whose 0/1 mask is an input
+    `mask/LAYER`; only = (first, last) builds just the layers between these two, with what they read
+    from outside as inputs (their shapes must then be in `shapes`).
+    Raises NetError with everything that is wrong in the definition.
+    """
+    around = Surroundings(
+        Graph(definition.name or "net"),
+        phase,
+        dtype,
+        _folder(definition),
+        fused,
+        infogain_input,
+        frozenset(masks),
+        dict(shapes or {}),
+    )
+    builder = _Builder(definition, around)
+    return builder.run(_selected(definition, *only))
+
+
+def _selected(
+    definition: NetDefinition, first: str | None, last: str | None
+) -> list[LayerDefinition]:
+    layers = _with_unique_names(definition.layers)
+    names = [layer.name for layer in layers]
+    for name in (first, last):
+        if name is not None and name not in names:
+            raise NetError(f"there is no layer '{name}'; {did_you_mean(name, names)}".rstrip("; "))
+    start = 0 if first is None else names.index(first)
+    stop = len(names) if last is None else names.index(last) + 1
+    if start >= stop:
+        raise NetError(f"layer '{first}' comes after layer '{last}'")
+    return layers[start:stop]
+
+
+def _with_unique_names(layers: Sequence[LayerDefinition]) -> list[LayerDefinition]:
+    """Caffe lets layers share a name or have none; here `name`, `name.2`, ... tell them apart."""
+    seen: Counter[str] = Counter()
+    named = []
+    for layer in layers:
+        name = layer.name or layer.type.lower()
+        seen[name] += 1
+        unique = name if seen[name] == 1 else f"{name}.{seen[name]}"
+        named.append(replace(layer, name=unique))
+    return named
+
+
+def _folder(definition: NetDefinition) -> Path:
+    """Where paths in the definition start: its file's folder, or the working folder for a text."""
+    path = Path(definition.source.name)
+    return path.parent if path.is_file() else Path()
+
+
+class _Builder:
+    def __init__(self, definition: NetDefinition, around: Surroundings):
+        self.definition = definition
+        self.around = around
+        self.graph = around.graph
+        self.errors: list[Diagnostic] = []
+        self.broken: set[str] = set()
+        self.read: set[str] = set()
+        self.weighted: set[str] = set()
+        self.need: dict[str, bool] = {}  # blob -> some gradient reaches below it
+        self.forced_inputs: dict[str, bool] = {}
+        self.wanted: list[str] = []
+        self.net = CaffeNet(self.graph, definition, [], self.around.parameters, self.around.owners)
+
+    def run(self, layers: list[LayerDefinition]) -> CaffeNet:
+        whole = len(layers) == len(self.definition.layers)
+        for definition in layers:
+            if not whole:
+                self._open_bottoms(definition)
+            self._add(definition)
+        unknown = self.around.masks - {d.name for d in layers}
+        for name in sorted(unknown):
+            self.errors.append(Diagnostic(f"a mask is given for '{name}', which is no layer"))
+        if self.errors:
+            raise NetError(self.errors)
+        self._finish()
+        return self.net
+
+    def _open_bottoms(self, definition: LayerDefinition) -> None:
+        """In a part of a net: what it reads from outside becomes an input."""
+        for name in definition.bottoms:
+            if name in self.graph.blobs or name in self.broken:
+                continue
+            if name not in self.around.shapes:
+                raise NetError(f"no shape is known for blob '{name}', which the part reads")
+            context = LayerContext(self.around, definition, [])
+            self.graph.blobs[name] = context.input(name, ())
+            self.need[name] = False
+
+    # -- one layer --
+
+    def _add(self, definition: LayerDefinition) -> None:
+        """Add one layer; a layer that fails breaks its tops, so one mistake is reported once."""
+        self.net.layer_tops[definition.name] = list(definition.tops)
+        self.net.layer_bottoms[definition.name] = list(definition.bottoms)
+        if any(name in self.broken for name in definition.bottoms):
+            self.broken.update(definition.tops)
+            return
+        known = len(self.graph.values)
+        try:
+            values = self._call(definition)
+            weights = self._weights(definition, len(values))
+        except NetError as error:
+            self.errors.extend(_placed(error, definition))
+            self.broken.update(definition.tops)
+            return
+        needed = self._needs(definition, list(self.graph.values)[known:])
+        self._name_tops(definition, values, needed)
+        for value, weight in zip(values, weights, strict=False):
+            if weight:
+                self.graph.losses.append((value, weight))
+        self.weighted.update(
+            top for top, weight in zip(definition.tops, weights, strict=False) if weight
+        )
+
+    def _call(self, definition: LayerDefinition) -> tuple[Value, ...]:
+        type = LAYERS.get(definition.type)
+        context = LayerContext(self.around, definition, [])
+        if type is None:
+            hint = did_you_mean(definition.type, LAYERS)
+            raise NetError(
+                Diagnostic(
+                    f"layer '{definition.name}' has unknown type '{definition.type}'",
+                    definition.message.span_of("type"),
+                    hint=hint,
+                )
+            )
+        if type.bottoms is not None:
+            least, most = type.bottoms
+            if not least <= len(definition.bottoms) <= most:
+                count = str(least) if least == most else f"{least} to {most}"
+                raise context.fail(
+                    f"{definition.type} takes {count} bottoms, not {len(definition.bottoms)}"
+                )
+        for position, name in enumerate(definition.bottoms):
+            context.bottoms.append(self._bottom(definition, position, name))
+        origin = Origin(definition.name, definition.type, definition.span)
+        self.graph.origin = origin
+        tops = type.build(context)
+        values = tops if isinstance(tops, tuple) else (tops,)
+        if len(definition.tops) > len(values):
+            raise context.fail(
+                f"{definition.type} has {len(values)} tops, not {len(definition.tops)}"
+            )
+        owned = self._parameter_count(definition)
+        if len(definition.params) > owned:
+            raise context.fail(
+                f"{len(definition.params)} param messages, but the layer has {owned} parameters"
+            )
+        self._warn_softmax_twice(definition)
+        return values
+
+    def _parameter_count(self, definition: LayerDefinition) -> int:
+        prefix = f"{definition.name}/"
+        return sum(key.startswith(prefix) for key in self.around.owners)
+
+    def _warn_softmax_twice(self, definition: LayerDefinition) -> None:
+        """A loss with its own softmax, fed with probabilities, trains badly and says nothing."""
+        takes_scores = definition.type == "SoftmaxWithLoss" or (
+            definition.type == "InfogainLoss" and self.around.infogain_input == "scores"
+        )
+        if not takes_scores or not definition.bottoms:
+            return
+        maker = self.graph.blobs[definition.bottoms[0]]
+        node = self.graph.producer(maker)
+        if node is not None and node.origin.kind == "Softmax":
+            context = LayerContext(self.around, definition, [])
+            context.warn(
+                f"its input '{definition.bottoms[0]}' is a softmax already, and {definition.type}"
+                " takes scores: two softmaxes in a row; remove the layer"
+                f" '{node.origin.layer}' or feed its bottom to the loss"
+            )
+
+    def _bottom(self, definition: LayerDefinition, position: int, name: str) -> Value:
+        self.read.add(name)
+        value = self.graph.blobs[name]
+        cut = definition.propagate_down and not definition.propagate_down[position]
+        if not cut or self.definition.force_backward:
+            return value
+        self.graph.remark(
+            "caffe",
+            f"layer:{definition.name}",
+            f"propagate_down: false at '{definition.name}' cuts the gradient of '{name}'",
+            definition.span,
+        )
+        self.graph.origin = Origin(definition.name, definition.type, definition.span)
+        stopped: Value = StopGradient()(value)
+        return stopped
+
+    def _weights(self, definition: LayerDefinition, tops: int) -> list[float]:
+        if definition.loss_weights:
+            weights = list(definition.loss_weights)
+            for top, weight in zip(definition.tops, weights, strict=False):
+                self.graph.remark(
+                    "caffe",
+                    f"blob:{top}",
+                    f"its loss weight {weight:g} is the loss_weight of layer '{definition.name}'",
+                    definition.span,
+                )
+            return weights + [0.0] * (tops - len(weights))
+        if not definition.type.endswith("Loss"):
+            return [0.0] * tops
+        subject = f"blob:{definition.tops[0]}" if definition.tops else f"layer:{definition.name}"
+        self.graph.remark(
+            "caffe",
+            subject,
+            f"its loss weight 1 is the default of {definition.type} layers",
+            definition.span,
+        )
+        return [1.0] + [0.0] * (tops - 1)
+
+    # -- names --
+
+    def _name_tops(
+        self, definition: LayerDefinition, values: tuple[Value, ...], needed: bool
+    ) -> None:
+        for name, value in zip(definition.tops, values, strict=False):
+            held = self.graph.blobs.get(name)
+            if held is not None and held is not value:
+                self._retire(name, held, definition)
+            free = name not in self.graph.values and value not in self.graph.blobs.values()
+            if value.role is None and free:
+                self.graph.rename(value, name)
+            self.graph.blobs[name] = value
+            self.need[name] = needed
+            self.read.discard(name)
+            if value.role == "input" and definition.type == "Input":
+                self.need[name] = False
+
+    def _retire(self, name: str, held: Value, definition: LayerDefinition) -> None:
+        """An in-place layer takes the blob's name; the earlier value is named after its maker."""
+        node = self.graph.producer(held)
+        maker = node.origin.layer if node else "input"
+        earlier = f"{name}:{maker}"
+        if held.name == name and held.role is None:
+            self.graph.rename(held, self.graph.fresh(earlier))
+        self.graph.blobs[earlier] = held
+        self.graph.remark(
+            "caffe",
+            f"blob:{name}",
+            f"layer '{definition.name}' works in place: '{name}' is its output,"
+            f" what it reads is '{earlier}'",
+            definition.span,
+        )
+
+    # -- gradients --
+
+    def _needs(self, definition: LayerDefinition, made: list[str]) -> bool:
+        """Whether a gradient must pass this layer, by Caffe's rule; notes what is wanted."""
+        force = self.definition.force_backward
+        needed = False
+        for position, name in enumerate(definition.bottoms):
+            need = self.need.get(name, False)
+            if definition.propagate_down:
+                need = definition.propagate_down[position]
+            if force and position not in self._labels(definition):
+                need = True
+            if need and self.graph.blobs[name].role == "input":
+                self.forced_inputs[name] = True
+            needed = needed or need
+        for key in [k for k in self.around.owners if k.startswith(f"{definition.name}/")]:
+            held = self.around.parameters[self.around.owners[key]]
+            if held.learned and (held.lr_mult != 0 or force):
+                needed = True
+                if held.name not in self.wanted:
+                    self.wanted.append(held.name)
+        return needed
+
+    def _labels(self, definition: LayerDefinition) -> tuple[int, ...]:
+        default = (1,) if definition.type.endswith("Loss") else ()
+        return LABELS.get(definition.type, default)
+
+    def _finish(self) -> None:
+        graph = self.graph
+        graph.origin = Origin()
+        net = self.net
+        net.inputs = [v.name for v in graph.inputs("input")]
+        produced = [top for layer, tops in net.layer_tops.items() for top in tops]
+        loose = {name for name in produced if name not in self.read}
+        graph.outputs = {name: graph.blobs[name] for name in sorted(loose)}
+        net.warnings = list(self.definition.warnings) + self.around.warnings
+        net.seeds = [name for name in graph.outputs if name not in self.weighted]
+        if graph.losses or self.definition.force_backward:
+            inputs = [name for name in net.inputs if self.forced_inputs.get(name)]
+            net.default_wrt = inputs + self.wanted
+        if not self.definition.force_backward:
+            net.seeds = []
+        self._remark_frozen()
+
+    def _remark_frozen(self) -> None:
+        for name, held in self.around.parameters.items():
+            if held.lr_mult == 0 and name not in self.net.default_wrt:
+                self.graph.remark(
+                    "caffe",
+                    name,
+                    "it gets no gradient: its lr_mult is 0 and force_backward is not set",
+                )
+        if not self.graph.losses and not self.definition.force_backward:
+            self.graph.remark(
+                "caffe",
+                "net",
+                "nothing gets a gradient by default: there is no loss and no force_backward",
+            )
+
+
+def _placed(error: NetError, definition: LayerDefinition) -> list[Diagnostic]:
+    """Errors that know no place get the layer's."""
+    return [
+        d
+        if d.span is not None
+        else replace(d, span=definition.span, message=f"layer '{definition.name}': {d.message}")
+        for d in error.diagnostics
+    ]

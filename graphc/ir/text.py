@@ -1,0 +1,402 @@
+"""The text of a Graph: print it, and parse it back to an equal one.
+
+    graph "digits"
+    input %data: float32[2, 4]
+    parameter %ip/0: float32[3, 4]
+    constant %center: float32[3] = [0.5, 0.0, -0.5]
+    state %count: int64[]
+    %ip: float32[2, 3] = inner_product(axis=1) %data, %ip/0 @ ip InnerProduct
+    %mean: float32[2, 3] = broadcast(shape=(2, 3), axes=(0,)) %center
+    %sum: float32[2, 3] = add %ip, %mean
+    %next: int64[] = shift(amount=1.0) %count
+    blob ip = %ip
+    output ip = %sum
+    update count = %next
+    keep ip
+    loss %sum * 0.5
+
+Grammar, one item a line, `#` starts a comment:
+
+    graph     "graph" NAME
+    input     ROLE VALUE ":" TYPE ["=" DATA]          ROLE: input parameter state gradient constant
+    node      [VALUE ":" TYPE {"," VALUE ":" TYPE} "="] OPERATOR ["(" FIELD {"," FIELD} ")"]
+              [VALUE {"," VALUE}] ["@" LAYER KIND ["backward"]]
+    end       ("output" | "update" | "blob") NAME "=" VALUE
+    keep      "keep" NAME
+    loss      "loss" VALUE "*" NUMBER
+    FIELD     WORD "=" LITERAL      LITERAL: 1, 0.5, inf, True, None, "text", (1, 2), (1,), ()
+    VALUE     "%" NAME              NAME: letters, digits and _ . / - : inside; else quoted
+    DATA      "[" numbers in row-major order "]", or hex:DIGITS, the bytes of a little-endian array
+
+Places in the user's files are printed as comments, remarks not at all: neither belongs to what a
+graph computes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+
+from graphc.error import Diagnostic, NetError, did_you_mean
+from graphc.ir.graph import Graph, Node, Origin, Role, Value
+from graphc.ir.op import REGISTRY, Op
+from graphc.ir.types import TensorType
+from graphc.source import Source, Span
+
+_BARE = re.compile(r"[A-Za-z0-9_./\-]+(:[A-Za-z0-9_./\-]+)*")
+_LONGEST_LIST = 64  # elements of a constant that are printed as numbers a person can read
+
+
+# -- printing -------------------------------------------------------------------------------------
+
+
+def print_graph(graph: Graph, data: bool = True) -> str:
+    """The text. With `data` False the data of constants is left out: that does not parse back."""
+    lines = [f"graph {json.dumps(graph.name)}"]
+    for value in graph.inputs():
+        shown = f"{value.role} {_typed(value)}"
+        if value.name in graph.constants:
+            shown += f" = {_data(graph.constants[value.name]) if data else '...'}"
+        lines.append(shown)
+    lines.extend(print_node(node) for node in graph.nodes)
+    for word, table in (
+        ("blob", graph.blobs),
+        ("output", graph.outputs),
+        ("update", graph.updates),
+    ):
+        lines.extend(f"{word} {_name(name)} = {_value(value)}" for name, value in table.items())
+    lines.extend(f"keep {_name(name)}" for name in sorted(graph.kept))
+    lines.extend(f"loss {_value(value)} * {weight!r}" for value, weight in graph.losses)
+    return "\n".join(lines) + "\n"
+
+
+def print_node(node: Node) -> str:
+    """One node's line."""
+    text = ", ".join(_typed(value) for value in node.outputs)
+    text += f"{' = ' if text else ''}{print_op(node.op)}"
+    if node.inputs:
+        text += " " + ", ".join(_value(value) for value in node.inputs)
+    origin = node.origin
+    if origin.layer or origin.kind or origin.backward:
+        text += f" @ {_name(origin.layer)} {_name(origin.kind)}"
+        text += " backward" if origin.backward else ""
+    return text + (f"  # {origin.span}" if origin.span else "")
+
+
+def print_op(op: Op) -> str:
+    """An operator with its fields, `convolution(stride=(4, 4))`."""
+    fields = ", ".join(f"{name}={_literal(item)}" for name, item in op.fields().items())
+    return f"{op.op_name}({fields})" if fields else op.op_name
+
+
+def _name(name: str) -> str:
+    return name if _BARE.fullmatch(name) else json.dumps(name)
+
+
+def _value(value: Value) -> str:
+    return f"%{_name(value.name)}"
+
+
+def _typed(value: Value) -> str:
+    return f"{_value(value)}: {value.type}"
+
+
+def _literal(item: Any) -> str:
+    if item is None or isinstance(item, (bool, int)):
+        return repr(item)
+    if isinstance(item, float):
+        return repr(float(item))
+    if isinstance(item, str):
+        return json.dumps(item)
+    if isinstance(item, tuple):
+        inner = ", ".join(_literal(part) for part in item)
+        return f"({inner},)" if len(item) == 1 else f"({inner})"
+    raise NetError(f"a field holds {item!r}, which has no text form")
+
+
+def _data(array: np.ndarray) -> str:
+    if array.size <= _LONGEST_LIST:
+        return "[" + ", ".join(repr(item) for item in array.ravel().tolist()) + "]"
+    return "hex:" + array.astype(array.dtype.newbyteorder("<")).tobytes().hex()
+
+
+# -- parsing --------------------------------------------------------------------------------------
+
+
+def parse_graph(text: str, name: str = "<graph>") -> Graph:
+    """The graph that `print_graph` prints so; `name` is what errors call the text.
+
+    Raises NetError with line and caret for anything that is not in the grammar, a value or operator
+    that is unknown, and a type that is not what the operator infers.
+    """
+    return _Reader(Source(name, text)).graph()
+
+
+def parse_op(text: str) -> Op:
+    """The operator that `print_op` prints so. Raises NetError with a caret."""
+    reader = _Reader(Source("<operator>", text))
+    op, _ = reader.op()
+    if reader.word != "":
+        raise reader.error("expected the end of the operator")
+    return op
+
+
+_TOKENS = re.compile(
+    r"""(?P<space>[ \t\r]+|\#[^\n]*)
+      | (?P<line>\n)
+      | (?P<value>%(?:"(?:[^"\\\n]|\\.)*"|[A-Za-z0-9_./\-]+(?::[A-Za-z0-9_./\-]+)*))
+      | (?P<text>"(?:[^"\\\n]|\\.)*")
+      | (?P<type>\w+\[[\d,\ ]*\])
+      | (?P<mark>[=,:()\[\]@*])
+      | (?P<word>[A-Za-z0-9_./+\-]+(?::[A-Za-z0-9_./\-]+)*)
+      | (?P<wrong>.)""",
+    re.VERBOSE,
+)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan")
+_WORDS = {"True": True, "False": False, "None": None}
+
+
+class _Reader:
+    """Reads tokens from left to right; `kind`, `word` and `span` are those of the next one."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.tokens: list[tuple[str, str, Span]] = []
+        for match in _TOKENS.finditer(source.text):
+            kind = str(match.lastgroup)
+            if kind != "space":
+                self.tokens.append((kind, match[0], source.span(match.start(), match.end())))
+        end = len(source.text)
+        self.tokens.append(("line", "", source.span(end, end)))
+        self.position = 0
+        self.built = Graph()
+
+    @property
+    def kind(self) -> str:
+        return self.tokens[self.position][0]
+
+    @property
+    def word(self) -> str:
+        return self.tokens[self.position][1]
+
+    @property
+    def span(self) -> Span:
+        return self.tokens[self.position][2]
+
+    def error(self, message: str, span: Span | None = None, hint: str = "") -> NetError:
+        found = "the end of the line" if self.kind == "line" else f"'{self.word}'"
+        message = f"{message}, found {found}" if message.startswith("expected") else message
+        return NetError(Diagnostic(message, span or self.span, hint=hint))
+
+    def take(self, *kinds: str, expected: str) -> str:
+        if self.kind not in kinds:
+            raise self.error(f"expected {expected}")
+        word = self.word
+        self.position += 1
+        return word
+
+    def mark(self, mark: str) -> None:
+        if self.kind != "mark" or self.word != mark:
+            raise self.error(f"expected '{mark}'")
+        self.position += 1
+
+    def accept(self, mark: str) -> bool:
+        found = self.kind == "mark" and self.word == mark
+        self.position += found
+        return found
+
+    # -- lines --
+
+    def graph(self) -> Graph:
+        lines: dict[str, Callable[[], None]] = {
+            "graph": self.title,
+            "output": lambda: self.end(self.built.outputs),
+            "update": lambda: self.end(self.built.updates),
+            "blob": lambda: self.end(self.built.blobs),
+            "keep": lambda: self.built.kept.add(self.name("a blob's name")),
+            "loss": self.loss,
+        }
+        while self.position < len(self.tokens) - 1:
+            if self.kind == "line":
+                self.position += 1
+                continue
+            word = self.word
+            if word in lines:
+                self.position += 1
+                lines[word]()
+            elif word in get_args(Role):
+                self.position += 1
+                self.input(word)
+            else:
+                self.node()
+            if self.kind != "line":
+                raise self.error("expected the end of the line")
+        return self.built
+
+    def title(self) -> None:
+        self.built.name = self.name("the graph's name")
+
+    def input(self, role: Any) -> None:
+        span = self.span
+        name = self.new_value()
+        self.mark(":")
+        type = self.type()
+        if role == "constant":
+            self.mark("=")
+            self.built.constants[name] = self.data(type)
+        self.within(span, lambda: self.built.input(name, type, role))
+
+    def node(self) -> None:
+        names, types, spans = [], [], []
+        if self.kind == "value":
+            while True:
+                spans.append(self.span)
+                names.append(self.new_value())
+                self.mark(":")
+                types.append(self.type())
+                if not self.accept(","):
+                    break
+            self.mark("=")
+        op, span = self.op()
+        inputs = []
+        if self.kind == "value":
+            inputs.append(self.value())
+            while self.accept(","):
+                inputs.append(self.value())
+        origin = self.origin()
+        made = self.within(span, lambda: self.built.apply(op, *inputs, names=names, origin=origin))
+        if len(made) != len(names):
+            raise self.error(f"'{op.op_name}' gives {len(made)} values, not {len(names)}", span)
+        for value, name, type, place in zip(made, names, types, spans, strict=True):
+            if value.name != name:
+                raise self.error(f"'{name}' is named twice", place)
+            if value.type != type:
+                raise self.error(f"%{name} is {value.type}, not {type}", place)
+
+    def origin(self) -> Origin:
+        if not self.accept("@"):
+            return Origin()
+        layer, kind = self.name("a layer's name"), self.name("a layer's type")
+        backward = self.kind == "word" and self.word == "backward"
+        self.position += backward
+        return Origin(layer, kind, backward=backward)
+
+    def end(self, table: dict[str, Value]) -> None:
+        span = self.span
+        name = self.name("a name")
+        if name in table:
+            raise self.error(f"'{name}' is given twice", span)
+        self.mark("=")
+        table[name] = self.value()
+
+    def loss(self) -> None:
+        value = self.value()
+        self.mark("*")
+        span = self.span
+        weight = self.literal()
+        if not isinstance(weight, float | int):
+            raise self.error("a loss weight is a number", span)
+        self.built.losses.append((value, float(weight)))
+
+    # -- parts --
+
+    def within(self, span: Span, build: Callable[[], Any]) -> Any:
+        """Run `build`; what it refuses is reported at `span`."""
+        try:
+            return build()
+        except NetError as error:
+            raise NetError(Diagnostic(error.diagnostics[0].message, span)) from None
+
+    def name(self, expected: str) -> str:
+        if self.kind == "text":
+            return str(self.literal())
+        return self.take("word", expected=expected)
+
+    def new_value(self) -> str:
+        span = self.span
+        name = self.take("value", expected="a value such as %data")[1:]
+        name = self.unquoted(name, span) if name.startswith('"') else name
+        if name in self.built.values:
+            raise self.error(f"there are two values %{name}", span)
+        return name
+
+    def value(self) -> Value:
+        span = self.span
+        name = self.take("value", expected="a value such as %data")[1:]
+        name = self.unquoted(name, span) if name.startswith('"') else name
+        if name not in self.built.values:
+            hint = did_you_mean(name, self.built.values)
+            raise self.error(f"there is no value %{name} so far", span, hint)
+        return self.built.values[name]
+
+    def type(self) -> TensorType:
+        span = self.span
+        text = self.take("type", expected="a type such as float32[2, 3]")
+        type: TensorType = self.within(span, lambda: TensorType.parse(text))
+        return type
+
+    def op(self) -> tuple[Op, Span]:
+        span = self.span
+        name = self.take("word", expected="an operator")
+        if name not in REGISTRY:
+            hint = did_you_mean(name, REGISTRY)
+            raise self.error(f"there is no operator '{name}'", span, hint)
+        fields: dict[str, Any] = {}
+        if self.accept("("):
+            while not self.accept(")"):
+                field = self.take("word", expected="a field's name")
+                self.mark("=")
+                fields[field] = self.literal()
+                if not (self.kind == "mark" and self.word == ")"):
+                    self.mark(",")
+        try:
+            return REGISTRY[name](**fields), span
+        except TypeError:
+            known = ", ".join(getattr(REGISTRY[name], "__dataclass_fields__", {})) or "none"
+            given = ", ".join(fields) or "none"
+            raise self.error(f"'{name}' has the fields {known}; given are {given}", span) from None
+
+    def literal(self) -> Any:
+        span = self.span
+        if self.accept("("):
+            items = []
+            while not self.accept(")"):
+                items.append(self.literal())
+                if not (self.kind == "mark" and self.word == ")"):
+                    self.mark(",")
+            return tuple(items)
+        if self.kind == "text":
+            return self.unquoted(self.take("text", expected="a text"), span)
+        word = self.take("word", expected="a number, a text, True, False, None or a tuple")
+        if word in _WORDS:
+            return _WORDS[word]
+        if not _NUMBER.fullmatch(word):
+            raise self.error(f"'{word}' is no number, text, True, False, None or tuple", span)
+        return int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)
+
+    def unquoted(self, text: str, span: Span) -> str:
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            raise self.error(f"{text} is no quoted text", span) from None
+
+    def data(self, type: TensorType) -> np.ndarray:
+        span = self.span
+        if self.kind == "word" and self.word.startswith("hex:"):
+            raw = bytes.fromhex(self.take("word", expected="data")[4:])
+            items = np.frombuffer(raw, np.dtype(type.dtype).newbyteorder("<"))
+        else:
+            self.mark("[")
+            numbers = []
+            while not self.accept("]"):
+                numbers.append(self.literal())
+                if not (self.kind == "mark" and self.word == "]"):
+                    self.mark(",")
+            items = np.asarray(numbers, type.dtype)
+        if items.size != type.size:
+            raise self.error(f"{type} needs {type.size} numbers, given are {items.size}", span)
+        return items.astype(type.dtype).reshape(type.shape)

@@ -1,0 +1,649 @@
+"""The pycaffe-like face: `graphc.Net`.
+
+    net = graphc.Net("caffenet.prototxt", weights="caffenet.caffemodel")
+    scores = net.forward(data=image)["prob"]
+    saliency = net.backward(fc8=one_hot, wrt=["data"])["data"]
+
+Arrays in `.data` and `.diff` of inputs, outputs and parameters are stable: they are the memory the
+native program works on, and may be written in place. Inner blobs are copied out when they are read.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from graphc import driver
+from graphc.arrays import assign
+from graphc.driver import Compilation, Signature
+from graphc.error import NetError, NetWarning, did_you_mean, need
+from graphc.frontends.caffe.definition import NetDefinition, read_net
+from graphc.frontends.caffe.network import LAYERS, CaffeNet
+from graphc.phase import TEST, TRAIN, Phase
+from graphc.runtime.bundle import SlotEntry
+from graphc.runtime.cpu import aligned_zeros, usable_cores
+from graphc.weights import fill_parameters, load_weights, save_weights
+
+
+class Blob:
+    """One named blob of a net."""
+
+    def __init__(self, net: Net, name: str):
+        self._net = net
+        self.name = name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The extents; of a reshaped input, the new ones at once."""
+        return self._net._shape_of(self.name)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The value: the array itself for inputs and outputs, a copy for inner blobs.
+
+        Raises NetError, naming `keep=`, where the plan has reused the blob's memory.
+        """
+        return self._net._blob_data(self.name)
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient: of inputs and outputs the array itself. What is written into the diff of
+        an output, or of the tops of the layer that `backward(start=)` names, is given to it.
+        """
+        return self._net._blob_diff(self.name)
+
+    def reshape(self, *shape: int) -> None:
+        """Give a net input another shape; `net.reshape()` or the next forward follows suit."""
+        self._net._reshape_input(self.name, shape)
+
+
+class ParameterBlob:
+    """One parameter array of a layer; `data` and `diff` may be written in place."""
+
+    def __init__(self, net: Net, name: str):
+        self._net = net
+        self.name = name
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values."""
+        return self._net._parameters[self.name]
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient, added up over backward calls until `clear_param_diffs`."""
+        self._net._diffs_are_clear.discard(self.name)
+        return self._net._parameter_diff(self.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The extents."""
+        return self.data.shape
+
+
+class Net:
+    """A Caffe net, compiled when it is first run.
+
+    Args:
+        source: a path of a prototxt, or its text (which holds a newline or `{`).
+        weights: a .caffemodel path, a dict layer -> arrays, `"random:SEED"`, or None for the
+            definition's fillers.
+        phase: graphc.TRAIN or graphc.TEST.
+        level, stages: the net state that include and exclude rules ask for.
+        keep: blobs that stay readable after a call (`conv5`, `conv5.diff`).
+        threads: threads of a call; None: all usable cores.
+        fuse: whether softmax and loss become one operator.
+        memory: "reuse" shares memory between blobs, "all" gives each its own.
+        dtype: "float32" or "float64".
+        seed: of the fillers and of dropout.
+        masks: Dropout layers whose 0/1 mask is an extra input `mask/LAYER`.
+        infogain_input: "probabilities" for nets that put a Softmax before an InfogainLoss, as Caffe
+            had it before 2017; since then the loss takes "scores".
+    Raises:
+        NetError: with everything that is wrong in the definition.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        weights: Any = None,
+        phase: Phase = TEST,
+        level: int = 0,
+        stages: Sequence[str] = (),
+        keep: Iterable[str] = (),
+        threads: int | None = None,
+        fuse: bool = True,
+        memory: Literal["all", "reuse"] = "reuse",
+        dtype: str = "float32",
+        seed: int = 0,
+        masks: Sequence[str] = (),
+        infogain_input: str = "scores",
+    ):
+        need(phase in (TRAIN, TEST), f"phase is TRAIN or TEST, not {phase!r}")
+        need(dtype in ("float32", "float64"), f"dtype is float32 or float64, not {dtype!r}")
+        need(
+            infogain_input in ("scores", "probabilities"),
+            f"infogain_input is 'scores' or 'probabilities', not {infogain_input!r}",
+        )
+        need(memory in ("all", "reuse"), f"memory is 'all' or 'reuse', not {memory!r}")
+        need(
+            threads is None or (isinstance(threads, int) and 1 <= threads <= 256),
+            f"threads is a number from 1 to 256, or None, not {threads!r}",
+        )
+        self.threads = threads or usable_cores()
+        self.definition: NetDefinition = read_net(
+            source, phase=phase, level=level, stages=tuple(stages), layer_types=LAYERS
+        )
+        self._signature = Signature(
+            phase=phase,
+            keep=driver.names(keep),
+            memory=memory,
+            fuse=fuse,
+            dtype=dtype,
+            masks=tuple(masks),
+            infogain_input=infogain_input,
+        )
+        self._dtype = dtype
+        self._compiled: dict[Signature, Compilation] = {}
+        self._fronts: dict[Signature, CaffeNet] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._active: Compilation | None = None
+        self._forward_is_current = False
+        self._custom: Signature | None = None
+        self._counter = aligned_zeros((), "int64")
+        self._counter[...] = seed * 1_000_003
+        self._start()
+        fill_parameters(self._front(), self._parameters, seed)
+        if weights is not None:
+            load_weights(self._front(), self._parameters, weights)
+        self._warn_about_zeros(weights)
+
+    # -- what the user sees -----------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The net's name."""
+        return self.definition.name
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the net inputs."""
+        return list(self._front().inputs)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the net outputs, the blobs that no layer reads."""
+        return list(self._front().graph.outputs)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What looked wrong in the definition and was accepted."""
+        return [str(d) for d in self._front().warnings]
+
+    @property
+    def loss(self) -> float:
+        """The weighted sum of all losses of the last forward pass."""
+        made = self._need_forward("the loss")
+        total = 0.0
+        for number, (_, weight) in enumerate(made.caffe.graph.losses):
+            total += weight * float(self._outputs[driver.LOSS_OUTPUT.format(number)].sum())
+        return total
+
+    def set_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Copy arrays into net inputs. Shapes must agree up to trailing ones."""
+        known = self.inputs
+        for name, array in inputs.items():
+            if name not in known:
+                raise NetError(_unknown("net input", name, known))
+            assign(self._inputs[name], array, f"input '{name}'")
+        if inputs:
+            self._forward_is_current = False
+
+    def forward(
+        self,
+        blobs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        **inputs: Any,
+    ) -> dict[str, np.ndarray]:
+        """Run the net, or its layers `start` to `end`.
+
+        Returns the outputs (and the blobs named in `blobs`). A part of the net reads the blobs
+        that come from outside of it as they were left by the last call.
+        """
+        if start is not None or end is not None:
+            return self._forward_part(start, end, blobs or (), inputs)
+        self._follow_reshape(inputs)
+        self.set_inputs(inputs)
+        signature = self._custom or self._default_signature()
+        self._run_forward(self._compilation(signature))
+        results = {name: self._outputs[name] for name in self.outputs}
+        results.update({name: self._blob_data(name) for name in blobs or ()})
+        return results
+
+    def backward(
+        self,
+        diffs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        wrt: Sequence[str] | None = None,
+        **gradients: Any,
+    ) -> dict[str, np.ndarray]:
+        """Gradients, after a forward pass.
+
+        Args:
+            diffs: further blobs whose gradients are wanted.
+            start: the layer to start from: its tops' `.diff` is given.
+            end: the layer to stop at: the gradients of its bottoms are wanted.
+            wrt: inputs, blobs and parameters (`conv1/0`) to differentiate for; None: the net
+                inputs, by Caffe's rule, and all learned parameters into their `.diff`.
+            gradients: arrays by blob name. A gradient given for an inner blob is added to what
+                arrives there from losses above (Caffe and MatConvNet overwrite it).
+        Returns:
+            name -> gradient: of `wrt` and `diffs`, or of the net inputs.
+        Asking for other gradients than last time compiles once and runs forward again, from the
+        held inputs and with the same random numbers.
+        """
+        signature, returned = self._backward_signature(diffs, start, end, wrt, gradients)
+        for name, array in gradients.items():
+            assign(self._seed(name), array, f"the gradient of '{name}'")
+        if not signature.wrt:
+            return {}
+        signature = self._accumulating(signature)
+        made = self._compilation(signature)
+        if made is not self._active or not self._forward_is_current:
+            need(self._active is not None, "backward needs a forward pass first")
+            if self._forward_is_current:
+                self._counter[...] -= self._counter_step()
+            self._run_forward(made)
+        self._call(made, "backward")
+        self._custom = replace(signature, accumulate=False)
+        self._after_backward(signature)
+        return {name: self._gradient(name) for name in returned}
+
+    def forward_backward(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        gradients: Mapping[str, Any] | None = None,
+        wrt: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Both in one native call; returns what `backward` returns."""
+        self._follow_reshape(inputs or {})
+        self.set_inputs(inputs or {})
+        given = dict(gradients or {})
+        signature, returned = self._backward_signature(None, None, None, wrt, given)
+        for name, array in given.items():
+            assign(self._seed(name), array, f"the gradient of '{name}'")
+        signature = self._accumulating(signature)
+        made = self._compilation(signature)
+        self._check_inputs()
+        self._call(made, "both")
+        self._active = made
+        self._forward_is_current = True
+        self._custom = replace(signature, accumulate=False)
+        self._after_backward(signature)
+        return {name: self._gradient(name) for name in returned}
+
+    def reshape(self) -> None:
+        """Adopt the shapes given to inputs; refused shapes raise NetError here."""
+        self._follow_reshape({})
+
+    def clear_param_diffs(self) -> None:
+        """Start parameter gradients afresh: the next backward overwrites them."""
+        self._diffs_are_clear = set(self._parameters)
+        for array in self._parameter_diffs.values():
+            array[...] = 0
+
+    def copy_from(self, weights: Any) -> None:
+        """Load weights by layer name: a .caffemodel path, a dict, or `"random:SEED"`."""
+        load_weights(self._front(), self._parameters, weights)
+        self._forward_is_current = False
+
+    def save(self, path: str | Path) -> None:
+        """Write a .caffemodel, whole or not at all."""
+        save_weights(self._front(), self._parameters, path)
+
+    def compilation(self) -> Compilation:
+        """What the last call ran, or the next one will run: for looking inside."""
+        return self._active or self._compilation(self._default_signature())
+
+    # -- signatures -------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        front = self._front()
+        graph = front.graph
+        self._inputs = {
+            name: aligned_zeros(graph.values[name].shape, self._dtype) for name in front.inputs
+        }
+        self._shapes = {name: array.shape for name, array in self._inputs.items()}
+        self._parameters: dict[str, np.ndarray] = {
+            name: aligned_zeros(type.shape, self._dtype)
+            for name, type in driver.parameter_types(front).items()
+        }
+        self._parameter_diffs: dict[str, np.ndarray] = {}
+        self._diffs_are_clear = set(self._parameters)
+        self._seeds: dict[str, np.ndarray] = {}
+        self._outputs: dict[str, np.ndarray] = {}
+        self._constants: dict[str, np.ndarray] = {}
+        self.blobs = {name: Blob(self, name) for name in graph.blobs if ":" not in name}
+        self.params = self._parameter_lists(front)
+
+    def _parameter_lists(self, front: CaffeNet) -> dict[str, list[ParameterBlob]]:
+        lists: dict[str, list[ParameterBlob]] = {}
+        for key, owner in front.owners.items():
+            lists.setdefault(key.rpartition("/")[0], []).append(ParameterBlob(self, owner))
+        return lists
+
+    def _front(self, signature: Signature | None = None) -> CaffeNet:
+        base = replace(signature or self._signature, given=(), wrt=(), accumulate=False, keep=())
+        if not base.shapes and self._shapes:
+            base = driver.with_shapes(base, self._shapes)
+        if base not in self._fronts:
+            self._fronts[base] = driver.front(self.definition, base)
+        return self._fronts[base]
+
+    def _default_signature(self) -> Signature:
+        front = self._front()
+        return driver.with_shapes(
+            replace(
+                self._signature,
+                given=tuple(front.seeds) if front.default_wrt else (),
+                wrt=tuple(front.default_wrt),
+            ),
+            self._shapes,
+        )
+
+    def _backward_signature(
+        self,
+        diffs: Sequence[str] | None,
+        start: str | None,
+        end: str | None,
+        wrt: Sequence[str] | None,
+        gradients: Mapping[str, Any],
+    ) -> tuple[Signature, list[str]]:
+        front = self._front()
+        given = self._given(front, start, gradients)
+        if wrt is not None:
+            wanted = [self._owner(name) for name in wrt]
+            returned = list(wrt)
+        elif end is not None:
+            wanted, returned = self._down_to(front, end)
+        else:
+            wanted = list(front.default_wrt)
+            returned = [name for name in wanted if name in front.inputs]
+        for name in diffs or ():
+            wanted.append(self._owner(name))
+            returned.append(name)
+        known = [*front.graph.blobs, *self._parameters]
+        for name in [*wanted, *given]:
+            if name not in known:
+                raise NetError(_unknown("blob or parameter", name, known))
+        signature = replace(self._signature, given=driver.names(given), wrt=driver.names(wanted))
+        return driver.with_shapes(signature, self._shapes), returned
+
+    def _given(self, front: CaffeNet, start: str | None, gradients: Mapping[str, Any]) -> list[str]:
+        if start is not None:
+            if start not in front.layer_tops:
+                raise NetError(_unknown("layer", start, front.layer_tops))
+            tops = [top for top in front.layer_tops[start] if top not in gradients]
+            return [*tops, *gradients]
+        if gradients:
+            return list(gradients)
+        return list(front.seeds)
+
+    def _down_to(self, front: CaffeNet, end: str) -> tuple[list[str], list[str]]:
+        if end not in front.layer_bottoms:
+            raise NetError(_unknown("layer", end, front.layer_bottoms))
+        layers = list(front.layer_tops)
+        after = set(layers[layers.index(end) :])
+        learned = [
+            name
+            for name in front.default_wrt
+            if name in self._parameters and name.rpartition("/")[0] in after
+        ]
+        bottoms = list(front.layer_bottoms[end])
+        return bottoms + learned, bottoms
+
+    def _owner(self, name: str) -> str:
+        return self._front().owners.get(name, name)
+
+    def _accumulating(self, signature: Signature) -> Signature:
+        """Add to the parameter gradients unless all that this call touches were cleared."""
+        touched = {name for name in signature.wrt if name in self._parameters}
+        return replace(signature, accumulate=bool(touched - self._diffs_are_clear))
+
+    def _after_backward(self, signature: Signature) -> None:
+        self._diffs_are_clear -= set(signature.wrt)
+
+    def _compilation(self, signature: Signature) -> Compilation:
+        if signature not in self._compiled:
+            self._compiled[signature] = driver.compile_net(self.definition, signature)
+        return self._compiled[signature]
+
+    # -- running ----------------------------------------------------------------------------
+
+    def _run_forward(self, made: Compilation) -> None:
+        self._check_inputs()
+        self._forward_is_current = False
+        self._call(made, "forward")
+        self._active = made
+        self._forward_is_current = True
+
+    def _check_inputs(self) -> None:
+        """A nan among the inputs is refused here, where it can still be named."""
+        for name, array in self._inputs.items():
+            if array.size and np.isnan(array.sum()) and np.isnan(array).any():
+                first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
+                raise NetError(f"input '{name}' holds nan, first at {list(first)}")
+
+    def _call(self, made: Compilation, which: str) -> None:
+        executable = made.executable
+        assert executable is not None
+        executable.bind(
+            {
+                slot.name: self._array_of(slot, made)
+                for slot in executable.bundle.slots
+                if slot.role != "arena"
+            }
+        )
+        executable.call(which, self.threads)
+
+    def _array_of(self, slot: SlotEntry, made: Compilation) -> np.ndarray:
+        """The user's memory behind one slot of a program."""
+        if slot.role == "input":
+            return self._inputs[slot.name]
+        if slot.role == "parameter":
+            return self._parameters[slot.name]
+        if slot.role == "constant":
+            return self._constant(slot, made)
+        base = slot.name.removesuffix(".diff")
+        if slot.role == "gradient":
+            return self._seed(base)
+        if slot.role == "state" and base not in self._parameters:
+            return self._counter
+        if slot.name.endswith(".diff") and base in self._parameters:
+            return self._parameter_diff(base)
+        held = self._outputs.get(slot.name)
+        if held is None or held.shape != slot.shape:
+            held = aligned_zeros(slot.shape, slot.dtype)
+            self._outputs[slot.name] = held
+        return held
+
+    def _constant(self, slot: SlotEntry, made: Compilation) -> np.ndarray:
+        if slot.name not in self._constants:
+            held = aligned_zeros(slot.shape, slot.dtype)
+            held[...] = made.graph.constants[slot.name]
+            self._constants[slot.name] = held
+        return self._constants[slot.name]
+
+    def _counter_step(self) -> int:
+        return 1 if any(v.name == "dropout.counter" for v in self._front().graph.inputs()) else 0
+
+    def _forward_part(
+        self,
+        start: str | None,
+        end: str | None,
+        blobs: Sequence[str],
+        inputs: Mapping[str, Any],
+    ) -> dict[str, np.ndarray]:
+        """Layers start..end as a net of their own, on the blobs as they are now."""
+        self._follow_reshape({k: v for k, v in inputs.items() if k in self._inputs})
+        whole = self._front()
+        shapes = {name: value.shape for name, value in whole.graph.blobs.items() if ":" not in name}
+        signature = replace(
+            driver.with_shapes(self._signature, shapes), only=(start, end), keep=tuple(blobs)
+        )
+        made = self._compilation(signature)
+        outside = {
+            name: np.array(inputs[name]) if name in inputs else self._blob_data(name)
+            for name in made.caffe.inputs
+        }
+        part = {name: aligned_zeros(shapes[name], self._dtype) for name in outside}
+        for name, array in outside.items():
+            assign(part[name], array, f"blob '{name}'")
+        saved = self._inputs
+        self._inputs = {**saved, **part}
+        try:
+            self._call(made, "forward")
+        finally:
+            self._inputs = saved
+        for name in set(part) & set(saved):
+            saved[name][...] = part[name]
+        last = list(made.caffe.layer_tops)[-1]
+        wanted = [*made.caffe.graph.outputs, *made.caffe.layer_tops[last], *blobs]
+        return {name: self._read(made, name) for name in driver.names(wanted)}
+
+    # -- blobs ------------------------------------------------------------------------------
+
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        return self._shapes.get(name) or self._front().graph.blobs[name].shape
+
+    def _blob_data(self, name: str) -> np.ndarray:
+        if name in self._inputs:
+            return self._inputs[name]
+        if name not in self._front().graph.blobs:
+            raise NetError(_unknown("blob", name, self.blobs))
+        if name in self._outputs:
+            return self._outputs[name]
+        return self._read(self._need_forward(f"blob '{name}'"), name)
+
+    def _blob_diff(self, name: str) -> np.ndarray:
+        """A gradient that was computed as a result; else what the user gives; else an inner one."""
+        if f"{name}.diff" in self._outputs:
+            return self._outputs[f"{name}.diff"]
+        front = self._front()
+        if name in front.inputs:
+            return self._output(f"{name}.diff", self._inputs[name].shape)
+        made = self._active
+        given = name in self._seeds or name in front.graph.outputs
+        if made is None or given or f"{name}.diff" not in made.program.readable:
+            return self._seed(name)
+        return self._read(made, f"{name}.diff")
+
+    def _output(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name not in self._outputs:
+            self._outputs[name] = aligned_zeros(shape, self._dtype)
+        return self._outputs[name]
+
+    def _seed(self, name: str) -> np.ndarray:
+        """The gradient the user gives for a blob; zero until written."""
+        blobs = self._front().graph.blobs
+        if name not in blobs:
+            raise NetError(_unknown("blob", name, self.blobs))
+        held = self._seeds.get(name)
+        if held is None or held.shape != blobs[name].shape:
+            held = aligned_zeros(blobs[name].shape, self._dtype)
+            self._seeds[name] = held
+        return held
+
+    def _gradient(self, name: str) -> np.ndarray:
+        owner = self._owner(name)
+        if owner in self._parameters:
+            return self._parameter_diff(owner)
+        return self._outputs[f"{name}.diff"]
+
+    def _parameter_diff(self, name: str) -> np.ndarray:
+        if name not in self._parameter_diffs:
+            self._parameter_diffs[name] = aligned_zeros(self._parameters[name].shape, self._dtype)
+        return self._parameter_diffs[name]
+
+    def _read(self, made: Compilation, name: str) -> np.ndarray:
+        """A copy of an inner blob from where the program left it."""
+        program = made.program
+        if name in self._outputs and name in made.graph.outputs:
+            return self._outputs[name]
+        if name in made.caffe.inputs:
+            return self._inputs[name]
+        if name not in program.readable:
+            why = program.overwritten.get(name, f"blob '{name}' is not computed by this call")
+            raise NetError(f"{why}; ask for it with keep=['{name}'] or memory='all'")
+        executable = made.executable
+        assert executable is not None
+        copy = executable.read(name)
+        copy.flags.writeable = False
+        return copy
+
+    def _need_forward(self, what: str) -> Compilation:
+        if self._active is None:
+            raise NetError(f"{what} is known after a forward pass")
+        return self._active
+
+    # -- shapes -----------------------------------------------------------------------------
+
+    def _reshape_input(self, name: str, shape: tuple[int, ...]) -> None:
+        if name not in self._inputs:
+            raise NetError(f"'{name}' is not a net input; only inputs can be reshaped")
+        need(
+            all(isinstance(e, (int, np.integer)) and e >= 0 for e in shape),
+            f"a shape is made of whole numbers of at least 0, not {shape}",
+        )
+        self._shapes[name] = tuple(int(e) for e in shape)
+
+    def _follow_reshape(self, inputs: Mapping[str, Any]) -> None:
+        """Bring arrays to the shapes asked for. On a refusal the old shapes stay."""
+        changed = {n for n, a in self._inputs.items() if a.shape != self._shapes[n]}
+        if not changed:
+            return
+        try:
+            front = self._front()
+        except NetError:
+            self._shapes = {name: array.shape for name, array in self._inputs.items()}
+            raise
+        for name, held in driver.parameter_types(front).items():
+            if held.shape != self._parameters[name].shape:
+                old = self._parameters[name].shape
+                self._shapes = {n: a.shape for n, a in self._inputs.items()}
+                raise NetError(
+                    f"reshaping would change parameter '{name}' from {list(old)}"
+                    f" to {list(held.shape)}"
+                )
+        for name in changed:
+            self._inputs[name] = aligned_zeros(self._shapes[name], self._dtype)
+        self._outputs.clear()
+        self._active = None
+        self._custom = None
+        self._forward_is_current = False
+
+    def _warn_about_zeros(self, weights: Any) -> None:
+        for warning in self._front().warnings:
+            warnings.warn(str(warning), NetWarning, stacklevel=3)
+        for layer, blobs in self.params.items():
+            first = blobs[0].data
+            if first.ndim > 1 and first.size and not first.any():
+                where = (
+                    "as loaded" if weights is not None else "by Caffe's default filler, constant 0"
+                )
+                warnings.warn(
+                    f"layer '{layer}': all its weights are zero ({where})", NetWarning, stacklevel=3
+                )
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    shown = [k for k in known if ":" not in k]
+    hint = did_you_mean(name, shown)
+    return f"there is no {kind} '{name}'" + (f"; {hint}" if hint else "")

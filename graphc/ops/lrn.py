@@ -1,0 +1,168 @@
+"""Local response normalisation across channels (section 3.3 of the AlexNet paper).
+
+    scale = k + alpha / size * sum of squares over `size` neighbouring channels (zeros outside)
+    y = x * scale ** -beta
+
+The gradient recomputes `scale` from x, one cheap sweep, instead of keeping it since the forward
+pass.
+Normalisation within a channel needs no operator of its own: it is average pooling of x * x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from graphc.error import need
+from graphc.ir.graph import Value
+from graphc.ir.op import Example, Op, normal, operator, positive
+from graphc.ir.types import TensorType
+from graphc.kernel.build import Array, Writer
+from graphc.kernel.lang import Expr, Var
+from graphc.ops.elementwise import Map
+
+
+def _need_channels(name: str, x: TensorType, size: int) -> None:
+    need(x.rank >= 2 and x.is_real, f"{name}: {x} has no channels (axis 1)")
+    need(size >= 1 and size % 2 == 1, f"{name}: the size {size} must be odd")
+
+
+def _window_sum(values: np.ndarray, size: int) -> np.ndarray:
+    """Sum over `size` neighbours along axis 1, with zeros outside."""
+    half = size // 2
+    widths = [(0, 0)] * values.ndim
+    widths[1] = (half, half)
+    taps = np.lib.stride_tricks.sliding_window_view(np.pad(values, widths), size, axis=1)
+    return np.asarray(taps.sum(-1))
+
+
+def _neighbours(k: Writer, c: Expr, channels: int, size: int) -> tuple[Var, Expr, Expr | None]:
+    """A fold variable over a channel's window, the neighbour it means, and the guard for it."""
+    offset = k.axis(size)
+    neighbour = c + offset - size // 2
+    return offset, neighbour, k.within(neighbour, channels) if size > 1 else None
+
+
+def _scale(k: Writer, x: Array, at: list[Var], size: int, alpha: float, shift: float) -> Expr:
+    """The formula's scale at position `at`."""
+    n, c, *rest = at
+    offset, neighbour, inside = _neighbours(k, c, x.shape[1], size)
+    value = x[(n, neighbour, *rest)]
+    return k.sum(offset, value * value, inside) * (alpha / size) + shift
+
+
+@operator
+class Lrn(Op):
+    """x * (k + alpha / size * windowed sum of squares) ** -beta over `size` channels, size odd."""
+
+    size: int = 5
+    alpha: float = 1.0
+    beta: float = 0.75
+    k: float = 1.0
+
+    def infer(self, x: TensorType) -> TensorType:
+        _need_channels(self.op_name, x, self.size)
+        return x
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        scale = self.k + self.alpha / self.size * _window_sum(x * x, self.size)
+        return np.asarray(x / scale**self.beta, x.dtype)
+
+    def gradient(self, dy: Value, y: Value, x: Value) -> Value:
+        scale = LrnScale(self.size, self.alpha, self.k)(x)
+        ratio = LrnRatio(self.beta)(dy, x, scale)
+        gradient: Value = LrnGradient(self.size, self.alpha, self.beta)(dy, x, scale, ratio)
+        return gradient
+
+    def kernel(self, k: Writer, x: Array, y: Array) -> None:
+        at = k.each(*x.shape)
+        scale = _scale(k, x, at, self.size, self.alpha, self.k)
+        y[tuple(at)] = x[tuple(at)] * k.power(scale, -self.beta)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(), normal(2, 7, 3, 2))
+        yield Example(cls(3, 2.0, 0.5, 2.0), normal(2, 5, 4))
+        yield Example(cls(5, 0.0001, 0.75), normal(1, 2, 2, 2))
+        yield Example(cls(1), normal(2, 3))
+
+
+@operator
+class LrnScale(Op):
+    """k + alpha / size * sum of squares over `size` neighbouring channels."""
+
+    size: int
+    alpha: float
+    k: float
+
+    def infer(self, x: TensorType) -> TensorType:
+        _need_channels(self.op_name, x, self.size)
+        return x
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.k + self.alpha / self.size * _window_sum(x * x, self.size), x.dtype)
+
+    def kernel(self, k: Writer, x: Array, y: Array) -> None:
+        at = k.each(*x.shape)
+        y[tuple(at)] = _scale(k, x, at, self.size, self.alpha, self.k)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(5, 1.0, 1.0), normal(2, 7, 3, 2))
+
+
+@operator
+class LrnRatio(Map):
+    """dy * x * scale ** (-beta - 1): what each channel hands to its neighbours' gradients."""
+
+    beta: float
+
+    def scalar(self, k: Writer, dy: Expr, x: Expr, scale: Expr) -> Expr:  # type: ignore[override]
+        return dy * x * k.power(scale, -self.beta - 1.0)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls(0.75), normal(2, 3), normal(2, 3), positive(2, 3))
+
+
+@operator
+class LrnGradient(Op):
+    """dx = dy * scale ** -beta - 2 alpha beta / size * x * windowed sum of LrnRatio."""
+
+    size: int
+    alpha: float
+    beta: float
+
+    def infer(
+        self, dy: TensorType, x: TensorType, scale: TensorType, ratio: TensorType
+    ) -> TensorType:
+        _need_channels(self.op_name, x, self.size)
+        need(
+            dy == x and scale == x and ratio == x,
+            f"{self.op_name}: {dy}, {x}, {scale} and {ratio} must be one type",
+        )
+        return x
+
+    def reference(
+        self, dy: np.ndarray, x: np.ndarray, scale: np.ndarray, ratio: np.ndarray
+    ) -> np.ndarray:
+        factor = 2 * self.alpha * self.beta / self.size
+        received = factor * x * _window_sum(ratio, self.size)
+        return np.asarray(dy / scale**self.beta - received, x.dtype)
+
+    def kernel(self, k: Writer, dy: Array, x: Array, scale: Array, ratio: Array, dx: Array) -> None:
+        at = k.each(*x.shape)
+        n, c, *rest = at
+        i = tuple(at)
+        offset, neighbour, inside = _neighbours(k, c, x.shape[1], self.size)
+        handed = k.sum(offset, ratio[(n, neighbour, *rest)], inside)
+        own = dy[i] * k.power(scale[i], -self.beta)
+        dx[i] = own - x[i] * handed * (2 * self.alpha * self.beta / self.size)
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        shape = (2, 7, 3, 2)
+        yield Example(
+            cls(5, 1.0, 0.75), normal(*shape), normal(*shape), positive(*shape), normal(*shape)
+        )

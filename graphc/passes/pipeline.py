@@ -1,0 +1,80 @@
+"""THE ORDER of the passes, with a reason for each place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from graphc.ir.graph import Graph, Value
+from graphc.passes.backward import backward, kept_gradients, named_value
+from graphc.passes.clean import clean
+from graphc.passes.fuse import fuse as fuse_pass
+from graphc.passes.manager import Pass, Stage, run
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A graph that is ready to be planned, and what each pass did on the way, "start" first."""
+
+    graph: Graph
+    stages: tuple[Stage, ...]
+
+
+def compile_graph(
+    graph: Graph,
+    wrt: Sequence[str | Value] = (),
+    given: Sequence[str] = (),
+    accumulate: frozenset[str] = frozenset(),
+    keep: Iterable[str] = (),
+    fuse: bool = True,
+    keep_stages: bool = False,
+) -> Compiled:
+    """Take a front end's graph through all passes.
+
+    Args:
+        graph: the forward pass; it stays as it is.
+        wrt, given, accumulate: the gradients wanted; see `graphc.passes.backward`. Values are taken
+            by their names.
+        keep: blobs, and gradients as `BLOB.diff`, that must survive the call.
+        fuse: whether pairs that operators equal are replaced.
+        keep_stages: keep the graph after each pass, in `Stage.graph`.
+
+    Raises NetError for an unknown name in `keep`, and as the passes do.
+    """
+    names = [item if isinstance(item, str) else item.name for item in wrt]
+    kept, _ = graph.copy()
+    for name in keep:
+        named_value(kept, name.removesuffix(".diff"))
+        kept.kept.add(name)
+    passes = order(names, given, accumulate, kept_gradients(kept.kept), fuse)
+    made, stages = run(kept, passes, keep_stages)
+    return Compiled(made, tuple(stages))
+
+
+def order(
+    wrt: Sequence[str],
+    given: Sequence[str],
+    accumulate: frozenset[str],
+    kept: Sequence[str],
+    fuse: bool,
+) -> list[Pass]:
+    """The passes for one signature, in order; `kept` names blobs whose gradient is kept."""
+    asked = frozenset([*wrt, *kept])
+    alive = sorted({*asked, *given})
+    # First clean: patterns are matched literally, so fuse wants one way of writing things.
+    passes = [Pass("clean", "brings the net into canonical form", lambda g: clean(g, alive))]
+    if fuse:
+        # Before backward: a fused loss has a gradient of its own, which is exact and cheap; the
+        # gradient of the pair it replaces loses digits and cannot be recognised afterwards.
+        passes.append(Pass("fuse", "puts fused operators in place", lambda g: fuse_pass(g, asked)))
+        # What a fusion has left over must not be differentiated.
+        passes.append(Pass("sweep", "drops what fusion left over", lambda g: clean(g, alive)))
+    if asked or given:
+        # After everything that rewrites forward: gradients are made of the final operators.
+        passes.append(
+            Pass("backward", "adds gradients", lambda g: backward(g, wrt, given, accumulate))
+        )
+    # Last: gradients ask again for values that forward has, seeds are constants that vanish, and
+    # StopGradient has done its work.
+    passes.append(Pass("finish", "simplifies the result", lambda g: clean(g, release_stops=True)))
+    return passes

@@ -1,0 +1,182 @@
+"""Joins steps into one sweep, so that a value stays in registers between them.
+
+A consumer joins the step that makes what it reads (convolution, bias and ReLU become one), and
+siblings join where they sweep the same array. What the joined sweep need not store is dropped. The
+arithmetic stays the same, element by element. `graphc.kernel.join` knows which kernels can be
+joined; this file knows which steps should be:
+
+- only steps of one pass, since forward and backward may be called apart;
+- never a packing copy with the contraction that wants it, which would undo it;
+- a value that somebody else reads, or that must survive, is stored as well.
+"""
+
+from __future__ import annotations
+
+from graphc.kernel.contraction import match
+from graphc.kernel.facts import is_elementwise
+from graphc.kernel.join import join
+from graphc.kernel.lang import Fold, Kernel
+from graphc.plan.draft import Draft, DraftStep
+from graphc.plan.grouping import regrouped
+
+# A joined kernel with more arrays than this gains nothing: they no longer share the caches' ways.
+MOST_ARGUMENTS = 12
+
+
+def join_steps(draft: Draft) -> None:
+    """Join what can be joined, from the first consumer to the last."""
+    _Joining(draft).run()
+
+
+class _Joining:
+    def __init__(self, draft: Draft):
+        self.draft = draft
+        self.writers = draft.writers()
+        self.seen = {step: draft.sources(step.reads) for step in draft.steps}
+        self.readers = {name: set(steps) for name, steps in draft.readers().items()}
+        self.survivors = draft.survivors()
+        self.place = {step: i for i, step in enumerate(draft.steps)}
+        self.at: list[DraftStep | None] = list(draft.steps)
+        self.contractions: dict[Kernel, bool] = {}
+        self.refused: set[tuple[DraftStep, DraftStep]] = set()
+
+    def run(self) -> None:
+        for place in range(len(self.at)):
+            consumer = self.at[place]
+            while consumer is not None:
+                consumer = self.join_one(consumer)
+        self.draft.steps = [step for step in self.at if step is not None]
+        self.draft.check_order()
+
+    def join_one(self, consumer: DraftStep) -> DraftStep | None:
+        """Join the consumer with its latest possible producer; the joined step, or None."""
+        names = [name for name in dict.fromkeys(consumer.reads) if name in self.writers]
+        for name in sorted(names, key=lambda n: -self.place[self.writers[n]]):
+            producer = self.writers[name]
+            if (producer, consumer) in self.refused:
+                continue
+            joined = self.try_join(producer, consumer)
+            if joined is not None:
+                return joined
+            self.refused.add((producer, consumer))
+        return None
+
+    def try_join(self, producer: DraftStep, consumer: DraftStep) -> DraftStep | None:
+        if not self.worth_it(producer, consumer):
+            return None
+        passed = {name for name in producer.writes if name in consumer.reads}
+        is_fill = not producer.reads and len(producer.writes) == 1
+        dropped = {name for name in passed if is_fill or self.only_for(name, consumer)}
+        place = self.place[consumer]
+        if not is_fill and not self.can_wait(producer, consumer):
+            place = self.place[producer]
+            if not self.can_hurry(producer, consumer):
+                return None
+        second = regrouped(producer.kernel, producer.writes, consumer.kernel, consumer.reads)
+        made = join(producer.kernel, producer.arguments, second, consumer.arguments, dropped)
+        if isinstance(made, str):
+            if not is_elementwise(consumer.kernel):
+                return None  # nobody would expect it
+            sentence = f"{consumer.pass_label} is not joined to {producer.pass_label}: {made}"
+            self.draft.remark("join", f"layer:{consumer.label}", sentence)
+            return None
+        kernel, arguments = made
+        step = DraftStep(
+            kernel,
+            arguments,
+            layers=tuple(dict.fromkeys((*producer.layers, *consumer.layers))),
+            kinds=tuple(dict.fromkeys((*producer.kinds, *consumer.kinds))),
+            backward=consumer.backward,
+            after=(producer.after | consumer.after) - {producer, consumer},
+        )
+        self.replace(producer, consumer, step, place, dropped)
+        return step
+
+    def worth_it(self, producer: DraftStep, consumer: DraftStep) -> bool:
+        if producer.backward != consumer.backward or consumer in self.draft.commits:
+            return False
+        if len({*producer.arguments, *consumer.arguments}) > MOST_ARGUMENTS:
+            return False
+        if self.is_contraction(consumer.kernel):
+            return False
+        if producer.is_copy and _has_fold(consumer.kernel):
+            return False
+        return not (consumer.is_copy and _has_fold(producer.kernel))
+
+    def is_contraction(self, kernel: Kernel) -> bool:
+        """Whether a kernel has tiles of its own, which want their operands in memory."""
+        if kernel not in self.contractions:
+            self.contractions[kernel] = match(kernel) is not None
+        return self.contractions[kernel]
+
+    def only_for(self, name: str, consumer: DraftStep) -> bool:
+        """Whether an array is needed by nobody but the consumer, so that it need not be stored."""
+        ways = {read for read in consumer.reads if name in self.draft.arrays[read].sources}
+        return (
+            self.readers[name] == {consumer}
+            and ways == {name}
+            and name not in self.survivors
+            and self.draft.arrays[name].storage.slot == 0
+        )
+
+    def can_wait(self, producer: DraftStep, consumer: DraftStep) -> bool:
+        """Whether the producer may run as late as the consumer."""
+        made = set(producer.writes)
+        between = self.at[self.place[producer] + 1 : self.place[consumer]]
+        return not any(
+            producer in step.after or made & self.seen[step] for step in between if step
+        )
+
+    def can_hurry(self, producer: DraftStep, consumer: DraftStep) -> bool:
+        """Whether the consumer may run as early as the producer."""
+        needed = {self.writers[name] for name in self.seen[consumer]} | consumer.after
+        return all(self.place[step] <= self.place[producer] for step in needed)
+
+    def replace(
+        self,
+        producer: DraftStep,
+        consumer: DraftStep,
+        step: DraftStep,
+        place: int,
+        dropped: set[str],
+    ) -> None:
+        """Put the joined step where the two were; a fill stays for its other readers."""
+        stays = any(
+            self.readers[name] - {consumer}
+            or name in self.survivors
+            or self.draft.arrays[name].storage.slot
+            for name in dropped
+        )
+        gone = {consumer} if stays else {producer, consumer}
+        for old in gone:
+            self.at[self.place[old]] = None
+            for name in self.seen[old]:
+                self.readers[name].discard(old)
+        self.at[place] = step
+        self.place[step] = place
+        self.seen[step] = self.draft.sources(step.reads)
+        for name in self.seen[step]:
+            self.readers[name].add(step)
+        for name in step.writes:
+            self.writers[name] = step
+        for other in self.at:
+            if other is not None and other.after & gone:
+                other.after = (other.after - gone) | {step}
+        for name in () if stays else sorted(dropped):
+            del self.writers[name]
+            self.forget(name, step)
+
+    def forget(self, name: str, step: DraftStep) -> None:
+        """Drop an array that is no longer stored, and say so to who asks for the blob."""
+        del self.draft.arrays[name]
+        for blob, array in list(self.draft.blobs.items()):
+            if array == name:
+                del self.draft.blobs[blob]
+                self.draft.gone[blob] = (
+                    f"'{blob}' is not stored: {step.pass_label} are done in one sweep;"
+                    f" keep='{blob}' keeps it"
+                )
+
+
+def _has_fold(kernel: Kernel) -> bool:
+    return any(isinstance(statement, Fold) for statement in kernel.body)

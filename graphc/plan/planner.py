@@ -1,0 +1,180 @@
+"""Graph -> Program: lower, join, order, share, and place everything in one arena."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+from graphc.ir.graph import Graph
+from graphc.plan.arena import Block, pack, stacked
+from graphc.plan.draft import Draft, Storage
+from graphc.plan.joining import join_steps
+from graphc.plan.liveness import (
+    Span,
+    array_spans,
+    bound_of_any_order,
+    bound_of_order,
+    storage_spans,
+)
+from graphc.plan.lower import lower
+from graphc.plan.order import order_steps
+from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Step
+from graphc.plan.share import Shares, commit_in_place, possible_savings, share_bytes
+
+
+def plan(
+    graph: Graph,
+    *,
+    keep: Iterable[str] = (),
+    memory: Literal["all", "reuse"] = "reuse",
+    join: bool = True,
+) -> Program:
+    """The program of a graph, forward and backward.
+
+    Args:
+        graph: the net after all passes.
+        keep: names of blobs (`conv5`, `conv5.diff`) whose values must survive the call.
+        memory: "reuse" lets values share bytes when they are not needed at the same time; "all"
+            gives each its own and keeps every blob. Both run the same arithmetic.
+        join: whether steps are joined into one sweep where kernels allow it.
+
+    Raises NetError for a name in `keep` that the net does not know.
+    """
+    draft = lower(graph, keep, everything=memory == "all")
+    if join:
+        join_steps(draft)
+    commit_in_place(draft)
+    forward_steps = order_steps(draft)
+    _drop_unused(draft)
+    spans = storage_spans(draft)
+    shares = share_bytes(draft, spans) if memory == "reuse" else Shares()
+    blocks = _blocks(spans, shares)
+    places = list(blocks.values())
+    offsets, arena_bytes = pack(places) if memory == "reuse" else stacked(places)
+    placed = dict(zip(blocks, offsets, strict=True))
+    buffers = _buffers(draft, shares, placed)
+    if memory == "all":
+        final = len(draft.steps) - 1
+        places = [replace(block, last=final) for block in places]
+    report = MemoryReport(
+        peak=arena_bytes,
+        bound_of_order=bound_of_order(
+            [(b.bytes, b.first, b.last) for b in places], len(draft.steps)
+        ),
+        bound_of_any_order=bound_of_any_order(draft, possible_savings(draft)),
+        naive=sum(storage.bytes for storage in spans),
+        slots=_slot_bytes(draft),
+    )
+    readable, overwritten = _readable(draft, buffers)
+    return Program(
+        name=graph.name,
+        slots=tuple(draft.slots),
+        buffers=buffers,
+        steps=tuple(
+            Step(s.kernel, s.arguments, ", ".join(s.layers), ", ".join(s.kinds), s.backward)
+            for s in draft.steps
+        ),
+        forward_steps=forward_steps,
+        arena_bytes=arena_bytes,
+        memory=report,
+        readable=readable,
+        overwritten=overwritten,
+        remarks=(*graph.remarks, *draft.remarks),
+    )
+
+
+def _drop_unused(draft: Draft) -> None:
+    """Forget arrays that no step touches and no blob names."""
+    used = {name for step in draft.steps for name in step.arguments} | set(draft.blobs.values())
+    draft.arrays = {
+        name: array for name, array in draft.arrays.items() if name in used or array.storage.slot
+    }
+
+
+def _blocks(spans: dict[Storage, Span], shares: Shares) -> dict[Storage, Block]:
+    """One block for every set of storages that share bytes, living as long as any of them."""
+    blocks: dict[Storage, Block] = {}
+    for storage, (first, last) in spans.items():
+        root = shares.root(storage)
+        known = blocks.get(root, Block(storage.bytes, first, last))
+        blocks[root] = Block(known.bytes, min(known.first, first), max(known.last, last))
+    return blocks
+
+
+def _buffers(
+    draft: Draft, shares: Shares, placed: dict[Storage, int]
+) -> dict[str, ProgramBuffer]:
+    spans = array_spans(draft)
+    final = max(len(draft.steps) - 1, 0)
+    buffers: dict[str, ProgramBuffer] = {}
+    for name, array in draft.arrays.items():
+        offset = array.offset
+        first, last = 0, final
+        if array.storage.slot == 0:
+            if name not in spans:
+                continue
+            first, last = spans[name]
+            offset += placed[shares.root(array.storage)]
+        buffers[name] = ProgramBuffer(
+            name=name,
+            dtype=array.type.dtype,
+            shape=array.type.shape,
+            strides=array.strides,
+            slot=array.storage.slot,
+            offset=offset,
+            first=first,
+            last=last,
+        )
+    return buffers
+
+
+def _readable(
+    draft: Draft, buffers: dict[str, ProgramBuffer]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Which blobs still stand after the call, and what happened to the others.
+
+    A blob that nothing happened to overwrite is promised as well: its buffer's span is lengthened.
+    """
+    final = max(len(draft.steps) - 1, 0)
+    readable: dict[str, str] = {}
+    overwritten = dict(draft.gone)
+    for blob, name in draft.blobs.items():
+        if name not in buffers:
+            overwritten[blob] = draft.gone.get(blob, f"'{blob}' is not stored")
+            continue
+        buffer = buffers[name]
+        by = _overwriter(draft, buffers, buffer) if buffer.slot == 0 else None
+        if by is None:
+            readable[blob] = name
+            buffers[name] = replace(buffer, last=final)
+        else:
+            overwritten[blob] = (
+                f"'{blob}' has been overwritten by {by} to save memory; keep='{blob}' keeps it"
+            )
+    return readable, overwritten
+
+
+def _overwriter(
+    draft: Draft, buffers: dict[str, ProgramBuffer], buffer: ProgramBuffer
+) -> str | None:
+    """The step that first writes over an arena buffer after it was last read; None if none does."""
+    end = buffer.offset + buffer.span_bytes
+    seen = draft.arrays[buffer.name].sources
+    for step in draft.steps[buffer.first :]:
+        for name in step.writes:
+            other = buffers[name]
+            if other.slot or name in seen or other.first < buffer.first:
+                continue
+            if other.offset < end and buffer.offset < other.offset + other.span_bytes:
+                inside = draft.arrays[name].storage is draft.arrays[buffer.name].storage
+                if not inside:
+                    return step.pass_label
+    return None
+
+
+def _slot_bytes(draft: Draft) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for slot in draft.slots[1:]:
+        sizes[slot.role] = sizes.get(slot.role, 0) + slot.type.bytes
+    return sizes

@@ -1,0 +1,101 @@
+"""A Program: kernels in order, on buffers whose place in memory is decided.
+
+Memory is a table of slots. Slot 0 is the arena, one block that holds everything made during a call;
+every other slot is an array of the user's (an input, a parameter, its gradient, an output, a state).
+A buffer is a strided window at a byte offset of one slot; several may overlap where the plan proved
+that this is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from graphc.ir.remark import Remark
+from graphc.ir.types import DTYPES, TensorType
+from graphc.kernel.lang import Kernel
+
+# What a slot holds. input: read. output: written. parameter, constant: read. gradient: given, read.
+# state: read and written (dropout counter, a parameter's gradient that adds up, solver history).
+SlotRole = Literal["arena", "input", "output", "parameter", "constant", "gradient", "state"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One entry of the table that a call gets: a dense row-major array, 64-byte aligned."""
+
+    name: str
+    role: SlotRole
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class ProgramBuffer:
+    """A value's place. `first` and `last` are the steps between which its bytes must stay as they are.
+
+    A buffer in a user's slot lives for the whole call. `strides` count elements, `offset` bytes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    slot: int
+    offset: int
+    first: int
+    last: int
+
+    @property
+    def span_bytes(self) -> int:
+        """Bytes from the first to past the last element."""
+        if 0 in self.shape:
+            return 0
+        reach = sum((e - 1) * s for e, s in zip(self.shape, self.strides, strict=True))
+        return (reach + 1) * DTYPES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel on actual buffers, named in the order of the kernel's formal arguments."""
+
+    kernel: Kernel
+    arguments: tuple[str, ...]
+    layer: str = ""
+    kind: str = ""
+    backward: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """What the arena came to, in bytes.
+
+    peak: the arena. bound_of_order: the largest sum of bytes live at one step, in this order.
+    bound_of_any_order: no order of these steps can do with less. naive: the sum of all buffers.
+    slots: the user's arrays, by role.
+    """
+
+    peak: int
+    bound_of_order: int
+    bound_of_any_order: int
+    naive: int
+    slots: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What code generation reads. Steps before `forward_steps` are the forward pass.
+
+    `readable` maps the user's blob names (`conv1`, `conv1.diff`) to the buffers that still hold them
+    after the call; `overwritten` maps the others to a sentence that says who overwrote them.
+    """
+
+    name: str
+    slots: tuple[Slot, ...]
+    buffers: dict[str, ProgramBuffer]
+    steps: tuple[Step, ...]
+    forward_steps: int
+    arena_bytes: int
+    memory: MemoryReport
+    readable: dict[str, str]
+    overwritten: dict[str, str]
+    remarks: tuple[Remark, ...] = ()

@@ -1,0 +1,185 @@
+"""Who may write over whom.
+
+An output may take the bytes of an input that nobody reads afterwards, if the kernel has read each
+element before it writes the same place (`graphc.kernel.facts`). A new state may be written straight
+into the user's slot once everybody has read the old one. Every yes and every no leaves a remark.
+"""
+
+from __future__ import annotations
+
+from graphc.kernel.facts import may_overwrite
+from graphc.plan.draft import Array, Draft, DraftStep, Storage
+from graphc.plan.liveness import Span
+
+
+class Shares:
+    """Which storages lie on the same bytes: each set has one root."""
+
+    def __init__(self) -> None:
+        self.parent: dict[Storage, Storage] = {}
+
+    def root(self, storage: Storage) -> Storage:
+        """The storage whose place this one takes; itself where it shares none."""
+        while storage in self.parent:
+            storage = self.parent[storage]
+        return storage
+
+
+def share_bytes(draft: Draft, spans: dict[Storage, Span]) -> Shares:
+    """Decide for every step whether an output takes the bytes of one of its inputs."""
+    shares = Shares()
+    survivors = {draft.arrays[name].storage for name in draft.survivors()}
+    readers = draft.readers()
+    for position, step in enumerate(draft.steps):
+        taken: set[Storage] = set()
+        for target in step.writes:
+            for source in dict.fromkeys(step.reads):
+                old, new = draft.arrays[source], draft.arrays[target]
+                if not _could_match(old, new):
+                    continue
+                why_not = (
+                    _still_needed(draft, old, position, spans, survivors, readers)
+                    or ("another output takes its place" if old.storage in taken else None)
+                    or _kernel_objects(draft, step, old, target)
+                )
+                if why_not:
+                    draft.remark(
+                        "share",
+                        f"blob:{old.name}",
+                        f"{old.name} is not overwritten by {step.pass_label}: {why_not}",
+                    )
+                    continue
+                taken.add(old.storage)
+                shares.parent[new.storage] = old.storage
+                draft.remark(
+                    "share",
+                    f"blob:{new.name}",
+                    f"{new.name} overwrites {old.name}: {step.pass_label} is its last reader and"
+                    " reads each element before it writes it",
+                )
+                break
+    return shares
+
+
+def possible_savings(draft: Draft) -> dict[int, int]:
+    """For each step the most bytes it could save, in any order, by writing over its inputs."""
+    savings: dict[int, int] = {}
+    for position, step in enumerate(draft.steps):
+        free = list(dict.fromkeys(step.reads))
+        for target in step.writes:
+            new = draft.arrays[target]
+            for source in free:
+                old = draft.arrays[source]
+                if old.storage.slot or not _could_match(old, new):
+                    continue
+                if _kernel_objects(draft, step, old, target) is None:
+                    savings[position] = savings.get(position, 0) + new.type.bytes
+                    free.remove(source)
+                    break
+    return savings
+
+
+def _could_match(old: Array, new: Array) -> bool:
+    """Whether the two are alike enough for the question to make sense."""
+    return (
+        new.storage.slot == 0
+        and old.storage is not new.storage
+        and old.type == new.type
+        and old.strides == new.strides
+        and new.is_whole
+        and new.sources == {new.name}
+        and new.type.bytes > 0
+    )
+
+
+def _still_needed(
+    draft: Draft,
+    old: Array,
+    position: int,
+    spans: dict[Storage, Span],
+    survivors: set[Storage],
+    readers: dict[str, list[DraftStep]],
+) -> str | None:
+    if old.storage.slot:
+        return "it is an array of the user's"
+    if not old.is_whole:
+        return f"it is a part of {old.storage.name}"
+    if old.storage in survivors:
+        return "it must survive the call"
+    if spans[old.storage][1] == position:
+        return None
+    places = {step: place for place, step in enumerate(draft.steps)}
+    for step in readers.get(old.name, ()):
+        if places[step] > position:
+            return f"{step.pass_label} still reads it"
+    return f"a part of {old.storage.name} is still read"
+
+
+def _kernel_objects(draft: Draft, step: DraftStep, old: Array, target: str) -> str | None:
+    """The kernel's reason against it; it must agree for every argument that sees the old bytes."""
+    output = step.writes.index(target)
+    for position, name in enumerate(step.reads):
+        other = draft.arrays[name]
+        if other.storage is not old.storage:
+            continue
+        if other.type != old.type or other.strides != old.strides or other.offset != old.offset:
+            return f"{step.label} reads it in another shape, too"
+        reason = may_overwrite(step.kernel, position, output)
+        if reason is not None:
+            return reason
+    return None
+
+
+# -- states ----------------------------------------------------------------------------------------
+
+
+def commit_in_place(draft: Draft) -> None:
+    """Let steps write new states straight into the user's slots, where that is right."""
+    for commit in list(draft.commits):
+        source, target = commit.arguments
+        why_not = _commit_objection(draft, commit, draft.arrays[source], draft.arrays[target])
+        state = draft.arrays[target].storage
+        if why_not:
+            draft.remark("share", state.name, f"the new {state.name} is copied in: {why_not}")
+            continue
+        writer = draft.writers()[source]
+        writer.after |= commit.after - {writer}
+        old_storage = draft.arrays[source].storage
+        for array in draft.arrays.values():
+            if array.storage is old_storage:
+                array.storage = state
+        draft.steps.remove(commit)
+        draft.commits.remove(commit)
+        del draft.arrays[target]
+        draft.remark("share", state.name, f"the new {state.name} is written over the old one")
+
+
+def _commit_objection(draft: Draft, commit: DraftStep, new: Array, slot: Array) -> str | None:
+    writer = draft.writers().get(new.name)
+    if writer is None or new.sources != {new.name} or not new.is_whole:
+        return "it is a view or a part of another value"
+    if new.storage.slot:
+        return "it is also an output of its own"
+    if new.strides != slot.strides:
+        return "it is made in another layout"
+    if writer.is_copy:
+        return "it is a copy of a state"
+    below = _descendants(draft, writer)
+    for reader in commit.after - {writer}:
+        if reader in below:
+            return f"{reader.pass_label} reads the old one after the new one is made"
+    for position, name in enumerate(writer.reads):
+        if draft.arrays[name].storage is slot.storage:
+            reason = may_overwrite(writer.kernel, position, writer.writes.index(new.name))
+            if reason is not None:
+                return reason
+    return None
+
+
+def _descendants(draft: Draft, step: DraftStep) -> set[DraftStep]:
+    needed = draft.dependencies()
+    found = {step}
+    for other in draft.steps:
+        if needed[other] & found:
+            found.add(other)
+    return found - {step}

@@ -1,0 +1,61 @@
+"""A Program as text.
+
+    program caffenet
+    slots
+      0 arena  56,590,336 bytes
+      1 input data: float32[16, 3, 227, 227]
+    buffers
+      conv1: float32[16, 96, 55, 55] strides (290400, 1, 5280, 96) slot 0 + 0, steps 2..40
+    forward
+      2 conv1, relu1 (Convolution, ReLU): k1 data~channels-last, conv1/0~packed, conv1/1 -> conv1
+    backward
+      ...
+    kernels
+      k1 = kernel conv(...)
+
+Equal kernels are printed once.
+"""
+
+from __future__ import annotations
+
+from graphc.ir.types import row_major
+from graphc.kernel.lang import Kernel
+from graphc.kernel.text import print_kernel
+from graphc.plan.program import Program, ProgramBuffer
+
+
+def print_program(program: Program, kernels: bool = True) -> str:
+    """Slots, buffers, steps, and the text of the kernels unless `kernels` is false."""
+    names: dict[Kernel, str] = {}
+    for step in program.steps:
+        names.setdefault(step.kernel, f"k{len(names) + 1}")
+    lines = [f"program {program.name}", "slots", f"  0 arena  {program.arena_bytes:,} bytes"]
+    for number, slot in enumerate(program.slots[1:], 1):
+        lines.append(f"  {number} {slot.role} {slot.name}: {slot.type}")
+    lines.append("buffers")
+    lines += [f"  {_buffer(buffer)}" for buffer in program.buffers.values()]
+    for position, step in enumerate(program.steps):
+        if position == 0 and program.forward_steps:
+            lines.append("forward")
+        if position == program.forward_steps:
+            lines.append("backward")
+        count = len(step.kernel.inputs)
+        reads, writes = ", ".join(step.arguments[:count]), ", ".join(step.arguments[count:])
+        kind = f" ({step.kind})" if step.kind else ""
+        call = f"{names[step.kernel]} {reads} -> {writes}".replace("  ", " ")
+        lines.append(f"  {position} {step.layer or step.kernel.name}{kind}: {call}")
+    if kernels:
+        lines.append("kernels")
+        for kernel, name in names.items():
+            first, *rest = print_kernel(kernel).splitlines()
+            lines.append(f"  {name} = {first}")
+            lines += [f"  {line}" for line in rest]
+    return "\n".join(lines) + "\n"
+
+
+def _buffer(buffer: ProgramBuffer) -> str:
+    shape = ", ".join(map(str, buffer.shape))
+    text = f"{buffer.name}: {buffer.dtype}[{shape}]"
+    if buffer.strides != row_major(buffer.shape):
+        text += f" strides ({', '.join(map(str, buffer.strides))})"
+    return f"{text} slot {buffer.slot} + {buffer.offset}, steps {buffer.first}..{buffer.last}"

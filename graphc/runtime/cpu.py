@@ -1,0 +1,166 @@
+"""Run a bundle's machine code on arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.error import NetError, did_you_mean, need
+from graphc.runtime.bundle import Bundle, SlotEntry
+
+ALIGNMENT = 64
+_PASSES = ("forward", "backward", "both")
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Addresses of the entries by name, and what must live as long as they are called."""
+
+    addresses: Mapping[str, int]
+    keep: Any
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """A row-major array of zeros whose first element is at a multiple of 64 bytes."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    skip = -raw.ctypes.data % ALIGNMENT
+    return raw[skip : skip + size].view(dtype).reshape(shape)
+
+
+def usable_cores() -> int:
+    """How many threads a call may use well: the cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, min(256, len(os.sched_getaffinity(0))))
+    return max(1, min(256, os.cpu_count() or 1))
+
+
+class Executable:
+    """A loaded program. `arena` is its working memory; the user's arrays are bound by slot name.
+
+    A call works on the memory of the bound arrays; bind another one to replace it. Two calls of one
+    Executable must not run at the same time.
+    """
+
+    def __init__(self, bundle: Bundle, functions: Functions):
+        self.bundle = bundle
+        self.arena = aligned_zeros((bundle.arena_bytes,), "uint8")
+        self.arrays: dict[str, np.ndarray] = {}
+        self._functions = functions
+        self._numbers = {slot.name: i for i, slot in enumerate(bundle.slots) if i > 0}
+        self._table = (ctypes.c_void_p * max(len(bundle.slots), 1))()
+        self._table[0] = self.arena.ctypes.data
+        self._error = (ctypes.c_int64 * 2)()
+        pass_type = ctypes.CFUNCTYPE(
+            ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p
+        )
+        step_type = ctypes.CFUNCTYPE(
+            ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p
+        )
+        self._passes = {name: pass_type(functions.addresses[f"graphc_{name}"]) for name in _PASSES}
+        self._step = step_type(functions.addresses["graphc_step"])
+
+    # -- arrays --
+
+    def bind(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Use these arrays for the slots of these names.
+
+        They must have the slot's element type and shape, be row-major, and begin at a multiple of
+        64 bytes (see `aligned_zeros`). Raises NetError where one does not.
+        """
+        for name, array in arrays.items():
+            if name not in self._numbers:
+                hint = did_you_mean(name, self._numbers)
+                raise NetError(
+                    f"'{self.bundle.name}' has no array '{name}'" + (f"; {hint}" if hint else "")
+                )
+            number = self._numbers[name]
+            _check_array(array, self.bundle.slots[number])
+            self.arrays[name] = array
+            self._table[number] = array.ctypes.data
+
+    def bind_new(self) -> dict[str, np.ndarray]:
+        """Bind zeros to every slot that has no array yet; all arrays by name."""
+        missing = [s for s in self.bundle.slots[1:] if s.name not in self.arrays]
+        self.bind({s.name: aligned_zeros(s.shape, s.dtype) for s in missing})
+        return self.arrays
+
+    def view(self, blob: str) -> np.ndarray:
+        """A blob where it lies; what it holds lasts until the next call. NetError if it is gone."""
+        place = self.bundle.readable.get(blob)
+        if place is None:
+            reason = self.bundle.overwritten.get(blob)
+            hint = did_you_mean(blob, self.bundle.readable)
+            raise NetError(
+                reason or f"'{self.bundle.name}' has no blob '{blob}'" + (f"; {hint}" * bool(hint))
+            )
+        slot = self.bundle.slots[place.slot]
+        base = self.arena if place.slot == 0 else self.arrays.get(slot.name)
+        need(base is not None, f"no array is bound to '{slot.name}'")
+        assert base is not None
+        dtype = np.dtype(place.dtype)
+        flat = base.reshape(-1).view(np.uint8)[place.offset :]
+        count = flat.size // dtype.itemsize
+        if 0 in place.shape:
+            return np.zeros(place.shape, dtype)
+        strides = tuple(stride * dtype.itemsize for stride in place.strides)
+        whole = flat[: count * dtype.itemsize].view(dtype)
+        return np.lib.stride_tricks.as_strided(whole, place.shape, strides)
+
+    def read(self, blob: str) -> np.ndarray:
+        """A row-major copy of a blob. Raises NetError where it was overwritten, naming by whom."""
+        return np.array(self.view(blob), order="C")
+
+    # -- calls --
+
+    def call(self, what: str = "forward", threads: int = 1) -> None:
+        """Run `forward`, `backward` or `both`. Raises NetError where a check fails."""
+        need(what in self._passes, f"'{what}' is none of {', '.join(self._passes)}")
+        self._ready()
+        self._report(self._passes[what](self._table, threads, self._error))
+
+    def step(self, number: int, threads: int = 1) -> None:
+        """Run one step, 0 .. len(bundle.steps) - 1."""
+        count = len(self.bundle.steps)
+        need(0 <= number < count, f"there is no step {number}; the last is {count - 1}")
+        self._ready()
+        self._report(self._step(self._table, number, threads, self._error))
+
+    def _ready(self) -> None:
+        if len(self.arrays) < len(self._numbers):
+            missing = ", ".join(f"'{name}'" for name in self._numbers if name not in self.arrays)
+            raise NetError(f"'{self.bundle.name}' has no array yet for {missing}")
+
+    def _report(self, code: int) -> None:
+        if code == 0:
+            return
+        check = self.bundle.checks[code - 1]
+        owner = f"layer '{check.layer}'" if check.layer else f"'{self.bundle.name}'"
+        kind = f" ({check.kind})" if check.kind else ""
+        raise NetError(f"{owner}{kind}: {check.message}; found {self._error[1]}")
+
+
+def _check_array(array: np.ndarray, slot: SlotEntry) -> None:
+    shown = f"{slot.dtype}{list(slot.shape)}"
+    need(
+        isinstance(array, np.ndarray)
+        and array.dtype == np.dtype(slot.dtype)
+        and array.shape == slot.shape,
+        f"'{slot.name}' needs an array {shown}, not {_shown(array)}",
+    )
+    need(array.flags.c_contiguous, f"the array of '{slot.name}' is not row-major")
+    need(
+        array.size == 0 or array.ctypes.data % ALIGNMENT == 0,
+        f"the array of '{slot.name}' does not begin at a multiple of {ALIGNMENT} bytes",
+    )
+
+
+def _shown(array: object) -> str:
+    if isinstance(array, np.ndarray):
+        return f"{array.dtype}{list(array.shape)}"
+    return type(array).__name__

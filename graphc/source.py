@@ -1,0 +1,76 @@
+"""Texts of the user's files and places in them.
+
+A place prints as editors and compilers print it, `net.prototxt:27:5`, and can show its line with a caret:
+
+        kernal_size: 11
+        ^~~~~~~~~~~
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import cached_property
+
+
+# A longer line (a whole file in one line, say) would bury the message.
+LONGEST_EXCERPT = 1000
+
+
+@dataclass(frozen=True)
+class Source:
+    """One text with a name to call it by: a file's path, or `<text>` for a string that was passed in."""
+
+    name: str
+    text: str = field(repr=False)
+
+    @cached_property
+    def line_starts(self) -> list[int]:
+        """Offsets of the first character of every line."""
+        starts = [0]
+        starts.extend(match.end() for match in re.finditer("\n", self.text))
+        return starts
+
+    def span(self, start: int, end: int | None = None) -> Span:
+        """The place from offset `start` up to `end` (one character where no end is given)."""
+        return Span(self, start, start + 1 if end is None else end)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The characters `start` to `end` of a source."""
+
+    source: Source
+    start: int
+    end: int
+
+    @property
+    def line(self) -> int:
+        """Line number, from 1."""
+        return bisect_right(self.source.line_starts, self.start)
+
+    @property
+    def column(self) -> int:
+        """Column number, from 1."""
+        return self.start - self.source.line_starts[self.line - 1] + 1
+
+    def text(self) -> str:
+        """The characters the span covers."""
+        return self.source.text[self.start : self.end]
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}:{self.column}"
+
+    def excerpt(self) -> str:
+        """The line the span starts on, and a caret line under the span."""
+        begin = self.source.line_starts[self.line - 1]
+        stop = self.source.text.find("\n", begin)
+        line = self.source.text[begin : stop if stop >= 0 else None].rstrip("\r")
+        if len(line) > LONGEST_EXCERPT:
+            return ""
+        shown = line.expandtabs(4)
+        before = len(line[: self.start - begin].expandtabs(4))
+        covered = line[self.start - begin : max(self.end - begin, self.start - begin + 1)]
+        width = max(1, len(covered.expandtabs(4)))
+        return f"    {shown}\n    {' ' * before}^{'~' * (width - 1)}"

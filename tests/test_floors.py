@@ -1,0 +1,123 @@
+"""Imports go down the floors, and every third-party library has one door."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "graphc"
+
+# The floor of a module is that of the longest matching prefix.
+FLOORS = {
+    "graphc": 6,
+    "graphc.source": 0,
+    "graphc.error": 0,
+    "graphc.phase": 0,
+    "graphc.ir": 1,
+    "graphc.runtime": 1,
+    "graphc.passes": 2,
+    "graphc.kernel": 2,
+    "graphc.ops": 3,
+    "graphc.plan": 3,
+    "graphc.frontends": 4,
+    "graphc.codegen": 4,
+    "graphc.driver": 5,
+    "graphc.net": 5,
+    "graphc.arrays": 1,
+    "graphc.weights": 5,
+    "graphc.cli": 6,
+}
+
+# Within the floors: who may never import whom.
+FORBIDDEN = [
+    ("graphc.passes", "graphc.ops"),
+    ("graphc.passes", "graphc.kernel"),
+    ("graphc.ir", "graphc.runtime"),
+    ("graphc.codegen", "graphc.ops"),
+    ("graphc.codegen", "graphc.passes"),
+    ("graphc.codegen", "graphc.frontends"),
+    ("graphc.frontends", "graphc.codegen"),
+    ("graphc.runtime", "graphc.ir"),
+    ("graphc.ops", "graphc.plan"),
+]
+
+# Third-party library -> the only places that may import it.
+DOORS = {
+    "networkx": ("graphc.ir.graph",),
+    "llvmlite": ("graphc.codegen.llvm",),
+    "google": ("graphc.frontends.caffe",),
+    "pycuda": ("graphc.runtime.cuda",),
+    "typer": ("graphc.cli",),
+    "click": ("graphc.cli",),
+    "rich": ("graphc.cli",),
+    "PIL": ("graphc.cli", "graphc.picture"),
+}
+
+
+def module_name(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def floor(module: str) -> int:
+    names = [name for name in FLOORS if inside(module, name)]
+    return FLOORS[max(names, key=len)]
+
+
+def imports(path: Path) -> list[str]:
+    """Modules a file imports, also inside functions, but not for type checking alone."""
+    tree = ast.parse(path.read_text())
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            skipped.update(id(inner) for child in node.body for inner in ast.walk(child))
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            module = node.module or ""
+            for alias in node.names:
+                inner = PACKAGE.parent / Path(*module.split("."), alias.name)
+                is_module = inner.with_suffix(".py").exists() or inner.is_dir()
+                found.append(f"{module}.{alias.name}" if is_module else module)
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_there_are_files_to_check() -> None:
+    assert len(FILES) > 30
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_go_down(path: Path) -> None:
+    module = module_name(path)
+    for imported in imports(path):
+        if inside(imported, "graphc"):
+            assert floor(imported) <= floor(module), f"{module} imports {imported}, which is above"
+            for low, high in FORBIDDEN:
+                assert not (inside(module, low) and inside(imported, high)), (
+                    f"{module} may not import {imported}"
+                )
+        for library, doors in DOORS.items():
+            if inside(imported, library):
+                assert any(inside(module, door) for door in doors), (
+                    f"{module} imports {library}, whose door is {', '.join(doors)}"
+                )
+
+
+def test_the_links_lead_into_the_package() -> None:
+    for name in ("codegen", "runtime"):
+        assert (ROOT / name).resolve() == PACKAGE / name
