@@ -51,7 +51,7 @@ class Diagnostic:
 
 
 class NetError(ValueError):
-    """What graphc raises for every refusal; `diagnostics` holds all that was found, the text prints them all."""
+    """What graphc raises for every refusal; `diagnostics` holds, and the text prints, all of it."""
 
     def __init__(self, problems: str | Diagnostic | Iterable[Diagnostic], span: Span | None = None):
         if isinstance(problems, str):
@@ -65,7 +65,7 @@ class NetError(ValueError):
 
 
 def _plain(diagnostic: Diagnostic) -> str:
-    """The text of a diagnostic; one that has no place needs no `error:` in front, the exception says so."""
+    """The text of a diagnostic; without a place it needs no `error:`, the exception says so."""
     if diagnostic.span is None and diagnostic.severity == "error":
         return "\n".join(part for part in (diagnostic.message, diagnostic.hint) if part)
     return str(diagnostic)

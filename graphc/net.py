@@ -23,7 +23,8 @@ from graphc.arrays import assign
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, did_you_mean, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
-from graphc.frontends.caffe.network import LAYERS, CaffeNet
+from graphc.frontends.caffe.layer import LAYERS
+from graphc.frontends.caffe.network import CaffeNet
 from graphc.phase import TEST, TRAIN, Phase
 from graphc.runtime.bundle import SlotEntry
 from graphc.runtime.cpu import aligned_zeros, usable_cores

@@ -1,6 +1,7 @@
 """Texts of the user's files and places in them.
 
-A place prints as editors and compilers print it, `net.prototxt:27:5`, and can show its line with a caret:
+A place prints as editors and compilers print it, `net.prototxt:27:5`, and can show its line with
+a caret:
 
         kernal_size: 11
         ^~~~~~~~~~~
@@ -13,14 +14,13 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 
-
 # A longer line (a whole file in one line, say) would bury the message.
 LONGEST_EXCERPT = 1000
 
 
 @dataclass(frozen=True)
 class Source:
-    """One text with a name to call it by: a file's path, or `<text>` for a string that was passed in."""
+    """One text and its name: a file's path, or `<text>` for a string that was passed in."""
 
     name: str
     text: str = field(repr=False)

@@ -14,7 +14,8 @@ import pytest
 from conftest import cases_folder
 
 import graphc
-from graphc.frontends.caffe.network import LAYERS
+import graphc.frontends.caffe.network
+from graphc.frontends.caffe.layer import LAYERS
 
 FOLDER = cases_folder() / "caffe"
 GROUPS = ("layers", "semantics", "nets")
@@ -54,10 +55,8 @@ def left_out(name: str, meta: dict[str, Any]) -> str:
 def close(got: np.ndarray, wanted: np.ndarray, tolerance: dict[str, Any], what: str) -> None:
     got = np.asarray(got, np.float64).reshape(wanted.shape)
     wanted = wanted.astype(np.float64)
-    if tolerance.get("elementwise"):
-        scale = np.abs(wanted)
-    else:
-        scale = np.abs(wanted).max(initial=0.0)
+    size = np.abs(wanted)
+    scale = size if tolerance.get("elementwise") else size.max(initial=0.0)
     error = np.abs(got - wanted)
     allowed = tolerance["atol"] + tolerance["rtol"] * scale
     worst = float((error - allowed).max(initial=-1.0))

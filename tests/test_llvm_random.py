@@ -65,9 +65,7 @@ class Random:
             self.rng.shuffle(order)
         gap = 2 if self.chance(0.15) else 1
         strides = [0] * len(shape)
-        for position, stride in zip(
-            order, row_major(tuple(shape[p] for p in order)), strict=True
-        ):
+        for position, stride in zip(order, row_major(tuple(shape[p] for p in order)), strict=True):
             strides[position] = stride * gap
         name = f"b{len(self.inputs) + len(self.outputs)}"
         return Buffer(name, dtype, shape, tuple(strides))

@@ -208,8 +208,7 @@ def test_gradients_of_parameters_add_up_in_place(trained: Graph) -> None:
             step
             for step in program.steps
             if any(
-                program.buffers[a].slot == slot
-                for a in step.arguments[len(step.kernel.inputs) :]
+                program.buffers[a].slot == slot for a in step.arguments[len(step.kernel.inputs) :]
             )
         ]
         assert len(writers) == 1

@@ -123,9 +123,7 @@ class _Joining:
         """Whether the producer may run as late as the consumer."""
         made = set(producer.writes)
         between = self.at[self.place[producer] + 1 : self.place[consumer]]
-        return not any(
-            producer in step.after or made & self.seen[step] for step in between if step
-        )
+        return not any(producer in step.after or made & self.seen[step] for step in between if step)
 
     def can_hurry(self, producer: DraftStep, consumer: DraftStep) -> bool:
         """Whether the consumer may run as early as the producer."""

@@ -69,9 +69,9 @@ def normal_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[in
 def lies_in_order(shape: tuple[int, ...], strides: tuple[int, ...], order: Order) -> bool:
     """Whether the axes that matter lie in that order, outermost first, gaps allowed."""
     steps = [(strides[axis], shape[axis]) for axis in order if shape[axis] != 1]
-    return all(
-        outer >= inner * extent for (outer, _), (inner, extent) in pairwise(steps)
-    ) and (not steps or steps[-1][0] == 1)
+    return all(outer >= inner * extent for (outer, _), (inner, extent) in pairwise(steps)) and (
+        not steps or steps[-1][0] == 1
+    )
 
 
 def reshaped(

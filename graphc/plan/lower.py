@@ -230,16 +230,12 @@ class _Lowering:
             target = self.home(whole)
             made = self.window(target, value.name, value.type, axis, place)
         else:
-            made = self.array(
-                value.name, value.type, self.strides(value), self.direct.get(value)
-            )
+            made = self.array(value.name, value.type, self.strides(value), self.direct.get(value))
         made.sources = frozenset({made.name})
         self.homes[value] = made
         return made
 
-    def window(
-        self, target: Array, name: str, type: TensorType, axis: int, place: int
-    ) -> Array:
+    def window(self, target: Array, name: str, type: TensorType, axis: int, place: int) -> Array:
         offset = target.offset + place * target.strides[axis] * target.item_bytes
         strides = normal_strides(type.shape, target.strides)
         return self.array(name, type, strides, target.storage, offset, target.sources)
@@ -440,7 +436,9 @@ class _Lowering:
             if value in self.homes:
                 self.draft.blobs[name] = self.returned.get(value, self.homes[value]).name
             else:
-                self.draft.gone[name] = f"'{name}' is not computed: nothing that was asked for needs it"
+                self.draft.gone[name] = (
+                    f"'{name}' is not computed: nothing that was asked for needs it"
+                )
         ends = [*self.kept.values(), *(value for value, _ in self.graph.losses)]
         self.draft.kept = {self.returned.get(v, self.homes[v]).name for v in ends}
 

@@ -131,4 +131,3 @@ class _Schedule:
         for storage in self.touched[step]:
             self.readers_left[storage] -= 1
             self.live.add(storage)
-

@@ -102,9 +102,7 @@ def _blocks(spans: dict[Storage, Span], shares: Shares) -> dict[Storage, Block]:
     return blocks
 
 
-def _buffers(
-    draft: Draft, shares: Shares, placed: dict[Storage, int]
-) -> dict[str, ProgramBuffer]:
+def _buffers(draft: Draft, shares: Shares, placed: dict[Storage, int]) -> dict[str, ProgramBuffer]:
     spans = array_spans(draft)
     final = max(len(draft.steps) - 1, 0)
     buffers: dict[str, ProgramBuffer] = {}

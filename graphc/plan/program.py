@@ -1,7 +1,7 @@
 """A Program: kernels in order, on buffers whose place in memory is decided.
 
-Memory is a table of slots. Slot 0 is the arena, one block that holds everything made during a call;
-every other slot is an array of the user's (an input, a parameter, its gradient, an output, a state).
+Memory is a table of slots. Slot 0 is the arena, one block that holds everything made during a
+call; every other slot is an array of the user's (an input, a parameter, its gradient, an output, a state).
 A buffer is a strided window at a byte offset of one slot; several may overlap where the plan proved
 that this is right.
 """
@@ -31,7 +31,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class ProgramBuffer:
-    """A value's place. `first` and `last` are the steps between which its bytes must stay as they are.
+    """A value's place. Between steps `first` and `last` its bytes must stay as they are.
 
     A buffer in a user's slot lives for the whole call. `strides` count elements, `offset` bytes.
     """
@@ -85,8 +85,8 @@ class MemoryReport:
 class Program:
     """What code generation reads. Steps before `forward_steps` are the forward pass.
 
-    `readable` maps the user's blob names (`conv1`, `conv1.diff`) to the buffers that still hold them
-    after the call; `overwritten` maps the others to a sentence that says who overwrote them.
+    `readable` maps the user's blob names (`conv1`, `conv1.diff`) to the buffers that still hold
+    them after the call; `overwritten` maps the others to a sentence that says who overwrote them.
     """
 
     name: str

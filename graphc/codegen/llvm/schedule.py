@@ -23,6 +23,7 @@ from graphc.codegen.llvm.nodes import (
     statement_nodes,
 )
 from graphc.codegen.llvm.target import Target
+from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
 # Instructions a vector function takes, roughly; every other function counts as one.
@@ -41,6 +42,7 @@ WEIGHTS = {
     "random_bits": 50,
 }
 HEAVY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow", "random_bits"))
+CACHE_LINE = 64
 SHARES = 64  # the parallel loop has at least so many iterations, where the kernel has
 
 
@@ -263,9 +265,10 @@ class _Prices:
     def _lanes(self, extent: int, statement: StatementNode) -> int:
         """Several registers' worth where that wastes nothing: independent chains hide latencies."""
         lanes = self.width
-        simple = not any(node.op in HEAVY for node in self.below[statement])
+        heavy = any(node.op in HEAVY for node in self.below[statement])
+        most = self.width * (1 if heavy else self.most)
         needed = math.ceil(extent / lanes) * lanes
-        while simple and lanes < self.width * self.most:
+        while lanes < most:
             wider = 2 * lanes
             if math.ceil(extent / wider) * wider > needed and extent < 8 * wider:
                 break
@@ -308,7 +311,7 @@ class _Prices:
         ops = sum(_weight(node) for node in self.below[statement])
         ops += isinstance(statement, StoreNode)
         own = self.nodes.size(statement.axes)
-        return self.nodes.size(self.nodes.each) * own * (ops + 0.5)
+        return self.nodes.size(self.nodes.each) * own * (ops + 1.5)
 
     def _vector(self, statement: StatementNode, axis: Axis, whole_body: bool) -> float:
         """Instructions for one register's worth of iterations along `axis`."""
@@ -333,9 +336,12 @@ class _Prices:
 
     def _access(self, address: Address, axis: Axis, varying: set[Node], each_lane: float) -> float:
         computed = any(node in varying for node, _ in address.parts)
-        if computed or address.terms.get(axis, 0) not in (0, 1):
-            return self.width * each_lane
-        return 1.0
+        step = address.terms.get(axis, 0)
+        if not computed and step in (0, 1):
+            return 1.0
+        # Lanes that lie in cache lines of their own take longer to come.
+        apart = computed or abs(step) * DTYPES[address.buffer.dtype] >= CACHE_LINE
+        return self.width * each_lane * (2.0 if apart else 1.0)
 
 
 def _weight(node: Node) -> float:

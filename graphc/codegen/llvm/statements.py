@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,21 +210,6 @@ class Statements:
         b.store(whole(check.number), self.error, align=8)
         return []
 
-    def linear(self, terms: dict[Axis, int], constant: int) -> ir.Value:
-        """constant + sum of terms, put where its innermost variable is known."""
-        places = self.values.places
-        known = sorted((places[a][0], a.name, a, c) for a, c in terms.items() if a in places)
-        total: ir.Value = whole(constant)
-        key: tuple[object, ...] = ("linear", constant)
-        for level, name, axis, coefficient in known:
-            key = (*key, name, coefficient)
-            add = functools.partial(self._plus, total, places[axis][1], coefficient)
-            total = self.frame.remembered(level, key, add)
-        return total
-
-    def _plus(self, total: ir.Value, value: ir.Value, coefficient: int) -> ir.Value:
-        return self.builder.add(total, self.builder.mul(value, whole(coefficient)))
-
 
 class _Nest:
     """The own loops of a fold or store: clipped by guards, the innermost perhaps in lanes."""
@@ -361,9 +345,9 @@ class _Nest:
         if clip.coefficient > 0:
             # c k + r <= 0: k < floor(-r / c) + 1
             negated = {axis: -c for axis, c in clip.terms.items()}
-            return b.add(_floor(b, self.owner.linear(negated, -clip.constant), size), whole(1))
+            return b.add(_floor(b, self.values.linear(negated, -clip.constant), size), whole(1))
         # r <= c k: k >= ceil(r / c)
-        return _floor(b, self.owner.linear(clip.terms, clip.constant + size - 1), size)
+        return _floor(b, self.values.linear(clip.terms, clip.constant + size - 1), size)
 
 
 def _bound(clip: Clip) -> int:

@@ -213,7 +213,8 @@ def even(extent: int, most: int) -> list[int]:
 
 def _arrange_folds(tiling: Tiling, product: Product) -> None:
     """Order the fold loops, and decide which of them are inside a tile."""
-    order = sorted(product.over, key=lambda axis: -abs(tiling.a.strides.get(axis, 0)))
+    strides = tiling.a.strides
+    order = sorted(product.over, key=lambda x: (product.extents[x] > 1, -abs(strides.get(x, 0))))
     if product.size(order) <= LONGEST_SUM:
         tiling.inner = order
         return

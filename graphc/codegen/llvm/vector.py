@@ -206,6 +206,8 @@ class Values:
             return self._division(node)
         if op == "pow" and args[1].op == "const":
             return self.math.pow(self.value(args[0]), float(args[1].data))
+        if op in _COMPARISONS and (limits := self._lane_limits(node)) is not None:
+            return b.icmp_signed(_COMPARISONS[op], *limits)
         values = self.alike(*args)
         if op in _BITS:
             return getattr(b, _BITS[op])(*values)
@@ -223,6 +225,42 @@ class Values:
             first, second = values if op == "min" else reversed(values)
             return b.select(smaller, first, second)
         return getattr(self.math, op)(*values)
+
+    def _lane_limits(self, node: Node) -> tuple[ir.Value, ir.Value] | None:
+        """A comparison of affine functions of the lanes' axis: lane numbers against one number.
+
+        left - right = slope * lane + base, compared with 0. In 32 bits, for as far as these reach:
+        half the registers of the general way, and no arithmetic on them.
+        """
+        left, right = node.args
+        if self.axis is None or left.linear is None or right.linear is None:
+            return None
+        terms = {axis: -c for axis, c in left.linear[0].items()}
+        for axis, coefficient in right.linear[0].items():
+            terms[axis] = terms.get(axis, 0) + coefficient
+        slope = -terms.get(self.axis, 0)
+        reach = [abs(end) for side in (left, right) for end in side.bounds or (2**62,)]
+        if slope == 0 or max(reach) + abs(slope) * self.lanes >= 2**29:
+            return None
+        limit = self.linear(terms, right.linear[1] - left.linear[1])
+        narrow = self.builder.trunc(limit, INT32)
+        return lane_numbers(32, self.lanes, slope), self.splat(narrow)
+
+    def linear(self, terms: dict[Axis, int], constant: int) -> ir.Value:
+        """constant + sum of terms (lane 0's), put where its innermost variable is known."""
+        known = sorted(
+            (self.places[a][0], a.name, a, c) for a, c in terms.items() if a in self.places and c
+        )
+        total: ir.Value = whole(constant)
+        key: tuple[object, ...] = ("linear", constant)
+        for level, name, axis, coefficient in known:
+            key = (*key, name, coefficient)
+            add = functools.partial(self._plus, total, self.places[axis][1], coefficient)
+            total = self.frame.remembered(level, key, add)
+        return total
+
+    def _plus(self, total: ir.Value, value: ir.Value, coefficient: int) -> ir.Value:
+        return self.builder.add(total, self._times(value, coefficient))
 
     def _compare(self, relation: str, values: list[ir.Value], dtype: str) -> ir.Value:
         b = self.builder

@@ -1,0 +1,75 @@
+"""The emitter of contractions: convolutions, inner products and their gradients as register tiles."""
+
+from __future__ import annotations
+
+import math
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.function import EmittedKernel, kernel_function
+from graphc.codegen.llvm.loops import POINTER, Frame, whole
+from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.product import Product, products
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.llvm.tile import TiledProduct, scratch_items
+from graphc.codegen.llvm.tiling import choose_tiling
+from graphc.codegen.llvm.vector import TYPES, Values
+from graphc.ir.types import REAL
+from graphc.kernel.contraction import match
+from graphc.kernel.lang import Kernel
+
+
+def emit_contraction(
+    module: ir.Module, kernel: Kernel, target: Target, name: str
+) -> EmittedKernel | None:
+    """Add `kernel` to `module` as a tiled contraction; None where it is none that tiles suit."""
+    contraction = match(kernel)
+    if contraction is None or contraction.left.buffer.dtype not in REAL:
+        return None
+    parts = products(contraction)
+    if parts is None:
+        return None
+    tiled = []
+    for product in parts:
+        part = _tiled(product, target)
+        if part is None:
+            return None
+        tiled.append(part)
+    function = kernel_function(module, kernel, name)
+    _emit(function, kernel, target, tiled)
+    extent = sum(part.extent for part in tiled)
+    steps = sum(p.size(p.each) * p.size(p.over) for p in parts)
+    return EmittedKernel(function, extent, 1, 2.0 * steps, ())
+
+
+def _tiled(product: Product, target: Target) -> TiledProduct | None:
+    tiling = choose_tiling(product, target)
+    return None if tiling is None else TiledProduct(product, tiling)
+
+
+def _emit(
+    function: ir.Function, kernel: Kernel, target: Target, tiled: list[TiledProduct]
+) -> None:
+    builder = ir.IRBuilder(function.append_basic_block())
+    frame = Frame(builder)
+    vector_math = VectorMath(builder, function.module, target)
+    *buffers, low, high, _ = function.args
+    names = [buffer.name for buffer in kernel.buffers]
+    values = Values(frame, vector_math, dict(zip(names, buffers, strict=True)))
+    values.written = frozenset(b.name for b in kernel.outputs)
+    scratch = None
+    items = max(scratch_items(part.product, part.tiling) for part in tiled)
+    if items:
+        element = TYPES[tiled[0].tiling.a.buffer.dtype]
+        scratch = builder.alloca(ir.ArrayType(element, items))
+        scratch.align = 64
+        scratch.type = POINTER
+    done = 0
+    for part in tiled:
+        first, last = low, high
+        if len(tiled) > 1:
+            first = vector_math.max(builder.sub(low, whole(done)), whole(0))
+            last = vector_math.min(builder.sub(high, whole(done)), whole(part.extent))
+        part.emit(frame, values, scratch, first, last)
+        done += part.extent
+    builder.ret_void()
