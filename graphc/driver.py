@@ -7,7 +7,7 @@ so that the plan sees which values backward still needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -102,7 +102,7 @@ def lower(definition: NetDefinition, signature: Signature, stages: bool = False)
         wrt=signature.wrt,
         given=signature.given,
         accumulate=frozenset(accumulate) if signature.accumulate else frozenset(),
-        keep=signature.keep,
+        keep=_kept(caffe, signature),
         fuse=signature.fuse,
         keep_stages=stages,
     )
@@ -124,6 +124,13 @@ def compile_net(definition: NetDefinition, signature: Signature) -> Compilation:
     clock.mark("load")
     made.seconds.update(clock.seconds)
     return made
+
+
+def _kept(caffe: CaffeNet, signature: Signature) -> Iterable[str]:
+    """Blobs that passes may not take away: with memory "all" every one that the user knows."""
+    if signature.memory == "all":
+        return [*signature.keep, *(name for name in caffe.graph.blobs if ":" not in name)]
+    return signature.keep
 
 
 LOSS_OUTPUT = "loss.{}"

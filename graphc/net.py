@@ -581,8 +581,7 @@ class Net:
         if name in made.caffe.inputs:
             return self._inputs[name]
         if name not in program.readable:
-            why = program.overwritten.get(name, f"blob '{name}' is not computed by this call")
-            raise NetError(f"{why}; ask for it with keep=['{name}'] or memory='all'")
+            raise NetError(_gone(made, name))
         executable = made.executable
         assert executable is not None
         copy = executable.read(name)
@@ -642,6 +641,15 @@ class Net:
                 warnings.warn(
                     f"layer '{layer}': all its weights are zero ({where})", NetWarning, stacklevel=3
                 )
+
+
+def _gone(made: Compilation, name: str) -> str:
+    """Why a blob cannot be read after a call, and what would keep it."""
+    said = [
+        r.sentence for r in made.remarks if r.subject == f"blob:{name}" and "keep=" in r.sentence
+    ]
+    why = made.program.overwritten.get(name) or (said[-1] if said else "")
+    return why or f"'{name}' is not computed by this call; keep='{name}' computes it"
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:

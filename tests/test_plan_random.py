@@ -1,4 +1,4 @@
-"""Random graphs through the planner: every mode gives the reference's numbers on poisoned memory."""
+"""Random graphs through the planner: every mode gives the reference, on poisoned memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from graphc.passes.pipeline import compile_graph
 from graphc.plan.explain import memory_rows
 from graphc.plan.planner import plan
 
+KINDS = (
+    *("add", "multiply", "times", "relu", "sum", "spread", "view", "turn"),
+    *("fill", "concat", "slice", "conv", "max_pool", "twice", "stop"),
+)
 SHAPES = ((2, 4, 3, 3), (2, 4, 1, 1), (2, 36), (4, 2), (8,))
 
 
@@ -25,12 +29,7 @@ def grow(draw: st.DrawFn, net: NetBuilder, pool: list[Value], number: int) -> No
     x = pool[draw(st.integers(0, len(pool) - 1))]
     alike = [value for value in pool if value.type == x.type]
     other = alike[draw(st.integers(0, len(alike) - 1))]
-    kind = draw(
-        st.sampled_from(
-            ["add", "multiply", "times", "relu", "sum", "spread", "view", "turn", "fill"]
-            + ["concat", "slice", "conv", "max_pool", "twice", "stop"]
-        )
-    )
+    kind = draw(st.sampled_from(KINDS))
     net.layer(f"layer{number}", kind)
     made: list[Value] = []
     if kind == "add":

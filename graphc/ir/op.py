@@ -109,6 +109,16 @@ class Op:
         """Instances with inputs; the operator table's tests run on them."""
         raise NotImplementedError
 
+    def keeps_order(self) -> bool:
+        """Whether, element by element, a larger input never gives a smaller output, and the
+        derivative is 0 wherever two inputs give the same output."""
+        return False
+
+    def selects(self) -> bool:
+        """Whether each element of output 0 is the largest of a fixed set of elements of the one
+        input, and further outputs only say which."""
+        return False
+
     def fields(self) -> dict[str, Any]:
         """Field names and values, in order."""
         assert dataclasses.is_dataclass(self)

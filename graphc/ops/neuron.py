@@ -34,6 +34,9 @@ class Relu(Map):
         one = k.number(1.0, y.dtype)
         return k.select(sign > 0.0, one, self.negative_slope)
 
+    def keeps_order(self) -> bool:
+        return self.negative_slope >= 0
+
     @classmethod
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(), away_from_zero(2, 3, 4))

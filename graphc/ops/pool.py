@@ -113,6 +113,9 @@ class MaxPool(Op):
         gradient: Value = undo(dy[0], y[1])
         return gradient
 
+    def selects(self) -> bool:
+        return True
+
     def kernel(self, k: Writer, x: Array, y: Array, index: Array) -> None:
         n, c, *t = k.each(*y.shape)
         j = k.axes(*self.size)

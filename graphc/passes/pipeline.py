@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from graphc.ir.graph import Graph, Value
 from graphc.passes.backward import backward, kept_gradients, named_value
 from graphc.passes.clean import clean
+from graphc.passes.commute import commute
 from graphc.passes.fuse import fuse as fuse_pass
 from graphc.passes.manager import Pass, Stage, run
 
@@ -70,6 +71,10 @@ def order(
         # What a fusion has left over must not be differentiated.
         passes.append(Pass("sweep", "drops what fusion left over", lambda g: clean(g, alive)))
     if asked or given:
+        # Only where backward would keep the large image; and before it, to change its gradient.
+        passes.append(
+            Pass("commute", "moves relu behind max pooling", lambda g: commute(g, alive))
+        )
         # After everything that rewrites forward: gradients are made of the final operators.
         passes.append(
             Pass("backward", "adds gradients", lambda g: backward(g, wrt, given, accumulate))

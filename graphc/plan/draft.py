@@ -1,9 +1,9 @@
 """A program while it is being planned: steps on arrays whose place in memory is still open.
 
-An array is a strided window of a storage; several arrays may look at one storage (a flatten and what
-it flattens, the parts of a concatenation). Storages of slot 0 will lie in the arena; the others are
-the user's arrays. Every element of a storage is written by one step only, so what a step depends on
-can be read off the arrays' sources.
+An array is a strided window of a storage; several arrays may look at one storage (a flatten and
+what it flattens, the parts of a concatenation). Storages of slot 0 will lie in the arena; the
+others are the user's arrays. Every element of a storage is written by one step only, so what a step
+depends on can be read off the arrays' sources.
 """
 
 from __future__ import annotations

@@ -64,9 +64,10 @@ def _split_like(producer: Kernel, store: Store, consumer: Kernel, loads: list[Lo
             continue
         variable = whole.pop()
         extent = pair[0].extent * pair[1].extent
-        if isinstance(variable, Var) and variable.axis in consumer.each:
-            if variable.axis.extent == extent:
-                consumer = _split(consumer, variable.axis, pair)
+        if not isinstance(variable, Var) or variable.axis not in consumer.each:
+            continue
+        if variable.axis.extent == extent:
+            consumer = _split(consumer, variable.axis, pair)
     return consumer
 
 

@@ -1,8 +1,8 @@
 """Run a Program in numpy on a real block of bytes: the check of a plan.
 
-Before every step all bytes of the arena that the plan calls dead are filled with 0xFF, which reads as
-not-a-number in both real types, so a plan that frees too early or places two values on each other
-gives itself away.
+Before every step all bytes of the arena that the plan calls dead are filled with 0xFF, which reads
+as not-a-number in both real types, so a plan that frees too early or places two values on each
+other gives itself away.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POISON = 0xFF
 
 def make_slots(program: Program, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """Arrays for all slots: the arena, copies of the given ones, zeros for outputs and the rest."""
-    slots = [np.full(program.arena_bytes, POISON, np.uint8)]
+    slots: list[np.ndarray] = [np.full(program.arena_bytes, POISON, np.uint8)]
     for slot in program.slots[1:]:
         fresh = np.zeros(slot.type.shape, slot.type.dtype)
         if slot.role != "output" and slot.name in arrays:

@@ -72,11 +72,11 @@ class _Joining:
             place = self.place[producer]
             if not self.can_hurry(producer, consumer):
                 return None
+        if not _same_sweep(producer.kernel, consumer.kernel) and not is_elementwise(consumer.kernel):
+            return None  # nobody would expect it
         second = regrouped(producer.kernel, producer.writes, consumer.kernel, consumer.reads)
         made = join(producer.kernel, producer.arguments, second, consumer.arguments, dropped)
         if isinstance(made, str):
-            if not is_elementwise(consumer.kernel):
-                return None  # nobody would expect it
             sentence = f"{consumer.pass_label} is not joined to {producer.pass_label}: {made}"
             self.draft.remark("join", f"layer:{consumer.label}", sentence)
             return None
@@ -174,6 +174,12 @@ class _Joining:
                     f"'{blob}' is not stored: {step.pass_label} are done in one sweep;"
                     f" keep='{blob}' keeps it"
                 )
+
+
+def _same_sweep(one: Kernel, two: Kernel) -> bool:
+    """Whether both run as many parallel iterations along as many loops."""
+    first, second = (sorted(a.extent for a in k.each if a.extent != 1) for k in (one, two))
+    return first == second
 
 
 def _has_fold(kernel: Kernel) -> bool:

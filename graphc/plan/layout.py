@@ -1,9 +1,10 @@
 """How values lie in memory: images channels-last, the user's arrays row-major, weights as read.
 
 A layout is an order of a value's axes, outermost first; (0, 2, 3, 1) is channels-last. The loops of
-convolutions and pooling run best when the channels of a pixel are neighbours, and all layers between
-them must agree or copies are needed; so values that meet in a node share a region, and a region that
-holds an operand read through a window (an index such as `2 * y + ky`) is channels-last as a whole.
+convolutions and pooling run best when the channels of a pixel are neighbours, and all layers
+between them must agree or copies are needed; so values that meet in a node share a region, and a
+region that holds an operand read through a window (an index such as `2 * y + ky`) is channels-last
+as a whole.
 Everything here is read off the kernels; no operator is known by name but the core ones.
 """
 
@@ -77,7 +78,7 @@ def lies_in_order(shape: tuple[int, ...], strides: tuple[int, ...], order: Order
 def reshaped(
     shape: tuple[int, ...], strides: tuple[int, ...], wanted: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """Strides that show an array's elements, in row-major order, in another shape; None if none can."""
+    """Strides that show an array's elements in row-major order in another shape; None if none do."""
     if 0 in shape:
         return row_major(wanted)
     # Runs of axes that are dense among themselves can be cut anew; (extent, stride of the last).

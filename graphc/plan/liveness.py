@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphc.plan.draft import Draft, Storage
+from graphc.plan.draft import Draft, DraftStep, Storage
 
 Span = tuple[int, int]
 
@@ -98,7 +98,7 @@ def bound_of_any_order(draft: Draft, overwrites: dict[int, int]) -> int:
     return int(total.max())
 
 
-def _ancestors(draft: Draft, place: dict[object, int]) -> list[int]:
+def _ancestors(draft: Draft, place: dict[DraftStep, int]) -> list[int]:
     """For each step the set (as bits) of steps that must come before it, and itself."""
     needed = draft.dependencies()
     masks: list[int] = []

@@ -164,7 +164,7 @@ class _Lowering:
             self.homes[value] = self.array(value.name, value.type, value.type.strides(), storage)
 
     def place_outputs(self) -> None:
-        """Make the output slots; a value that one node makes row-major is made right in its slot."""
+        """Make the output slots; a value that a node makes row-major is made right in its slot."""
         for name, value in self.graph.outputs.items():
             storage = Storage(name, value.type.bytes, len(self.draft.slots))
             self.draft.slots.append(Slot(name, "output", value.type))
@@ -303,7 +303,7 @@ class _Lowering:
         )
 
     def show(self, value: Value, source: Array, node: Node) -> None:
-        """Let `value` be a view of `source`'s bytes, or a copy where its region wants another order."""
+        """Let `value` be a view of `source`; a copy where its region wants another order."""
         if value in self.windows:
             raise NetError(f"a view cannot be written into a window: {value}")
         order = self.layouts.order(value)

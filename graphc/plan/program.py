@@ -1,9 +1,9 @@
 """A Program: kernels in order, on buffers whose place in memory is decided.
 
 Memory is a table of slots. Slot 0 is the arena, one block that holds everything made during a
-call; every other slot is an array of the user's (an input, a parameter, its gradient, an output, a state).
-A buffer is a strided window at a byte offset of one slot; several may overlap where the plan proved
-that this is right.
+call; every other slot is an array of the user's (an input, a parameter, its gradient, an output, a
+state). A buffer is a strided window at a byte offset of one slot; several may overlap where the
+plan proved that this is right.
 """
 
 from __future__ import annotations

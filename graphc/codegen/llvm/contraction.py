@@ -6,12 +6,13 @@ import math
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.dot_tile import DotProduct, choose_dot
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.loops import POINTER, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.product import Product, products
 from graphc.codegen.llvm.target import Target
-from graphc.codegen.llvm.tile import TiledProduct, scratch_items
+from graphc.codegen.llvm.tile import TiledProduct
 from graphc.codegen.llvm.tiling import choose_tiling
 from graphc.codegen.llvm.vector import TYPES, Values
 from graphc.ir.types import REAL
@@ -42,13 +43,16 @@ def emit_contraction(
     return EmittedKernel(function, extent, 1, 2.0 * steps, ())
 
 
-def _tiled(product: Product, target: Target) -> TiledProduct | None:
+def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | None:
     tiling = choose_tiling(product, target)
-    return None if tiling is None else TiledProduct(product, tiling)
+    if tiling is not None:
+        return TiledProduct(product, tiling)
+    dot = choose_dot(product, target)
+    return None if dot is None else DotProduct(product, dot)
 
 
 def _emit(
-    function: ir.Function, kernel: Kernel, target: Target, tiled: list[TiledProduct]
+    function: ir.Function, kernel: Kernel, target: Target, tiled: list[TiledProduct | DotProduct]
 ) -> None:
     builder = ir.IRBuilder(function.append_basic_block())
     frame = Frame(builder)
@@ -58,7 +62,7 @@ def _emit(
     values = Values(frame, vector_math, dict(zip(names, buffers, strict=True)))
     values.written = frozenset(b.name for b in kernel.outputs)
     scratch = None
-    items = max(scratch_items(part.product, part.tiling) for part in tiled)
+    items = max(part.scratch_items for part in tiled)
     if items:
         element = TYPES[tiled[0].tiling.a.buffer.dtype]
         scratch = builder.alloca(ir.ArrayType(element, items))

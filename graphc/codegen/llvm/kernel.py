@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.contraction import emit_contraction
 from graphc.codegen.llvm.each import emit_loops
 from graphc.codegen.llvm.function import EmittedKernel, Emitter
 from graphc.codegen.llvm.target import Target
 from graphc.kernel.lang import Kernel
 
 # Tried in order; each takes the kernel or leaves it (None) to the next. Loops take every kernel.
-EMITTERS: list[Emitter] = [emit_loops]
+EMITTERS: list[Emitter] = [emit_contraction, emit_loops]
 
 
 def emit_kernel(module: ir.Module, kernel: Kernel, target: Target, name: str) -> EmittedKernel:

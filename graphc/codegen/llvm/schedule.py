@@ -93,6 +93,8 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
     free.sort(key=lambda axis: -_store_stride(nodes, axis))
     chosen = _Prices(nodes, target, ordered).best(free)
     scalar = [axis for axis in free if axis != chosen.vector]
+    if apart := _apart(nodes, chosen.vector):
+        scalar.sort(key=lambda axis: -_farthest(apart, axis))
     if bound and not scalar:
         chosen.serial, chosen.loops = chosen.vector is None, bound
     else:
@@ -152,6 +154,19 @@ def _sort_own_axes(nodes: KernelNodes, ordered: dict[StatementNode, frozenset[Ax
 
 def _farthest(addresses: list[Address], axis: Axis) -> int:
     return max((abs(a.terms.get(axis, 0)) for a in addresses), default=0)
+
+
+def _apart(nodes: KernelNodes, vector: Axis | None) -> list[Address]:
+    """Addresses whose lanes lie in different cache lines.
+
+    The next iteration should find its elements in the same lines: their strides decide the order.
+    """
+    if vector is None:
+        return []
+    every = [a for statement in nodes.statements for a in nodes.addresses(statement)]
+    return [
+        a for a in every if abs(a.terms.get(vector, 0)) * DTYPES[a.buffer.dtype] >= CACHE_LINE
+    ]
 
 
 def _store_stride(nodes: KernelNodes, axis: Axis) -> int:
@@ -266,7 +281,7 @@ class _Prices:
         """Several registers' worth where that wastes nothing: independent chains hide latencies."""
         lanes = self.width
         heavy = any(node.op in HEAVY for node in self.below[statement])
-        most = self.width * (1 if heavy else self.most)
+        most = self.width * (self.most // 2 if heavy else self.most)
         needed = math.ceil(extent / lanes) * lanes
         while lanes < most:
             wider = 2 * lanes

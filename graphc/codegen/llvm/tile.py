@@ -20,16 +20,12 @@ from graphc.codegen.llvm.vector import SUFFIXES, TYPES, Values
 from graphc.kernel.lang import Axis
 
 
-def scratch_items(product: Product, tiling: Tiling) -> int:
-    """Elements that a panel's sums need between chunks."""
-    if not tiling.chunked:
-        return 0
-    deep = product.extents[tiling.deep] if tiling.deep else 1
-    return tiling.lines * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
-
-
 class TiledProduct:
-    """One product under construction. `extent` counts the shares of it that may run apart."""
+    """One product under construction.
+
+    extent: the shares of it that may run apart. scratch_items: elements that the sums of a panel
+    need between chunks.
+    """
 
     def __init__(self, product: Product, tiling: Tiling):
         self.product = product
@@ -53,6 +49,8 @@ class TiledProduct:
             self.extent *= count
         fixed = tiling.fixed
         self.clips = [guard for guard in product.guards if guard not in fixed]
+        rows = tiling.lines * tiling.panel_rows * self.deep * tiling.chunked
+        self.scratch_items = rows * tiling.vectors * tiling.lanes
 
     def emit(
         self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count

@@ -19,7 +19,8 @@ from graphc.kernel.lang import Axis
 LONGEST_SUM = 1024  # a sum of so many terms, one after another, is added up in one register
 MOST_VECTORS = 8
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
-SHARES = 48
+SHARES = 48  # the shared loop has so many iterations, where panels stay large enough
+FEWEST_TILES = 8
 SCRATCH_BYTES = 96 << 10
 
 
@@ -290,38 +291,44 @@ def _holds(guard: Interval, tiling: Tiling, row: int, k: int) -> bool:
 
 
 def _arrange_shares(tiling: Tiling, product: Product, target: Target) -> None:
-    """Decide what one iteration of the shared loop covers."""
+    """Decide what one iteration of the shared loop covers.
+
+    Large panels read b seldom; small ones leave enough shares for many threads.
+    """
     taken = (tiling.vector, tiling.row, tiling.deep)
     tiling.outer = [axis for axis in product.each if axis not in taken]
     extent = product.extents[tiling.row] if tiling.row else 1
     deep = product.extents[tiling.deep] if tiling.deep else 1
-    whole = -(-product.extents[tiling.vector] // tiling.lanes)
-    blocks = -(-whole // tiling.vectors)
+    vectors = -(-product.extents[tiling.vector] // tiling.lanes)
+    others = product.size(tiling.outer) * -(-vectors // tiling.vectors)
     item = ITEM_BYTES[tiling.b.buffer.dtype]
     width = tiling.vectors * tiling.lanes * item
-    tiles = -(-extent // tiling.rows)
     most_rows = max(1, SCRATCH_BYTES // (width * deep))
-    if tiling.chunked:
-        if not tiling.fixed and most_rows < extent:
-            tiles = max(1, most_rows // tiling.rows)
-    elif not tiling.fixed:
-        tiles = min(tiles, max(1, 128 // tiling.rows))
-    others = product.size(tiling.outer) * blocks
+    tiling.panel_rows = extent
     if not tiling.fixed:
-        wanted = -(-SHARES // others)  # panels a line
-        tiles = min(tiles, max(1, -(-extent // tiling.rows) // wanted))
+        tiles = -(-extent // tiling.rows)
+        wanted = tiles // max(1, SHARES // others)
+        most = most_rows // tiling.rows if tiling.chunked else 128 // tiling.rows
+        tiles = max(1, min(tiles, most, max(wanted, FEWEST_TILES)))
         tiling.panel_rows = tiles * tiling.rows
-    else:
-        tiling.panel_rows = extent
-    if tiling.chunked:
+    if tiling.chunked and tiling.panel_rows >= extent:
         free = [x for x in tiling.outer if x in tiling.a.strides and x not in tiling.b.strides]
-        panels = -(-extent // tiling.panel_rows)
-        if free and panels == 1:
-            tiling.line = min(free, key=lambda axis: abs(tiling.a.strides[axis]))
-            lines = product.extents[tiling.line]
-            shares = others // lines
-            tiling.lines = max(1, min(most_rows // extent, lines, lines * shares // SHARES))
-            tiling.lines = _strip(lines, tiling.lines)
-            tiling.outer.remove(tiling.line)
-    depth = product.size(product.over)
-    tiling.vectors_outside = depth * product.extents[tiling.vector] * item > target.l2_bytes // 2
+        if free:
+            _take_lines(tiling, product, target, free, most_rows // extent, others)
+    whole = product.size(product.over) * product.extents[tiling.vector] * item
+    tiling.vectors_outside = whole > target.l2_bytes // 2
+
+
+def _take_lines(
+    tiling: Tiling, product: Product, target: Target, free: list[Axis], most: int, others: int
+) -> None:
+    """Let a panel cover several lines, as far as what they read stays in the second-level cache."""
+    line = min(free, key=lambda axis: abs(tiling.a.strides[axis]))
+    count = product.extents[line]
+    step = abs(tiling.a.strides[line]) * ITEM_BYTES[tiling.a.buffer.dtype]
+    tiles = sum(group.count for group in tiling.groups)
+    wanted = max(count * others // count // SHARES, -(-FEWEST_TILES // tiles))
+    fits = max(1, target.l2_bytes // 2 // step)
+    tiling.line = line
+    tiling.lines = _strip(count, max(1, min(most, count, wanted, fits)))
+    tiling.outer.remove(line)

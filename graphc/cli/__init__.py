@@ -1,0 +1,72 @@
+"""The command `graphc`: reads arguments, calls the compiler, prints. One file a verb.
+
+A verb imports what it needs when it runs, so that `graphc --help` is there at once. Results go to
+stdout, everything else to stderr. Exit codes: 0 fine, 1 a check failed, 2 wrong usage, 3 bad input.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from graphc import __version__
+from graphc.cli.check import check
+from graphc.cli.doctor import doctor
+from graphc.cli.explain import explain
+from graphc.cli.gradient import grad
+from graphc.cli.options import verb
+from graphc.cli.plan import plan
+from graphc.cli.run import run
+from graphc.cli.show import show
+
+INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
+VERBS = (run, grad, show, plan, explain, check, doctor)
+
+app = typer.Typer(
+    name="graphc",
+    help="Compiles neural-network definitions, and their backward pass, into native programs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for function in VERBS:
+    app.command()(verb(function))
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"graphc {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Compiles neural-network definitions, and their backward pass, into native programs."""
+
+
+def main() -> None:
+    """The entry point. A fault of ours is one line too; GRAPHC_TRACEBACK=1 shows where it is."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get("GRAPHC_TRACEBACK"):
+            raise
+        kind = type(error).__name__
+        print(
+            f"graphc: internal error: {kind}: {error}\n"
+            "this is a fault in graphc; GRAPHC_TRACEBACK=1 shows where",
+            file=sys.stderr,
+        )
+        sys.exit(INTERNAL_ERROR)

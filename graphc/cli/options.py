@@ -1,0 +1,202 @@
+"""The options that verbs share, and the decorator that turns a verb into a command.
+
+A verb is a function like
+
+    def plan(net: NetOptions, *, rows: Annotated[int, typer.Option()] = 0) -> None: ...
+
+A parameter whose type is a dataclass of this file stands for all the options in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from graphc.cli.report import reporting
+
+
+class PhaseName(str, Enum):
+    """The phases of a net."""
+
+    TRAIN = "TRAIN"
+    TEST = "TEST"
+
+
+class Mode(str, Enum):
+    """What a program is compiled for."""
+
+    infer = "infer"
+    grad = "grad"
+    train = "train"
+
+
+class Memory(str, Enum):
+    """Whether blobs share memory."""
+
+    reuse = "reuse"
+    all = "all"
+
+
+class Dtype(str, Enum):
+    """Precision of all real numbers."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class InfogainInput(str, Enum):
+    """What an InfogainLoss layer takes."""
+
+    scores = "scores"
+    probabilities = "probabilities"
+
+
+class Channels(str, Enum):
+    """Order of the colours in an input."""
+
+    bgr = "bgr"
+    rgb = "rgb"
+
+
+Words = list[str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class NetOptions:
+    """The net, and what it is compiled for."""
+
+    net: Annotated[str, typer.Argument(metavar="NET", help="The net's definition, a prototxt.")]
+    phase: Annotated[
+        PhaseName | None,
+        typer.Option(case_sensitive=False, help="The phase; TEST unless --mode is train."),
+    ] = None
+    level: Annotated[int, typer.Option(help="The level that include rules ask for.")] = 0
+    stage: Annotated[Words, typer.Option(help="A stage that include rules ask for.")] = None
+    weights: Annotated[
+        str | None, typer.Option(help="A .caffemodel, or random:SEED. Else the fillers.")
+    ] = None
+    shape: Annotated[
+        Words, typer.Option(metavar="NAME=N,C,H,W", help="Another shape for an input.")
+    ] = None
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="infer: forward alone. grad: gradients of the inputs. train: of inputs and "
+            "parameters, by Caffe's rule, in phase TRAIN."
+        ),
+    ] = None
+    diff: Annotated[
+        Words,
+        typer.Option(
+            metavar="BLOB=VALUE",
+            help="A gradient that is given: one-hot:K (1 at class K of every row), fill:V or "
+            "FILE.npy. Where none is given: the losses.",
+        ),
+    ] = None
+    wrt: Annotated[
+        Words,
+        typer.Option(metavar="NAME", help="An input, blob or parameter (conv1/0) to derive for."),
+    ] = None
+    keep: Annotated[
+        Words, typer.Option(metavar="BLOB", help="A blob that stays readable: conv5, conv5.diff.")
+    ] = None
+    memory: Annotated[Memory, typer.Option(help="Share memory between blobs, or not.")] = (
+        Memory.reuse
+    )
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Threads of a call; else all usable cores.")
+    ] = None
+    fuse: Annotated[
+        bool, typer.Option("--fuse/--no-fuse", help="Make softmax and loss one operator.")
+    ] = True
+    dtype: Annotated[Dtype, typer.Option(help="Precision of all real numbers.")] = Dtype.float32
+    seed: Annotated[int, typer.Option(min=0, help="Seed of fillers and dropout.")] = 0
+    infogain_input: Annotated[
+        InfogainInput,
+        typer.Option(help="What InfogainLoss takes; before 2017 Caffe gave it probabilities."),
+    ] = InfogainInput.scores
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class InputOptions:
+    """The values of the inputs, and how a picture becomes numbers."""
+
+    input: Annotated[
+        Words,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An input's value: FILE.npy, a picture's file, random:SEED or fill:V.",
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M,M,M|FILE",
+            help="What is subtracted from a picture (0..255): a number for each channel in the "
+            "order of --channels, or a .npy or .binaryproto.",
+        ),
+    ] = None
+    scale: Annotated[
+        float, typer.Option(help="What a picture is multiplied with, after the mean.")
+    ] = 1.0
+    channels: Annotated[Channels, typer.Option(help="Order of a picture's colours.")] = Channels.bgr
+    resize: Annotated[
+        bool | None,
+        typer.Option(
+            "--resize/--no-resize",
+            help="Stretch a picture to the net's size. Where neither is said, it is done and told.",
+        ),
+    ] = None
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """The command of a verb: option groups written out, errors printed as people expect."""
+    own = inspect.signature(function, eval_str=True).parameters
+    groups = {n: p.annotation for n, p in own.items() if dataclasses.is_dataclass(p.annotation)}
+    parameters = [p for group in groups.values() for p in _fields(group)]
+    parameters += [_keyword(p.name, p.annotation, p.default) for p in own.values()
+                   if p.name not in groups]
+    # Arguments in the order of the command line, then the verb's own options, then the shared.
+    parameters.sort(key=lambda p: (not _is_argument(p), p.name not in own))
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        with reporting(given["json"]):
+            made = {
+                name: group(**{p.name: given.pop(p.name) for p in _fields(group)})
+                for name, group in groups.items()
+            }
+            function(**made, **given)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _fields(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        _keyword(
+            field.name,
+            hints[field.name],
+            inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+        )
+        for field in dataclasses.fields(group)
+    ]
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, annotation=annotation, default=default)
+
+
+def _is_argument(parameter: inspect.Parameter) -> bool:
+    marks = getattr(parameter.annotation, "__metadata__", ())
+    return any(isinstance(mark, type(typer.Argument())) for mark in marks)

@@ -1,0 +1,192 @@
+"""What verbs print: tables, JSON, errors, warnings, progress; and the files they write."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import typer
+
+from graphc.error import NetError, NetWarning
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHECK_FAILED = 1
+BAD_INPUT = 3
+
+
+@contextlib.contextmanager
+def reporting(as_json: bool) -> Iterator[None]:
+    """Errors and warnings of the block go to stderr; an error ends the command with code 3."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NetWarning)
+        warnings.showwarning = _once_each(warnings.showwarning)
+        try:
+            yield
+        except NetError as error:
+            _print_error(error, as_json)
+            raise typer.Exit(BAD_INPUT) from None
+        except MemoryError as error:
+            _print_error(NetError(f"there is not enough memory: {error}"), as_json)
+            raise typer.Exit(BAD_INPUT) from None
+
+
+def _once_each(others: Callable[..., None]) -> Callable[..., None]:
+    """A `warnings.showwarning` that prints each of our warnings once."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if not issubclass(category, NetWarning):
+            others(message, category, *rest, **more)
+            return
+        text = str(message)
+        if text not in seen:
+            seen.add(text)
+            note(text if "warning: " in text else f"warning: {text}")
+
+    return show
+
+
+def _print_error(error: NetError, as_json: bool) -> None:
+    if as_json:
+        found = [diagnostic.as_json() for diagnostic in error.diagnostics]
+        note(json.dumps({"error": str(error), "diagnostics": found}, indent=2))
+        return
+    text = str(error)
+    note(text if "error: " in text else f"error: {text}")
+
+
+def note(text: str) -> None:
+    """A line beside the result: stderr."""
+    typer.echo(text, err=True)
+
+
+def print_json(data: Any) -> None:
+    """The result as JSON on stdout."""
+    typer.echo(json.dumps(data, indent=2, allow_nan=True))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    """Rows under a head, columns as wide as needed; those of `numbers` are set to the right."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i in numbers else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def shown_seconds(seconds: float) -> str:
+    """A time as people read it."""
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+@contextlib.contextmanager
+def busy(what: str) -> Iterator[None]:
+    """A moving line on a terminal's stderr while the block runs."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} ..."):
+        yield
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on a terminal's stderr; call what it gives with (done, all, what is done now)."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, label: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what)
+
+        def step(done: int, total: int, label: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{what} {label}")
+
+        yield step
+
+
+def need_writable(path: str | None) -> None:
+    """Raise NetError before long work whose result could not be written."""
+    if path is None:
+        return
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise NetError(f"cannot write '{path}': there is no folder '{folder}'")
+    if Path(path).is_dir():
+        raise NetError(f"cannot write '{path}': it is a folder")
+    if not os.access(folder, os.W_OK):
+        raise NetError(f"cannot write '{path}': the folder '{folder}' is not writable")
+
+
+def need_array_path(path: str | None, count: int) -> None:
+    """Raise NetError where `count` arrays cannot go into a file of that name."""
+    if path is None:
+        return
+    need_writable(path)
+    suffix = Path(path).suffix
+    if suffix not in (".npy", ".npz"):
+        raise NetError(f"the result is written as .npy or .npz, and '{path}' is neither")
+    if suffix == ".npy" and count != 1:
+        raise NetError(f"'{path}' would hold one array, there are {count}; name a .npz")
+
+
+def write_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a .npz, or the one array as .npy; whole or not at all."""
+    import numpy as np
+
+    def fill(file: IO[bytes]) -> None:
+        if path.endswith(".npy"):
+            np.save(file, next(iter(arrays.values())))
+        else:
+            _write_npz(file, arrays)
+
+    write_whole(path, fill)
+
+
+def _write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    """As numpy.savez, which takes names as keywords and so refuses the name `file`."""
+    import zipfile
+
+    import numpy as np
+
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
+def write_whole(path: str, fill: Callable[[IO[bytes]], None]) -> None:
+    """Write a file that is there whole or not at all. Raises NetError where that fails."""
+    place = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=place.absolute().parent, prefix=".writing-")
+        with os.fdopen(handle, "wb") as file:
+            fill(file)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, place)
+    except OSError as error:
+        raise NetError(f"cannot write '{path}': {error.strerror}") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)

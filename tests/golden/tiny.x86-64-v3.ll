@@ -1,0 +1,1067 @@
+; ModuleID = "tiny"
+target triple = "x86_64-unknown-linux-gnu"
+target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
+
+define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3", ptr %".4", i64 %".5", i64 %".6", ptr %".7") nounwind
+{
+.9:
+  %".12" = icmp slt i64 %".5", %".6"
+  br i1 %".12", label %".10", label %".11"
+.10:
+  %".14" = phi  i64 [%".5", %".9"], [%".48", %".18"]
+  %".22" = mul i64 %".14", 3
+  %".23" = getelementptr float, ptr %".1", i64 %".22"
+  %".42" = mul i64 %".14", 4
+  %".43" = getelementptr float, ptr %".4", i64 %".42"
+  br label %".15"
+.11:
+  ret void
+.15:
+  %".28" = mul i64 0, 3
+  %".29" = getelementptr float, ptr %".2", i64 %".28"
+  br label %".17"
+.17:
+  %".20" = phi  i64 [0, %".15"], [%".36", %".17"]
+  %".21" = phi  <8 x float> [splat (float              0x0), %".15"], [%".35", %".17"]
+  %".24" = getelementptr float, ptr %".23", i64 %".20"
+  %".25" = load float, ptr %".24", align 4
+  %".26" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".25", i32 0
+  %".27" = shufflevector <8 x float> %".26", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".30" = getelementptr float, ptr %".29", i64 %".20"
+  %".31" = getelementptr float, ptr %".30", <8 x i64> <i64 0, i64 3, i64 6, i64 9, i64 12, i64 15, i64 18, i64 21>
+  %".32" = call <8 x float> @"llvm.masked.gather.v8f32.v8p0"(<8 x ptr> %".31", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".33" = fmul <8 x float> %".27", %".32"
+  %".34" = fadd <8 x float> %".21", %".33"
+  %".35" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".34", <8 x float> %".21"
+  %".36" = add i64 %".20", 1
+  %".37" = icmp slt i64 %".36", 3
+  br i1 %".37", label %".17", label %".18"
+.18:
+  %".39" = getelementptr float, ptr %".3", i64 0
+  %".40" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".39", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".41" = fadd <8 x float> %".35", %".40"
+  %".44" = getelementptr float, ptr %".43", i64 0
+  %".45" = fcmp olt <8 x float> %".41", splat (float              0x0)
+  %".46" = select  <8 x i1> %".45", <8 x float> splat (float              0x0), <8 x float> %".41"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".46", ptr %".44", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".48" = add i64 %".14", 1
+  %".49" = icmp slt i64 %".48", %".6"
+  br i1 %".49", label %".10", label %".11"
+}
+
+declare <8 x float> @"llvm.masked.gather.v8f32.v8p0"(<8 x ptr> %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
+
+declare <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
+
+declare void @"llvm.masked.store.v8f32.p0"(<8 x float> %".1", ptr %".2", i32 %".3", <8 x i1> %".4")
+
+define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+{
+.8:
+  %".11" = icmp slt i64 %".4", %".5"
+  br i1 %".11", label %".9", label %".10"
+.9:
+  %".13" = phi  i64 [%".4", %".8"], [%".187", %".54"]
+  %".14" = getelementptr float, ptr %".2", i64 %".13"
+  %".15" = load float, ptr %".14", align 4
+  %".16" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".15")
+  %".17" = icmp sle i64 0, %".16"
+  %".18" = icmp slt i64 %".16", 4
+  %".19" = and i1 %".17", %".18"
+  %".20" = xor i1 %".19", 1
+  br i1 %".20", label %".21", label %".22"
+.10:
+  ret void
+.21:
+  %".24" = getelementptr i64, ptr %".6", i64 1
+  store i64 %".16", ptr %".24", align 8
+  store i64 1, ptr %".6", align 8
+  br label %".22"
+.22:
+  %".28" = icmp slt i64 %".16", 0
+  %".29" = select  i1 %".28", i64 0, i64 %".16"
+  %".30" = icmp sgt i64 %".29", 3
+  %".31" = select  i1 %".30", i64 3, i64 %".29"
+  %".34" = mul i64 %".13", 4
+  %".35" = getelementptr float, ptr %".1", i64 %".34"
+  br label %".32"
+.32:
+  %".36" = getelementptr float, ptr %".35", i64 0
+  %".37" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".36", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".38" = fcmp ogt <8 x float> %".37", splat (float 0xfff0000000000000)
+  %".39" = select  <8 x i1> %".38", <8 x float> %".37", <8 x float> splat (float 0xfff0000000000000)
+  %".40" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".39", <8 x float> splat (float 0xfff0000000000000)
+  %".41" = shufflevector <8 x float> %".40", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".42" = shufflevector <8 x float> %".40", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".43" = fcmp ogt <4 x float> %".42", %".41"
+  %".44" = select  <4 x i1> %".43", <4 x float> %".42", <4 x float> %".41"
+  %".45" = shufflevector <4 x float> %".44", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".46" = shufflevector <4 x float> %".44", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".47" = fcmp ogt <2 x float> %".46", %".45"
+  %".48" = select  <2 x i1> %".47", <2 x float> %".46", <2 x float> %".45"
+  %".49" = shufflevector <2 x float> %".48", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".50" = shufflevector <2 x float> %".48", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".51" = fcmp ogt <1 x float> %".50", %".49"
+  %".52" = select  <1 x i1> %".51", <1 x float> %".50", <1 x float> %".49"
+  %".53" = extractelement <1 x float> %".52", i32 0
+  %".57" = insertelement <8 x i64> <i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef>, i64 %".31", i32 0
+  %".58" = shufflevector <8 x i64> %".57", <8 x i64> <i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef>, <8 x i32> zeroinitializer
+  %".62" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".53", i32 0
+  %".63" = shufflevector <8 x float> %".62", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".54"
+.54:
+  %".56" = add <8 x i64> splat (i64 0), <i64 0, i64 1, i64 2, i64 3, i64 4, i64 5, i64 6, i64 7>
+  %".59" = icmp eq <8 x i64> %".56", %".58"
+  %".60" = getelementptr float, ptr %".35", i64 0
+  %".61" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".60", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".64" = fsub <8 x float> %".61", %".63"
+  %".65" = fcmp ogt <8 x float> %".64", splat (float 0x4056400000000000)
+  %".66" = select  <8 x i1> %".65", <8 x float> splat (float 0x4056400000000000), <8 x float> %".64"
+  %".67" = fcmp olt <8 x float> %".66", splat (float 0xc05a000000000000)
+  %".68" = select  <8 x i1> %".67", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".66"
+  %".69" = fmul <8 x float> %".68", splat (float 0x3ff7154760000000)
+  %".70" = fadd <8 x float> %".69", splat (float 0x4168000000000000)
+  %".71" = fsub <8 x float> %".70", splat (float 0x4168000000000000)
+  %".72" = bitcast <8 x float> %".70" to <8 x i32>
+  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".68")
+  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".73")
+  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".74", <8 x float> splat (float 0x3f8122c520000000))
+  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".74", <8 x float> splat (float 0x3fa5555380000000))
+  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".74", <8 x float> splat (float 0x3fc5554aa0000000))
+  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".74", <8 x float> splat (float 0x3fe0000000000000))
+  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
+  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
+  %".81" = sub <8 x i32> %".72", splat (i32 1262485250)
+  %".82" = lshr <8 x i32> %".81", splat (i32 1)
+  %".83" = sub <8 x i32> %".81", %".82"
+  %".84" = shl <8 x i32> %".82", splat (i32 23)
+  %".85" = bitcast <8 x i32> %".84" to <8 x float>
+  %".86" = fmul <8 x float> %".80", %".85"
+  %".87" = shl <8 x i32> %".83", splat (i32 23)
+  %".88" = bitcast <8 x i32> %".87" to <8 x float>
+  %".89" = fmul <8 x float> %".86", %".88"
+  %".90" = select  <8 x i1> %".59", <8 x float> splat (float              0x0), <8 x float> %".89"
+  %".91" = fadd <8 x float> splat (float              0x0), %".90"
+  %".92" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".91", <8 x float> splat (float              0x0)
+  %".93" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".94" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".95" = fadd <4 x float> %".93", %".94"
+  %".96" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".97" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".98" = fadd <2 x float> %".96", %".97"
+  %".99" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".100" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".101" = fadd <1 x float> %".99", %".100"
+  %".102" = extractelement <1 x float> %".101", i32 0
+  %".103" = getelementptr float, ptr %".35", i64 %".31"
+  %".104" = load float, ptr %".103", align 4
+  %".105" = fsub float %".104", %".53"
+  %".106" = fcmp ogt float %".105", 0x4056400000000000
+  %".107" = select  i1 %".106", float 0x4056400000000000, float %".105"
+  %".108" = fcmp olt float %".107", 0xc05a000000000000
+  %".109" = select  i1 %".108", float 0xc05a000000000000, float %".107"
+  %".110" = fmul float %".109", 0x3ff7154760000000
+  %".111" = fadd float %".110", 0x4168000000000000
+  %".112" = fsub float %".111", 0x4168000000000000
+  %".113" = bitcast float %".111" to i32
+  %".114" = call float @"llvm.fma.f32"(float %".112", float 0xbfe62e4000000000, float %".109")
+  %".115" = call float @"llvm.fma.f32"(float %".112", float 0xbeb7f7d1c0000000, float %".114")
+  %".116" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".115", float 0x3f8122c520000000)
+  %".117" = call float @"llvm.fma.f32"(float %".116", float %".115", float 0x3fa5555380000000)
+  %".118" = call float @"llvm.fma.f32"(float %".117", float %".115", float 0x3fc5554aa0000000)
+  %".119" = call float @"llvm.fma.f32"(float %".118", float %".115", float 0x3fe0000000000000)
+  %".120" = call float @"llvm.fma.f32"(float %".119", float %".115", float 0x3ff0000000000000)
+  %".121" = call float @"llvm.fma.f32"(float %".120", float %".115", float 0x3ff0000000000000)
+  %".122" = sub i32 %".113", 1262485250
+  %".123" = lshr i32 %".122", 1
+  %".124" = sub i32 %".122", %".123"
+  %".125" = shl i32 %".123", 23
+  %".126" = bitcast i32 %".125" to float
+  %".127" = fmul float %".121", %".126"
+  %".128" = shl i32 %".124", 23
+  %".129" = bitcast i32 %".128" to float
+  %".130" = fmul float %".127", %".129"
+  %".131" = getelementptr float, ptr %".3", i64 %".13"
+  %".132" = fsub float %".53", %".104"
+  %".133" = fsub float %".130", 0x3ff0000000000000
+  %".134" = fadd float %".102", %".133"
+  %".135" = fadd float 0x3ff0000000000000, %".134"
+  %".136" = fsub float %".135", 0x3ff0000000000000
+  %".137" = fsub float %".135", %".136"
+  %".138" = fsub float 0x3ff0000000000000, %".137"
+  %".139" = fsub float %".134", %".136"
+  %".140" = fadd float %".138", %".139"
+  %".141" = fdiv float %".140", %".135"
+  %".142" = fcmp olt float %".135", 0x3810000000000000
+  %".143" = fmul float %".135", 0x4170000000000000
+  %".144" = select  i1 %".142", float %".143", float %".135"
+  %".145" = bitcast float %".144" to i32
+  %".146" = add i32 %".145", 4913933
+  %".147" = lshr i32 %".146", 23
+  %".148" = and i32 %".146", 8388607
+  %".149" = add i32 %".147", 1262485504
+  %".150" = bitcast i32 %".149" to float
+  %".151" = select  i1 %".142", float 0x41680012e0000000, float 0x4168000fe0000000
+  %".152" = fsub float %".150", %".151"
+  %".153" = add i32 %".148", 1060439283
+  %".154" = bitcast i32 %".153" to float
+  %".155" = fsub float %".154", 0x3ff0000000000000
+  %".156" = fmul float %".155", %".155"
+  %".157" = fmul float %".156", 0x3fe0000000000000
+  %".158" = call float @"llvm.fma.f32"(float 0xbfb3833520000000, float %".155", float 0x3fc0528040000000)
+  %".159" = call float @"llvm.fma.f32"(float %".158", float %".155", float 0xbfc0d72960000000)
+  %".160" = call float @"llvm.fma.f32"(float %".159", float %".155", float 0x3fc22d5b00000000)
+  %".161" = call float @"llvm.fma.f32"(float %".160", float %".155", float 0xbfc54723a0000000)
+  %".162" = call float @"llvm.fma.f32"(float %".161", float %".155", float 0x3fc99a0360000000)
+  %".163" = call float @"llvm.fma.f32"(float %".162", float %".155", float 0xbfd0002280000000)
+  %".164" = call float @"llvm.fma.f32"(float %".163", float %".155", float 0x3fd5555540000000)
+  %".165" = fmul float %".156", %".155"
+  %".166" = fmul float %".164", %".165"
+  %".167" = call float @"llvm.fma.f32"(float %".152", float 0x3eb7f7d1c0000000, float %".166")
+  %".168" = fadd float %".167", %".141"
+  %".169" = fsub float %".157", %".168"
+  %".170" = fsub float %".155", %".169"
+  %".171" = call float @"llvm.fma.f32"(float %".152", float 0x3fe62e4000000000, float %".170")
+  %".172" = fcmp ogt float %".135",              0x0
+  %".173" = fcmp olt float %".135", 0x7ff0000000000000
+  %".174" = and i1 %".172", %".173"
+  %".175" = fcmp olt float %".135",              0x0
+  %".176" = select  i1 %".175", float 0x7ff8000000000000, float %".135"
+  %".177" = fcmp oeq float %".135",              0x0
+  %".178" = select  i1 %".177", float 0xfff0000000000000, float %".176"
+  %".179" = select  i1 %".174", float %".171", float %".178"
+  %".180" = call float @"llvm.fabs.f32"(float %".134")
+  %".181" = fcmp olt float %".180", 0x3e60000000000000
+  %".182" = select  i1 %".181", float %".134", float %".179"
+  %".183" = fadd float %".132", %".182"
+  %".184" = fcmp olt float 0x4055d58a00000000, %".183"
+  %".185" = select  i1 %".184", float 0x4055d58a00000000, float %".183"
+  store float %".185", ptr %".131", align 4
+  %".187" = add i64 %".13", 1
+  %".188" = icmp slt i64 %".187", %".5"
+  br i1 %".188", label %".9", label %".10"
+}
+
+declare i64 @"llvm.fptosi.sat.i64.f32"(float %".1")
+
+declare <8 x float> @"llvm.fma.v8f32"(<8 x float> %".1", <8 x float> %".2", <8 x float> %".3")
+
+declare float @"llvm.fma.f32"(float %".1", float %".2", float %".3")
+
+declare float @"llvm.fabs.f32"(float %".1")
+
+define internal void @"k2_sum_times"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5") nounwind
+{
+.7:
+  %".8" = icmp slt i64 %".3", %".4"
+  br i1 %".8", label %".9", label %".10"
+.9:
+  br label %".12"
+.10:
+  ret void
+.12:
+  %".15" = phi  i64 [0, %".9"], [%".20", %".12"]
+  %".16" = phi  float [             0x0, %".9"], [%".19", %".12"]
+  %".17" = getelementptr float, ptr %".1", i64 %".15"
+  %".18" = load float, ptr %".17", align 4
+  %".19" = fadd float %".16", %".18"
+  %".20" = add i64 %".15", 1
+  %".21" = icmp slt i64 %".20", 2
+  br i1 %".21", label %".12", label %".13"
+.13:
+  %".23" = fmul float %".19", 0x3fe0000000000000
+  store float %".23", ptr %".2", align 4
+  br label %".10"
+}
+
+define internal void @"k3_copy"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5") nounwind
+{
+.7:
+  %".8" = icmp slt i64 %".3", %".4"
+  %".12" = load float, ptr %".1", align 4
+  br i1 %".8", label %".9", label %".10"
+.9:
+  store float %".12", ptr %".2", align 4
+  br label %".10"
+.10:
+  ret void
+}
+
+define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+{
+.8:
+  %".11" = icmp slt i64 %".4", %".5"
+  br i1 %".11", label %".9", label %".10"
+.9:
+  %".13" = phi  i64 [%".4", %".8"], [%".176", %".133"]
+  %".14" = getelementptr float, ptr %".2", i64 %".13"
+  %".15" = load float, ptr %".14", align 4
+  %".16" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".15")
+  %".17" = icmp sle i64 0, %".16"
+  %".18" = icmp slt i64 %".16", 4
+  %".19" = and i1 %".17", %".18"
+  %".20" = xor i1 %".19", 1
+  br i1 %".20", label %".21", label %".22"
+.10:
+  ret void
+.21:
+  %".24" = getelementptr i64, ptr %".6", i64 1
+  store i64 %".16", ptr %".24", align 8
+  store i64 1, ptr %".6", align 8
+  br label %".22"
+.22:
+  %".28" = icmp slt i64 %".16", 0
+  %".29" = select  i1 %".28", i64 0, i64 %".16"
+  %".30" = icmp sgt i64 %".29", 3
+  %".31" = select  i1 %".30", i64 3, i64 %".29"
+  %".34" = mul i64 %".13", 4
+  %".35" = getelementptr float, ptr %".1", i64 %".34"
+  br label %".32"
+.32:
+  %".36" = getelementptr float, ptr %".35", i64 0
+  %".37" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".36", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".38" = fcmp ogt <8 x float> %".37", splat (float 0xfff0000000000000)
+  %".39" = select  <8 x i1> %".38", <8 x float> %".37", <8 x float> splat (float 0xfff0000000000000)
+  %".40" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".39", <8 x float> splat (float 0xfff0000000000000)
+  %".41" = shufflevector <8 x float> %".40", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".42" = shufflevector <8 x float> %".40", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".43" = fcmp ogt <4 x float> %".42", %".41"
+  %".44" = select  <4 x i1> %".43", <4 x float> %".42", <4 x float> %".41"
+  %".45" = shufflevector <4 x float> %".44", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".46" = shufflevector <4 x float> %".44", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".47" = fcmp ogt <2 x float> %".46", %".45"
+  %".48" = select  <2 x i1> %".47", <2 x float> %".46", <2 x float> %".45"
+  %".49" = shufflevector <2 x float> %".48", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".50" = shufflevector <2 x float> %".48", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".51" = fcmp ogt <1 x float> %".50", %".49"
+  %".52" = select  <1 x i1> %".51", <1 x float> %".50", <1 x float> %".49"
+  %".53" = extractelement <1 x float> %".52", i32 0
+  %".57" = insertelement <8 x i64> <i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef>, i64 %".31", i32 0
+  %".58" = shufflevector <8 x i64> %".57", <8 x i64> <i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef>, <8 x i32> zeroinitializer
+  %".62" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".53", i32 0
+  %".63" = shufflevector <8 x float> %".62", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".54"
+.54:
+  %".56" = add <8 x i64> splat (i64 0), <i64 0, i64 1, i64 2, i64 3, i64 4, i64 5, i64 6, i64 7>
+  %".59" = icmp eq <8 x i64> %".56", %".58"
+  %".60" = getelementptr float, ptr %".35", i64 0
+  %".61" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".60", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".64" = fsub <8 x float> %".61", %".63"
+  %".65" = fcmp ogt <8 x float> %".64", splat (float 0x4056400000000000)
+  %".66" = select  <8 x i1> %".65", <8 x float> splat (float 0x4056400000000000), <8 x float> %".64"
+  %".67" = fcmp olt <8 x float> %".66", splat (float 0xc05a000000000000)
+  %".68" = select  <8 x i1> %".67", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".66"
+  %".69" = fmul <8 x float> %".68", splat (float 0x3ff7154760000000)
+  %".70" = fadd <8 x float> %".69", splat (float 0x4168000000000000)
+  %".71" = fsub <8 x float> %".70", splat (float 0x4168000000000000)
+  %".72" = bitcast <8 x float> %".70" to <8 x i32>
+  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".68")
+  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".73")
+  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".74", <8 x float> splat (float 0x3f8122c520000000))
+  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".74", <8 x float> splat (float 0x3fa5555380000000))
+  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".74", <8 x float> splat (float 0x3fc5554aa0000000))
+  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".74", <8 x float> splat (float 0x3fe0000000000000))
+  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
+  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
+  %".81" = sub <8 x i32> %".72", splat (i32 1262485250)
+  %".82" = lshr <8 x i32> %".81", splat (i32 1)
+  %".83" = sub <8 x i32> %".81", %".82"
+  %".84" = shl <8 x i32> %".82", splat (i32 23)
+  %".85" = bitcast <8 x i32> %".84" to <8 x float>
+  %".86" = fmul <8 x float> %".80", %".85"
+  %".87" = shl <8 x i32> %".83", splat (i32 23)
+  %".88" = bitcast <8 x i32> %".87" to <8 x float>
+  %".89" = fmul <8 x float> %".86", %".88"
+  %".90" = select  <8 x i1> %".59", <8 x float> splat (float              0x0), <8 x float> %".89"
+  %".91" = fadd <8 x float> splat (float              0x0), %".90"
+  %".92" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".91", <8 x float> splat (float              0x0)
+  %".93" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".94" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".95" = fadd <4 x float> %".93", %".94"
+  %".96" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".97" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".98" = fadd <2 x float> %".96", %".97"
+  %".99" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".100" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".101" = fadd <1 x float> %".99", %".100"
+  %".102" = extractelement <1 x float> %".101", i32 0
+  %".103" = getelementptr float, ptr %".35", i64 %".31"
+  %".104" = load float, ptr %".103", align 4
+  %".105" = fsub float %".104", %".53"
+  %".106" = fcmp ogt float %".105", 0x4056400000000000
+  %".107" = select  i1 %".106", float 0x4056400000000000, float %".105"
+  %".108" = fcmp olt float %".107", 0xc05a000000000000
+  %".109" = select  i1 %".108", float 0xc05a000000000000, float %".107"
+  %".110" = fmul float %".109", 0x3ff7154760000000
+  %".111" = fadd float %".110", 0x4168000000000000
+  %".112" = fsub float %".111", 0x4168000000000000
+  %".113" = bitcast float %".111" to i32
+  %".114" = call float @"llvm.fma.f32"(float %".112", float 0xbfe62e4000000000, float %".109")
+  %".115" = call float @"llvm.fma.f32"(float %".112", float 0xbeb7f7d1c0000000, float %".114")
+  %".116" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".115", float 0x3f8122c520000000)
+  %".117" = call float @"llvm.fma.f32"(float %".116", float %".115", float 0x3fa5555380000000)
+  %".118" = call float @"llvm.fma.f32"(float %".117", float %".115", float 0x3fc5554aa0000000)
+  %".119" = call float @"llvm.fma.f32"(float %".118", float %".115", float 0x3fe0000000000000)
+  %".120" = call float @"llvm.fma.f32"(float %".119", float %".115", float 0x3ff0000000000000)
+  %".121" = call float @"llvm.fma.f32"(float %".120", float %".115", float 0x3ff0000000000000)
+  %".122" = sub i32 %".113", 1262485250
+  %".123" = lshr i32 %".122", 1
+  %".124" = sub i32 %".122", %".123"
+  %".125" = shl i32 %".123", 23
+  %".126" = bitcast i32 %".125" to float
+  %".127" = fmul float %".121", %".126"
+  %".128" = shl i32 %".124", 23
+  %".129" = bitcast i32 %".128" to float
+  %".130" = fmul float %".127", %".129"
+  %".131" = fadd float %".102", %".130"
+  %".132" = fdiv float 0x3fe0000000000000, %".131"
+  %".135" = mul i64 %".13", 4
+  %".136" = getelementptr float, ptr %".3", i64 %".135"
+  %".138" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".132", i32 0
+  %".139" = shufflevector <8 x float> %".138", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".142" = fneg float %".102"
+  %".143" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".142", i32 0
+  %".144" = shufflevector <8 x float> %".143", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".133"
+.133:
+  %".137" = getelementptr float, ptr %".136", i64 0
+  %".140" = add <8 x i64> splat (i64 0), <i64 0, i64 1, i64 2, i64 3, i64 4, i64 5, i64 6, i64 7>
+  %".141" = icmp eq <8 x i64> %".140", %".58"
+  %".145" = getelementptr float, ptr %".35", i64 0
+  %".146" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".145", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".147" = fsub <8 x float> %".146", %".63"
+  %".148" = fcmp ogt <8 x float> %".147", splat (float 0x4056400000000000)
+  %".149" = select  <8 x i1> %".148", <8 x float> splat (float 0x4056400000000000), <8 x float> %".147"
+  %".150" = fcmp olt <8 x float> %".149", splat (float 0xc05a000000000000)
+  %".151" = select  <8 x i1> %".150", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".149"
+  %".152" = fmul <8 x float> %".151", splat (float 0x3ff7154760000000)
+  %".153" = fadd <8 x float> %".152", splat (float 0x4168000000000000)
+  %".154" = fsub <8 x float> %".153", splat (float 0x4168000000000000)
+  %".155" = bitcast <8 x float> %".153" to <8 x i32>
+  %".156" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".154", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".151")
+  %".157" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".154", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".156")
+  %".158" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".157", <8 x float> splat (float 0x3f8122c520000000))
+  %".159" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".158", <8 x float> %".157", <8 x float> splat (float 0x3fa5555380000000))
+  %".160" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".159", <8 x float> %".157", <8 x float> splat (float 0x3fc5554aa0000000))
+  %".161" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".160", <8 x float> %".157", <8 x float> splat (float 0x3fe0000000000000))
+  %".162" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".161", <8 x float> %".157", <8 x float> splat (float 0x3ff0000000000000))
+  %".163" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".162", <8 x float> %".157", <8 x float> splat (float 0x3ff0000000000000))
+  %".164" = sub <8 x i32> %".155", splat (i32 1262485250)
+  %".165" = lshr <8 x i32> %".164", splat (i32 1)
+  %".166" = sub <8 x i32> %".164", %".165"
+  %".167" = shl <8 x i32> %".165", splat (i32 23)
+  %".168" = bitcast <8 x i32> %".167" to <8 x float>
+  %".169" = fmul <8 x float> %".163", %".168"
+  %".170" = shl <8 x i32> %".166", splat (i32 23)
+  %".171" = bitcast <8 x i32> %".170" to <8 x float>
+  %".172" = fmul <8 x float> %".169", %".171"
+  %".173" = select  <8 x i1> %".141", <8 x float> %".144", <8 x float> %".172"
+  %".174" = fmul <8 x float> %".139", %".173"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".174", ptr %".137", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".176" = add i64 %".13", 1
+  %".177" = icmp slt i64 %".176", %".5"
+  br i1 %".177", label %".9", label %".10"
+}
+
+define internal void @"k5_map_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+{
+.8:
+  %".11" = icmp slt i64 %".4", %".5"
+  br i1 %".11", label %".9", label %".10"
+.9:
+  %".13" = phi  i64 [%".4", %".8"], [%".23", %".9"]
+  %".14" = getelementptr float, ptr %".3", i64 %".13"
+  %".15" = getelementptr float, ptr %".1", i64 %".13"
+  %".16" = load <8 x float>, ptr %".15", align 4
+  %".17" = getelementptr float, ptr %".2", i64 %".13"
+  %".18" = load <8 x float>, ptr %".17", align 4
+  %".19" = fcmp olt <8 x float> splat (float              0x0), %".18"
+  %".20" = select  <8 x i1> %".19", <8 x float> splat (float 0x3ff0000000000000), <8 x float> splat (float              0x0)
+  %".21" = fmul <8 x float> %".16", %".20"
+  store <8 x float> %".21", ptr %".14", align 4
+  %".23" = add i64 %".13", 8
+  %".24" = icmp slt i64 %".23", %".5"
+  br i1 %".24", label %".9", label %".10"
+.10:
+  ret void
+}
+
+define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5") nounwind
+{
+.7:
+  %".8" = sub i64 %".4", %".3"
+  %".9" = and i64 %".8", -8
+  %".10" = add i64 %".3", %".9"
+  %".13" = icmp slt i64 %".3", %".10"
+  br i1 %".13", label %".11", label %".12"
+.11:
+  %".15" = phi  i64 [%".3", %".7"], [%".31", %".17"]
+  %".21" = getelementptr float, ptr %".1", i64 %".15"
+  br label %".16"
+.12:
+  %".34" = sub i64 %".4", %".10"
+  %".35" = icmp sgt i64 %".34", 0
+  br i1 %".35", label %".36", label %".37"
+.16:
+  %".19" = phi  i64 [0, %".11"], [%".26", %".16"]
+  %".20" = phi  <8 x float> [splat (float              0x0), %".11"], [%".25", %".16"]
+  %".22" = mul i64 %".19", 4
+  %".23" = getelementptr float, ptr %".21", i64 %".22"
+  %".24" = load <8 x float>, ptr %".23", align 4
+  %".25" = fadd <8 x float> %".20", %".24"
+  %".26" = add i64 %".19", 1
+  %".27" = icmp slt i64 %".26", 2
+  br i1 %".27", label %".16", label %".17"
+.17:
+  %".29" = getelementptr float, ptr %".2", i64 %".15"
+  store <8 x float> %".25", ptr %".29", align 4
+  %".31" = add i64 %".15", 8
+  %".32" = icmp slt i64 %".31", %".10"
+  br i1 %".32", label %".11", label %".12"
+.36:
+  %".39" = trunc i64 %".34" to i32
+  %".40" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".39", i32 0
+  %".41" = shufflevector <8 x i32> %".40", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".42" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".41"
+  %".48" = getelementptr float, ptr %".1", i64 %".10"
+  br label %".43"
+.37:
+  ret void
+.43:
+  %".46" = phi  i64 [0, %".36"], [%".54", %".43"]
+  %".47" = phi  <8 x float> [splat (float              0x0), %".36"], [%".53", %".43"]
+  %".49" = mul i64 %".46", 4
+  %".50" = getelementptr float, ptr %".48", i64 %".49"
+  %".51" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".50", i32 4, <8 x i1> %".42", <8 x float> splat (float              0x0))
+  %".52" = fadd <8 x float> %".47", %".51"
+  %".53" = select  <8 x i1> %".42", <8 x float> %".52", <8 x float> %".47"
+  %".54" = add i64 %".46", 1
+  %".55" = icmp slt i64 %".54", 2
+  br i1 %".55", label %".43", label %".44"
+.44:
+  %".57" = getelementptr float, ptr %".2", i64 %".10"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".53", ptr %".57", i32 4, <8 x i1> %".42")
+  br label %".37"
+}
+
+define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+{
+.8:
+  %".11" = icmp slt i64 %".4", %".5"
+  br i1 %".11", label %".9", label %".10"
+.9:
+  %".13" = phi  i64 [%".4", %".8"], [%".56", %".49"]
+  %".14" = mul i64 0, 8
+  %".15" = getelementptr float, ptr %".2", i64 %".14"
+  %".16" = mul i64 0, 4
+  %".17" = getelementptr float, ptr %".1", i64 %".16"
+  br label %".18"
+.10:
+  ret void
+.18:
+  %".21" = phi  i64 [0, %".9"], [%".37", %".18"]
+  %".22" = phi  <8 x float> [splat (float              0x0), %".9"], [%".31", %".18"]
+  %".23" = phi  <8 x float> [splat (float              0x0), %".9"], [%".36", %".18"]
+  %".24" = getelementptr float, ptr %".17", i64 %".21"
+  %".25" = mul i64 %".21", 3
+  %".26" = getelementptr float, ptr %".15", i64 %".25"
+  %".27" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".26", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".28" = load float, ptr %".24", align 4
+  %".29" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".28", i32 0
+  %".30" = shufflevector <8 x float> %".29", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".31" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".30", <8 x float> %".27", <8 x float> %".22")
+  %".32" = getelementptr float, ptr %".24", i64 4
+  %".33" = load float, ptr %".32", align 4
+  %".34" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".33", i32 0
+  %".35" = shufflevector <8 x float> %".34", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".36" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".35", <8 x float> %".27", <8 x float> %".23")
+  %".37" = add i64 %".21", 1
+  %".38" = icmp slt i64 %".37", 4
+  br i1 %".38", label %".18", label %".19"
+.19:
+  %".40" = add i64 0, 0
+  br label %".41"
+.41:
+  %".43" = add i64 %".14", 0
+  %".44" = mul i64 %".40", 3
+  %".45" = getelementptr float, ptr %".3", i64 %".44"
+  %".46" = getelementptr float, ptr %".45", i64 %".43"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".31", ptr %".46", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  %".48" = add i64 0, 1
+  br label %".49"
+.49:
+  %".51" = add i64 %".14", 0
+  %".52" = mul i64 %".48", 3
+  %".53" = getelementptr float, ptr %".3", i64 %".52"
+  %".54" = getelementptr float, ptr %".53", i64 %".51"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".36", ptr %".54", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  %".56" = add i64 %".13", 1
+  %".57" = icmp slt i64 %".56", %".5"
+  br i1 %".57", label %".9", label %".10"
+}
+
+define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+{
+.8:
+  %".11" = icmp slt i64 %".4", %".5"
+  br i1 %".11", label %".9", label %".10"
+.9:
+  %".13" = phi  i64 [%".4", %".8"], [%".84", %".77"]
+  %".14" = mul i64 0, 8
+  %".15" = getelementptr float, ptr %".2", i64 %".14"
+  %".16" = getelementptr float, ptr %".1", i64 0
+  br label %".17"
+.10:
+  ret void
+.17:
+  %".20" = phi  i64 [0, %".9"], [%".49", %".17"]
+  %".21" = phi  <8 x float> [splat (float              0x0), %".9"], [%".33", %".17"]
+  %".22" = phi  <8 x float> [splat (float              0x0), %".9"], [%".38", %".17"]
+  %".23" = phi  <8 x float> [splat (float              0x0), %".9"], [%".43", %".17"]
+  %".24" = phi  <8 x float> [splat (float              0x0), %".9"], [%".48", %".17"]
+  %".25" = mul i64 %".20", 4
+  %".26" = getelementptr float, ptr %".16", i64 %".25"
+  %".27" = mul i64 %".20", 3
+  %".28" = getelementptr float, ptr %".15", i64 %".27"
+  %".29" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".28", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".30" = load float, ptr %".26", align 4
+  %".31" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".30", i32 0
+  %".32" = shufflevector <8 x float> %".31", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".33" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".32", <8 x float> %".29", <8 x float> %".21")
+  %".34" = getelementptr float, ptr %".26", i64 1
+  %".35" = load float, ptr %".34", align 4
+  %".36" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".35", i32 0
+  %".37" = shufflevector <8 x float> %".36", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".38" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".37", <8 x float> %".29", <8 x float> %".22")
+  %".39" = getelementptr float, ptr %".26", i64 2
+  %".40" = load float, ptr %".39", align 4
+  %".41" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".40", i32 0
+  %".42" = shufflevector <8 x float> %".41", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".43" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".42", <8 x float> %".29", <8 x float> %".23")
+  %".44" = getelementptr float, ptr %".26", i64 3
+  %".45" = load float, ptr %".44", align 4
+  %".46" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".45", i32 0
+  %".47" = shufflevector <8 x float> %".46", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".48" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".47", <8 x float> %".29", <8 x float> %".24")
+  %".49" = add i64 %".20", 1
+  %".50" = icmp slt i64 %".49", 2
+  br i1 %".50", label %".17", label %".18"
+.18:
+  %".52" = add i64 0, 0
+  br label %".53"
+.53:
+  %".55" = add i64 %".14", 0
+  %".56" = mul i64 %".52", 3
+  %".57" = getelementptr float, ptr %".3", i64 %".56"
+  %".58" = getelementptr float, ptr %".57", i64 %".55"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".33", ptr %".58", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  %".60" = add i64 0, 1
+  br label %".61"
+.61:
+  %".63" = add i64 %".14", 0
+  %".64" = mul i64 %".60", 3
+  %".65" = getelementptr float, ptr %".3", i64 %".64"
+  %".66" = getelementptr float, ptr %".65", i64 %".63"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".38", ptr %".66", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  %".68" = add i64 0, 2
+  br label %".69"
+.69:
+  %".71" = add i64 %".14", 0
+  %".72" = mul i64 %".68", 3
+  %".73" = getelementptr float, ptr %".3", i64 %".72"
+  %".74" = getelementptr float, ptr %".73", i64 %".71"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".43", ptr %".74", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  %".76" = add i64 0, 3
+  br label %".77"
+.77:
+  %".79" = add i64 %".14", 0
+  %".80" = mul i64 %".76", 3
+  %".81" = getelementptr float, ptr %".3", i64 %".80"
+  %".82" = getelementptr float, ptr %".81", i64 %".79"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".48", ptr %".82", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  %".84" = add i64 %".13", 1
+  %".85" = icmp slt i64 %".84", %".5"
+  br i1 %".85", label %".9", label %".10"
+}
+
+
+%team = type { ptr, ptr, i64, i64, i64, [3 x i64], i64, [7 x i64], i64, [7 x i64] }
+%member = type { ptr, i64 }
+
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_join(ptr, ptr)
+declare i32 @sched_yield()
+declare void @llvm.x86.sse2.pause()
+
+; Wait a moment; after many moments, let somebody else run.
+define internal void @graphc_pause(i64 %spins) nounwind {
+entry:
+  call void @llvm.x86.sse2.pause()
+  %long = icmp ugt i64 %spins, 1000
+  br i1 %long, label %yield, label %done
+yield:
+  %ignored = call i32 @sched_yield()
+  br label %done
+done:
+  ret void
+}
+
+define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
+entry:
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 6
+  %behind = getelementptr %team, ptr %team, i32 0, i32 8
+  %now = load atomic i64, ptr %behind monotonic, align 8
+  %before = atomicrmw add ptr %arrived, i64 1 acq_rel
+  %count = add i64 %before, 1
+  %last = icmp eq i64 %count, %size
+  br i1 %last, label %release, label %wait
+release:
+  store atomic i64 0, ptr %arrived monotonic, align 8
+  %next = add i64 %now, 1
+  store atomic i64 %next, ptr %behind release, align 8
+  ret void
+wait:
+  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %seen = load atomic i64, ptr %behind acquire, align 8
+  %still = icmp eq i64 %seen, %now
+  br i1 %still, label %again, label %done
+again:
+  call void @graphc_pause(i64 %spins)
+  %more = add i64 %spins, 1
+  br label %wait
+done:
+  ret void
+}
+
+define internal void @graphc_walk(ptr %team, i64 %thread) nounwind {
+entry:
+  %slots = load ptr, ptr %team
+  %error_place = getelementptr %team, ptr %team, i32 0, i32 1
+  %error = load ptr, ptr %error_place
+  %first_place = getelementptr %team, ptr %team, i32 0, i32 2
+  %first = load i64, ptr %first_place
+  %last_place = getelementptr %team, ptr %team, i32 0, i32 3
+  %last = load i64, ptr %last_place
+  %size_place = getelementptr %team, ptr %team, i32 0, i32 4
+  %size = load i64, ptr %size_place
+  %together = icmp ugt i64 %size, 1
+  %some = icmp slt i64 %first, %last
+  br i1 %some, label %step, label %done
+step:
+  %s = phi i64 [ %first, %entry ], [ %following, %run ]
+  %flag_place = getelementptr i8, ptr @graphc_waits, i64 %s
+  %flag = load i8, ptr %flag_place
+  %flagged = icmp ne i8 %flag, 0
+  %waits = and i1 %flagged, %together
+  br i1 %waits, label %barrier, label %run
+barrier:
+  call void @graphc_barrier(ptr %team, i64 %size)
+  br label %run
+run:
+  %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
+  %function = load ptr, ptr %function_place
+  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error)
+  %following = add i64 %s, 1
+  %more = icmp slt i64 %following, %last
+  br i1 %more, label %step, label %done
+done:
+  ret void
+}
+
+define internal ptr @graphc_thread(ptr %member) nounwind {
+entry:
+  %team = load ptr, ptr %member
+  %number_place = getelementptr %member, ptr %member, i32 0, i32 1
+  %number = load i64, ptr %number_place
+  %size_place = getelementptr %team, ptr %team, i32 0, i32 4
+  br label %wait
+wait:
+  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %size = load atomic i64, ptr %size_place acquire, align 8
+  %unknown = icmp eq i64 %size, 0
+  br i1 %unknown, label %again, label %walk
+again:
+  call void @graphc_pause(i64 %spins)
+  %more = add i64 %spins, 1
+  br label %wait
+walk:
+  call void @graphc_walk(ptr %team, i64 %number)
+  ret ptr null
+}
+
+define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, ptr %error)
+  nounwind {
+entry:
+  %team = alloca %team, align 64
+  %members = alloca [256 x %member], align 16
+  %handles = alloca [256 x ptr], align 16
+  store ptr %slots, ptr %team
+  %error_place = getelementptr %team, ptr %team, i32 0, i32 1
+  store ptr %error, ptr %error_place
+  %first_place = getelementptr %team, ptr %team, i32 0, i32 2
+  store i64 %first, ptr %first_place
+  %last_place = getelementptr %team, ptr %team, i32 0, i32 3
+  store i64 %last, ptr %last_place
+  %size_place = getelementptr %team, ptr %team, i32 0, i32 4
+  store i64 0, ptr %size_place
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 6
+  store i64 0, ptr %arrived
+  %behind = getelementptr %team, ptr %team, i32 0, i32 8
+  store i64 0, ptr %behind
+  store i64 0, ptr %error
+  %value_place = getelementptr i64, ptr %error, i64 1
+  store i64 0, ptr %value_place
+  %few = icmp slt i32 %wanted, 256
+  %clamped = select i1 %few, i32 %wanted, i32 256
+  %threads = sext i32 %clamped to i64
+  %several = icmp sgt i64 %threads, 1
+  br i1 %several, label %create, label %start
+create:
+  %t = phi i64 [ 1, %entry ], [ %next, %made ]
+  %member = getelementptr [256 x %member], ptr %members, i64 0, i64 %t
+  store ptr %team, ptr %member
+  %number_place = getelementptr %member, ptr %member, i32 0, i32 1
+  store i64 %t, ptr %number_place
+  %handle = getelementptr [256 x ptr], ptr %handles, i64 0, i64 %t
+  %status = call i32 @pthread_create(ptr %handle, ptr null, ptr @graphc_thread, ptr %member)
+  %failed = icmp ne i32 %status, 0
+  br i1 %failed, label %start, label %made
+made:
+  %next = add i64 %t, 1
+  %all = icmp eq i64 %next, %threads
+  br i1 %all, label %start, label %create
+start:
+  ; Where the system refuses a thread, the team is those that were made.
+  %size = phi i64 [ 1, %entry ], [ %t, %create ], [ %threads, %made ]
+  store atomic i64 %size, ptr %size_place release, align 8
+  call void @graphc_walk(ptr %team, i64 0)
+  br label %join
+join:
+  %j = phi i64 [ 1, %start ], [ %joined, %one ]
+  %left = icmp slt i64 %j, %size
+  br i1 %left, label %one, label %end
+one:
+  %joining_place = getelementptr [256 x ptr], ptr %handles, i64 0, i64 %j
+  %joining = load ptr, ptr %joining_place
+  %ignored = call i32 @pthread_join(ptr %joining, ptr null)
+  %joined = add i64 %j, 1
+  br label %join
+end:
+  %code = load i64, ptr %error
+  %short = trunc i64 %code to i32
+  ret i32 %short
+}
+
+define internal void @graphc_step_0(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 1
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 0
+  %s1 = getelementptr ptr, ptr %slots, i64 3
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  %s2 = getelementptr ptr, ptr %slots, i64 4
+  %b2 = load ptr, ptr %s2
+  %p2 = getelementptr i8, ptr %b2, i64 0
+  %s3 = getelementptr ptr, ptr %slots, i64 0
+  %b3 = load ptr, ptr %s3
+  %p3 = getelementptr i8, ptr %b3, i64 0
+  call void @k0_mat_mul_add_bias_relu(ptr %p0, ptr %p1, ptr %p2, ptr %p3, i64 0, i64 2, ptr %error)
+  br label %done
+done:
+  ret void
+}
+define internal void @graphc_step_1(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 0
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 0
+  %s1 = getelementptr ptr, ptr %slots, i64 2
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  %s2 = getelementptr ptr, ptr %slots, i64 0
+  %b2 = load ptr, ptr %s2
+  %p2 = getelementptr i8, ptr %b2, i64 64
+  %found = alloca [2 x i64], align 8
+  store i64 0, ptr %found
+  call void @k1_softmax_log_loss(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 2, ptr %found)
+  %code = load i64, ptr %found
+  %bad = icmp ne i64 %code, 0
+  br i1 %bad, label %report, label %done
+report:
+  %value_place = getelementptr i64, ptr %found, i64 1
+  %value = load i64, ptr %value_place
+  %shown_place = getelementptr i64, ptr %error, i64 1
+  store i64 %value, ptr %shown_place
+  %number = add i64 %code, 0
+  store i64 %number, ptr %error
+  br label %done
+done:
+  ret void
+}
+define internal void @graphc_step_2(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 0
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 64
+  %s1 = getelementptr ptr, ptr %slots, i64 5
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  call void @k2_sum_times(ptr %p0, ptr %p1, i64 0, i64 1, ptr %error)
+  br label %done
+done:
+  ret void
+}
+define internal void @graphc_step_3(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 5
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 0
+  %s1 = getelementptr ptr, ptr %slots, i64 6
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  call void @k3_copy(ptr %p0, ptr %p1, i64 0, i64 1, ptr %error)
+  br label %done
+done:
+  ret void
+}
+define internal void @graphc_step_4(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 0
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 0
+  %s1 = getelementptr ptr, ptr %slots, i64 2
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  %s2 = getelementptr ptr, ptr %slots, i64 0
+  %b2 = load ptr, ptr %s2
+  %p2 = getelementptr i8, ptr %b2, i64 64
+  %found = alloca [2 x i64], align 8
+  store i64 0, ptr %found
+  call void @k4_fill_softmax_log_loss_gradient(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 2, ptr %found)
+  %code = load i64, ptr %found
+  %bad = icmp ne i64 %code, 0
+  br i1 %bad, label %report, label %done
+report:
+  %value_place = getelementptr i64, ptr %found, i64 1
+  %value = load i64, ptr %value_place
+  %shown_place = getelementptr i64, ptr %error, i64 1
+  store i64 %value, ptr %shown_place
+  %number = add i64 %code, 1
+  store i64 %number, ptr %error
+  br label %done
+done:
+  ret void
+}
+define internal void @graphc_step_5(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 0
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 64
+  %s1 = getelementptr ptr, ptr %slots, i64 0
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  %s2 = getelementptr ptr, ptr %slots, i64 0
+  %b2 = load ptr, ptr %s2
+  %p2 = getelementptr i8, ptr %b2, i64 64
+  call void @k5_map_gradient(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 8, ptr %error)
+  br label %done
+done:
+  ret void
+}
+define internal void @graphc_step_6(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 0
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 64
+  %s1 = getelementptr ptr, ptr %slots, i64 9
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  call void @k6_sum(ptr %p0, ptr %p1, i64 0, i64 4, ptr %error)
+  br label %done
+done:
+  ret void
+}
+define internal void @graphc_step_7(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 0
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 64
+  %s1 = getelementptr ptr, ptr %slots, i64 3
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  %s2 = getelementptr ptr, ptr %slots, i64 7
+  %b2 = load ptr, ptr %s2
+  %p2 = getelementptr i8, ptr %b2, i64 0
+  call void @k7_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 1, ptr %error)
+  br label %done
+done:
+  ret void
+}
+define internal void @graphc_step_8(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
+entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  %s0 = getelementptr ptr, ptr %slots, i64 0
+  %b0 = load ptr, ptr %s0
+  %p0 = getelementptr i8, ptr %b0, i64 64
+  %s1 = getelementptr ptr, ptr %slots, i64 1
+  %b1 = load ptr, ptr %s1
+  %p1 = getelementptr i8, ptr %b1, i64 0
+  %s2 = getelementptr ptr, ptr %slots, i64 8
+  %b2 = load ptr, ptr %s2
+  %p2 = getelementptr i8, ptr %b2, i64 0
+  call void @k8_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 1, ptr %error)
+  br label %done
+done:
+  ret void
+}
+@graphc_steps = internal constant [9 x ptr] [ptr @graphc_step_0, ptr @graphc_step_1, ptr @graphc_step_2, ptr @graphc_step_3, ptr @graphc_step_4, ptr @graphc_step_5, ptr @graphc_step_6, ptr @graphc_step_7, ptr @graphc_step_8]
+@graphc_waits = internal constant [9 x i8] [i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0]
+
+define i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error) nounwind {
+  %code = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error)
+  ret i32 %code
+}
+
+define i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error) nounwind {
+  %code = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error)
+  ret i32 %code
+}
+
+define i32 @graphc_both(ptr %slots, i32 %threads, ptr %error) nounwind {
+  %code = call i32 @graphc_run(ptr %slots, i64 0, i64 9, i32 %threads, ptr %error)
+  ret i32 %code
+}
+
+define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
+  %first = sext i32 %step to i64
+  %last = add i64 %first, 1
+  %code = call i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %threads, ptr %error)
+  ret i32 %code
+}
