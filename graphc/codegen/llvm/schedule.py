@@ -85,7 +85,7 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
     """Decide. Merges loops of `nodes` in place."""
     ordered = _ordered_axes(nodes)
     if not any(ordered.values()):
-        _merge_loops(nodes)
+        merge_loops(nodes)
     _sort_own_axes(nodes, ordered)
     fixed = {axis for axes in ordered.values() for axis in axes}
     free = [axis for axis in nodes.each if axis not in fixed]
@@ -181,7 +181,7 @@ def _store_stride(nodes: KernelNodes, axis: Axis) -> int:
 # -- merging ------------------------------------------------------------------------------------
 
 
-def _merge_loops(nodes: KernelNodes) -> None:
+def merge_loops(nodes: KernelNodes) -> None:
     """Make one loop of two wherever every address sees them as one."""
     seen = {
         node.data

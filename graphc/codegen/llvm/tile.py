@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import INT32, Carry, Count, Frame, whole
+from graphc.codegen.llvm.loops import INT32, VOID, Carry, Count, Frame, whole
 from graphc.codegen.llvm.product import Factor, Interval, Product
 from graphc.codegen.llvm.target import ITEM_BYTES
 from graphc.codegen.llvm.tiling import Piece, TileGroup, Tiling
@@ -473,6 +473,8 @@ class TiledProduct:
     def _step(self, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]) -> Carry:
         """One multiply-add for every sum."""
         vectors = [self._load_b(b, j) for j in range(self.vectors)]
+        if self.tiling.chunked:
+            self._fetch_ahead(a, b)
         new = list(sums)
         step = self._stride(self.tiling.row)
         inner = self._stride(self.tiling.deep)
@@ -485,6 +487,18 @@ class TiledProduct:
                     k = (number * self.deep + deep) * self.vectors + j
                     new[k] = self.math.fma(left, right, new[k])
         return new
+
+    def _fetch_ahead(self, a: ir.Value, b: ir.Value) -> None:
+        """Ask for what the next chunk reads here, into the second-level cache."""
+        tiling = self.tiling
+        axis, count = (tiling.chunks[-1], 1) if not tiling.strip else (tiling.inner[0], tiling.strip)
+        hints = [ir.Constant(INT32, hint) for hint in (0, 2, 1)]
+        line = 64 // self.item
+        for factor, place, items in ((tiling.a, a, 1), (tiling.b, b, self.vectors * tiling.lanes)):
+            ahead = count * factor.strides.get(axis, 0)
+            for offset in range(0, items, line) if ahead else ():
+                where = self._moved(place, ahead + offset)
+                self.math.intrinsic("llvm.prefetch.p0", VOID, where, *hints)
 
     def _stride(self, axis: Axis | None) -> int:
         return self.tiling.a.strides.get(axis, 0) if axis is not None else 0

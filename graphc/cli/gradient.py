@@ -1,0 +1,135 @@
+"""`graphc grad`: gradients, as arrays and as a picture."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphc.cli.options import InputOptions, Mode, NetOptions
+from graphc.cli.report import (
+    busy,
+    need_array_path,
+    need_writable,
+    print_json,
+    write_arrays,
+    write_whole,
+)
+from graphc.cli.run import OUTPUT, array_table, need_all_inputs, summary, times
+from graphc.cli.session import gradients_of, open_net, pairs
+from graphc.error import NetError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from PIL import Image
+
+    from graphc.net import Net
+
+
+def grad(
+    options: NetOptions,
+    inputs: InputOptions,
+    output: Annotated[str | None, OUTPUT] = None,
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Write the gradient as a picture: each pixel's largest |gradient| over the"
+            " channels, the brightest white.",
+        ),
+    ] = None,
+    picture_of: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whose gradient; else that of the first input in --wrt."),
+    ] = None,
+    beside: Annotated[bool, typer.Option("--beside", help="Put the photo beside it.")] = False,
+) -> None:
+    """Run the net forward and backward and print the gradients of --wrt."""
+    from dataclasses import replace
+
+    from graphc.cli.values import read_diffs, read_inputs
+
+    if options.mode is Mode.infer:
+        raise typer.BadParameter("infer has no gradients", param_hint="--mode")
+    options = replace(options, mode=options.mode or Mode.grad)
+    net = open_net(options)
+    sources = pairs("--input", inputs.input)
+    need_all_inputs(net, sources)
+    front = net.front()
+    given, wrt = gradients_of(options, front)
+    need_array_path(output, len(wrt))
+    shown = _pictured(net, wrt, picture_of) if picture else ""
+    if picture:
+        from graphc.picture import picture_format
+
+        need_writable(picture)
+        picture_format(picture)
+    diffs = pairs("--diff", options.diff)
+    _need_blobs(net, given)
+    seeds = read_diffs(front.graph, diffs)
+    seeds |= read_diffs(front.graph, {name: "fill:1" for name in given if name not in seeds})
+    arrays, photos = read_inputs(front.graph, sources, inputs)
+    with busy("compiling"):
+        made = net.prepare(wrt=wrt, given=given)
+    started = time.perf_counter()
+    gradients = net.forward_backward(arrays, seeds, wrt=wrt)
+    seconds = {"compile": sum(made.seconds.values()), "run": time.perf_counter() - started}
+    if output:
+        write_arrays(output, gradients)
+    if picture:
+        _write_picture(net, gradients[shown], photos if beside else {}, picture)
+    loss = net.loss if front.graph.losses else None
+    if options.json:
+        print_json(
+            {
+                "gradients": {name: summary(array) for name, array in gradients.items()},
+                "outputs": {name: summary(net.blobs[name].data) for name in net.outputs},
+                "loss": loss,
+                "seconds": seconds,
+                "written": output,
+                "picture": picture,
+            }
+        )
+        return
+    typer.echo(array_table("gradient of", gradients))
+    if loss is not None:
+        typer.echo(f"loss {loss:.6g}")
+    typer.echo(times(seconds))
+
+
+def _need_blobs(net: Net, names: list[str]) -> None:
+    """Raise NetError where a gradient is given for something that is no blob."""
+    for name in names:
+        if name not in net.blobs:
+            hint = did_you_mean(name, net.blobs)
+            raise NetError(f"there is no blob '{name}'" + (f"; {hint}" if hint else ""))
+
+
+def _pictured(net: Net, wrt: list[str], chosen: str | None) -> str:
+    """Whose gradient becomes the picture."""
+    if chosen is not None:
+        if chosen not in wrt:
+            raise NetError(f"--picture-of '{chosen}' is not among the gradients {', '.join(wrt)}")
+        return chosen
+    return next((name for name in wrt if name in net.inputs), wrt[0])
+
+
+def _write_picture(
+    net: Net, gradient: np.ndarray, photos: Mapping[str, Image.Image], path: str
+) -> None:
+    """The saliency map, at least as large as the picture that went in."""
+    from graphc.picture import picture_format, saliency_picture, save_picture
+
+    largest = max(
+        (net.blobs[name].shape[2:] for name in net.inputs if len(net.blobs[name].shape) == 4),
+        default=None,
+    )
+    size = (int(largest[0]), int(largest[1])) if largest and gradient.ndim == 4 else None
+    photo = next(iter(photos.values()), None)
+    rows = [photo] * gradient.shape[0] if photo is not None else []
+    sheet = saliency_picture(gradient, size, rows)
+    write_whole(path, lambda file: save_picture(sheet, file, picture_format(Path(path))))

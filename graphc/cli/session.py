@@ -1,0 +1,177 @@
+"""From options to the compiler's objects: a definition, a Signature, a Net."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from graphc.cli.options import Mode, NetOptions
+from graphc.error import NetError, did_you_mean
+from graphc.phase import TEST, TRAIN, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from graphc.driver import Compilation, Signature
+    from graphc.frontends.caffe.definition import NetDefinition
+    from graphc.frontends.caffe.network import CaffeNet
+    from graphc.net import Net
+
+Shape = tuple[int, ...]
+
+
+def pairs(option: str, words: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE words as a dict. A word without `=`, or a name twice, is wrong usage."""
+    found: dict[str, str] = {}
+    for word in words or ():
+        name, sign, value = word.partition("=")
+        if not sign or not name or not value:
+            raise typer.BadParameter(f"'{word}' is not NAME=VALUE", param_hint=option)
+        if name in found:
+            raise typer.BadParameter(f"'{name}' is given twice", param_hint=option)
+        found[name] = value
+    return found
+
+
+def shapes_of(options: NetOptions) -> dict[str, Shape]:
+    """The shapes of --shape data=16,3,227,227."""
+    shapes = {}
+    for name, text in pairs("--shape", options.shape).items():
+        extents = text.split(",")
+        if not all(extent.strip().isdecimal() for extent in extents):
+            raise typer.BadParameter(
+                f"'{text}' is no shape; one is written 16,3,227,227", param_hint="--shape"
+            )
+        shapes[name] = tuple(int(extent) for extent in extents)
+    return shapes
+
+
+def given_names(options: NetOptions) -> list[str]:
+    """The blobs of --diff; `fc8` alone will do where no values are needed."""
+    return [word.partition("=")[0] for word in options.diff or ()]
+
+
+def phase_of(options: NetOptions) -> Phase:
+    """What --phase says, else TRAIN for --mode train, else TEST."""
+    if options.phase is not None:
+        return options.phase.value
+    return TRAIN if options.mode is Mode.train else TEST
+
+
+def definition_of(options: NetOptions) -> NetDefinition:
+    """The net as --phase, --level and --stage see it."""
+    from graphc.frontends.caffe.definition import read_net
+
+    return read_net(
+        options.net,
+        phase=phase_of(options),
+        level=options.level,
+        stages=tuple(options.stage or ()),
+    )
+
+
+def forward_signature(options: NetOptions) -> Signature:
+    """The Signature without gradients."""
+    from graphc.driver import Signature, names
+
+    return Signature(
+        phase=phase_of(options),
+        shapes=tuple(sorted(shapes_of(options).items())),
+        keep=names(options.keep or ()),
+        memory=options.memory.value,
+        fuse=options.fuse,
+        infogain_input=options.infogain_input.value,
+        dtype=options.dtype.value,
+    )
+
+
+def lowered(options: NetOptions, stages: bool = False) -> Compilation:
+    """The program that the options mean, up to the plan: with gradients if any are defined."""
+    import graphc.driver as driver
+
+    definition = definition_of(options)
+    signature = forward_signature(options)
+    front = driver.front(definition, signature)
+    need_known_inputs(front, shapes_of(options))
+    given, wrt = gradients_of(options, front)
+    signature = replace(signature, given=driver.names(given), wrt=driver.names(wrt))
+    warn(front)
+    return driver.lower(definition, signature, stages=stages)
+
+
+def warn(front: CaffeNet) -> None:
+    """Say what looked wrong in the definition, as a Net does."""
+    import warnings
+
+    from graphc.error import NetWarning
+
+    for warning in front.warnings:
+        warnings.warn(str(warning), NetWarning, stacklevel=2)
+
+
+def gradients_of(options: NetOptions, front: CaffeNet) -> tuple[list[str], list[str]]:
+    """(blobs a gradient is given for, names it is wanted for) by --mode, --diff, --wrt.
+
+    Without these options: what Caffe's rule says, which may be nothing. Raises NetError where a
+    gradient is asked for and none is defined.
+    """
+    given, wrt = given_names(options), list(options.wrt or ())
+    if options.mode is Mode.infer:
+        if given or wrt:
+            raise typer.BadParameter("--mode infer has no gradients; leave --diff and --wrt out")
+        return [], []
+    asked = bool(options.mode or given or wrt)
+    if not wrt:
+        wrt = default_wrt(front, inputs_first=options.mode is Mode.grad)
+    if not given:
+        given = list(front.seeds)
+    if asked and not wrt:
+        inputs = ", ".join(f"--wrt {name}" for name in front.inputs[:3])
+        raise NetError(
+            "nothing gets a gradient by Caffe's rule: the net has no loss and no"
+            f" 'force_backward: true'; say what is to be derived for ({inputs})"
+        )
+    if asked and not given and not front.graph.losses:
+        outputs = ", ".join(list(front.graph.outputs)[:3])
+        raise NetError(
+            "there is no gradient to start from: the net has no loss; give one with"
+            f" --diff BLOB=one-hot:K (the outputs are {outputs})"
+        )
+    return (given, [front.owners.get(name, name) for name in wrt]) if wrt else ([], [])
+
+
+def default_wrt(front: CaffeNet, inputs_first: bool) -> list[str]:
+    """Caffe's rule; with `inputs_first` the inputs alone, if there are any."""
+    inputs = [name for name in front.default_wrt if name in front.inputs]
+    return inputs if inputs and inputs_first else list(front.default_wrt)
+
+
+def need_known_inputs(front: CaffeNet, named: Mapping[str, object]) -> None:
+    """Raise NetError for a name that is no net input."""
+    for name in named:
+        if name not in front.inputs:
+            hint = did_you_mean(name, front.inputs) or f"inputs: {', '.join(front.inputs)}"
+            raise NetError(f"there is no net input '{name}'; {hint}")
+
+
+def open_net(options: NetOptions) -> Net:
+    """The Net of the options, its parameters filled or loaded; nothing is compiled yet."""
+    from graphc.net import Net
+
+    return Net(
+        options.net,
+        weights=options.weights,
+        phase=phase_of(options),
+        level=options.level,
+        stages=tuple(options.stage or ()),
+        keep=options.keep or (),
+        threads=options.threads,
+        fuse=options.fuse,
+        memory=options.memory.value,
+        dtype=options.dtype.value,
+        seed=options.seed,
+        infogain_input=options.infogain_input.value,
+        shapes=shapes_of(options),
+    )

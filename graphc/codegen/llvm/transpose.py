@@ -1,0 +1,205 @@
+"""Copies that change the layout: square blocks are transposed in registers.
+
+The general loops would gather every element of such a copy by itself. Here a block of as many rows
+as a register has lanes is read along the source's neighbours, transposed by shuffles, and written
+along the target's neighbours, so that whole cache lines move on both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.function import EmittedKernel, kernel_function
+from graphc.codegen.llvm.loops import INT32, Carry, Frame, whole
+from graphc.codegen.llvm.nodes import Address, KernelNodes, Nodes, StoreNode
+from graphc.codegen.llvm.schedule import merge_loops
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.llvm.vector import TYPES
+from graphc.ir.types import DTYPES
+from graphc.kernel.lang import Axis, Kernel
+
+# Instructions for one block are about this many times its elements.
+COST = 0.6
+
+
+@dataclass
+class _Plan:
+    """Which axes make the blocks.
+
+    chain: axes that are one run of neighbours in the source, outermost first. across: the axis
+    of neighbours in the target. others: the rest. size: a block's side.
+    """
+
+    nodes: KernelNodes
+    source: Address
+    target: Address
+    chain: list[Axis]
+    across: Axis
+    others: list[Axis]
+    size: int
+
+    @property
+    def run(self) -> int:
+        """Elements of the chain."""
+        return self.nodes.size(self.chain)
+
+
+def emit_transpose(
+    module: ir.Module, kernel: Kernel, target: Target, name: str
+) -> EmittedKernel | None:
+    """The emitter for copies between layouts whose neighbours lie along different axes."""
+    plan = _plan(kernel, target)
+    if plan is None:
+        return None
+    function = kernel_function(module, kernel, name)
+    _Blocks(function, kernel, plan).emit()
+    extent = plan.nodes.size(plan.others) * math.ceil(plan.run / plan.size)
+    cost = COST * plan.nodes.size(plan.nodes.each)
+    return EmittedKernel(function, extent, 1, cost, ())
+
+
+def _plan(kernel: Kernel, target: Target) -> _Plan | None:
+    if len(kernel.body) != 1:
+        return None
+    nodes = Nodes(kernel).read()
+    store = nodes.statements[0]
+    if not isinstance(store, StoreNode) or store.mode != "set" or store.axes or store.guards:
+        return None
+    source = store.value.address
+    if source is None or source.parts or store.address.parts or not source.inside:
+        return None
+    if kernel.inputs[0].dtype not in ("float32", "float64") or 0 in nodes.extents.values():
+        return None
+    merge_loops(nodes)
+    return _blocks(nodes, source, store.address, target.lanes(source.buffer.dtype))
+
+
+def _blocks(
+    nodes: KernelNodes, source: Address, target: Address, lanes: int
+) -> _Plan | None:
+    across = [a for a in nodes.each if target.terms.get(a) == 1 and source.terms.get(a, 0) > 1]
+    chain: list[Axis] = []
+    stride = 1
+    while found := [a for a in nodes.each if source.terms.get(a) == stride and a not in across]:
+        if len(found) > 1:
+            return None
+        chain.insert(0, found[0])
+        stride *= nodes.extents[found[0]]
+    if len(across) != 1 or not chain or any(target.terms.get(a, 0) < 2 for a in chain):
+        return None
+    size = lanes
+    while size > min(nodes.size(chain), nodes.extents[across[0]]):
+        size //= 2
+    if size < 4:
+        return None
+    others = [a for a in nodes.each if a not in chain and a not in across]
+    return _Plan(nodes, source, target, chain, across[0], others, size)
+
+
+class _Blocks:
+    """The loops: blocks of the chain are shared among threads, blocks of `across` run inside.
+
+    The last block of an axis reaches back into the one before it instead of being partial: what is
+    copied twice is the same.
+    """
+
+    def __init__(self, function: ir.Function, kernel: Kernel, plan: _Plan):
+        self.builder = ir.IRBuilder(function.append_basic_block())
+        self.frame = Frame(self.builder)
+        self.plan = plan
+        names = [buffer.name for buffer in kernel.buffers]
+        *buffers, self.low, self.high, _ = function.args
+        bases = dict(zip(names, buffers, strict=True))
+        self.source = bases[plan.source.buffer.name]
+        self.target = bases[plan.target.buffer.name]
+        self.element = TYPES[plan.source.buffer.dtype]
+        self.align = DTYPES[plan.source.buffer.dtype]
+
+    def emit(self) -> None:
+        """The whole function."""
+        self.frame.loop(self.low, self.high, 1, [], self._run_block)
+        self.builder.ret_void()
+
+    def _run_block(self, number: ir.Value, carry: Carry) -> Carry:
+        """One block of the chain, at one place of the other axes."""
+        plan, b = self.plan, self.builder
+        blocks = whole(math.ceil(plan.run / plan.size))
+        place, first = b.udiv(number, blocks), self._start(b.urem(number, blocks), plan.run)
+        source = self._moved(self.source, [whole(plan.source.constant), first])
+        target = self._moved(self.target, [whole(plan.target.constant)])
+        for axis, index in self._digits(place, plan.others):
+            source = self._moved(source, [self._times(index, plan.source.terms.get(axis, 0))])
+            target = self._moved(target, [self._times(index, plan.target.terms.get(axis, 0))])
+        rows = [self._row(target, b.add(first, whole(lane))) for lane in range(plan.size)]
+
+        def block(i: ir.Value, carry: Carry) -> Carry:
+            start = self._start(i, plan.nodes.extents[plan.across])
+            self._transposed(source, rows, start)
+            return carry
+
+        count = math.ceil(plan.nodes.extents[plan.across] / plan.size)
+        return self.frame.loop(0, count, 1, carry, block)
+
+    def _row(self, target: ir.Value, index: ir.Value) -> ir.Value:
+        """Where in the target the elements at `index` of the chain begin."""
+        plan = self.plan
+        for axis, digit in self._digits(index, plan.chain):
+            target = self._moved(target, [self._times(digit, plan.target.terms[axis])])
+        return target
+
+    def _transposed(self, source: ir.Value, rows: list[ir.Value], start: ir.Value) -> None:
+        """Copy one square block."""
+        plan, b, size = self.plan, self.builder, self.plan.size
+        type_ = ir.VectorType(self.element, size)
+        stride = plan.source.terms[plan.across]
+        lines = []
+        for lane in range(size):
+            index = self._times(b.add(start, whole(lane)), stride)
+            lines.append(b.load(self._moved(source, [index]), typ=type_, align=self.align))
+        distance = 1
+        while distance < size:
+            lines = self._exchanged(lines, distance)
+            distance *= 2
+        for row, line in zip(rows, lines, strict=True):
+            b.store(line, self._moved(row, [start]), align=self.align)
+
+    def _exchanged(self, lines: list[ir.Value], distance: int) -> list[ir.Value]:
+        """Swap, in every pair of rows `distance` apart, the off-diagonal lanes."""
+        b, size = self.builder, self.plan.size
+        lanes = range(size)
+        upper = [j if not j & distance else size + j - distance for j in lanes]
+        lower = [j + distance if not j & distance else size + j for j in lanes]
+        masks = [ir.Constant(ir.VectorType(INT32, size), mask) for mask in (upper, lower)]
+        new = list(lines)
+        for i in lanes:
+            if not i & distance:
+                pair = lines[i], lines[i + distance]
+                new[i] = b.shuffle_vector(*pair, masks[0])
+                new[i + distance] = b.shuffle_vector(*pair, masks[1])
+        return new
+
+    def _start(self, block: ir.Value, extent: int) -> ir.Value:
+        """The first index of a block; the last one ends with the axis."""
+        b, last = self.builder, whole(extent - self.plan.size)
+        start = b.mul(block, whole(self.plan.size))
+        return b.select(b.icmp_signed("<", start, last), start, last)
+
+    def _digits(self, index: ir.Value, axes: list[Axis]) -> list[tuple[Axis, ir.Value]]:
+        """An index over fused axes, taken apart."""
+        b, digits = self.builder, []
+        for axis in reversed(axes[1:]):
+            extent = whole(self.plan.nodes.extents[axis])
+            digits.append((axis, b.urem(index, extent)))
+            index = b.udiv(index, extent)
+        return [*digits, (axes[0], index)] if axes else []
+
+    def _times(self, value: ir.Value, stride: int) -> ir.Value:
+        return value if stride == 1 else self.builder.mul(value, whole(stride))
+
+    def _moved(self, place: ir.Value, offsets: list[ir.Value]) -> ir.Value:
+        for offset in offsets:
+            place = self.builder.gep(place, [offset], source_etype=self.element)
+        return place
