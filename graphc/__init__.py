@@ -8,10 +8,11 @@ from graphc.error import NetError, NetWarning
 from graphc.phase import TEST, TRAIN
 
 if TYPE_CHECKING:
+    from graphc.artifact import load
     from graphc.net import Net
 
 __version__ = "0.1.0"
-__all__ = ["TEST", "TRAIN", "Net", "NetError", "NetWarning", "__version__"]
+__all__ = ["TEST", "TRAIN", "Net", "NetError", "NetWarning", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from graphc.net import Net
 
         return Net
+    if name == "load":
+        from graphc.artifact import load
+
+        return load
     raise AttributeError(f"module 'graphc' has no attribute '{name}'")

@@ -23,7 +23,7 @@ from graphc.arrays import assign
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, did_you_mean, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
-from graphc.frontends.caffe.layer import LAYERS
+from graphc.frontends.caffe.layer import COUNTER, LAYERS
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.phase import TEST, TRAIN, Phase
 from graphc.runtime.bundle import SlotEntry
@@ -92,7 +92,7 @@ class Net:
 
     Args:
         source: a path of a prototxt, or its text (which holds a newline or `{`).
-        weights: a .caffemodel path, a dict layer -> arrays, `"random:SEED"`, or None for the
+        weights: a .caffemodel or .h5 path, a dict layer -> arrays, `"random:SEED"`, or None for the
             definition's fillers.
         phase: graphc.TRAIN or graphc.TEST.
         level, stages: the net state that include and exclude rules ask for.
@@ -105,6 +105,7 @@ class Net:
         masks: Dropout layers whose 0/1 mask is an extra input `mask/LAYER`.
         infogain_input: "probabilities" for nets that put a Softmax before an InfogainLoss, as Caffe
             had it before 2017; since then the loss takes "scores".
+        shapes: shapes of net inputs, in place of the definition's.
     Raises:
         NetError: with everything that is wrong in the definition.
     """
@@ -124,6 +125,7 @@ class Net:
         seed: int = 0,
         masks: Sequence[str] = (),
         infogain_input: str = "scores",
+        shapes: Mapping[str, Sequence[int]] | None = None,
     ):
         need(phase in (TRAIN, TEST), f"phase is TRAIN or TEST, not {phase!r}")
         need(dtype in ("float32", "float64"), f"dtype is float32 or float64, not {dtype!r}")
@@ -152,13 +154,16 @@ class Net:
         self._dtype = dtype
         self._compiled: dict[Signature, Compilation] = {}
         self._fronts: dict[Signature, CaffeNet] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
         self._active: Compilation | None = None
         self._forward_is_current = False
         self._custom: Signature | None = None
-        self._counter = aligned_zeros((), "int64")
-        self._counter[...] = seed * 1_000_003
+        self._states: dict[str, np.ndarray] = {COUNTER: aligned_zeros((), "int64")}
+        self._states[COUNTER][...] = seed * 1_000_003
+        self._before: dict[str, np.ndarray] = {}  # states as the last forward pass found them
         self._start()
+        for name in shapes or ():
+            need(name in self._inputs, _unknown("net input", name, self._inputs))
         fill_parameters(self._front(), self._parameters, seed)
         if weights is not None:
             load_weights(self._front(), self._parameters, weights)
@@ -260,7 +265,7 @@ class Net:
         if made is not self._active or not self._forward_is_current:
             need(self._active is not None, "backward needs a forward pass first")
             if self._forward_is_current:
-                self._counter[...] -= self._counter_step()
+                self._restore_states()
             self._run_forward(made)
         self._call(made, "backward")
         self._custom = replace(signature, accumulate=False)
@@ -283,6 +288,7 @@ class Net:
         signature = self._accumulating(signature)
         made = self._compilation(signature)
         self._check_inputs()
+        self._note_states(made)
         self._call(made, "both")
         self._active = made
         self._forward_is_current = True
@@ -301,13 +307,29 @@ class Net:
             array[...] = 0
 
     def copy_from(self, weights: Any) -> None:
-        """Load weights by layer name: a .caffemodel path, a dict, or `"random:SEED"`."""
+        """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`."""
         load_weights(self._front(), self._parameters, weights)
         self._forward_is_current = False
 
     def save(self, path: str | Path) -> None:
-        """Write a .caffemodel, whole or not at all."""
+        """Write a .caffemodel (HDF5 where the path ends in .h5), whole or not at all."""
         save_weights(self._front(), self._parameters, path)
+
+    def prepare(self, wrt: Sequence[str] | None = None, given: Sequence[str] = ()) -> Compilation:
+        """Compile for calls with these gradients, ahead of the first of them.
+
+        wrt as in `backward`; `()` makes forward calls that keep nothing for a backward pass.
+        given: the blobs whose gradients will be given.
+        """
+        signature, _ = self._backward_signature(None, None, None, wrt, dict.fromkeys(given))
+        if not signature.wrt:
+            signature = replace(signature, given=())
+        self._custom = signature
+        return self._compilation(self._accumulating(signature))
+
+    def front(self) -> CaffeNet:
+        """The net as the front end built it: its forward graph, and who gets gradients."""
+        return self._front()
 
     def compilation(self) -> Compilation:
         """What the last call ran, or the next one will run: for looking inside."""
@@ -368,6 +390,8 @@ class Net:
         gradients: Mapping[str, Any],
     ) -> tuple[Signature, list[str]]:
         front = self._front()
+        if wrt is None and end is None and diffs is None and front.refusals:
+            raise NetError(front.refusals)
         given = self._given(front, start, gradients)
         if wrt is not None:
             wanted = [self._owner(name) for name in wrt]
@@ -431,6 +455,7 @@ class Net:
     def _run_forward(self, made: Compilation) -> None:
         self._check_inputs()
         self._forward_is_current = False
+        self._note_states(made)
         self._call(made, "forward")
         self._active = made
         self._forward_is_current = True
@@ -465,10 +490,12 @@ class Net:
         base = slot.name.removesuffix(".diff")
         if slot.role == "gradient":
             return self._seed(base)
-        if slot.role == "state" and base not in self._parameters:
-            return self._counter
+        if slot.name in self._parameters:
+            return self._parameters[slot.name]
         if slot.name.endswith(".diff") and base in self._parameters:
             return self._parameter_diff(base)
+        if slot.role == "state":
+            return self._state(slot)
         held = self._outputs.get(slot.name)
         if held is None or held.shape != slot.shape:
             held = aligned_zeros(slot.shape, slot.dtype)
@@ -482,8 +509,33 @@ class Net:
             self._constants[slot.name] = held
         return self._constants[slot.name]
 
-    def _counter_step(self) -> int:
-        return 1 if any(v.name == "dropout.counter" for v in self._front().graph.inputs()) else 0
+    def _state(self, slot: SlotEntry) -> np.ndarray:
+        """What the net remembers between calls; zeros at first, and again in another shape."""
+        held = self._states.get(slot.name)
+        if held is None or held.shape != slot.shape:
+            held = aligned_zeros(slot.shape, slot.dtype)
+            self._states[slot.name] = held
+        return held
+
+    def _note_states(self, made: Compilation) -> None:
+        """Copy what this call will renew, so that the same pass can be run once more."""
+        self._before = {}
+        held = {**self._parameters, **self._states}
+        for name in made.graph.updates:
+            if name.removesuffix(".diff") in self._parameters and name.endswith(".diff"):
+                continue
+            type = made.graph.values[name].type
+            array = held.get(name)
+            fits = array is not None and array.shape == type.shape
+            self._before[name] = np.array(array) if fits else np.zeros(type.shape, type.dtype)
+
+    def _restore_states(self) -> None:
+        for name, value in self._before.items():
+            if name in self._parameters:
+                self._parameters[name][...] = value
+            else:
+                self._states[name] = aligned_zeros(value.shape, str(value.dtype))
+                self._states[name][...] = value
 
     def _forward_part(
         self,
@@ -580,10 +632,11 @@ class Net:
             return self._outputs[name]
         if name in made.caffe.inputs:
             return self._inputs[name]
-        if name not in program.readable:
-            raise NetError(_gone(made, name))
         executable = made.executable
         assert executable is not None
+        early = executable.only_forward
+        if name not in (program.readable_forward if early else program.readable):
+            raise NetError(_gone(made, name))
         copy = executable.read(name)
         copy.flags.writeable = False
         return copy

@@ -39,7 +39,8 @@ def read_picture(path: str | Path, channels: int) -> Image.Image:
     )
     try:
         with image.open(path) as opened:
-            return opened.convert("RGB" if channels == 3 else "L")
+            photo: Image.Image = opened.convert("RGB" if channels == 3 else "L")
+            return photo
     except OSError as error:
         reason = error.strerror or "it is no picture that Pillow can read"
         raise NetError(f"cannot read '{path}': {reason}") from None
@@ -103,7 +104,7 @@ def without_mean(array: np.ndarray, mean: np.ndarray) -> np.ndarray:
         f"the mean has {mean.shape[0]} channels, the picture {array.shape[0]}",
     )
     if mean.shape[1:] == (1, 1):
-        return array - mean
+        return np.asarray(array - mean)
     height, width = array.shape[1:]
     top, left = (mean.shape[1] - height) // 2, (mean.shape[2] - width) // 2
     need(
@@ -111,7 +112,7 @@ def without_mean(array: np.ndarray, mean: np.ndarray) -> np.ndarray:
         f"the mean picture is {mean.shape[2]} x {mean.shape[1]},"
         f" smaller than the input, {width} x {height}",
     )
-    return array - mean[:, top : top + height, left : left + width]
+    return np.asarray(array - mean[:, top : top + height, left : left + width])
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -144,7 +145,7 @@ def saliency(gradient: np.ndarray) -> np.ndarray:
 
 
 def grey(strength: np.ndarray) -> np.ndarray:
-    """uint8 of a saliency map: its largest value is white. Where it is 0 or nan everywhere: black."""
+    """uint8 of a saliency map: its largest value is white; nan is black."""
     finite = np.nan_to_num(strength, nan=0.0, posinf=0.0, neginf=0.0)
     top = finite.max() if finite.size else 0.0
     return np.asarray(np.round(finite * (255.0 / top) if top > 0 else finite * 0), np.uint8)
@@ -167,7 +168,7 @@ def saliency_picture(
     need(maps.size, "a gradient without elements makes no picture")
     height, width = size or maps.shape[1:]
     left = width if beside else 0
-    sheet = image.new("RGB" if beside else "L", (left + width, height * len(maps)))
+    sheet: Image.Image = image.new("RGB" if beside else "L", (left + width, height * len(maps)))
     for row, one in enumerate(maps):
         if row < len(beside):
             sheet.paste(resized(beside[row], height, width), (0, row * height))

@@ -47,7 +47,7 @@ def _class_count(node: Node) -> int:
         if name in fields:
             return int(fields[name])
     if "axis" in fields and fields["axis"] < len(node.inputs[0].shape):
-        return max(1, node.inputs[0].shape[fields["axis"]])
+        return max(1, int(node.inputs[0].shape[fields["axis"]]))
     return 2**31
 
 

@@ -17,6 +17,7 @@ from graphc.frontends.caffe.caffemodel import (
     write_weights,
 )
 from graphc.frontends.caffe.filler import fill
+from graphc.frontends.caffe.hdf5 import is_hdf5, read_hdf5_weights, write_hdf5_weights
 from graphc.frontends.caffe.network import CaffeNet
 
 Arrays = dict[str, np.ndarray]
@@ -33,8 +34,8 @@ def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
     """Load by layer name; what the net lacks is ignored, what the source lacks keeps its values.
 
     Args:
-        weights: a .caffemodel path, a dict of layer name -> sequence of arrays (or of
-            `conv1/0` -> array), or `"random:SEED"`: msra weights, zero biases.
+        weights: a .caffemodel or .caffemodel.h5 path, a dict of layer name -> sequence of arrays
+            (or of `conv1/0` -> array), or `"random:SEED"`: msra weights, zero biases.
     Raises:
         NetError: all blob counts and shapes that disagree, at once; nothing is loaded then.
     """
@@ -45,6 +46,9 @@ def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
         source, where = Weights("the given weights"), "the given weights"
         for layer, blobs in _by_layer(weights).items():
             source.blobs[layer] = [StoredBlob(np.asarray(blob, np.float32)) for blob in blobs]
+    elif is_hdf5(weights):
+        _load_hdf5(net, parameters, Path(weights))
+        return
     else:
         source, where = read_weights(Path(weights)), str(weights)
     new: Arrays = {}
@@ -59,17 +63,72 @@ def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
             problems.extend(error.diagnostics)
         else:
             new.update(zip(owners, arrays, strict=True))
+    _take(net, parameters, new, problems, list(source.blobs), where)
+
+
+def _take(
+    net: CaffeNet,
+    parameters: Arrays,
+    new: Arrays,
+    problems: list[Diagnostic],
+    layers: Sequence[str],
+    where: str,
+) -> None:
+    """Copy the new values in, all of them or none."""
     if problems:
         raise NetError(problems)
-    if not new and source.blobs and net.parameters:
-        have = ", ".join(list(source.blobs)[:5])
+    if not new and layers and net.parameters:
+        have = ", ".join(layers[:5])
         raise NetError(f"{where}: no layer name is one of the net's; the source has {have} ...")
     for name, array in new.items():
         assign(parameters[name], array, name)
 
 
+def _load_hdf5(net: CaffeNet, parameters: Arrays, path: Path) -> None:
+    """Load a .caffemodel.h5; a shared parameter may stand only in the layer that made it."""
+    source = read_hdf5_weights(path)
+    new: Arrays = {}
+    problems: list[Diagnostic] = []
+    for layer, keys in _layers(net).items():
+        stored = source.get(layer)
+        if stored is None:
+            continue
+        if len(stored) > len(keys):
+            text = f"layer '{layer}' has {len(keys)} parameters, '{path}' holds {len(stored)}"
+            problems.append(Diagnostic(text))
+        for index, key in enumerate(keys):
+            owner = net.owners[key]
+            if index not in stored:
+                if owner == key:
+                    problems.append(Diagnostic(f"'{path}' lacks parameter {index} of '{layer}'"))
+            elif stored[index].shape != parameters[owner].shape:
+                problems.append(
+                    Diagnostic(
+                        f"parameter {index} of layer '{layer}' has shape"
+                        f" {list(parameters[owner].shape)}, '{path}' holds"
+                        f" {list(stored[index].shape)}"
+                    )
+                )
+            else:
+                new[owner] = stored[index]
+    _take(net, parameters, new, problems, list(source), str(path))
+
+
 def save_weights(net: CaffeNet, parameters: Arrays, path: str | Path) -> None:
-    """Write a .caffemodel; shared parameters are written in every layer that uses them."""
+    """Write a .caffemodel, or a .caffemodel.h5 where the path ends in .h5.
+
+    Shared parameters are written in every layer that uses them; in HDF5 where they are made.
+    """
+    if Path(path).suffix == ".h5":
+        kept: dict[str, dict[int, np.ndarray]] = {layer: {} for layer in net.layer_tops}
+        for layer, keys in _layers(net).items():
+            kept[layer] = {
+                index: parameters[key]
+                for index, key in enumerate(keys)
+                if net.owners[key] == key
+            }
+        write_hdf5_weights(path, kept)
+        return
     layers = {
         layer: [parameters[net.owners[key]] for key in keys] for layer, keys in _layers(net).items()
     }
@@ -101,13 +160,22 @@ def _by_layer(weights: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
 
 
 def _randomise(net: CaffeNet, parameters: Arrays, seed: str) -> None:
+    """Matrices by msra, vectors 0: but factors and slopes as filled, batch norm with moments 0, 1.
+
+    A layer whose first parameter is a vector multiplies by it, so that keeps its filler's value.
+    """
     if not seed.isdigit():
         raise NetError(f"weights 'random:SEED' needs a whole number, not '{seed}'")
     rng = np.random.default_rng(int(seed))
     for name, held in net.parameters.items():
         shape = held.type.shape
-        if len(shape) < 2:
+        index = name.rpartition("/")[2]
+        if not held.learned:
+            parameters[name][...] = 0 if index == "0" else 1
+        elif len(shape) < 2 and index == "0":
+            parameters[name][...] = fill(shape, held.filler, rng)
+        elif len(shape) < 2:
             parameters[name][...] = 0
-            continue
-        fan_in = max(1, int(np.prod(shape[1:])))
-        parameters[name][...] = rng.standard_normal(shape, np.float32) * np.sqrt(2.0 / fan_in)
+        else:
+            fan_in = max(1, int(np.prod(shape[1:])))
+            parameters[name][...] = rng.standard_normal(shape, np.float32) * np.sqrt(2.0 / fan_in)

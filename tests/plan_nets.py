@@ -136,10 +136,15 @@ class NetBuilder:
         return self.blob(blob, Relu()(x))
 
     def gradients(
-        self, wrt: Iterable[str], given: Iterable[str], accumulate: Iterable[str] = ()
+        self,
+        wrt: Iterable[str],
+        given: Iterable[str],
+        accumulate: Iterable[str] = (),
+        keep: Iterable[str] = (),
     ) -> Graph:
         """The graph after all passes."""
-        return compile_graph(self.graph, list(wrt), list(given), frozenset(accumulate)).graph
+        accumulated = frozenset(accumulate)
+        return compile_graph(self.graph, list(wrt), list(given), accumulated, keep=keep).graph
 
 
 def caffenet(batch: int) -> NetBuilder:

@@ -28,6 +28,9 @@ FLOORS = {
     "graphc.net": 5,
     "graphc.arrays": 1,
     "graphc.weights": 5,
+    "graphc.picture": 5,
+    "graphc.random_inputs": 5,
+    "graphc.gradient_check": 5,
     "graphc.cli": 6,
 }
 
@@ -53,7 +56,7 @@ DOORS = {
     "typer": ("graphc.cli",),
     "click": ("graphc.cli",),
     "rich": ("graphc.cli",),
-    "PIL": ("graphc.cli", "graphc.picture"),
+    "PIL": ("graphc.picture",),
 }
 
 

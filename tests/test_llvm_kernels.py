@@ -7,12 +7,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from llvmlite import ir
 from native_kernels import NativeKernel, compile_kernels
 from native_programs import channels_last, dense, kernel
 
-from graphc.codegen.llvm.nodes import Nodes, fingerprint
+from graphc.codegen.llvm.fingerprint import fingerprint
+from graphc.codegen.llvm.nodes import Nodes
 from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target
+from graphc.codegen.llvm.transpose import emit_transpose
 from graphc.kernel.lang import INDEX, Buffer, Kernel
 
 TARGETS = ("host", "x86-64-v3", "scalar")
@@ -206,6 +209,77 @@ def test_failed_check_is_reported_and_nothing_is_read_outside(size: int, target:
     function(run.address)(*addresses, 0, run.emitted.extent, ctypes.addressof(error))
     assert list(error) == [1, 10**9]
     assert run.emitted.checks == ("a label is not within 0 .. 9",)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("rows", "columns"), [(5, 0), (40, 0), (0, 5), (0, 0)])
+def test_loops_that_never_run(rows: int, columns: int, target: str):
+    def folds(k, x, total, top, place):
+        (i,) = k.each(rows)
+        j = k.axis(columns)
+        total[i] = k.sum(j, x[i, j])
+        top[i] = k.max(j, x[i, j])
+        place[i] = k.argmax(j, x[i, j], j)[1]
+
+    made = kernel(
+        folds,
+        [dense("x", rows, columns)],
+        [dense("total", rows), dense("top", rows), dense("place", rows, dtype="int64")],
+    )
+    arrays = [np.ones((rows, columns), "f"), np.ones(rows, "f"), np.ones(rows, "f")]
+    total, top, place = native(made, target)([*arrays, np.ones(rows, "q")])
+    assert (total == 0).all() and (top == -np.inf).all() and (place == 0).all()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "shape", [(2, 17, 5, 9), (1, 64, 6, 6), (3, 4, 2, 2), (40, 24, 3, 3), (2, 3, 20, 20)]
+)
+def test_copies_between_layouts(shape: tuple[int, ...], dtype: str, target: str):
+    """Every pair of axis orders: as images and weights change between neighbouring kernels."""
+
+    def copy(k, x, y):
+        i = k.each(*shape)
+        y[tuple(i)] = x[tuple(i)]
+
+    layouts = [strides_of(shape, order) for order in ORDERS]
+    pairs = [(source, result) for source in layouts for result in layouts]
+    made = [
+        kernel(copy, [Buffer("x", dtype, shape, source)], [Buffer("y", dtype, shape, result)])
+        for source, result in pairs
+    ]
+    x = real(*shape, dtype=dtype)
+    for run in compile_kernels(made, Target.named(target)):
+        assert isinstance(run, NativeKernel)
+        (y,) = run([x, np.zeros_like(x)])
+        np.testing.assert_array_equal(y, x)
+
+
+# Outermost axis first: row-major, channels-last, filters-last as packed weights are, and a mixture.
+ORDERS = [(0, 1, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0), (2, 3, 1, 0), (1, 0, 3, 2)]
+
+
+def strides_of(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a dense array whose axes lie in memory in this order."""
+    strides, reach = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = reach
+        reach *= shape[axis]
+    return tuple(strides)
+
+
+def test_layout_changes_are_transposed_in_blocks():
+    def copy(k, x, y):
+        i = k.each(2, 64, 14, 14)
+        y[tuple(i)] = x[tuple(i)]
+
+    shape = (2, 64, 14, 14)
+    changing = kernel(copy, [dense("x", *shape)], [channels_last("y", *shape)])
+    same = kernel(copy, [dense("x", *shape)], [dense("y", *shape)])
+    target = Target.named("x86-64-v3")
+    assert emit_transpose(ir.Module(), changing, target, "changing") is not None
+    assert emit_transpose(ir.Module(), same, target, "same") is None
 
 
 def test_vectors_run_along_neighbours():

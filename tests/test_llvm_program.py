@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +155,18 @@ def test_bundle_file(tmp_path: Path):
         Bundle.load(tmp_path / "nowhere")
 
 
+def test_code_for_another_machine_is_refused():
+    bundle = compile_program(example())
+    for other, message in (
+        (replace(bundle, triple="riscv64-unknown-linux-gnu"), "compiled for riscv64"),
+        (replace(bundle, vector_bytes=4096), "a named target"),
+        (replace(bundle, target="host", cpu="pentium"), "the processor pentium"),
+        (replace(bundle, object=b"no object file"), "cannot be loaded"),
+    ):
+        with pytest.raises(NetError, match=message):
+            load(other)
+
+
 def test_cache_spares_the_emission(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
     first = compile_program(example())
     (entry,) = own_cache.iterdir()
@@ -174,6 +189,40 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path / "file" / "below"))
     assert compile_program(example()).object
+
+
+def test_cache_is_not_read_where_others_can_write(own_cache: Path):
+    bundle = compile_program(example())
+    (entry,) = own_cache.iterdir()
+    assert cache.read(entry.name) == bundle.object
+    own_cache.chmod(0o777)
+    assert cache.read(entry.name) is None
+    entry.unlink()
+    assert compile_program(example()) == bundle
+    assert list(own_cache.iterdir()) == []
+
+
+def test_cache_drops_what_was_not_used_for_longest(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cache, "LARGEST_BYTES", 1000)
+    for number in range(4):
+        cache.write(f"entry{number}", bytes(200))
+        os.utime(own_cache / f"entry{number}", (number, number))
+    assert cache.read("entry0") == bytes(200)  # used again just now
+    cache.write("entry4", bytes(200))
+    assert sorted(path.name for path in own_cache.iterdir()) == ["entry0", "entry4"]
+
+
+def test_programs_come_and_go():
+    bundle = compile_program(example())
+    for _ in range(30):
+        executable = load(bundle)
+        arrays = filled(executable)
+        executable.call("both", threads=2)
+        assert abs(float(arrays["loss"]) - wanted(arrays).sum()) < 1e-3
+        del executable
+        gc.collect()
 
 
 def test_program_without_steps():

@@ -22,6 +22,7 @@ from graphc.ir.graph import Graph, Origin
 from graphc.ir.types import TensorType
 from graphc.ops.shape import Concat, Slice
 from graphc.plan.explain import explain, memory_rows, memory_table
+from graphc.plan.interpret import make_slots, run_interpreted, view
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.plan.text import print_program
@@ -52,7 +53,7 @@ def test_a_small_net_gives_the_reference(trained: Graph, memory, join, apart) ->
 
 
 def test_all_modes_agree_bit_for_bit(trained: Graph) -> None:
-    programs = [plan(trained), plan(trained, memory="all"), plan(trained, keep=["conv1"])]
+    programs = [plan(trained), plan(trained, memory="all"), plan(trained, keep=["conv2"])]
     first, *others = [run_program(p, trained, random_arrays(trained)) for p in programs]
     for other in others:
         for name in first.keys() & other.keys():
@@ -60,15 +61,27 @@ def test_all_modes_agree_bit_for_bit(trained: Graph) -> None:
 
 
 def test_kept_blobs_survive_and_others_say_who_overwrote_them() -> None:
-    net = small_net()
-    net.graph.kept = {"conv1", "conv2.diff"}
-    graph = net.gradients(["data"], ["fc"])
+    graph = small_net().gradients(["data"], ["fc"], keep=["conv1", "conv2.diff"])
     program = plan(graph, keep=["conv1", "conv2.diff"])
     assert {"conv1", "conv2.diff"} <= set(program.readable)
     check_program(program, graph)
     loose = plan(small_net().gradients(["data"], ["fc"]))
-    assert "conv1" in loose.overwritten
-    assert "keep='conv1'" in loose.overwritten["conv1"]
+    assert "conv2" in loose.readable_forward
+    assert "has been overwritten by" in loose.overwritten["conv2"]
+    assert "keep='conv2'" in loose.overwritten["conv2"]
+
+
+def test_what_stands_after_forward_alone_can_be_read_then() -> None:
+    graph = small_net().gradients(["data"], ["fc"])
+    program = plan(graph)
+    arrays = random_arrays(graph)
+    slots = make_slots(program, arrays)
+    run_interpreted(program, slots, end=program.forward_steps)
+    wanted = expected(graph, arrays)
+    assert len(program.readable_forward) > 2
+    for blob, name in program.readable_forward.items():
+        found = view(program.buffers[name], slots)
+        np.testing.assert_allclose(found, wanted[f"blob {blob}"], rtol=1e-9, err_msg=blob)
 
 
 def test_memory_all_keeps_every_blob(trained: Graph) -> None:
@@ -78,8 +91,8 @@ def test_memory_all_keeps_every_blob(trained: Graph) -> None:
 
 
 def test_keeping_an_unknown_blob_is_refused(trained: Graph) -> None:
-    with pytest.raises(NetError, match=r"no blob 'conv11'; did you mean 'conv1'"):
-        plan(trained, keep=["conv11"])
+    with pytest.raises(NetError, match=r"no blob 'conv22'; did you mean 'conv2'"):
+        plan(trained, keep=["conv22"])
 
 
 # -- layout ----------------------------------------------------------------------------------------
@@ -220,8 +233,8 @@ def test_gradients_of_parameters_add_up_in_place(trained: Graph) -> None:
 
 def test_bias_and_relu_ride_behind_the_convolution(trained: Graph) -> None:
     program = plan(trained)
-    assert "conv1, relu1" in layers(program)
-    assert "conv2, relu2" in layers(program), "a grouped convolution, too"
+    joined = [s for s in program.steps if s.layer == "conv2, relu2"]
+    assert [s.kernel.name for s in joined if not s.backward] == ["conv+add_bias+relu"], "grouped"
 
 
 def test_in_place_or_not_is_explained() -> None:
@@ -254,7 +267,7 @@ def test_the_memory_table_and_the_text_show_everything(trained: Graph) -> None:
     for number in (program.memory.peak, program.memory.bound_of_order, program.memory.naive):
         assert f"{number:,} bytes" in table
     assert text.count("\n  kernel ") == 0
-    assert "conv1, relu1 (Convolution, ReLU)" in text
+    assert "conv2, relu2 (Convolution, ReLU)" in text
     assert str(program.slots[1].type) in text
 
 

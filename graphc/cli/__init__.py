@@ -14,6 +14,7 @@ import typer
 
 from graphc import __version__
 from graphc.cli.check import check
+from graphc.cli.compile import compile
 from graphc.cli.doctor import doctor
 from graphc.cli.explain import explain
 from graphc.cli.gradient import grad
@@ -23,7 +24,7 @@ from graphc.cli.run import run
 from graphc.cli.show import show
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
-VERBS = (run, grad, show, plan, explain, check, doctor)
+VERBS = (run, grad, compile, show, plan, explain, check, doctor)
 
 app = typer.Typer(
     name="graphc",

@@ -11,7 +11,9 @@ from graphc.cli.report import busy, print_json
 from graphc.cli.session import lowered
 
 if TYPE_CHECKING:
+    from graphc.driver import Compilation
     from graphc.ir.remark import Remark
+    from graphc.plan.program import Program
 
 WHOLE = "net"
 
@@ -27,18 +29,13 @@ def explain(
         ),
     ] = "",
 ) -> None:
-    """Print every remark about a layer, blob or parameter, the latest decision last."""
-    from graphc.plan.explain import explain as remarks_about
+    """Print why things are as they are.
 
+    Every remark about a layer, blob or parameter, in the order of the decisions.
+    """
     with busy("planning"):
-        program = lowered(options).program
-    if subject == WHOLE:
-        remarks = [remark for remark in program.remarks if remark.subject == WHOLE]
-    elif subject:
-        remarks = remarks_about(program, subject)
-    else:
-        remarks = list(program.remarks)
-    remarks = list(dict.fromkeys(remarks))
+        made = lowered(options)
+    remarks = list(dict.fromkeys(_remarks(made, subject)))
     if options.json:
         print_json([_plain(remark) for remark in remarks])
         return
@@ -47,6 +44,50 @@ def explain(
         typer.echo(f"{remark.subject}: {remark.sentence}. [{remark.stage}]{place}")
     if not remarks:
         typer.echo(f"{subject or 'the net'}: nothing had to be decided.")
+
+
+def _remarks(made: Compilation, subject: str) -> list[Remark]:
+    """Those about the subject; a layer's include those about its tops and parameters."""
+    from graphc.plan.explain import explain as remarks_about
+
+    program = made.program
+    if subject == WHOLE and WHOLE not in made.graph.blobs:
+        return [remark for remark in program.remarks if remark.subject == WHOLE]
+    if not subject:
+        return list(program.remarks)
+    kind, _, layer = subject.rpartition(":")
+    if kind == "layer" and layer in made.caffe.layer_tops:
+        things = [f"blob:{top}" for top in made.caffe.layer_tops[layer] if top in program.buffers]
+        things += [key for key in made.caffe.owners if key.rpartition("/")[0] == layer]
+        wanted = {subject, *things}
+        wanted |= {f"{thing}.diff" for thing in things} | {f"blob:{thing}" for thing in things}
+        found = [remark for remark in program.remarks if wanted & _subjects(remark)]
+        return [*found, *_steps(program, layer)]
+    return remarks_about(program, subject)
+
+
+def _subjects(remark: Remark) -> set[str]:
+    """A remark on joined layers, `layer:conv1, relu1`, is about each of them."""
+    kind, colon, names = remark.subject.rpartition(":")
+    return {remark.subject} | {f"{kind}{colon}{name}" for name in names.split(", ")}
+
+
+def _steps(program: Program, layer: str) -> list[Remark]:
+    """In which steps a layer runs, and with whom."""
+    remarks = []
+    for way, backward in (("forward", False), ("backward", True)):
+        parts = []
+        for number, step in enumerate(program.steps):
+            layers = step.layer.split(", ")
+            if step.backward is backward and layer in layers:
+                others = ", ".join(f"'{other}'" for other in layers if other != layer)
+                parts.append(f"{number} ({step.kernel.name}{f', with {others}' * bool(others)})")
+        if parts:
+            from graphc.ir.remark import Remark
+
+            sentence = f"runs {way} in step{'s' * (len(parts) > 1)} {', '.join(parts)}"
+            remarks.append(Remark("plan", f"layer:{layer}", sentence))
+    return remarks
 
 
 def _plain(remark: Remark) -> dict[str, Any]:

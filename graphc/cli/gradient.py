@@ -48,7 +48,10 @@ def grad(
     ] = None,
     beside: Annotated[bool, typer.Option("--beside", help="Put the photo beside it.")] = False,
 ) -> None:
-    """Run the net forward and backward and print the gradients of --wrt."""
+    """Run forward and backward: gradients.
+
+    They are those of --wrt, else of the inputs by Caffe's rule, else of the parameters.
+    """
     from dataclasses import replace
 
     from graphc.cli.values import read_diffs, read_inputs

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -21,14 +21,14 @@ import typer
 from graphc.cli.report import reporting
 
 
-class PhaseName(str, Enum):
+class PhaseName(StrEnum):
     """The phases of a net."""
 
     TRAIN = "TRAIN"
     TEST = "TEST"
 
 
-class Mode(str, Enum):
+class Mode(StrEnum):
     """What a program is compiled for."""
 
     infer = "infer"
@@ -36,28 +36,28 @@ class Mode(str, Enum):
     train = "train"
 
 
-class Memory(str, Enum):
+class Memory(StrEnum):
     """Whether blobs share memory."""
 
     reuse = "reuse"
     all = "all"
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """Precision of all real numbers."""
 
     float32 = "float32"
     float64 = "float64"
 
 
-class InfogainInput(str, Enum):
+class InfogainInput(StrEnum):
     """What an InfogainLoss layer takes."""
 
     scores = "scores"
     probabilities = "probabilities"
 
 
-class Channels(str, Enum):
+class Channels(StrEnum):
     """Order of the colours in an input."""
 
     bgr = "bgr"
@@ -159,12 +159,15 @@ class InputOptions:
 def verb(function: Callable[..., None]) -> Callable[..., None]:
     """The command of a verb: option groups written out, errors printed as people expect."""
     own = inspect.signature(function, eval_str=True).parameters
-    groups = {n: p.annotation for n, p in own.items() if dataclasses.is_dataclass(p.annotation)}
+    groups: dict[str, Any] = {
+        n: p.annotation for n, p in own.items() if dataclasses.is_dataclass(p.annotation)
+    }
     parameters = [p for group in groups.values() for p in _fields(group)]
-    parameters += [_keyword(p.name, p.annotation, p.default) for p in own.values()
-                   if p.name not in groups]
+    parameters += [
+        _keyword(p.name, p.annotation, p.default) for p in own.values() if p.name not in groups
+    ]
     # Arguments in the order of the command line, then the verb's own options, then the shared.
-    parameters.sort(key=lambda p: (not _is_argument(p), p.name not in own))
+    parameters.sort(key=lambda p: 0 if _is_argument(p) else 1 if p.name in own else 2)
 
     @functools.wraps(function)
     def command(**given: Any) -> None:

@@ -10,7 +10,10 @@ from graphc.cli.session import lowered
 
 
 def plan(options: NetOptions) -> None:
-    """Print the memory table: of forward and backward, if a gradient is defined."""
+    """Print the memory table.
+
+    It is that of forward and backward, if a gradient is defined.
+    """
     from dataclasses import asdict
 
     from graphc.plan.explain import memory_rows, memory_table

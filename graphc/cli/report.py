@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -70,8 +71,16 @@ def note(text: str) -> None:
 
 
 def print_json(data: Any) -> None:
-    """The result as JSON on stdout."""
-    typer.echo(json.dumps(data, indent=2, allow_nan=True))
+    """The result as JSON on stdout; numbers that JSON lacks (inf, nan) are null."""
+    typer.echo(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:

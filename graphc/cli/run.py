@@ -35,7 +35,10 @@ def run(
     inputs: InputOptions,
     output: Annotated[str | None, OUTPUT] = None,
 ) -> None:
-    """Run the net forward and print its outputs (and the blobs of --keep)."""
+    """Run forward and print the outputs.
+
+    Blobs named with --keep are printed and written too.
+    """
     from graphc.cli.values import read_inputs
 
     net = open_net(options)
@@ -50,7 +53,8 @@ def run(
         infer = options.mode in (None, Mode.infer)
         made = net.prepare(wrt=()) if infer else net.prepare()
     started = time.perf_counter()
-    results = net.forward(blobs=kept, **arrays)
+    net.set_inputs(arrays)
+    results = net.forward(blobs=kept)
     seconds = {"compile": sum(made.seconds.values()), "run": time.perf_counter() - started}
     if output:
         write_arrays(output, {name: results[name] for name in wanted})

@@ -89,12 +89,14 @@ def forward_signature(options: NetOptions) -> Signature:
 
 def lowered(options: NetOptions, stages: bool = False) -> Compilation:
     """The program that the options mean, up to the plan: with gradients if any are defined."""
+    shapes = shapes_of(options)
+    definition = definition_of(options)
+
     import graphc.driver as driver
 
-    definition = definition_of(options)
     signature = forward_signature(options)
     front = driver.front(definition, signature)
-    need_known_inputs(front, shapes_of(options))
+    need_known_inputs(front, shapes)
     given, wrt = gradients_of(options, front)
     signature = replace(signature, given=driver.names(given), wrt=driver.names(wrt))
     warn(front)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graphc.plan.program import Program
 
 
-class Form(str, Enum):
+class Form(StrEnum):
     """The forms a net goes through, and `dot`, the graph for graphviz."""
 
     graph = "graph"
@@ -37,7 +37,10 @@ def show(
         typer.Option(metavar="PASS", help="The graph after this pass; `start` is before all."),
     ] = None,
 ) -> None:
-    """Print the net as graph, kernels, program or code: with gradients if any are defined."""
+    """Print the net in one of its forms.
+
+    It has its gradients, if any are defined; --mode infer leaves them out.
+    """
     if after is not None and form not in (Form.graph, Form.dot):
         raise typer.BadParameter(
             f"a graph is what stands after a pass, not --as {form.value}", param_hint="--after"

@@ -53,9 +53,7 @@ def read_inputs(
     return arrays, pictures
 
 
-def _read_picture(
-    value: Value, path: str, options: InputOptions
-) -> tuple[np.ndarray, Image.Image]:
+def _read_picture(value: Value, path: str, options: InputOptions) -> tuple[np.ndarray, Image.Image]:
     """A picture for every row of an input [N, C, H, W]: (pixels - mean) * scale."""
     need(
         len(value.shape) == 4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from graphc.ops.label import along, need_axis
 @operator
 class Concat(Op):
     """The inputs one after the other along `axis`; their other extents are equal."""
+
+    is_concat: ClassVar[bool] = True
 
     axis: int = 1
 
@@ -64,6 +67,8 @@ class Concat(Op):
 @operator
 class Slice(Op):
     """`x` cut along `axis` before each of the rising `points`: one output more than points."""
+
+    is_slice: ClassVar[bool] = True
 
     axis: int
     points: tuple[int, ...]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from graphc.kernel.contraction import match
 from graphc.kernel.facts import is_elementwise
-from graphc.kernel.join import join
+from graphc.kernel.join import join, join_siblings
 from graphc.kernel.lang import Fold, Kernel
 from graphc.plan.draft import Draft, DraftStep
 from graphc.plan.grouping import regrouped
@@ -45,6 +45,7 @@ class _Joining:
             consumer = self.at[place]
             while consumer is not None:
                 consumer = self.join_one(consumer)
+        self.join_reductions()
         self.draft.steps = [step for step in self.at if step is not None]
         self.draft.check_order()
 
@@ -72,25 +73,61 @@ class _Joining:
             place = self.place[producer]
             if not self.can_hurry(producer, consumer):
                 return None
-        if not _same_sweep(producer.kernel, consumer.kernel) and not is_elementwise(consumer.kernel):
-            return None  # nobody would expect it
         second = regrouped(producer.kernel, producer.writes, consumer.kernel, consumer.reads)
+        if not (_same_sweep(producer.kernel, second) or is_elementwise(second)):
+            return None  # nobody would expect it
         made = join(producer.kernel, producer.arguments, second, consumer.arguments, dropped)
         if isinstance(made, str):
             sentence = f"{consumer.pass_label} is not joined to {producer.pass_label}: {made}"
             self.draft.remark("join", f"layer:{consumer.label}", sentence)
             return None
-        kernel, arguments = made
-        step = DraftStep(
-            kernel,
-            arguments,
-            layers=tuple(dict.fromkeys((*producer.layers, *consumer.layers))),
-            kinds=tuple(dict.fromkeys((*producer.kinds, *consumer.kinds))),
-            backward=consumer.backward,
-            after=(producer.after | consumer.after) - {producer, consumer},
-        )
+        step = _merged(producer, consumer, *made)
         self.replace(producer, consumer, step, place, dropped)
         return step
+
+    def join_reductions(self) -> None:
+        """Join siblings that each reduce the same array to something smaller: one sweep for all."""
+        by_array: dict[str, list[DraftStep]] = {}
+        for step in self.at:
+            if step is None or not step.reads or self.is_contraction(step.kernel):
+                continue
+            if _has_fold(step.kernel):
+                widest = max(step.reads, key=lambda name: self.draft.arrays[name].type.size)
+                by_array.setdefault(widest, []).append(step)
+        for name, steps in by_array.items():
+            first = steps[0]
+            for second in steps[1:]:
+                if self.reduces(name, first) and self.reduces(name, second):
+                    first = self.try_siblings(first, second) or first
+
+    def reduces(self, name: str, step: DraftStep) -> bool:
+        arrays = self.draft.arrays
+        made = sum(arrays[written].type.size for written in step.writes)
+        return 2 * made <= arrays[name].type.size
+
+    def try_siblings(self, first: DraftStep, second: DraftStep) -> DraftStep | None:
+        if first.backward != second.backward or self.writes_what_reads(first, second):
+            return None
+        if len({*first.arguments, *second.arguments}) > MOST_ARGUMENTS:
+            return None
+        if not _same_sweep(first.kernel, second.kernel):
+            return None
+        place = self.place[second]
+        if not self.can_wait(first, second):
+            place = self.place[first]
+            if not self.can_hurry(first, second):
+                return None
+        made = join_siblings(first.kernel, first.arguments, second.kernel, second.arguments)
+        if isinstance(made, str):
+            return None
+        step = _merged(first, second, *made)
+        self.replace(first, second, step, place, set())
+        return step
+
+    def writes_what_reads(self, first: DraftStep, second: DraftStep) -> bool:
+        """Whether one of the two waits for the other."""
+        waits = first in second.after or second in first.after
+        return waits or bool(self.seen[second] & set(first.writes))
 
     def worth_it(self, producer: DraftStep, consumer: DraftStep) -> bool:
         if producer.backward != consumer.backward or consumer in self.draft.commits:
@@ -174,6 +211,19 @@ class _Joining:
                     f"'{blob}' is not stored: {step.pass_label} are done in one sweep;"
                     f" keep='{blob}' keeps it"
                 )
+
+
+def _merged(
+    first: DraftStep, second: DraftStep, kernel: Kernel, arguments: tuple[str, ...]
+) -> DraftStep:
+    return DraftStep(
+        kernel,
+        arguments,
+        layers=tuple(dict.fromkeys((*first.layers, *second.layers))),
+        kinds=tuple(dict.fromkeys((*first.kinds, *second.kinds))),
+        backward=second.backward,
+        after=(first.after | second.after) - {first, second},
+    )
 
 
 def _same_sweep(one: Kernel, two: Kernel) -> bool:

@@ -78,7 +78,7 @@ def lies_in_order(shape: tuple[int, ...], strides: tuple[int, ...], order: Order
 def reshaped(
     shape: tuple[int, ...], strides: tuple[int, ...], wanted: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """Strides that show an array's elements in row-major order in another shape; None if none do."""
+    """Strides that show an array in another shape, its row-major order kept; None if none do."""
     if 0 in shape:
         return row_major(wanted)
     # Runs of axes that are dense among themselves can be cut anew; (extent, stride of the last).

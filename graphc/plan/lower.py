@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphc.error import NetError, did_you_mean
+from graphc.error import NetError
 from graphc.ir.core import Transpose
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
@@ -32,6 +32,7 @@ from graphc.plan.layout import (
     reshaped,
     strides_of,
 )
+from graphc.plan.needed import kept_values, live_nodes
 from graphc.plan.program import Slot
 
 
@@ -45,36 +46,6 @@ def copy_kernel(
     index = tuple(writer.each(*type.shape))
     y[index] = x[index]
     return writer.finish(buffers[:1], buffers[1:])
-
-
-def kept_values(graph: Graph, keep: Iterable[str], everything: bool) -> dict[str, Value]:
-    """The blobs that must survive the call, by name.
-
-    Raises NetError for a name that the net does not know. A `.diff` of a known blob that this
-    program does not compute is no error: another signature of the net may.
-    """
-    blobs = set(graph.blobs) - set(graph.updates) if everything else set()
-    wanted = sorted({*keep, *graph.kept} | blobs)
-    found: dict[str, Value] = {}
-    for name in wanted:
-        if name in graph.blobs:
-            found[name] = graph.blobs[name]
-        elif name.removesuffix(".diff") not in graph.blobs:
-            hint = did_you_mean(name, graph.blobs)
-            raise NetError(f"keep: the net has no blob '{name}'" + (f"; {hint}" if hint else ""))
-    return found
-
-
-def live_nodes(graph: Graph, ends: Iterable[Value]) -> list[Node]:
-    """Nodes that `ends` or an effect need, in the graph's order."""
-    needed = set(ends)
-    result: list[Node] = []
-    for node in reversed(graph.nodes):
-        if node.op.has_effect or any(value in needed for value in node.outputs):
-            needed.update(node.inputs)
-            result.append(node)
-    result.reverse()
-    return result
 
 
 def lower(graph: Graph, keep: Iterable[str] = (), everything: bool = False) -> Draft:
@@ -164,10 +135,15 @@ class _Lowering:
             self.homes[value] = self.array(value.name, value.type, value.type.strides(), storage)
 
     def place_outputs(self) -> None:
-        """Make the output slots; a value that a node makes row-major is made right in its slot."""
+        """Make the output slots; a value that a node makes row-major is made right in its slot.
+
+        A slot is called like its output, or `NAME~out` where an array of that name comes in.
+        """
+        taken = {slot.name for slot in self.draft.slots}
         for name, value in self.graph.outputs.items():
-            storage = Storage(name, value.type.bytes, len(self.draft.slots))
-            self.draft.slots.append(Slot(name, "output", value.type))
+            free = name if name not in taken else f"{name}~out"
+            storage = Storage(free, value.type.bytes, len(self.draft.slots))
+            self.draft.slots.append(Slot(free, "output", value.type))
             self.user_storage["output", name] = storage
             order = tuple(range(value.type.rank))
             plain = self.strides(value) == strides_of(value.shape, order)
@@ -253,7 +229,7 @@ class _Lowering:
             self.versions[key] = target
             self.draft.remark(
                 "layout",
-                f"blob:{value.name}",
+                value.name if value.role == "parameter" else f"blob:{value.name}",
                 f"is copied into {_order_name(order)} order for {like.origin.layer or like.op}",
             )
         return self.versions[key]

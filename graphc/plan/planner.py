@@ -66,7 +66,8 @@ def plan(
         naive=sum(storage.bytes for storage in spans),
         slots=_slot_bytes(draft),
     )
-    readable, overwritten = _readable(draft, buffers)
+    readable_forward, _ = _readable(draft, buffers, forward_steps)
+    readable, overwritten = _readable(draft, buffers, len(draft.steps))
     return Program(
         name=graph.name,
         slots=tuple(draft.slots),
@@ -81,6 +82,7 @@ def plan(
         readable=readable,
         overwritten=overwritten,
         remarks=(*graph.remarks, *draft.remarks),
+        readable_forward=readable_forward,
     )
 
 
@@ -128,24 +130,29 @@ def _buffers(draft: Draft, shares: Shares, placed: dict[Storage, int]) -> dict[s
 
 
 def _readable(
-    draft: Draft, buffers: dict[str, ProgramBuffer]
+    draft: Draft, buffers: dict[str, ProgramBuffer], steps: int
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Which blobs still stand after the call, and what happened to the others.
+    """Which blobs stand after the first `steps` steps, and what happened to the others.
 
     A blob that nothing happened to overwrite is promised as well: its buffer's span is lengthened.
     """
-    final = max(len(draft.steps) - 1, 0)
     readable: dict[str, str] = {}
     overwritten = dict(draft.gone)
+    done = {name for step in draft.steps[:steps] for name in step.writes}
     for blob, name in draft.blobs.items():
         if name not in buffers:
-            overwritten[blob] = draft.gone.get(blob, f"'{blob}' is not stored")
+            overwritten[blob] = (
+                f"'{blob}' is not stored: it stays in registers; keep='{blob}' keeps it"
+            )
+            continue
+        if not draft.arrays[name].sources <= done:
+            overwritten[blob] = f"'{blob}' is not computed yet"
             continue
         buffer = buffers[name]
-        by = _overwriter(draft, buffers, buffer) if buffer.slot == 0 else None
+        by = None if buffer.slot else _overwriter(draft, buffers, buffer, steps)
         if by is None:
             readable[blob] = name
-            buffers[name] = replace(buffer, last=final)
+            buffers[name] = replace(buffer, last=max(buffer.last, steps - 1))
         else:
             overwritten[blob] = (
                 f"'{blob}' has been overwritten by {by} to save memory; keep='{blob}' keeps it"
@@ -154,20 +161,18 @@ def _readable(
 
 
 def _overwriter(
-    draft: Draft, buffers: dict[str, ProgramBuffer], buffer: ProgramBuffer
+    draft: Draft, buffers: dict[str, ProgramBuffer], buffer: ProgramBuffer, steps: int
 ) -> str | None:
-    """The step that first writes over an arena buffer after it was last read; None if none does."""
+    """The first of the steps that writes over an arena buffer after it is made; None if none."""
     end = buffer.offset + buffer.span_bytes
-    seen = draft.arrays[buffer.name].sources
-    for step in draft.steps[buffer.first :]:
+    storage = draft.arrays[buffer.name].storage
+    for step in draft.steps[buffer.first : steps]:
         for name in step.writes:
             other = buffers[name]
-            if other.slot or name in seen or other.first < buffer.first:
+            if other.slot or other.first < buffer.first or draft.arrays[name].storage is storage:
                 continue
             if other.offset < end and buffer.offset < other.offset + other.span_bytes:
-                inside = draft.arrays[name].storage is draft.arrays[buffer.name].storage
-                if not inside:
-                    return step.pass_label
+                return step.pass_label
     return None
 
 

@@ -87,6 +87,7 @@ class Program:
 
     `readable` maps the user's blob names (`conv1`, `conv1.diff`) to the buffers that still hold
     them after the call; `overwritten` maps the others to a sentence that says who overwrote them.
+    `readable_forward` maps the blobs that stand after the forward steps alone.
     """
 
     name: str
@@ -99,3 +100,4 @@ class Program:
     readable: dict[str, str]
     overwritten: dict[str, str]
     remarks: tuple[Remark, ...] = ()
+    readable_forward: dict[str, str] = field(default_factory=dict)

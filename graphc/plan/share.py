@@ -151,7 +151,20 @@ def commit_in_place(draft: Draft) -> None:
         draft.steps.remove(commit)
         draft.commits.remove(commit)
         del draft.arrays[target]
+        _put_after(draft, writer)
         draft.remark("share", state.name, f"the new {state.name} is written over the old one")
+
+
+def _put_after(draft: Draft, writer: DraftStep) -> None:
+    """Move a step, and what depends on it, behind all that it has come to wait for."""
+    last = max((draft.steps.index(step) for step in writer.after), default=-1)
+    first = draft.steps.index(writer)
+    if last < first:
+        return
+    between = draft.steps[first : last + 1]
+    moved = {writer} | _descendants(draft, writer)
+    later = [step for step in between if step in moved]
+    draft.steps[first : last + 1] = [step for step in between if step not in moved] + later
 
 
 def _commit_objection(draft: Draft, commit: DraftStep, new: Array, slot: Array) -> str | None:

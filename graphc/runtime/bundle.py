@@ -65,20 +65,25 @@ class Place:
 class Bundle:
     """All that is needed to run a program without the compiler.
 
-    object: a relocatable object file for `triple`. checks: rows for error codes 1, 2, ...
-    readable: where blobs can be read after a call. overwritten: why others cannot.
+    object: a relocatable object file for `triple`; it uses what `cpu` has and vectors of
+    `vector_bytes`. target: the name that was asked for. checks: rows for error codes 1, 2, ...
+    readable: where blobs can be read after a whole call, readable_forward: after forward alone.
+    overwritten: why others cannot.
     """
 
     name: str
     object: bytes
     target: str
     triple: str
+    cpu: str
+    vector_bytes: int
     slots: tuple[SlotEntry, ...]
     arena_bytes: int
     checks: tuple[CheckEntry, ...]
     steps: tuple[StepEntry, ...]
     forward_steps: int
     readable: dict[str, Place]
+    readable_forward: dict[str, Place]
     overwritten: dict[str, str]
 
     def save(self, path: str | Path) -> None:
@@ -108,8 +113,9 @@ class Bundle:
         fields["slots"] = tuple(_entry(SlotEntry, row) for row in fields["slots"])
         fields["checks"] = tuple(_entry(CheckEntry, row) for row in fields["checks"])
         fields["steps"] = tuple(_entry(StepEntry, row) for row in fields["steps"])
-        readable = fields["readable"].items()
-        fields["readable"] = {name: _entry(Place, row) for name, row in readable}
+        for table in ("readable", "readable_forward"):
+            rows = fields[table].items()
+            fields[table] = {name: _entry(Place, row) for name, row in rows}
         return Bundle(object=content[start + length :], **fields)
 
 

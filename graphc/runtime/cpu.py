@@ -51,6 +51,7 @@ class Executable:
         self.bundle = bundle
         self.arena = aligned_zeros((bundle.arena_bytes,), "uint8")
         self.arrays: dict[str, np.ndarray] = {}
+        self.only_forward = False  # the last call left blobs alive that backward overwrites
         self._functions = functions
         self._numbers = {slot.name: i for i, slot in enumerate(bundle.slots) if i > 0}
         self._table = (ctypes.c_void_p * max(len(bundle.slots), 1))()
@@ -92,10 +93,11 @@ class Executable:
 
     def view(self, blob: str) -> np.ndarray:
         """A blob where it lies; what it holds lasts until the next call. NetError if it is gone."""
-        place = self.bundle.readable.get(blob)
+        table = self.bundle.readable_forward if self.only_forward else self.bundle.readable
+        place = table.get(blob)
         if place is None:
             reason = self.bundle.overwritten.get(blob)
-            hint = did_you_mean(blob, self.bundle.readable)
+            hint = did_you_mean(blob, table)
             raise NetError(
                 reason or f"'{self.bundle.name}' has no blob '{blob}'" + (f"; {hint}" * bool(hint))
             )
@@ -122,6 +124,7 @@ class Executable:
         """Run `forward`, `backward` or `both`. Raises NetError where a check fails."""
         need(what in self._passes, f"'{what}' is none of {', '.join(self._passes)}")
         self._ready()
+        self.only_forward = what == "forward"
         self._report(self._passes[what](self._table, threads, self._error))
 
     def step(self, number: int, threads: int = 1) -> None:

@@ -2,7 +2,7 @@
 
 A file holds a digest of its content and the content. It lies in a folder that only its owner may
 enter (it is executable code), arrives there by a rename, and is ignored where the digest does not
-fit.
+fit. Files that were not used for long go when the folder grows past a limit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from graphc.codegen.llvm.target import Target
 from graphc.plan.program import Program
 
 ENVIRONMENT = "GRAPHC_CACHE"
+LARGEST_BYTES = 2**29
 _DIGEST_BYTES = 32
 
 
@@ -53,8 +55,12 @@ def _version() -> str:
 
 def read(name: str) -> bytes | None:
     """The content kept under a name; None where there is none or it is broken."""
+    place = folder() / name
     try:
-        data = (folder() / name).read_bytes()
+        if not _is_private(place.parent):
+            return None
+        data = place.read_bytes()
+        os.utime(place)
     except OSError:
         return None
     digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
@@ -62,10 +68,12 @@ def read(name: str) -> bytes | None:
 
 
 def write(name: str, content: bytes) -> None:
-    """Keep a content. A folder that cannot be written does no harm: the cache only saves time."""
+    """Keep a content. A folder that cannot be used does no harm: the cache only saves time."""
     with contextlib.suppress(OSError):
         place = folder()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(place):
+            return
         handle, temporary = tempfile.mkstemp(dir=place, prefix="writing-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -74,3 +82,24 @@ def write(name: str, content: bytes) -> None:
         except OSError:
             Path(temporary).unlink(missing_ok=True)
             raise
+        _trim(place)
+
+
+def _is_private(place: Path) -> bool:
+    """Whether nobody but this user can have put code into the folder."""
+    status = place.stat()
+    own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _trim(place: Path) -> None:
+    """Remove what was not used for longest once the folder has grown too large."""
+    files = [(entry.stat(), entry) for entry in place.iterdir()]
+    total = sum(status.st_size for status, _ in files)
+    if total <= LARGEST_BYTES:
+        return
+    for status, entry in sorted(files, key=lambda pair: pair[0].st_mtime):
+        entry.unlink(missing_ok=True)
+        total -= status.st_size
+        if total <= LARGEST_BYTES // 2:
+            return

@@ -1,8 +1,6 @@
-"""The emitter of contractions: convolutions, inner products and their gradients as register tiles."""
+"""The emitter of contractions: convolution, inner product and their gradients in register tiles."""
 
 from __future__ import annotations
-
-import math
 
 from llvmlite import ir
 
@@ -10,9 +8,9 @@ from graphc.codegen.llvm.dot_tile import DotProduct, choose_dot
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.loops import POINTER, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.panel import TiledProduct
 from graphc.codegen.llvm.product import Product, products
 from graphc.codegen.llvm.target import Target
-from graphc.codegen.llvm.tile import TiledProduct
 from graphc.codegen.llvm.tiling import choose_tiling
 from graphc.codegen.llvm.vector import TYPES, Values
 from graphc.ir.types import REAL
@@ -44,11 +42,10 @@ def emit_contraction(
 
 
 def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | None:
-    tiling = choose_tiling(product, target)
-    if tiling is not None:
-        return TiledProduct(product, tiling)
-    dot = choose_dot(product, target)
-    return None if dot is None else DotProduct(product, dot)
+    tiling, dot = choose_tiling(product, target), choose_dot(product, target)
+    if dot is not None and (tiling is None or dot.cost < tiling.cost):
+        return DotProduct(product, dot)
+    return None if tiling is None else TiledProduct(product, tiling)
 
 
 def _emit(

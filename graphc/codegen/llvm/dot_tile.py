@@ -8,18 +8,22 @@ are added, in a fixed order. Every element of the column operand is read once a 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import INT1, INT32, Carry, Count, Frame, whole
+from graphc.codegen.llvm.loops import INT32, Carry, Count, Frame, whole
+from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.product import Factor, Product
+from graphc.codegen.llvm.shares import Part, Shares, each, when
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
-from graphc.codegen.llvm.vector import SUFFIXES, TYPES, Values
+from graphc.codegen.llvm.vector import Values
 from graphc.kernel.lang import Axis
 
 LONGEST_SUM = 1024  # terms one after another in one lane
 MOST_TILE = 12
+AHEAD_BYTES = 2048  # how far ahead of the reads lines are asked for
 
 
 @dataclass
@@ -27,7 +31,8 @@ class DotTiling:
     """rows, columns: points in a tile of `row` (only in a) and `column` (only in b), if there are.
 
     along: the contiguous fold axis. over: the other folds, outermost first. outer: the other `each`
-    axes. panel: rows that one share covers.
+    axes. panel: rows that one share covers. chunk: all row tiles of a panel pass over so many
+    points of `along`, which stay in the first-level cache, before any goes on; 0: one tile is all.
     """
 
     a: Factor
@@ -41,6 +46,7 @@ class DotTiling:
     rows: int = 1
     columns: int = 1
     panel: int = 1
+    chunk: int = 0
     cost: float = 0.0
 
 
@@ -94,6 +100,11 @@ def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
     most = max(1, target.l2_bytes * 5 // 8 // row_bytes // tiling.rows)
     tiles = -(-all_rows // tiling.rows)
     tiling.panel = min(tiles, max(most, 4)) * tiling.rows
+    together = tiling.rows + tiling.columns + 2
+    chunk = target.l1_bytes // together // ITEM_BYTES[tiling.a.buffer.dtype]
+    chunk -= chunk % tiling.lanes
+    if tiles > 1 and not tiling.over and product.extents[tiling.along] >= chunk + tiling.lanes:
+        tiling.chunk = chunk
 
 
 def _parts(extent: int, size: int) -> list[tuple[int, int]]:
@@ -110,42 +121,34 @@ class DotProduct:
         self.all_rows = product.extents[tiling.row] if tiling.row else 1
         self.all_columns = product.extents[tiling.column] if tiling.column else 1
         self.panels = -(-self.all_rows // tiling.panel)
-        counts: list[tuple[Axis | str, int]] = [(x, product.extents[x]) for x in tiling.outer]
+        counts: list[tuple[Part, int]] = [(x, product.extents[x]) for x in tiling.outer]
         counts += [("panel", self.panels), ("columns", -(-self.all_columns // tiling.columns))]
-        self.counts = [(name, count) for name, count in counts if count > 1]
-        self.extent = 1
-        for _, count in self.counts:
-            self.extent *= count
+        self.shares = Shares(counts)
+        self.extent = self.shares.extent
         self.scratch_items = 0
+        if tiling.chunk:
+            self.scratch_items = tiling.panel * tiling.columns * tiling.lanes
 
     def emit(
         self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
     ) -> None:
         """Shares low .. high - 1."""
-        self.frame, self.values = frame, values
-        self.builder, self.math = frame.builder, values.math
-        dtype = self.tiling.a.buffer.dtype
-        self.element, self.item = TYPES[dtype], ITEM_BYTES[dtype]
-        lanes = self.tiling.lanes
-        self.vector_type = ir.VectorType(self.element, lanes) if lanes > 1 else self.element
-        frame.loop(low, high, 1, [], self._share)
+        self.frame, self.values, self.scratch = frame, values, scratch
+        self.builder = frame.builder
+        self.at = Operands(frame, values, self.tiling.a.buffer.dtype, self.tiling.lanes)
+        each(frame, low, high, self._share)
 
-    def _share(self, index: ir.Value, _: Carry) -> Carry:
+    def _share(self, index: ir.Value) -> None:
         b, tiling = self.builder, self.tiling
-        parts: dict[Axis | str, ir.Value] = {}
-        for name, count in reversed(self.counts[1:]):
-            parts[name] = b.urem(index, whole(count))
-            index = b.udiv(index, whole(count))
-        if self.counts:
-            parts[self.counts[0][0]] = index
-        left, right = self._start(tiling.a), self._start(tiling.b)
+        parts = self.shares.parts(b, index)
+        left, right = self.at.start(tiling.a), self.at.start(tiling.b)
         for axis in tiling.outer:
             self.values.places[axis] = (self.frame.depth, parts[axis])
-            left = self._along(left, tiling.a, axis, parts[axis])
-            right = self._along(right, tiling.b, axis, parts[axis])
+            left = self.at.along(left, tiling.a, axis, parts[axis])
+            right = self.at.along(right, tiling.b, axis, parts[axis])
         panel = parts.get("panel", whole(0))
         first = b.mul(parts.get("columns", whole(0)), whole(tiling.columns))
-        right = self._along(right, tiling.b, tiling.column, first)
+        right = self.at.along(right, tiling.b, tiling.column, first)
         rest = self.all_columns % tiling.columns
         if not rest:
             self._rows(left, right, panel, first, tiling.columns)
@@ -154,40 +157,40 @@ class DotProduct:
         else:
             full = b.icmp_signed("<", first, whole(self.all_columns - rest))
             for condition, columns in ((full, tiling.columns), (b.not_(full), rest)):
-                self.frame.guard(
-                    condition, [], lambda _, n=columns: self._rows(left, right, panel, first, n)
+                when(
+                    self.frame,
+                    condition,
+                    lambda n=columns: self._rows(left, right, panel, first, n),  # type: ignore[misc]
                 )
-        return []
-
-    def _start(self, factor: Factor) -> ir.Value:
-        return self._moved(self.values.bases[factor.buffer.name], factor.constant)
-
-    def _moved(self, place: ir.Value, items: Count) -> ir.Value:
-        if isinstance(items, int) and items == 0:
-            return place
-        return self.builder.gep(place, [whole(items)], source_etype=self.element)
-
-    def _along(
-        self, place: ir.Value, factor: Factor, axis: Axis | None, value: ir.Value
-    ) -> ir.Value:
-        stride = factor.strides.get(axis, 0) if axis is not None else 0
-        if stride == 0:
-            return place
-        return self._moved(place, value if stride == 1 else self.builder.mul(value, whole(stride)))
 
     def _rows(
         self, left: ir.Value, right: ir.Value, panel: ir.Value, first: ir.Value, columns: int
-    ) -> Carry:
+    ) -> None:
         """All row tiles of the panel against one tile of columns."""
         b, tiling = self.builder, self.tiling
+        self.columns = columns
 
-        def tile(row: ir.Value, rows: int) -> None:
-            place = self._along(left, tiling.a, tiling.row, row)
-            zero = self.math.constant(0.0, self.vector_type)
-            sums = self._fold(tiling.over, place, right, [zero] * (rows * columns), rows, columns)
+        def store(row: ir.Value, sums: Carry) -> None:
             for number, value in enumerate(sums):
                 i, j = divmod(number, columns)
                 self._store(b.add(row, whole(i)), b.add(first, whole(j)), self._total(value))
+
+        if tiling.chunk:
+            self._chunks(left, right, panel, store)
+            return
+
+        def tile(row: ir.Value, rows: int) -> None:
+            place = self.at.along(left, tiling.a, tiling.row, row)
+            store(row, self._fold(tiling.over, place, right, self._zeros(rows), rows))
+
+        self._row_tiles(panel, tile)
+
+    def _zeros(self, rows: int) -> Carry:
+        return [self.at.zero] * (rows * self.columns)
+
+    def _row_tiles(self, panel: ir.Value, tile: Callable[[ir.Value, int], None]) -> None:
+        """tile(first row, rows) for all row tiles of a panel."""
+        b, tiling = self.builder, self.tiling
 
         def body(row: ir.Value, _: Carry) -> Carry:
             tile(row, tiling.rows)
@@ -202,19 +205,75 @@ class DotProduct:
                 self.frame.loop(0, full, tiling.rows, [], body)
             if rest:
                 tile(whole(full), rest)
-            return []
+            return
         low = b.mul(panel, whole(tiling.panel))
-        high = self.math.min(b.add(low, whole(tiling.panel)), whole(full))
+        high = self.at.smaller(b.add(low, whole(tiling.panel)), full)
         self.frame.loop(low, high, tiling.rows, [], body)
         if rest:
             last = b.icmp_signed("==", panel, whole(self.panels - 1))
+            when(self.frame, last, lambda: tile(whole(full), rest))
 
-            def remainder(_: Carry) -> Carry:
-                tile(whole(full), rest)
-                return []
+    def _chunks(
+        self,
+        left: ir.Value,
+        right: ir.Value,
+        panel: ir.Value,
+        store: Callable[[ir.Value, Carry], None],
+    ) -> None:
+        """Sums over one chunk after another are added up in memory."""
+        b, tiling = self.builder, self.tiling
+        extent, size = self.product.extents[tiling.along], self.columns * tiling.lanes
+        full = extent - extent % tiling.lanes
+        first = b.mul(panel, whole(tiling.panel))
+        tiles = -(-min(self.all_rows, tiling.panel) // tiling.rows)
+        self.ahead = -(-self.columns // tiles)  # columns of the next chunk that a tile asks for
 
-            self.frame.guard(last, [], remainder)
-        return []
+        def sums_of(row: ir.Value, rows: int) -> list[ir.Value]:
+            start = self.at.moved(self.scratch, b.mul(b.sub(row, first), whole(size)))
+            return [self.at.moved(start, k * tiling.lanes) for k in range(rows * self.columns)]
+
+        def clear(row: ir.Value, rows: int) -> None:
+            for place, zero in zip(sums_of(row, rows), self._zeros(rows), strict=True):
+                self.at.store(zero, place)
+
+        def chunk(start: ir.Value, _: Carry) -> Carry:
+            end = self.at.smaller(b.add(start, whole(tiling.chunk)), full)
+
+            def tile(row: ir.Value, rows: int) -> None:
+                place = self.at.along(left, tiling.a, tiling.row, row)
+                wanted = b.mul(b.udiv(b.sub(row, first), whole(tiling.rows)), whole(self.ahead))
+                following = self._following(right, wanted)
+
+                def body(i: ir.Value, carry: Carry) -> Carry:
+                    for ahead in following:
+                        self.at.fetch(self.at.moved(self.at.moved(ahead, i), tiling.chunk))
+                    return self._step(place, right, i, carry, rows)
+
+                new = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
+                for where, value in zip(sums_of(row, rows), new, strict=True):
+                    self.at.store(b.fadd(self.at.load(where), value), where)
+
+            self._row_tiles(panel, tile)
+            return []
+
+        def finish(row: ir.Value, rows: int) -> None:
+            sums = [self.at.load(place) for place in sums_of(row, rows)]
+            if full < extent:
+                place = self.at.along(left, tiling.a, tiling.row, row)
+                sums = self._step(place, right, whole(full), sums, rows, extent - full)
+            store(row, sums)
+
+        self._row_tiles(panel, clear)
+        self.frame.loop(0, full, tiling.chunk, [], chunk)
+        self._row_tiles(panel, finish)
+
+    def _following(self, right: ir.Value, first: ir.Value) -> list[ir.Value]:
+        """Starts of `ahead` columns from `first` on, of the last one where there are no more."""
+        places = []
+        for k in range(self.ahead):
+            column = self.at.smaller(self.builder.add(first, whole(k)), self.columns - 1)
+            places.append(self.at.along(right, self.tiling.b, self.tiling.column, column))
+        return places
 
     def _fold(
         self,
@@ -223,7 +282,6 @@ class DotProduct:
         right: ir.Value,
         sums: Carry,
         rows: int,
-        columns: int,
     ) -> Carry:
         tiling, lanes = self.tiling, self.tiling.lanes
         if axes:
@@ -232,11 +290,10 @@ class DotProduct:
             def outer(i: ir.Value, carry: Carry) -> Carry:
                 return self._fold(
                     rest,
-                    self._along(left, tiling.a, axis, i),
-                    self._along(right, tiling.b, axis, i),
+                    self.at.along(left, tiling.a, axis, i),
+                    self.at.along(right, tiling.b, axis, i),
                     carry,
                     rows,
-                    columns,
                 )
 
             return self.frame.loop(0, self.product.extents[axis], 1, sums, outer)
@@ -244,12 +301,16 @@ class DotProduct:
         full = extent - extent % lanes
 
         def body(i: ir.Value, carry: Carry) -> Carry:
-            return self._step(left, right, i, carry, rows, columns, 0)
+            for n in range(self.columns):
+                ahead = self.at.moved(right, n * step + AHEAD_BYTES // self.at.item)
+                self.at.fetch(self.at.moved(ahead, i))
+            return self._step(left, right, i, carry, rows)
 
+        step = self._stride(tiling.b, tiling.column)
         sums = self.frame.chunked(0, full, lanes, sums, body, LONGEST_SUM)
         if full == extent:
             return sums
-        return self._step(left, right, whole(full), sums, rows, columns, extent - full)
+        return self._step(left, right, whole(full), sums, rows, extent - full)
 
     def _step(
         self,
@@ -258,30 +319,18 @@ class DotProduct:
         i: ir.Value,
         sums: Carry,
         rows: int,
-        columns: int,
-        tail: int,
+        tail: int | None = None,
     ) -> Carry:
-        left, right = self._moved(left, i), self._moved(right, i)
-        row, column = self._stride(self.tiling.a, self.tiling.row), self._stride(
-            self.tiling.b, self.tiling.column
-        )
-        ones = [self._load(self._moved(left, m * row), tail) for m in range(rows)]
-        others = [self._load(self._moved(right, n * column), tail) for n in range(columns)]
+        left, right = self.at.moved(left, i), self.at.moved(right, i)
+        row = self._stride(self.tiling.a, self.tiling.row)
+        column = self._stride(self.tiling.b, self.tiling.column)
+        ones = [self.at.load(self.at.moved(left, m * row), tail) for m in range(rows)]
+        others = [self.at.load(self.at.moved(right, n * column), tail) for n in range(self.columns)]
         pairs = itertools.product(ones, others)
-        return [self.math.fma(x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
+        return [self.at.math.fma(x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
 
     def _stride(self, factor: Factor, axis: Axis | None) -> int:
         return factor.strides.get(axis, 0) if axis is not None else 0
-
-    def _load(self, place: ir.Value, tail: int) -> ir.Value:
-        if not tail:
-            return self.builder.load(place, typ=self.vector_type, align=self.item)
-        lanes = self.tiling.lanes
-        mask = ir.Constant(ir.VectorType(INT1, lanes), [int(lane < tail) for lane in range(lanes)])
-        name = f"llvm.masked.load.v{lanes}{SUFFIXES[self.tiling.a.buffer.dtype]}.p0"
-        align = ir.Constant(INT32, self.item)
-        nothing = self.math.constant(0.0, self.vector_type)
-        return self.math.intrinsic(name, self.vector_type, place, align, mask, nothing)
 
     def _total(self, value: ir.Value) -> ir.Value:
         """The sum of all lanes: halves are added until one is left."""

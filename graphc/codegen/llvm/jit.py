@@ -18,10 +18,17 @@ _numbers = itertools.count()
 
 def load(bundle: Bundle) -> Executable:
     """A bundle ready to be called. Raises NetError where its code is for another machine."""
-    host = Target.host()
+    host = Target.named("host")
     need(
         bundle.triple.split("-")[0] == host.triple.split("-")[0],
         f"'{bundle.name}' was compiled for {bundle.triple}, this machine is {host.triple}",
+    )
+    # Code for a machine that was detected uses all it has; a named target says what it needs.
+    need(
+        bundle.vector_bytes <= host.vector_bytes
+        and (bundle.target != "host" or bundle.cpu == host.cpu),
+        f"'{bundle.name}' was compiled for the processor {bundle.cpu}, this one is {host.cpu};"
+        " compile it for a named target that both have, such as x86-64-v3",
     )
     host.machine()
     engine = llvm.create_lljit_compiler()

@@ -7,10 +7,10 @@ applied) plus data-dependent parts, so that loops can be merged and strides be r
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from graphc.codegen.llvm.bounds import Range, call_bounds
 from graphc.kernel.lang import (
     INDEX,
     Axis,
@@ -28,7 +28,6 @@ from graphc.kernel.lang import (
     Var,
 )
 
-Range: TypeAlias = tuple[int, int] | None
 Linear: TypeAlias = tuple[dict[Axis, int], int] | None
 NOTHING: frozenset[Any] = frozenset()
 WHOLE = ("int64", "int32", "uint8")
@@ -272,7 +271,8 @@ class Nodes:
             return self._by_structure[key]
         node = Node(expr.function, expr.dtype, args)
         _gather(node, args)
-        node.bounds = _call_bounds(expr.function, expr.dtype, args)
+        known = [(a.dtype, a.bounds) for a in args]
+        node.bounds = call_bounds(expr.function, expr.dtype, known)
         node.linear = _call_linear(expr.function, args)
         return self._interned(key, node)
 
@@ -342,54 +342,6 @@ def _gather(node: Node, args: tuple[Node, ...]) -> None:
         node.risky = node.risky or arg.risky
 
 
-def _call_bounds(function: str, dtype: str, args: tuple[Node, ...]) -> Range:
-    """Bounds of a function's result; int64 only, where nothing this small can wrap around."""
-    if function == "random_bits":
-        return (0, 2**32 - 1)
-    if dtype != INDEX or (function != "cast" and args[0].dtype != INDEX):
-        return None
-    if function == "cast":
-        return args[0].bounds
-    found = _arithmetic_bounds(function, [a.bounds for a in args])
-    if found is None or found[0] < _INT64_MIN or found[1] > _INT64_MAX:
-        return None
-    return found
-
-
-def _arithmetic_bounds(function: str, bounds: list[Range]) -> Range:
-    if function in ("max", "min") and any(b is not None for b in bounds):
-        return _clamped(function, bounds)
-    if function == "mod" and bounds[1] is not None and bounds[1][0] > 0:
-        return (0, bounds[1][1] - 1)
-    if any(b is None for b in bounds):
-        return None
-    (low, high), *rest = [b for b in bounds if b is not None]
-    if function == "neg":
-        return (-high, -low)
-    if not rest:
-        return None
-    other_low, other_high = rest[0]
-    if function == "add":
-        return (low + other_low, high + other_high)
-    if function == "sub":
-        return (low - other_high, high - other_low)
-    if function == "mul" or (function == "floordiv" and other_low > 0):
-        pairs = [(a, b) for a in (low, high) for b in (other_low, other_high)]
-        corners = [a * b if function == "mul" else a // b for a, b in pairs]
-        return (min(corners), max(corners))
-    return None
-
-
-_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-
-
-def _clamped(function: str, bounds: list[Range]) -> Range:
-    pick = max if function == "max" else min
-    lows = [_INT64_MIN if b is None else b[0] for b in bounds]
-    highs = [_INT64_MAX if b is None else b[1] for b in bounds]
-    return (pick(lows), pick(highs))
-
-
 def _call_linear(function: str, args: tuple[Node, ...]) -> tuple[dict[Axis, int], int] | None:
     if function not in ("add", "sub", "mul", "neg") or args[0].dtype != INDEX:
         return None
@@ -417,43 +369,3 @@ def _sum(
     for axis, coefficient in right[0].items():
         terms[axis] = terms.get(axis, 0) + factor * coefficient
     return {a: c for a, c in terms.items() if c}, left[1] + factor * right[1]
-
-
-def fingerprint(kernel: Kernel) -> str:
-    """A text hash of all that a kernel computes: equal for kernels that differ in name only."""
-    lines = [repr((kernel.inputs, kernel.outputs, kernel.each))]
-    numbers: dict[int, int] = {}
-    keep: list[Expr] = []
-
-    def number(expr: Expr) -> int:
-        known = numbers.get(id(expr))
-        if known is not None:
-            return known
-        if isinstance(expr, Load):
-            text = f"load {expr.buffer.name} {[number(i) for i in expr.index]}"
-        elif isinstance(expr, Call):
-            text = f"{expr.function} {expr.dtype} {[number(a) for a in expr.args]}"
-        else:
-            text = repr(expr)
-        lines.append(text)
-        keep.append(expr)
-        numbers[id(expr)] = len(lines)
-        return len(lines)
-
-    for statement in kernel.body:
-        if isinstance(statement, Let):
-            text = f"let {statement.local} {number(statement.value)}"
-        elif isinstance(statement, Check):
-            text = f"check {number(statement.condition)} {number(statement.value)}"
-        elif isinstance(statement, Fold):
-            values = [number(v) for v in statement.values]
-            where = number(statement.where) if statement.where is not None else 0
-            text = f"{statement.kind} {statement.locals} {values} {statement.axes} {where}"
-        else:
-            index = [number(i) for i in statement.index]
-            where = number(statement.where) if statement.where is not None else 0
-            value = number(statement.value)
-            text = f"{statement.mode} {statement.buffer.name} {index} {value}"
-            text += f" {statement.axes} {where}"
-        lines.append(text)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

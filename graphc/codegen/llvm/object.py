@@ -25,7 +25,7 @@ def compile_program(program: Program, target: Target | None = None) -> Bundle:
     if code is None:
         code = chosen.machine(position_independent=True).emit_object(_module(program, chosen, keys))
         cache.write(key, code)
-    return _bundle(program, chosen, code)
+    return bundle_of(program, chosen, code)
 
 
 def llvm_text(program: Program, target: Target | None = None) -> str:
@@ -46,7 +46,8 @@ def _module(program: Program, target: Target, keys: list[str]) -> llvm.ModuleRef
     return llvm.parse_assembly(text)
 
 
-def _bundle(program: Program, target: Target, code: bytes) -> Bundle:
+def bundle_of(program: Program, target: Target, code: bytes) -> Bundle:
+    """Machine code with the tables of the program it belongs to."""
     checks = tuple(
         CheckEntry(step.layer, step.kind, statement.message)
         for step in program.steps
@@ -57,20 +58,28 @@ def _bundle(program: Program, target: Target, code: bytes) -> Bundle:
         StepEntry(step.kernel.name, step.layer, step.kind, step.backward) for step in program.steps
     )
     slots = tuple(SlotEntry(s.name, s.role, s.type.dtype, s.type.shape) for s in program.slots)
-    readable = {}
-    for blob, name in program.readable.items():
-        b = program.buffers[name]
-        readable[blob] = Place(b.slot, b.offset, b.dtype, b.shape, b.strides)
     return Bundle(
         name=program.name,
         object=code,
         target=target.name,
         triple=target.triple,
+        cpu=target.cpu,
+        vector_bytes=target.vector_bytes,
         slots=slots,
         arena_bytes=program.arena_bytes,
         checks=checks,
         steps=steps,
         forward_steps=program.forward_steps,
-        readable=readable,
+        readable=_places(program, program.readable),
+        readable_forward=_places(program, program.readable_forward),
         overwritten=dict(program.overwritten),
     )
+
+
+def _places(program: Program, blobs: dict[str, str]) -> dict[str, Place]:
+    """Where each blob's buffer lies."""
+    places = {}
+    for blob, name in blobs.items():
+        b = program.buffers[name]
+        places[blob] = Place(b.slot, b.offset, b.dtype, b.shape, b.strides)
+    return places

@@ -22,11 +22,15 @@ MOST_PHASES = 16
 
 @dataclass
 class Factor:
-    """An operand of the product: element constant + sum of stride * axis of a buffer."""
+    """An operand of the product: element constant + sum of stride * axis of a buffer.
+
+    guarded: it may only be read where the product's guards hold.
+    """
 
     buffer: Buffer
     strides: dict[Axis, int]
     constant: int
+    guarded: bool
 
 
 @dataclass
@@ -102,9 +106,7 @@ def _divided(contraction: Contraction) -> list[_Divided] | None:
     return found if len(set(axes)) == len(axes) else None
 
 
-def _product(
-    contraction: Contraction, axes: list[_Divided], phase: tuple[int, ...]
-) -> Product:
+def _product(contraction: Contraction, axes: list[_Divided], phase: tuple[int, ...]) -> Product:
     """The product of one phase, every divided index made exact."""
     change: dict[Axis, Affine] = {}
     empty = False
@@ -155,6 +157,7 @@ def _substituted(contraction: Contraction, change: dict[Axis, Affine], empty: bo
     each, over = renamed(contraction.each), renamed(contraction.over)
     kernel: Kernel = replace(contraction.kernel, each=tuple(each), body=stores)
     left, right = (_factor(operand) for operand in operands)
+    left.guarded, right.guarded = left.guarded or empty, right.guarded or empty
     guards = [g for operand in operands for g in _intervals(operand)]
     extents = {axis: axis.extent for axis in (*each, *over) if axis.extent != 1}
     over = [axis for axis in over if axis in extents]
@@ -211,7 +214,8 @@ def _factor(operand: Operand) -> Factor:
         for axis, coefficient in position.affine.terms:
             if axis.extent != 1:
                 strides[axis] = strides.get(axis, 0) + coefficient * stride
-    return Factor(operand.buffer, {a: s for a, s in strides.items() if s}, constant)
+    kept = {axis: stride for axis, stride in strides.items() if stride}
+    return Factor(operand.buffer, kept, constant, any(True for _ in _intervals(operand)))
 
 
 def _intervals(operand: Operand) -> Iterator[Interval]:

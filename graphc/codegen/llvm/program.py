@@ -12,14 +12,16 @@ value it shows. The result is that number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.fingerprint import fingerprint
 from graphc.codegen.llvm.function import EmittedKernel
 from graphc.codegen.llvm.kernel import emit_kernel
-from graphc.codegen.llvm.nodes import fingerprint
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import team_text
 from graphc.kernel.lang import Check
@@ -47,6 +49,19 @@ def kernel_keys(program: Program) -> list[str]:
     return [known[id(step.kernel)] for step in program.steps]
 
 
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Looking for garbage among instructions that all live takes as long as emitting them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_garbage_collection()
 def emit_program(program: Program, target: Target, keys: Sequence[str]) -> EmittedProgram:
     """The module's text. `keys` are the kernels' fingerprints, one a step."""
     module = ir.Module(program.name)
@@ -66,7 +81,11 @@ def emit_program(program: Program, target: Target, keys: Sequence[str]) -> Emitt
         places = [program.buffers[name] for name in step.arguments]
         parts.append(_step_text(number, emitted, places, shared[-1], first_check))
         first_check += sum(isinstance(s, Check) for s in step.kernel.body)
-    parts.append(_tables_text(len(program.steps), waits(program, shared)))
+    work = [
+        int(kernels[key].cost) if together else 0
+        for key, together in zip(keys, shared, strict=True)
+    ]
+    parts.append(_tables_text(waits(program, shared), work))
     parts.append(_entries_text(program))
     return EmittedProgram("\n".join(parts), len(kernels))
 
@@ -144,12 +163,16 @@ def _report_lines(first_check: int) -> list[str]:
     ]
 
 
-def _tables_text(steps: int, flags: Sequence[bool]) -> str:
+def _tables_text(flags: Sequence[bool], work: Sequence[int]) -> str:
+    """For each step its function, whether all wait before it, and its instructions if shared."""
+    steps = len(flags)
     functions = ", ".join(f"ptr @graphc_step_{n}" for n in range(steps))
     marks = ", ".join(f"i8 {int(flag)}" for flag in flags)
+    counts = ", ".join(f"i64 {count}" for count in work)
     return (
         f"@graphc_steps = internal constant [{steps} x ptr] [{functions}]\n"
-        f"@graphc_waits = internal constant [{steps} x i8] [{marks}]"
+        f"@graphc_waits = internal constant [{steps} x i8] [{marks}]\n"
+        f"@graphc_work = internal constant [{steps} x i64] [{counts}]"
     )
 
 

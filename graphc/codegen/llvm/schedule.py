@@ -164,9 +164,7 @@ def _apart(nodes: KernelNodes, vector: Axis | None) -> list[Address]:
     if vector is None:
         return []
     every = [a for statement in nodes.statements for a in nodes.addresses(statement)]
-    return [
-        a for a in every if abs(a.terms.get(vector, 0)) * DTYPES[a.buffer.dtype] >= CACHE_LINE
-    ]
+    return [a for a in every if abs(a.terms.get(vector, 0)) * DTYPES[a.buffer.dtype] >= CACHE_LINE]
 
 
 def _store_stride(nodes: KernelNodes, axis: Axis) -> int:

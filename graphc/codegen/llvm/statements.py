@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.lanes import TYPES, is_vector
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, Carry, Count, Frame, whole
 from graphc.codegen.llvm.nodes import (
     CheckNode,
@@ -20,7 +21,7 @@ from graphc.codegen.llvm.nodes import (
     statement_nodes,
 )
 from graphc.codegen.llvm.schedule import Schedule
-from graphc.codegen.llvm.vector import TYPES, Values, is_vector
+from graphc.codegen.llvm.vector import Values
 from graphc.ir.types import REAL
 from graphc.kernel.lang import Axis
 

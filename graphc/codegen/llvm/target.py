@@ -19,6 +19,11 @@ ENVIRONMENT = "GRAPHC_TARGET"
 ITEM_BYTES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "bool": 1}
 
 
+def llvm_version() -> str:
+    """The version of the LLVM that llvmlite brings."""
+    return ".".join(map(str, llvm.llvm_version_info))
+
+
 @dataclass(frozen=True)
 class Target:
     """One machine. `cpu` and `features` are LLVM's words for it; sizes are in bytes.

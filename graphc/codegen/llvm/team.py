@@ -2,12 +2,15 @@
 
 `graphc_run` makes threads - 1 threads beside the caller. Each walks the same steps and takes its
 share of each one; they wait for each other only before steps that touch what others may still use.
-Waiting spins for a short time, then offers the core to others. With one thread none of this runs.
+Waiting spins for a short time, then offers the core to others. With one thread, or too little work
+for more, none of this runs.
 """
 
 from __future__ import annotations
 
 LARGEST_TEAM = 256
+# Making a thread takes some 30 microseconds: as long as this many instructions, in vectors.
+WORTH_A_TEAM = 1_000_000
 SPINS = 1000
 
 # slots, error, first step, last step, size (0 until it is known); then, each on its own cache line,
@@ -145,9 +148,23 @@ entry:
   %clamped = select i1 %few, i32 %wanted, i32 @LARGEST@
   %threads = sext i32 %clamped to i64
   %several = icmp sgt i64 %threads, 1
-  br i1 %several, label %create, label %start
+  br i1 %several, label %count, label %start
+count:
+  %s = phi i64 [ %first, %entry ], [ %following, %counted ]
+  %work = phi i64 [ 0, %entry ], [ %more_work, %counted ]
+  %counting = icmp slt i64 %s, %last
+  br i1 %counting, label %counted, label %weigh
+counted:
+  %work_place = getelementptr i64, ptr @graphc_work, i64 %s
+  %step_work = load i64, ptr %work_place
+  %more_work = add i64 %work, %step_work
+  %following = add i64 %s, 1
+  br label %count
+weigh:
+  %worth = icmp sge i64 %work, @WORTH@
+  br i1 %worth, label %create, label %start
 create:
-  %t = phi i64 [ 1, %entry ], [ %next, %made ]
+  %t = phi i64 [ 1, %weigh ], [ %next, %made ]
   %member = getelementptr [@LARGEST@ x %member], ptr %members, i64 0, i64 %t
   store ptr %team, ptr %member
   %number_place = getelementptr %member, ptr %member, i32 0, i32 1
@@ -162,7 +179,7 @@ made:
   br i1 %all, label %start, label %create
 start:
   ; Where the system refuses a thread, the team is those that were made.
-  %size = phi i64 [ 1, %entry ], [ %t, %create ], [ %threads, %made ]
+  %size = phi i64 [ 1, %entry ], [ 1, %weigh ], [ %t, %create ], [ %threads, %made ]
   store atomic i64 %size, ptr %size_place release, align 8
   call void @graphc_walk(ptr %team, i64 0)
   br label %join
@@ -185,7 +202,7 @@ end:
 
 
 def team_text(triple: str) -> str:
-    """The functions of a team; they expect the tables @graphc_steps and @graphc_waits."""
+    """The functions of a team; they expect @graphc_steps, @graphc_waits and @graphc_work."""
     declare, pause = "", ""
     if triple.startswith(("x86_64", "i686", "amd64")):
         declare = "declare void @llvm.x86.sse2.pause()"
@@ -193,6 +210,7 @@ def team_text(triple: str) -> str:
     words = {
         "@TEAM@": _TEAM,
         "@LARGEST@": str(LARGEST_TEAM),
+        "@WORTH@": str(WORTH_A_TEAM),
         "@SPINS@": str(SPINS),
         "@DECLARE_PAUSE@": declare,
         "@PAUSE@": pause,

@@ -1,22 +1,22 @@
-"""How a dense product runs in registers: which loops are rows, which are lanes, what stays in caches.
+"""How a dense product runs in registers: which loops are rows, which lanes, what stays in caches.
 
-The tile is acc[row, vector] += a[row, k] * b[k, vector]: `a` is read one number at a time and put in
-all lanes, `b` in vectors along an axis in which it lies contiguously and on which `a` does not
+The tile is acc[row, vector] += a[row, k] * b[k, vector]: `a` is read one number at a time and put
+in all lanes, `b` in vectors along an axis in which it lies contiguously and on which `a` does not
 depend. The choice is made among all tiles that the registers hold, by a count of the instructions,
 what is wasted in partial tiles included.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphc.codegen.llvm.product import Factor, Interval, Product
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.kernel.lang import Axis
 
-LONGEST_SUM = 1024  # a sum of so many terms, one after another, is added up in one register
+LONGEST_SUM = 1200  # a sum of so many terms is added up in one register; longer ones in chunks
+CHUNK = 256  # terms of a chunk, where loops can be cut so
 MOST_VECTORS = 8
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
 SHARES = 48  # the shared loop has so many iterations, where panels stay large enough
@@ -54,6 +54,7 @@ class Tiling:
     chunks: fold loops around a panel; the sums of a panel wait in memory between them. strip: so
     many values of the first of `inner` make a chunk. inner: fold loops inside a tile.
     panel_rows, lines: what one share covers of row (a multiple of rows, or all) and line.
+    packing: each chunk of b is first copied ("copy") or transposed ("turn") into a dense block.
     """
 
     a: Factor
@@ -75,6 +76,7 @@ class Tiling:
     strip: int = 0
     inner: list[Axis] = field(default_factory=list)
     vectors_outside: bool = True
+    packing: str = ""
     groups: list[TileGroup] = field(default_factory=list)
 
     @property
@@ -96,7 +98,19 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     if sum(max(1, len(group.pieces)) for group in best.groups) > MOST_PIECES:
         return None
     _arrange_shares(best, product, target)
+    if not best.packing and _would_collide(best, product, target):
+        best.packing = "copy"
     return best
+
+
+def _would_collide(tiling: Tiling, product: Product, target: Target) -> bool:
+    """Whether the rows of b fall into so few sets of the caches that a dense copy pays."""
+    if not tiling.chunked or tiling.b.guarded or tiling.tied is not None:
+        return False
+    step = abs(tiling.b.strides.get(tiling.inner[-1], 0)) * ITEM_BYTES[tiling.b.buffer.dtype]
+    tiles = sum(group.count for group in tiling.groups) * tiling.lines
+    tiles = min(tiles, tiling.panel_rows // tiling.rows * tiling.lines)
+    return step >= 1024 and step % 512 == 0 and tiles >= FEWEST_TILES
 
 
 # -- candidates -------------------------------------------------------------------------------
@@ -107,7 +121,10 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
     lanes = target.lanes(left.buffer.dtype)
     for a, b in ((left, right), (right, left)):
         for vector in product.each:
-            if b.strides.get(vector, 0) != 1 or vector in a.strides:
+            if vector not in b.strides or vector in a.strides:
+                continue
+            packing = "" if b.strides[vector] == 1 else "turn"
+            if packing and (b.guarded or lanes == 1 or not _turned(product, b)):
                 continue
             if any(vector in guard.terms for guard in product.guards):
                 continue
@@ -116,9 +133,15 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
                 tied = _tied(product, fixed, row)
                 if tied is None and fixed:
                     continue
-                yield from _sizes(
-                    product, target, Tiling(a, b, vector, lanes, row, deep, 1, 1, tied, fixed, 0.0)
-                )
+                like = Tiling(a, b, vector, lanes, row, deep, 1, 1, tied, fixed, 0.0)
+                like.packing = packing
+                yield from _sizes(product, target, like)
+
+
+def _turned(product: Product, b: Factor) -> Axis | None:
+    """The fold axis along which b lies contiguously, which a transposition makes the vectors'."""
+    found = [axis for axis in product.over if b.strides.get(axis, 0) == 1]
+    return found[0] if found else None
 
 
 def _row_axes(
@@ -147,19 +170,7 @@ def _sizes(product: Product, target: Target, like: Tiling) -> Iterator[Tiling]:
     for vectors in range(1, min(MOST_VECTORS, whole) + 1):
         most = (target.registers - vectors - 1) // vectors // deep
         for rows in range(1, min(most, extent) + 1):
-            tiling = Tiling(
-                like.a,
-                like.b,
-                like.vector,
-                like.lanes,
-                like.row,
-                like.deep,
-                rows,
-                vectors,
-                like.tied,
-                like.fixed,
-                0.0,
-            )
+            tiling = replace(like, rows=rows, vectors=vectors)
             tiling.cost = _cost(product, target, tiling, extent, deep, whole)
             yield tiling
 
@@ -187,6 +198,9 @@ def _cost(
     for vectors, blocks in _parts(whole, tiling.vectors):
         for rows, tiles in _row_parts(extent, tiling.rows, bool(tiling.fixed)):
             total += blocks * tiles * tile(rows * deep, vectors)
+    if tiling.packing:
+        panels = -(-extent * deep * tiling.vectors * tiling.lanes * 4 // SCRATCH_BYTES)
+        total += steps * whole * panels * 12.0
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
     return total * others
 
@@ -215,13 +229,18 @@ def even(extent: int, most: int) -> list[int]:
 def _arrange_folds(tiling: Tiling, product: Product) -> None:
     """Order the fold loops, and decide which of them are inside a tile."""
     strides = tiling.a.strides
-    order = sorted(product.over, key=lambda x: (product.extents[x] > 1, -abs(strides.get(x, 0))))
-    if product.size(order) <= LONGEST_SUM:
+    turned = _turned(product, tiling.b) if tiling.packing else None
+
+    def place(axis: Axis) -> tuple[bool, bool, int]:
+        return product.extents[axis] > 1, axis == turned, -abs(strides.get(axis, 0))
+
+    order = sorted(product.over, key=place)
+    if product.size(order) <= (CHUNK if tiling.packing else LONGEST_SUM):
         tiling.inner = order
         return
     inner: list[Axis] = []
     length = 1
-    while order and length * product.extents[order[-1]] <= LONGEST_SUM:
+    while order and length * product.extents[order[-1]] <= CHUNK:
         length *= product.extents[order[-1]]
         inner.insert(0, order.pop())
     if tiling.tied in order:
@@ -229,8 +248,10 @@ def _arrange_folds(tiling: Tiling, product: Product) -> None:
         while order and tiling.tied not in inner:
             length *= product.extents[order[-1]]
             inner.insert(0, order.pop())
-    elif order and LONGEST_SUM // length >= 2:
-        tiling.strip = _strip(product.extents[order[-1]], LONGEST_SUM // length)
+    elif order and CHUNK // length >= 2:
+        tiling.strip = _strip(product.extents[order[-1]], CHUNK // length)
+        if order[-1] == turned:
+            tiling.strip = -(-tiling.strip // tiling.lanes) * tiling.lanes
         inner.insert(0, order.pop())
     tiling.chunks, tiling.inner = order, inner
 
@@ -244,7 +265,7 @@ def _strip(extent: int, most: int) -> int:
 
 
 def row_groups(tiling: Tiling, product: Product) -> list[TileGroup]:
-    """The tiles of one line. Equal neighbours are one group; without guards, all of one size are."""
+    """The tiles of one line: equal neighbours are one group, without guards all of one size."""
     extent = product.extents[tiling.row] if tiling.row else 1
     groups: list[TileGroup] = []
     first = 0

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
+from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import INT32, Carry, Frame, whole
 from graphc.codegen.llvm.nodes import Address, KernelNodes, Nodes, StoreNode
 from graphc.codegen.llvm.schedule import merge_loops
 from graphc.codegen.llvm.target import Target
-from graphc.codegen.llvm.vector import TYPES
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis, Kernel
 
@@ -77,9 +77,7 @@ def _plan(kernel: Kernel, target: Target) -> _Plan | None:
     return _blocks(nodes, source, store.address, target.lanes(source.buffer.dtype))
 
 
-def _blocks(
-    nodes: KernelNodes, source: Address, target: Address, lanes: int
-) -> _Plan | None:
+def _blocks(nodes: KernelNodes, source: Address, target: Address, lanes: int) -> _Plan | None:
     across = [a for a in nodes.each if target.terms.get(a) == 1 and source.terms.get(a, 0) > 1]
     chain: list[Axis] = []
     stride = 1

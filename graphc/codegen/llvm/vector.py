@@ -8,46 +8,14 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.lanes import SUFFIXES, TYPES, first_lane, is_vector, lane_numbers
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.nodes import Address, Node
 from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.lang import Axis
 
-TYPES: dict[str, ir.Type] = {
-    "float32": ir.FloatType(),
-    "float64": ir.DoubleType(),
-    "int32": INT32,
-    "int64": INT64,
-    "uint8": ir.IntType(8),
-    "bool": INT1,
-}
-SUFFIXES = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "i8"}
-
-
-@functools.cache
-def lane_numbers(bits: int, lanes: int, step: int = 1) -> ir.Constant:
-    """0, step, 2 step, ... as integers of so many bits."""
-    type_ = ir.VectorType(ir.IntType(bits), lanes)
-    return ir.Constant(type_, [lane * step for lane in range(lanes)])
-
-
-class _FirstLane(ir.Constant):  # type: ignore[misc]
-    """The shuffle mask that takes lane 0 everywhere, as a short text."""
-
-    def _get_reference(self) -> str:
-        return "zeroinitializer"
-
-
-@functools.cache
-def first_lane(lanes: int) -> ir.Constant:
-    """A shuffle mask that repeats lane 0."""
-    return _FirstLane(ir.VectorType(INT32, lanes), [0] * lanes)
-
-
-def is_vector(value: ir.Value) -> bool:
-    """Whether a value holds lanes."""
-    return isinstance(value.type, ir.VectorType)
+__all__ = ["SUFFIXES", "TYPES", "Values"]
 
 
 class Values:
@@ -361,8 +329,8 @@ class Values:
         b, dtype = self.builder, address.buffer.dtype
         place, form = self._place(address)
         new = self.value(value) if form == "one" else self.wide(value)
-        if form == "one" and is_vector(new):
-            place, form = self.splat(place), "scattered"
+        if form == "one" and (is_vector(new) or self.active is not None):
+            place, form, new = self.splat(place), "scattered", self.wide(value)
         if mode == "add":
             old = self._load_place(place, form, dtype, self.active)
             new = b.fadd(old, new) if dtype in REAL else b.add(old, new)

@@ -156,6 +156,14 @@ def write_weights(
     write_beside(path, parts)
 
 
+def write_blob(path: str | Path, array: NDArray[np.floating]) -> None:
+    """Write a `.binaryproto`: one array, as float32. Caffe's means have the shape 1 x C x H x W.
+
+    The file is written whole or not at all; NetError if that fails.
+    """
+    write_beside(path, _blob_parts(array))
+
+
 def write_beside(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a file under another name in its folder, then rename it. NetError if that fails."""
     target = Path(path)

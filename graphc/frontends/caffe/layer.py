@@ -115,7 +115,9 @@ class LayerContext:
         """The layer's parameter message of that name; unset fields give Caffe's defaults."""
         return self.layer.message.get(name)
 
-    def parameter(self, index: int, shape: tuple[int, ...], filler: Any = None) -> Value:
+    def parameter(
+        self, index: int, shape: tuple[int, ...], filler: Any = None, learned: bool = True
+    ) -> Value:
         """Parameter `index` of this layer: made, or shared with an earlier layer of the same name.
 
         Raises NetError where shapes or multipliers of sharing layers disagree.
@@ -128,7 +130,7 @@ class LayerContext:
         if shared_name and shared_name in self.around.shared:
             return self._share(key, self.around.shared[shared_name], tuple(shape), spec)
         type = TensorType(self.dtype, tuple(shape))
-        made = Parameter(key, type, filler, layer=self.layer.name)
+        made = Parameter(key, type, filler, layer=self.layer.name, learned=learned)
         if spec:
             made.lr_mult = spec.lr_mult
             made.decay_mult = spec.decay_mult
@@ -136,7 +138,29 @@ class LayerContext:
         self.around.owners[key] = key
         if shared_name:
             self.around.shared[shared_name] = key
-        return self.graph.input(key, type, "parameter")
+        return self.graph.input(key, type, "parameter" if learned else "state")
+
+    def statistics(self, index: int, shape: tuple[int, ...]) -> Value:
+        """A parameter that calls renew and nobody learns, such as batch norm's averages.
+
+        Where an earlier layer that shares it has renewed it, the value is what that layer left.
+        """
+        held = self.parameter(index, shape, learned=False)
+        owner = self.around.owners[f"{self.layer.name}/{index}"]
+        return self.graph.updates.get(owner, held)
+
+    def renew(self, index: int, value: Value) -> None:
+        """Let the call leave `value` in the statistics of that index."""
+        self.graph.updates[self.around.owners[f"{self.layer.name}/{index}"]] = value
+
+    def state(self, name: str, shape: tuple[int, ...]) -> Value:
+        """What the layer remembers from the last call, zeros at first; `remember` changes it."""
+        type = TensorType(self.dtype, tuple(shape))
+        return self.graph.input(f"{self.layer.name}.{name}", type, "state")
+
+    def remember(self, name: str, value: Value) -> None:
+        """Let the call leave `value` in the state of that name."""
+        self.graph.updates[f"{self.layer.name}.{name}"] = value
 
     def _share(self, key: str, owner: str, shape: tuple[int, ...], spec: Any) -> Value:
         value = self.graph.values[owner]
@@ -197,6 +221,10 @@ class LayerContext:
         """Tell the user about something that is allowed and probably not meant."""
         text = f"layer '{self.layer.name}': {message}"
         self.around.warnings.append(Diagnostic(text, self._place(field), "warning"))
+
+    def remark(self, sentence: str) -> None:
+        """Note a decision about this layer for those who ask why."""
+        self.graph.remark("caffe", f"layer:{self.layer.name}", sentence, self.layer.span)
 
     def _place(self, field: str | None) -> Span:
         found = None if field is None else _find(self.layer.message, field)

@@ -141,7 +141,7 @@ def infogain_loss(c: LayerContext) -> Value | tuple[Value, Value]:
     options = c.options("infogain_loss_param")
     axis = axis_of(c, options, x)
     if c.options("loss_param").has("normalize"):
-        raise c.fail("InfogainLoss has no 'normalize'; use 'normalization'", "loss_param")
+        raise c.fail("InfogainLoss has no 'normalize'; use 'normalization'", "normalize")
     _same_batch(c, x, label)
     label = _labels(c, x, label, axis)
     matrix = _infogain_matrix(c, x.shape[axis])
@@ -273,6 +273,7 @@ def dropout(c: LayerContext) -> Value:
             f"dropout_ratio must be at least 0 and less than 1, not {ratio:g}", "dropout_param"
         )
     if c.phase == "TEST":
+        c.remark("drops nothing in phase TEST: its top is its bottom")
         return x
     if c.layer.name in c.masks:
         mask = c.extra_input(f"mask/{c.layer.name}", x.type)

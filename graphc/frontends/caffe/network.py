@@ -20,9 +20,13 @@ from pathlib import Path
 
 from graphc.error import Diagnostic, NetError, did_you_mean
 from graphc.frontends.caffe import losses as _losses  # noqa: F401  (enters its layers in the table)
+from graphc.frontends.caffe import normalisation as _normalisation  # noqa: F401
+from graphc.frontends.caffe import recurrent as _recurrent  # noqa: F401
+from graphc.frontends.caffe import rows as _rows  # noqa: F401
 from graphc.frontends.caffe import shapes as _shapes  # noqa: F401
 from graphc.frontends.caffe import vision as _vision  # noqa: F401
 from graphc.frontends.caffe.definition import NetDefinition
+from graphc.frontends.caffe.gradient_rules import Refusal, has_gradient, is_forced
 from graphc.frontends.caffe.layer import (
     LAYERS,
     LayerContext,
@@ -32,18 +36,6 @@ from graphc.frontends.caffe.layer import (
 from graphc.frontends.caffe.layer_definition import LayerDefinition
 from graphc.ir.core import StopGradient
 from graphc.ir.graph import Graph, Origin, Value
-
-# Bottoms that force_backward does not reach; (1,), the label, for losses that are not listed.
-LABELS = {
-    "Accuracy": (1,),
-    "ContrastiveLoss": (2,),
-    "Crop": (1,),
-    "EuclideanLoss": (),
-    "InfogainLoss": (1, 2),
-    "LSTM": (1,),
-    "RNN": (1,),
-}
-
 
 @dataclass
 class CaffeNet:
@@ -57,6 +49,7 @@ class CaffeNet:
         default_wrt: names Caffe's rule computes gradients for: inputs, then parameters.
         seeds: outputs that a gradient is given for by default (those without a loss weight).
         layer_tops, layer_bottoms: blob names per layer.
+        refusals: why Caffe's default backward pass cannot be run; empty where it can.
     """
 
     graph: Graph
@@ -69,6 +62,7 @@ class CaffeNet:
     layer_tops: dict[str, list[str]] = field(default_factory=dict)
     layer_bottoms: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[Diagnostic] = field(default_factory=list)
+    refusals: list[Diagnostic] = field(default_factory=list)
 
 
 def build(
@@ -147,6 +141,8 @@ class _Builder:
         self.read: set[str] = set()
         self.weighted: set[str] = set()
         self.need: dict[str, bool] = {}  # blob -> some gradient reaches below it
+        self.unforced: set[str] = set()  # blobs for which it does without force_backward
+        self.refusals: list[Refusal] = []
         self.forced_inputs: dict[str, bool] = {}
         self.wanted: list[str] = []
         self.net = CaffeNet(self.graph, definition, [], self.around.parameters, self.around.owners)
@@ -185,7 +181,6 @@ class _Builder:
         if any(name in self.broken for name in definition.bottoms):
             self.broken.update(definition.tops)
             return
-        known = len(self.graph.values)
         try:
             values = self._call(definition)
             weights = self._weights(definition, len(values))
@@ -193,7 +188,7 @@ class _Builder:
             self.errors.extend(_placed(error, definition))
             self.broken.update(definition.tops)
             return
-        needed = self._needs(definition, list(self.graph.values)[known:])
+        needed = self._needs(definition, values)
         self._name_tops(definition, values, needed)
         for value, weight in zip(values, weights, strict=False):
             if weight:
@@ -334,30 +329,32 @@ class _Builder:
 
     # -- gradients --
 
-    def _needs(self, definition: LayerDefinition, made: list[str]) -> bool:
+    def _needs(self, definition: LayerDefinition, tops: tuple[Value, ...]) -> bool:
         """Whether a gradient must pass this layer, by Caffe's rule; notes what is wanted."""
         force = self.definition.force_backward
-        needed = False
+        needed = unforced = False
         for position, name in enumerate(definition.bottoms):
-            need = self.need.get(name, False)
+            need, own = self.need.get(name, False), name in self.unforced
             if definition.propagate_down:
-                need = definition.propagate_down[position]
-            if force and position not in self._labels(definition):
-                need = True
+                need = own = definition.propagate_down[position]
+            forced = force and is_forced(definition, position)
+            need = need or forced
+            if (forced or own) and not has_gradient(definition, position):
+                self.refusals.append(Refusal(definition, position, forced, tops))
             if need and self.graph.blobs[name].role == "input":
                 self.forced_inputs[name] = True
-            needed = needed or need
+            needed, unforced = needed or need, unforced or own
         for key in [k for k in self.around.owners if k.startswith(f"{definition.name}/")]:
             held = self.around.parameters[self.around.owners[key]]
+            unforced = unforced or (held.learned and held.lr_mult != 0)
             if held.learned and (held.lr_mult != 0 or force):
                 needed = True
                 if held.name not in self.wanted:
                     self.wanted.append(held.name)
+        self.unforced.difference_update(definition.tops)
+        if unforced:
+            self.unforced.update(definition.tops)
         return needed
-
-    def _labels(self, definition: LayerDefinition) -> tuple[int, ...]:
-        default = (1,) if definition.type.endswith("Loss") else ()
-        return LABELS.get(definition.type, default)
 
     def _finish(self) -> None:
         graph = self.graph
@@ -374,6 +371,8 @@ class _Builder:
             net.default_wrt = inputs + self.wanted
         if not self.definition.force_backward:
             net.seeds = []
+        found = (refusal.diagnostic(graph) for refusal in self.refusals)
+        net.refusals = [diagnostic for diagnostic in found if diagnostic is not None]
         self._remark_frozen()
 
     def _remark_frozen(self) -> None:

@@ -174,7 +174,7 @@ def _with_inferred(c: LayerContext, x: Value, shape: list[int]) -> tuple[int, ..
         shape[unknown[0]] = x.type.size // known
     elif known != x.type.size:
         raise c.fail(
-            f"{list(x.shape)} has {x.type.size} elements, {shape} has {known}", "reshape_param"
+            f"{list(x.shape)} has {x.type.size} elements, {shape} has {known}", "shape"
         )
     return tuple(shape)
 
@@ -227,7 +227,7 @@ def slice_layer(c: LayerContext) -> tuple[Value, ...]:
     if points and len(points) != tops - 1:
         raise c.fail(
             f"{len(points)} slice points make {len(points) + 1} parts, but there are {tops} tops",
-            "slice_param",
+            "slice_point",
         )
     if not tops:
         raise c.fail("Slice needs a top")
@@ -266,7 +266,7 @@ def crop(c: LayerContext) -> Value:
             raise c.fail(
                 f"on axis {position} the crop needs {shape[position]} from {starts[position]} on,"
                 f" but the extent is {x.shape[position]}",
-                "crop_param",
+                "offset",
             )
     part: Value = Crop(starts, shape)(x)
     return part

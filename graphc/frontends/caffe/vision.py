@@ -19,6 +19,8 @@ from graphc.ops.linear import AddBias, MatMul
 from graphc.ops.lrn import Lrn
 from graphc.ops.neuron import Power
 from graphc.ops.pool import AvgPool, MaxPool, MaxPoolMask, pooled_extent
+from graphc.ops.shape import Concat
+from graphc.ops.unfold import Unfold
 from graphc.ops.window import reach
 
 Extents = tuple[int, ...]
@@ -70,8 +72,8 @@ def _at_least_one(c: LayerContext, options: Message, numbers: Extents, name: str
     )
 
 
-class _Geometry:
-    """A convolution layer's options, for bottoms of one shape."""
+class _Windows:
+    """Where the windows of a convolution or an Im2col layer lie, for bottoms of one shape."""
 
     def __init__(self, c: LayerContext):
         options = c.options("convolution_param")
@@ -94,6 +96,19 @@ class _Geometry:
         _at_least_one(c, options, self.kernel, "kernel")
         _at_least_one(c, options, self.strides, "stride")
         _at_least_one(c, options, self.dilations, "dilation")
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The padding before and after, along each spatial axis."""
+        return tuple((pad, pad) for pad in self.pads)
+
+
+class _Geometry(_Windows):
+    """A convolution layer's options."""
+
+    def __init__(self, c: LayerContext):
+        super().__init__(c)
+        options = c.options("convolution_param")
         self.outputs = _outputs(c, options)
         self.groups: int = options.get("group")
         self._check_groups(c)
@@ -115,8 +130,7 @@ class _Geometry:
     @property
     def fields(self) -> tuple[Extents, tuple[tuple[int, int], ...], Extents, int]:
         """What the operators want to know."""
-        pads = tuple((pad, pad) for pad in self.pads)
-        return self.strides, pads, self.dilations, self.groups
+        return self.strides, self.pairs, self.dilations, self.groups
 
     def apply(self, c: LayerContext, op: Any, weights: Value, bias: Value | None) -> Any:
         """`op` on every bottom, its leading axes taken for one while it works."""
@@ -169,6 +183,19 @@ def deconvolution(c: LayerContext) -> Any:
 def _need_bottoms(c: LayerContext, least: int) -> None:
     if len(c.bottoms) < least:
         raise c.fail(f"{c.layer.type} takes at least {least} bottoms, not {len(c.bottoms)}")
+
+
+@layer("Im2col")
+def im2col(c: LayerContext) -> tuple[Value, ...]:
+    """The windows of a convolution, each tap a channel of its own."""
+    _need_bottoms(c, 1)
+    at = _Windows(c)
+    op = Unfold(at.kernel, at.strides, at.pairs, at.dilations)
+    tops = []
+    for bottom in c.bottoms:
+        y = op(viewed(bottom, (prod(at.outer), at.channels, *at.extents)))
+        tops.append(viewed(y, (*at.outer, *y.shape[1:])))
+    return tuple(tops)
 
 
 @layer("InnerProduct", bottoms=1)
@@ -258,6 +285,46 @@ def pooling(c: LayerContext) -> Any:
     if len(c.layer.tops) < 2:
         return y
     return y, MaxPoolMask(x.type.dtype, extents, size, strides, both)(index)
+
+
+@layer("SPP", bottoms=1)
+def spatial_pyramid_pooling(c: LayerContext) -> Value:
+    """Pooling into 1, 2 x 2, 4 x 4, ... bins, joined from coarse to fine (arXiv 1406.4729).
+
+    A pyramid of one level is that level's pooling, with its four axes.
+    """
+    options = c.options("spp_param")
+    x = _need_four_axes(c)
+    height: int = options.get("pyramid_height")
+    if not 1 <= height <= 30:
+        raise c.fail("pyramid_height must be given, from 1 to 30", "pyramid_height")
+    levels = [_pyramid_level(c, options.get("pool"), x, 2**level) for level in range(height)]
+    if height == 1:
+        return levels[0]
+    joined: Value = Concat(1)(*(viewed(y, (x.shape[0], prod(y.shape[1:]))) for y in levels))
+    return joined
+
+
+def _pyramid_level(c: LayerContext, method: str, x: Value, bins: int) -> Value:
+    """`x` pooled into bins x bins windows that lie side by side, padded to be of one size."""
+    extents = x.shape[2:]
+    size = tuple(-(-extent // bins) for extent in extents)
+    pads = tuple((s * bins - extent + 1) // 2 for s, extent in zip(size, extents, strict=True))
+    if any(pad >= s for pad, s in zip(pads, size, strict=True)):
+        raise c.fail(
+            f"an image of {list(extents)} is too small for {bins} x {bins} bins: windows of"
+            f" {list(size)} would need a padding of {list(pads)}",
+            "pyramid_height",
+        )
+    both = tuple((pad, pad) for pad in pads)
+    output = tuple(map(pooled_extent, extents, size, size, both))
+    if method == "AVE":
+        mean: Value = AvgPool(size, size, both, output)(x)
+        return mean
+    if method != "MAX":
+        raise c.fail(f"pooling method {method} exists on Caffe's GPU side only", "pool")
+    largest, _ = MaxPool(size, size, both, output)(x)
+    return largest
 
 
 @layer("LRN", bottoms=1)

@@ -1,0 +1,108 @@
+"""`graphc check`: a net's gradients against finite differences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphc.cli.options import InputOptions, NetOptions
+from graphc.cli.report import CHECK_FAILED, print_json, progress, table
+from graphc.cli.session import (
+    definition_of,
+    forward_signature,
+    need_known_inputs,
+    pairs,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from graphc.gradient_check import Finding
+
+
+def check(
+    options: NetOptions,
+    inputs: InputOptions,
+    samples: Annotated[int, typer.Option(min=1, help="Elements of each array to compare.")] = 12,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Relative error that is right.")] = 1e-5,
+) -> None:
+    """Compare gradients with differences.
+
+    They are finite differences in float64, of each layer alone, then of the whole net.
+
+    What is not given is random: the inputs (in a batch of 2), the weights, the gradients of the
+    outputs. The exit code is 1 if something is wrong.
+    """
+    from dataclasses import replace
+
+    from graphc import driver
+    from graphc.cli.values import read_diffs, read_inputs
+    from graphc.gradient_check import Sampling, check_net, small_shapes
+    from graphc.runtime.cpu import usable_cores
+
+    definition = definition_of(options)
+    signature = replace(forward_signature(options), dtype="float64")
+    if not options.shape and not inputs.input and not options.diff:
+        signature = small_shapes(definition, signature)
+    front = driver.front(definition, signature)
+    need_known_inputs(front, dict(signature.shapes))
+    sources = pairs("--input", inputs.input)
+    need_known_inputs(front, sources)
+    warn(front)
+    arrays, _ = read_inputs(front.graph, sources, inputs)
+    diffs = read_diffs(front.graph, pairs("--diff", options.diff))
+    sampling = Sampling(samples, tolerance, options.seed, options.threads or usable_cores())
+    with progress("checking") as step:
+        findings = check_net(
+            definition,
+            signature,
+            weights=options.weights,
+            inputs=arrays,
+            gradients=diffs or None,
+            wrt=options.wrt or (),
+            sampling=sampling,
+            progress=step,
+        )
+    _print(findings, options.json)
+    if any(finding.status == "wrong" for finding in findings):
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _print(findings: list[Finding], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    wrong = [finding for finding in findings if finding.status == "wrong"]
+    if as_json:
+        print_json({"right": not wrong, "findings": [asdict(finding) for finding in findings]})
+        return
+    rows = [
+        (
+            finding.layer,
+            finding.name,
+            " x ".join(map(str, finding.shape)) or "scalar",
+            f"{finding.checked} + {finding.rough}" if finding.rough else str(finding.checked),
+            f"{finding.error:.1e}" if finding.checked else "",
+            finding.status,
+        )
+        for finding in findings
+    ]
+    head = ("layer", "gradient of", "shape", "compared", "worst error", "")
+    typer.echo(table(head, rows, numbers=(3, 4)))
+    for finding in wrong:
+        typer.echo(_sentence(finding))
+    rough = sum(finding.rough for finding in findings)
+    if rough:
+        typer.echo(f"left out because a kink is near (the + in `compared`): {rough}")
+    typer.echo(
+        f"{len(findings) - len(wrong)} of {len(findings)} gradients are right"
+        if wrong
+        else f"nothing is wrong among {len(findings)} gradients"
+    )
+
+
+def _sentence(finding: Finding) -> str:
+    index = ", ".join(map(str, finding.worst or ()))
+    return (
+        f"{finding.layer}: the gradient of {finding.name}[{index}] is {finding.gradient:.9g},"
+        f" finite differences give {finding.difference:.9g} (relative error {finding.error:.1e})"
+    )

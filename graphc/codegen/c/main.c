@@ -1,0 +1,431 @@
+/* The program around a net: reads .npy files, runs, writes .npy files.
+ * Exit codes: 0 fine, 2 wrong usage, 3 an input, a weights file or an output file is not right. */
+#define _GNU_SOURCE
+#include <inttypes.h>
+#include <math.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "@NET@.h"
+
+#define REAL_DESCR "@DESCR@"
+#define REAL_NAME "@DTYPE@"
+#define WEIGHTS_FILE @WEIGHTS_FILE@ /* beside the program; NULL: they are embedded */
+
+enum { WRONG_USAGE = 2, BAD_INPUT = 3 };
+
+/* An array that the user can name, with what was said about it. */
+typedef struct {
+    const char *name;
+    const char *suffix; /* ".diff" for gradients */
+    int rank;
+    const int64_t *shape;
+    int64_t size;
+    void *memory;
+    const char *file;
+} array;
+
+typedef struct {
+    array *rows;
+    int count;
+} arrays;
+
+static void fail(int exit_code, const char *format, ...) {
+    va_list rest;
+    va_start(rest, format);
+    fputs("@NET@: error: ", stderr);
+    vfprintf(stderr, format, rest);
+    fputc('\n', stderr);
+    va_end(rest);
+    exit(exit_code);
+}
+
+/* ---- the tables of arrays ---- */
+
+#define LIST(FUNCTION, KIND, SUFFIX)                                                     \
+    static arrays FUNCTION(@NET@_net *net, arrays list) {                                \
+        int count = @NET@_##KIND##_count();                                              \
+        list.rows = realloc(list.rows, sizeof(array) * (size_t)(list.count + count + 1)); \
+        if (list.rows == NULL) fail(BAD_INPUT, "there is not enough memory");            \
+        for (int i = 0; i < count; i++)                                                  \
+            list.rows[list.count++] = (array){                                           \
+                @NET@_##KIND##_name(i),  SUFFIX,                                         \
+                @NET@_##KIND##_rank(i),  @NET@_##KIND##_shape(i),                        \
+                @NET@_##KIND##_size(i),  (void *)(uintptr_t)@NET@_##KIND(net, i),        \
+                NULL};                                                                   \
+        return list;                                                                     \
+    }
+
+LIST(list_inputs, input, "")
+LIST(list_outputs, output, "")
+#ifdef @NET@_HAS_GRADIENTS
+LIST(list_given, given, ".diff")
+LIST(list_gradients, gradient, ".diff")
+#endif
+
+static arrays sources(@NET@_net *net) {
+    arrays list = list_inputs(net, (arrays){NULL, 0});
+#ifdef @NET@_HAS_GRADIENTS
+    list = list_given(net, list);
+#endif
+    return list;
+}
+
+static arrays results(@NET@_net *net) {
+    arrays list = list_outputs(net, (arrays){NULL, 0});
+#ifdef @NET@_HAS_GRADIENTS
+    list = list_gradients(net, list);
+#endif
+    return list;
+}
+
+/* The row that an argument NAME=FILE is about; its file is set. NULL: there is no such name. */
+static array *named(arrays list, const char *argument) {
+    for (int i = 0; i < list.count; i++) {
+        size_t name = strlen(list.rows[i].name), suffix = strlen(list.rows[i].suffix);
+        if (strncmp(argument, list.rows[i].name, name) == 0 &&
+            strncmp(argument + name, list.rows[i].suffix, suffix) == 0 &&
+            argument[name + suffix] == '=' && argument[name + suffix + 1] != '\0') {
+            if (list.rows[i].file != NULL)
+                fail(WRONG_USAGE, "'%s%s' is given twice", list.rows[i].name, list.rows[i].suffix);
+            list.rows[i].file = argument + name + suffix + 1;
+            return &list.rows[i];
+        }
+    }
+    return NULL;
+}
+
+/* ---- texts ---- */
+
+static void print_shape(FILE *stream, int rank, const int64_t *shape) {
+    fputc('[', stream);
+    for (int i = 0; i < rank; i++) fprintf(stream, "%s%" PRId64, i ? ", " : "", shape[i]);
+    fputc(']', stream);
+}
+
+static void print_arrays(const char *head, arrays list) {
+    printf("%s (%s, row-major):\n", head, REAL_NAME);
+    for (int i = 0; i < list.count; i++) {
+        printf("  %s%s ", list.rows[i].name, list.rows[i].suffix);
+        print_shape(stdout, list.rows[i].rank, list.rows[i].shape);
+        putchar('\n');
+    }
+}
+
+static void print_help(const char *program, arrays given, arrays made) {
+    printf("usage: %s NAME=FILE.npy ... [-o NAME=FILE.npy ...]\n\n", program);
+    printf("Runs the net @NET@ on arrays in .npy files. Without -o it prints what comes out.\n\n");
+    print_arrays("inputs", given);
+    print_arrays("outputs", made);
+    puts("\noptions:\n"
+         "  -o NAME=FILE.npy  write an output\n"
+         "  --threads N       threads of a call; else one for every usable core\n"
+         "  --bench N         time N calls (inputs that are not given are zero)\n"
+         "  --weights FILE    other weights for this net (a .weights file)\n"
+         "  --help            this text\n\n"
+         "exit codes: 0 fine, 2 wrong usage, 3 bad input");
+}
+
+/* A summary of a result that goes to no file. */
+static void print_result(const array *row) {
+    const @NET@_real *values = row->memory;
+    printf("%s%s ", row->name, row->suffix);
+    print_shape(stdout, row->rank, row->shape);
+    if (row->size == 1) {
+        printf(" %.9g\n", (double)values[0]);
+        return;
+    }
+    int64_t low = 0, high = 0;
+    for (int64_t i = 1; i < row->size; i++) {
+        if (values[i] < values[low]) low = i;
+        if (values[i] > values[high]) high = i;
+    }
+    if (row->size > 0)
+        printf(" smallest %.6g at %" PRId64 ", largest %.6g at %" PRId64, (double)values[low], low,
+               (double)values[high], high);
+    putchar('\n');
+}
+
+/* ---- .npy files (numpy's format 1.0 to 3.0) ---- */
+
+static const char *after_key(const char *header, const char *key, const char *path) {
+    const char *found = strstr(header, key);
+    if (found == NULL) fail(BAD_INPUT, "'%s' has a damaged header", path);
+    found += strlen(key);
+    while (*found == ' ' || *found == ':') found++;
+    return found;
+}
+
+static void check_shape(const char *text, const array *row, const char *path) {
+    const char *start = text;
+    int rank = 0, same = 1;
+    if (*text++ != '(') fail(BAD_INPUT, "'%s' has a damaged header", path);
+    while (*text != ')' && *text != '\0') {
+        char *end;
+        int64_t extent = strtoll(text, &end, 10);
+        if (end == text) fail(BAD_INPUT, "'%s' has a damaged header", path);
+        same = same && rank < row->rank && extent == row->shape[rank];
+        rank++;
+        for (text = end; *text == ',' || *text == ' '; text++) continue;
+    }
+    if (same && rank == row->rank) return;
+    fprintf(stderr, "@NET@: error: '%s' has shape %.*s, '%s%s' needs ", path,
+            (int)strcspn(start, ")") + 1, start, row->name, row->suffix);
+    print_shape(stderr, row->rank, row->shape);
+    fputc('\n', stderr);
+    exit(BAD_INPUT);
+}
+
+static void check_header(const char *header, const array *row, const char *path) {
+    const char *descr = after_key(header, "'descr'", path);
+    int length = descr[0] == '\'' ? (int)strcspn(descr + 1, "'") : 0;
+    if ((size_t)length != strlen(REAL_DESCR) || strncmp(descr + 1, REAL_DESCR, (size_t)length) != 0)
+        fail(BAD_INPUT, "'%s' holds '%.*s', '%s%s' needs '" REAL_DESCR "' (" REAL_NAME ")", path,
+             length, descr + 1, row->name, row->suffix);
+    check_shape(after_key(header, "'shape'", path), row, path);
+    if (strncmp(after_key(header, "'fortran_order'", path), "False", 5) != 0 && row->rank > 1)
+        fail(BAD_INPUT, "'%s' is in Fortran order; numpy.ascontiguousarray makes it row-major",
+             path);
+}
+
+static void read_bytes(FILE *file, void *place, size_t count, const char *path) {
+    if (fread(place, 1, count, file) != count) fail(BAD_INPUT, "'%s' is cut short", path);
+}
+
+static void check_values(const array *row) {
+    const @NET@_real *values = row->memory;
+    for (int64_t i = 0; i < row->size; i++)
+        if (isnan(values[i]))
+            fail(BAD_INPUT, "'%s' holds nan, first at element %" PRId64, row->file, i);
+}
+
+static void read_npy(const array *row) {
+    unsigned char start[12];
+    FILE *file = fopen(row->file, "rb");
+    if (file == NULL) fail(BAD_INPUT, "'%s' cannot be opened", row->file);
+    size_t got = fread(start, 1, 8, file);
+    if (got < 6 || memcmp(start, "\x93NUMPY", 6) != 0)
+        fail(BAD_INPUT, "'%s' is not a .npy file", row->file);
+    if (got < 8) fail(BAD_INPUT, "'%s' is cut short", row->file);
+    size_t width = start[6] == 1 ? 2 : 4, length = 0;
+    read_bytes(file, start + 8, width, row->file);
+    for (size_t i = 0; i < width; i++) length |= (size_t)start[8 + i] << (8 * i);
+    if (length > 1 << 20) fail(BAD_INPUT, "'%s' has a damaged header", row->file);
+    char *header = calloc(1, length + 1);
+    if (header == NULL) fail(BAD_INPUT, "there is not enough memory");
+    read_bytes(file, header, length, row->file);
+    check_header(header, row, row->file);
+    free(header);
+    read_bytes(file, row->memory, (size_t)row->size * sizeof(@NET@_real), row->file);
+    if (fgetc(file) != EOF) fail(BAD_INPUT, "'%s' is longer than its header says", row->file);
+    fclose(file);
+    check_values(row);
+}
+
+static void write_npy(const array *row) {
+    char header[2048];
+    int length = snprintf(header, sizeof header,
+                          "{'descr': '" REAL_DESCR "', 'fortran_order': False, 'shape': (");
+    for (int i = 0; i < row->rank; i++)
+        length += snprintf(header + length, sizeof header - (size_t)length, "%" PRId64 ", ",
+                           row->shape[i]);
+    length += snprintf(header + length, sizeof header - (size_t)length, "), }");
+    while ((length + 11) % 64 != 0) header[length++] = ' ';
+    header[length++] = '\n';
+    unsigned char start[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0};
+    start[8] = (unsigned char)(length & 255);
+    start[9] = (unsigned char)(length >> 8);
+    FILE *file = fopen(row->file, "wb");
+    if (file == NULL) fail(BAD_INPUT, "'%s' cannot be written", row->file);
+    size_t size = (size_t)row->size * sizeof(@NET@_real);
+    int fine = fwrite(start, 1, 10, file) == 10;
+    fine = fwrite(header, 1, (size_t)length, file) == (size_t)length && fine;
+    fine = fwrite(row->memory, 1, size, file) == size && fine;
+    if (fclose(file) != 0 || !fine) {
+        remove(row->file);
+        fail(BAD_INPUT, "'%s' cannot be written", row->file);
+    }
+}
+
+/* ---- the net ---- */
+
+static void must(const @NET@_net *net, int code) {
+    if (code > 0)
+        fail(BAD_INPUT, "%s; found %" PRId64, @NET@_error_text(code), @NET@_error_value(net));
+    if (code != @NET@_OK) fail(BAD_INPUT, "%s", @NET@_error_text(code));
+}
+
+static @NET@_net *open_net(const char *weights) {
+    int error;
+    char *beside = NULL;
+    const char *name = WEIGHTS_FILE;
+    if (weights == NULL && name != NULL) {
+        char path[4096];
+        ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+        path[length < 0 ? 0 : length] = '\0';
+        const char *slash = strrchr(path, '/');
+        int folder = slash == NULL ? 0 : (int)(slash - path) + 1;
+        size_t room = (size_t)folder + strlen(name) + 1;
+        beside = malloc(room);
+        if (beside == NULL) fail(BAD_INPUT, "there is not enough memory");
+        snprintf(beside, room, "%.*s%s", folder, path, name);
+        weights = beside;
+    }
+    @NET@_net *net = @NET@_create(weights, &error);
+    if (net == NULL && weights != NULL)
+        fail(BAD_INPUT, "weights '%s': %s", weights, @NET@_error_text(error));
+    must(net, error);
+    free(beside);
+    return net;
+}
+
+static int usable_cores(void) {
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0) return 1;
+    return CPU_COUNT(&cores) < 256 ? CPU_COUNT(&cores) : 256;
+}
+
+static double seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static int by_size(const void *left, const void *right) {
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+static void print_median(const char *what, double *times, int count, int threads) {
+    qsort(times, (size_t)count, sizeof *times, by_size);
+    printf("%s: median %.4g ms of %d calls, %d thread%s\n", what, 1e3 * times[count / 2], count,
+           threads, threads == 1 ? "" : "s");
+}
+
+static void bench(@NET@_net *net, int count, int threads) {
+    double *times = malloc(2 * sizeof(double) * (size_t)count);
+    if (times == NULL) fail(BAD_INPUT, "there is not enough memory");
+    for (int i = -1; i < count; i++) { /* the first call, not counted, warms the caches */
+        double start = seconds();
+        must(net, @NET@_forward(net, threads));
+        double middle = seconds();
+#ifdef @NET@_HAS_GRADIENTS
+        must(net, @NET@_backward(net, threads));
+#endif
+        if (i >= 0) times[i] = middle - start;
+        if (i >= 0) times[count + i] = seconds() - middle;
+    }
+    print_median("forward", times, count, threads);
+#ifdef @NET@_HAS_GRADIENTS
+    print_median("backward", times + count, count, threads);
+#endif
+    free(times);
+}
+
+/* ---- arguments ---- */
+
+static int whole_number(const char *option, const char *text, int most) {
+    char *end = NULL;
+    long number = text == NULL ? 0 : strtol(text, &end, 10);
+    if (text == NULL || *text == '\0' || *end != '\0' || number < 1 || number > most)
+        fail(WRONG_USAGE, "%s needs a number from 1 to %d", option, most);
+    return (int)number;
+}
+
+/* Every input must be given; of the gradients, one, or none where a loss gives them. */
+static void need_sources(arrays given, int needs_gradient) {
+    int gradients = 0, found = 0;
+    for (int i = 0; i < given.count; i++) {
+        int is_gradient = given.rows[i].suffix[0] != '\0';
+        gradients += is_gradient;
+        found += is_gradient && given.rows[i].file != NULL;
+        if (!is_gradient && given.rows[i].file == NULL)
+            fail(WRONG_USAGE, "input '%s' is missing: %s=FILE.npy (--help lists them)",
+                 given.rows[i].name, given.rows[i].name);
+    }
+    if (needs_gradient && !@HAS_LOSSES@ && gradients > 0 && found == 0)
+        fail(WRONG_USAGE, "a gradient to start from is missing: NAME.diff=FILE.npy"
+                          " (--help lists them)");
+}
+
+/* What the command line says. */
+typedef struct {
+    int threads, calls;
+    const char *weights;
+    arrays given, made;
+    int goes_back, writes; /* whether gradients are asked for; how many files are written */
+} settings;
+
+static void read_name(settings *chosen, const char *argument, int is_output) {
+    array *row = named(is_output ? chosen->made : chosen->given, argument);
+    if (row == NULL)
+        fail(WRONG_USAGE, "'%s' is no NAME=FILE.npy of an %s; --help lists them", argument,
+             is_output ? "output" : "input");
+    chosen->goes_back |= row->suffix[0] != '\0';
+    chosen->writes += is_output;
+}
+
+static settings read_arguments(int count, char **words) {
+    settings chosen = {usable_cores(), 0, NULL, sources(NULL), results(NULL), 0, 0};
+    for (int i = 1; i < count; i++) {
+        const char *next = i + 1 < count ? words[i + 1] : NULL;
+        if (strcmp(words[i], "--help") == 0 || strcmp(words[i], "-h") == 0) {
+            print_help(words[0], chosen.given, chosen.made);
+            exit(0);
+        }
+        if (words[i][0] != '-') {
+            read_name(&chosen, words[i], 0);
+            continue;
+        }
+        if (strcmp(words[i], "--threads") == 0)
+            chosen.threads = whole_number(words[i], next, 256);
+        else if (strcmp(words[i], "--bench") == 0)
+            chosen.calls = whole_number(words[i], next, 1000000);
+        else if (strcmp(words[i], "--weights") == 0 && next != NULL)
+            chosen.weights = next;
+        else if (strcmp(words[i], "-o") == 0 && next != NULL)
+            read_name(&chosen, next, 1);
+        else
+            fail(WRONG_USAGE, "'%s' is no option, or lacks its value; --help lists them", words[i]);
+        i++;
+    }
+    if (!chosen.calls) need_sources(chosen.given, chosen.goes_back);
+    return chosen;
+}
+
+/* Rows that were listed without a net get the memory of one. */
+static void attach(arrays list, arrays of_net) {
+    for (int i = 0; i < list.count; i++) list.rows[i].memory = of_net.rows[i].memory;
+    free(of_net.rows);
+}
+
+int main(int count, char **words) {
+    settings chosen = read_arguments(count, words);
+    @NET@_net *net = open_net(chosen.weights);
+    attach(chosen.given, sources(net));
+    attach(chosen.made, results(net));
+    for (int i = 0; i < chosen.given.count; i++)
+        if (chosen.given.rows[i].file != NULL) read_npy(&chosen.given.rows[i]);
+    if (chosen.calls) bench(net, chosen.calls, chosen.threads);
+    must(net, @NET@_forward(net, chosen.threads));
+#ifdef @NET@_HAS_GRADIENTS
+    if (chosen.goes_back) must(net, @NET@_backward(net, chosen.threads));
+#endif
+    for (int i = 0; i < chosen.made.count; i++) {
+        const array *row = &chosen.made.rows[i];
+        if (row->file != NULL)
+            write_npy(row);
+        else if (!chosen.writes && !chosen.calls && (chosen.goes_back || row->suffix[0] == '\0'))
+            print_result(row);
+    }
+    free(chosen.given.rows);
+    free(chosen.made.rows);
+    @NET@_destroy(net);
+    return 0;
+}

@@ -1,0 +1,271 @@
+"""The C side of a compiled program: a header, the calls it declares, and a main program.
+
+The C is in `graphc/codegen/c/`; here its tables are printed, and the names of one net are put in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphc.error import need
+from graphc.runtime.bundle import Bundle, SlotEntry
+from graphc.runtime.parameter_file import (
+    aligned,
+    file_bytes,
+    fingerprint,
+    offsets,
+    slot_bytes,
+)
+
+_FOLDER = Path(__file__).parent / "c"
+_C_TYPES = {"float32": "float", "float64": "double"}
+_DESCRIPTIONS = {"float32": "<f4", "float64": "<f8"}  # what .npy files call them
+_INCLUDES = ("fcntl.h", "stdlib.h", "string.h", "sys/mman.h", "sys/stat.h", "unistd.h")
+# Kind of array -> its C type, and what the header says about it.
+_GROUPS = {
+    "input": ("", "inputs, which you write"),
+    "output": ("const ", "outputs of the forward pass"),
+    "parameter": ("const ", "parameters; embedded or mapped ones can only be read"),
+    "given": ("", "gradients that you give, by the name of their blob; zero until you write them"),
+    "gradient": ("const ", "gradients that backward computes, by the name of what they are of"),
+}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a compiled program shows to C.
+
+    Attributes:
+        name: prefix of all names in C.
+        bundle: the program's tables; its machine code exports `NAME_run_forward` and
+            `NAME_run_backward`.
+        outputs: blobs that the forward pass writes.
+        wrt: what gradients are computed for; their slots are called `NAME.diff`.
+        losses: (slot, weight) of what the loss is the sum of.
+        weights_file: name of the weights file; empty where they are embedded.
+        features: what the processor must have, as `__builtin_cpu_supports` calls it.
+    """
+
+    name: str
+    bundle: Bundle
+    outputs: tuple[str, ...]
+    wrt: tuple[str, ...]
+    losses: tuple[tuple[str, float], ...]
+    weights_file: str = ""
+    features: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """Element type of all the arrays that the user sees."""
+        shown = [row for rows in self.groups().values() for _, row in rows]
+        types = {slot.dtype for slot in shown} or {"float32"}
+        need(
+            len(types) == 1 and types <= set(_C_TYPES),
+            f"a C interface needs arrays of one real type, '{self.bundle.name}' has"
+            f" {', '.join(sorted(types))}",
+        )
+        return types.pop()
+
+    def groups(self) -> dict[str, list[tuple[str, SlotEntry]]]:
+        """Kind of array -> (the name it is shown under, its slot)."""
+        slots = {slot.name: slot for slot in self.bundle.slots[1:]}
+        by_role: dict[str, list[SlotEntry]] = {}
+        for slot in slots.values():
+            by_role.setdefault(slot.role, []).append(slot)
+        return {
+            "input": [(s.name, s) for s in by_role.get("input", [])],
+            "output": [(name, slots[name]) for name in self.outputs],
+            "parameter": [(s.name, s) for s in by_role.get("parameter", [])],
+            "given": [(s.name.removesuffix(".diff"), s) for s in by_role.get("gradient", [])],
+            "gradient": [(name, slots[f"{name}.diff"]) for name in self.wrt],
+        }
+
+
+def identifier(name: str) -> str:
+    """A net's name as a C identifier: `my-net 2` becomes `my_net_2`."""
+    word = re.sub(r"[^0-9A-Za-z_]", "_", name)
+    return word if re.match(r"[A-Za-z]", word) else f"net_{word.lstrip('_')}"
+
+
+def header_text(interface: Interface) -> str:
+    """The header NAME.h; C99 and C++."""
+    backward = ""
+    if interface.wrt:
+        backward = (
+            "/* Computes the gradients, from those given and from the losses; once after each\n"
+            " * forward pass, whose memory it reuses. */\n"
+            "#define @NET@_HAS_GRADIENTS 1\n"
+            "int @NET@_backward(@NET@_net *net, int threads);\n"
+        )
+    weights = "; NULL: those inside of this program"
+    if interface.weights_file:
+        weights = f" ({_in_comment(interface.weights_file)})"
+    return _filled(
+        "net.h",
+        interface,
+        TITLE=_in_comment(interface.bundle.name),
+        TARGET=_in_comment(f"{interface.bundle.target} ({interface.bundle.triple})"),
+        ARRAYS="\n".join(_array_lines(interface)),
+        BACKWARD=backward,
+        GROUPS="\n".join(_group_lines(interface)),
+        WEIGHTS=weights,
+    )
+
+
+def source_text(interface: Interface) -> str:
+    """The C source of the calls."""
+    bundle = interface.bundle
+    numbers = {slot.name: number for number, slot in enumerate(bundle.slots)}
+    groups = interface.groups()
+    checks = [_check_text(c.layer, c.kind, c.message) for c in bundle.checks]
+    losses = [
+        f"{{{numbers[slot]}, {_size(bundle.slots[numbers[slot]])}, {weight!r}}}"
+        for slot, weight in interface.losses
+    ]
+    supported = [f'__builtin_cpu_supports("{name}")' for name in interface.features]
+    lines = [
+        "#define _POSIX_C_SOURCE 200809L",
+        *(f"#include <{name}>" for name in _INCLUDES),
+        "#pragma GCC visibility push(default) /* what the header declares is seen from outside */",
+        f'#include "{interface.name}.h"',
+        "#pragma GCC visibility pop",
+        "",
+        '#define HIDDEN __attribute__((visibility("hidden")))',
+        f"#define SLOT_COUNT {len(bundle.slots)}",
+        f"#define ARENA_BYTES INT64_C({bundle.arena_bytes})",
+        f"#define WEIGHTS_BYTES UINT64_C({file_bytes(bundle.slots)})",
+        f"#define WEIGHTS_LAYOUT UINT64_C({fingerprint(bundle.slots)})",
+        *_embedding_lines(interface),
+        f"#define PROCESSOR_FITS ({' && '.join(['1', *supported])})",
+        "",
+        "/* Memory of a slot: its own, or in the weights, from where a state starts too. */",
+        "typedef struct { uint64_t bytes, weights_offset; int own; } slot_entry;",
+        "typedef struct { const char *name; int slot, rank; const int64_t *shape; int64_t size; }",
+        "    array_entry;",
+        "typedef struct { int slot; int64_t size; double weight; } loss_entry;",
+        *_table("static const slot_entry slot_table[]", _slot_rows(bundle)),
+        *_table("static const char *const check_table[]", checks, "NULL"),
+        f"#define CHECK_COUNT {len(checks)}",
+        *_table("static const loss_entry loss_table[]", losses),
+        f"#define LOSS_COUNT {len(losses)}",
+    ]
+    for kind, rows in groups.items():
+        if rows or kind in ("input", "output", "parameter") or interface.wrt:
+            entries = [_array_row(name, slot, numbers[slot.name]) for name, slot in rows]
+            lines += _table(f"static const array_entry {kind}_table[]", entries)
+            lines.append(f"#define {kind.upper()}_COUNT {len(rows)}")
+    return "\n".join([*lines, "", _filled("net.c", interface)])
+
+
+def main_text(interface: Interface) -> str:
+    """The C source of a program that reads and writes .npy files."""
+    return _filled(
+        "main.c",
+        interface,
+        DTYPE=interface.dtype,
+        DESCR=_DESCRIPTIONS[interface.dtype],
+        WEIGHTS_FILE=_c_string(interface.weights_file) if interface.weights_file else "NULL",
+        HAS_LOSSES="1" if interface.losses else "0",
+    )
+
+
+def weights_assembly(interface: Interface, file_name: str) -> str:
+    """Assembly that puts a file into a read-only section; for ELF."""
+    symbol = f"{interface.name}_weights"
+    return "\n".join(
+        [
+            "    .section .rodata",
+            "    .balign 64",
+            f"    .globl {symbol}",
+            f"    .hidden {symbol}",
+            f"    .type {symbol}, %object",
+            f"{symbol}:",
+            f'    .incbin "{file_name}"',
+            f"    .size {symbol}, . - {symbol}",
+            '    .section .note.GNU-stack, "", %progbits',
+            "",
+        ]
+    )
+
+
+def _filled(template: str, interface: Interface, **words: str) -> str:
+    text = (_FOLDER / template).read_text()
+    for word, meaning in words.items():
+        text = text.replace(f"@{word}@", meaning)
+    return text.replace("@REAL@", _C_TYPES[interface.dtype]).replace("@NET@", interface.name)
+
+
+def _array_lines(interface: Interface) -> Iterable[str]:
+    for kind, rows in interface.groups().items():
+        for number, (name, slot) in enumerate(rows):
+            shape = ", ".join(str(extent) for extent in slot.shape)
+            yield f" *   {kind} {number}: {_in_comment(name)} {slot.dtype}[{shape}]"
+
+
+def _group_lines(interface: Interface) -> Iterable[str]:
+    for kind, (constant, meaning) in _GROUPS.items():
+        if kind in ("given", "gradient") and not interface.wrt:
+            continue
+        yield f"/* {meaning} */"
+        yield f"int @NET@_{kind}_count(void);"
+        yield f"int @NET@_{kind}_index(const char *name);"
+        yield f"const char *@NET@_{kind}_name(int i);"
+        yield f"int @NET@_{kind}_rank(int i);"
+        yield f"const int64_t *@NET@_{kind}_shape(int i);"
+        yield f"int64_t @NET@_{kind}_size(int i);"
+        yield f"{constant}@NET@_real *@NET@_{kind}(const @NET@_net *net, int i);"
+
+
+def _embedding_lines(interface: Interface) -> list[str]:
+    if interface.weights_file:
+        return ["#define EMBEDDED_WEIGHTS NULL"]
+    symbol = f"{interface.name}_weights"
+    return [
+        f"extern const unsigned char {symbol}[] HIDDEN;",
+        f"#define EMBEDDED_WEIGHTS {symbol}",
+    ]
+
+
+def _slot_rows(bundle: Bundle) -> list[str]:
+    places = offsets(bundle.slots)
+    rows = [f"{{{aligned(bundle.arena_bytes)}, 0, 1}}"]
+    for slot in bundle.slots[1:]:
+        own = int(slot.role not in ("parameter", "constant"))
+        rows.append(f"{{{aligned(slot_bytes(slot))}, {places.get(slot.name, 0)}, {own}}}")
+    return rows
+
+
+def _array_row(name: str, slot: SlotEntry, number: int) -> str:
+    extents = ", ".join(str(extent) for extent in slot.shape) or "0"
+    shape = f"(const int64_t[]){{{extents}}}"
+    return f"{{{_c_string(name)}, {number}, {len(slot.shape)}, {shape}, {_size(slot)}}}"
+
+
+def _size(slot: SlotEntry) -> int:
+    size = 1
+    for extent in slot.shape:
+        size *= extent
+    return size
+
+
+def _table(declaration: str, rows: Sequence[str], none: str = "{0}") -> list[str]:
+    """A C table; an empty one, which C does not have, gets a row that no count includes."""
+    return [f"{declaration} = {{", *(f"    {row}," for row in rows or [none]), "};"]
+
+
+def _check_text(layer: str, kind: str, message: str) -> str:
+    owner = f"layer '{layer}'" if layer else "the net"
+    return _c_string(f"{owner} ({kind}): {message}" if kind else f"{owner}: {message}")
+
+
+def _c_string(text: str) -> str:
+    """A C string literal. Bytes that are not plain ASCII letters or signs are octal escapes."""
+    plain = set(range(32, 127)) - set(b'"\\?')
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'
+
+
+def _in_comment(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text).replace("*/", "* /")

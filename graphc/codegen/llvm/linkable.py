@@ -1,0 +1,45 @@
+"""A program as an object file for a linker, beside other code and other nets."""
+
+from __future__ import annotations
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.llvm.object import bundle_of
+from graphc.codegen.llvm.program import ENTRIES, emit_program, kernel_keys
+from graphc.codegen.llvm.target import Target
+from graphc.plan.program import Program
+from graphc.runtime.bundle import Bundle
+
+
+def compile_linkable(program: Program, target: Target, prefix: str) -> Bundle:
+    """A bundle whose machine code calls its entries `PREFIX_run_forward`, `PREFIX_run_backward` ...
+
+    They can be called within the shared library or program that they are linked into, and are not
+    seen from outside of it.
+    """
+    machine = target.machine(position_independent=True)
+    module = llvm.parse_assembly(emit_program(program, target, kernel_keys(program)).text)
+    for entry in ENTRIES:
+        function = module.get_function(entry)
+        function.name = f"{prefix}_run_{entry.removeprefix('graphc_')}"
+        function.visibility = "hidden"
+    return bundle_of(program, target, bytes(machine.emit_object(module)))
+
+
+def needed_features(target: Target) -> tuple[str, ...]:
+    """What an x86-64 processor must have to run a target's code, in the C compilers' words.
+
+    These stand for all: a processor that has them has what came with them. Empty for others, whose
+    code uses the base instruction set.
+    """
+    if not target.triple.startswith(("x86_64", "amd64")):
+        return ()
+    features = {
+        "sse4.1": target.has_rounding,
+        "avx": target.vector_bytes >= 32,
+        "avx2": target.vector_bytes >= 32 and target.has_fma,
+        "fma": target.has_fma,
+        "avx512f": target.vector_bytes >= 64,
+        "avx512vl": target.vector_bytes >= 64,
+    }
+    return tuple(name for name, needed in features.items() if needed)

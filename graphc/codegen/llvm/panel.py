@@ -1,0 +1,318 @@
+"""A tiled product as a loop that threads share: blocks of vectors, panels of tiles, the stores.
+
+A short sum is done in one tile and stored from registers. A long one is done in chunks of the fold:
+each chunk passes over all tiles of a panel, which keeps what it reads of b in the caches, and the
+panel's sums wait in memory; this also bounds how many terms are added one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
+from graphc.codegen.llvm.operand import Operands
+from graphc.codegen.llvm.packing import Packer, packed_items
+from graphc.codegen.llvm.product import Product
+from graphc.codegen.llvm.shares import Part, Shares, each, when
+from graphc.codegen.llvm.tile import Tile
+from graphc.codegen.llvm.tiling import TileGroup, Tiling
+from graphc.codegen.llvm.vector import Values
+from graphc.kernel.lang import Axis
+
+
+class TiledProduct:
+    """A product and its tiling.
+
+    extent: the shares of it that may run apart. scratch_items: elements that a share needs besides.
+    """
+
+    def __init__(self, product: Product, tiling: Tiling):
+        self.product = product
+        self.tiling = tiling
+        size = product.extents
+        vectors = -(-size[tiling.vector] // tiling.lanes)
+        self.blocks = -(-vectors // tiling.vectors)
+        self.last_vectors = vectors - (self.blocks - 1) * tiling.vectors
+        self.tail = size[tiling.vector] % tiling.lanes or None
+        rows = size[tiling.row] if tiling.row else 1
+        lines = size[tiling.line] if tiling.line else 1
+        counts: list[tuple[Part, int]] = [(axis, size[axis]) for axis in tiling.outer]
+        counts += [("lines", -(-lines // tiling.lines)), ("rows", -(-rows // tiling.panel_rows))]
+        counts.insert(0 if tiling.vectors_outside else len(counts), ("block", self.blocks))
+        self.shares = Shares(counts)
+        self.extent = self.shares.extent
+        deep = size[tiling.deep] if tiling.deep else 1
+        self.sums = 0
+        if tiling.chunked:
+            self.sums = tiling.lines * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
+        self.scratch_items = self.sums + packed_items(product, tiling)
+
+    def emit(
+        self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
+    ) -> None:
+        """Shares low .. high - 1."""
+        b, tiling = frame.builder, self.tiling
+        at = Operands(frame, values, tiling.a.buffer.dtype, tiling.lanes)
+
+        def share(index: ir.Value) -> None:
+            parts = self.shares.parts(b, index)
+            block = parts.get("block", whole(0))
+            first = b.mul(block, whole(tiling.vectors * tiling.lanes))
+
+            def run(vectors: int, tail: int | None) -> None:
+                _Panel(self, at, scratch, parts).emit(first, vectors, tail)
+
+            same = self.last_vectors == tiling.vectors and self.tail is None
+            if self.blocks == 1 or same:
+                run(self.last_vectors, self.tail)
+                return
+            full = b.icmp_signed("<", block, whole(self.blocks - 1))
+            when(frame, full, lambda: run(tiling.vectors, None))
+            when(frame, b.not_(full), lambda: run(self.last_vectors, self.tail))
+
+        each(frame, low, high, share)
+
+
+class _Panel:
+    """One share: a block of vectors for a panel of rows and lines."""
+
+    def __init__(
+        self,
+        whole_product: TiledProduct,
+        at: Operands,
+        scratch: ir.Value | None,
+        parts: dict[Part, ir.Value],
+    ):
+        self.product, self.tiling = whole_product.product, whole_product.tiling
+        self.at, self.frame, self.builder = at, at.frame, at.builder
+        self.scratch = scratch
+        self.packed_from = whole_product.sums
+        self.tile = Tile(at, self.product, self.tiling)
+        for axis in self.tiling.outer:
+            self.tile.place(axis, parts[axis])
+        self.line_panel = parts.get("lines", whole(0))
+        self.row_panel = parts.get("rows")
+        tiling = self.tiling
+        self.row_extent = self.product.extents[tiling.row] if tiling.row else 1
+        self.deep = self.tile.deep
+
+    def emit(self, first: ir.Value, vectors: int, tail: int | None) -> None:
+        """The share: `vectors` vectors from element `first` on; `tail` of the last one exist."""
+        tiling, at = self.tiling, self.at
+        self.first = first
+        self.tile.vectors, self.tile.tail = vectors, tail
+        self.row_items = self.deep * vectors * tiling.lanes
+        a, b = at.start(tiling.a), at.start(tiling.b)
+        b = at.along(b, tiling.b, tiling.vector, first)
+        for axis, value in self.tile.open.items():
+            a, b = self._both(a, b, axis, value)
+        if tiling.chunked:
+            self._in_chunks(a, b)
+        else:
+            self._directly(a, b)
+
+    def _both(
+        self, a: ir.Value, b: ir.Value, axis: Axis, value: ir.Value
+    ) -> tuple[ir.Value, ir.Value]:
+        tiling = self.tiling
+        return self.at.along(a, tiling.a, axis, value), self.at.along(b, tiling.b, axis, value)
+
+    # -- rows and lines --
+
+    def _row_tiles(self, tile: Callable[[TileGroup, ir.Value], None]) -> None:
+        """tile(group, first row) for all tiles of the panel, in order."""
+        b, rows = self.builder, self.tiling.panel_rows
+        for group in self.tiling.groups:
+            if self.row_panel is None:
+                self._group(group, whole(group.first), group.count, tile)
+            elif group.rows == self.tiling.rows:
+                first = b.mul(self.row_panel, whole(rows))
+                most = rows // group.rows
+                left = b.sub(whole(group.count), b.mul(self.row_panel, whole(most)))
+                self._group(group, first, self.at.smaller(left, most), tile)
+            else:
+                last = -(-self.row_extent // rows) - 1
+                is_last = b.icmp_signed("==", self.row_panel, whole(last))
+                when(self.frame, is_last, lambda g=group: tile(g, whole(g.first)))  # type: ignore[misc]
+
+    def _group(
+        self,
+        group: TileGroup,
+        first: ir.Value,
+        count: Count,
+        tile: Callable[[TileGroup, ir.Value], None],
+    ) -> None:
+        b = self.builder
+        if isinstance(count, int) and count == 1:
+            tile(group, first)
+        else:
+            rows = whole(group.rows)
+            each(self.frame, 0, count, lambda i: tile(group, b.add(first, b.mul(i, rows))))
+
+    def _row_range(self) -> tuple[ir.Value, ir.Value]:
+        """The rows of this panel."""
+        b, rows = self.builder, self.tiling.panel_rows
+        if self.row_panel is None:
+            return whole(0), whole(self.row_extent)
+        low = b.mul(self.row_panel, whole(rows))
+        return low, self.at.smaller(b.add(low, whole(rows)), self.row_extent)
+
+    def _line_range(self) -> tuple[Count, Count]:
+        """The lines of this panel."""
+        line, most = self.tiling.line, self.tiling.lines
+        if line is None:
+            return 0, 1
+        extent, b = self.product.extents[line], self.builder
+        if extent == most:
+            return 0, extent
+        low = b.mul(self.line_panel, whole(most))
+        if extent % most == 0:
+            return low, b.add(low, whole(most))
+        return low, self.at.smaller(b.add(low, whole(most)), extent)
+
+    def _each_line(self, low: Count, high: Count, body: Callable[[ir.Value], None]) -> None:
+        """body(place of the line's sums in memory) for the lines low .. high - 1."""
+        line, b = self.tiling.line, self.builder
+        if line is None:
+            body(self.scratch)
+            return
+        start, _ = self._line_range()
+        items = whole(self.tiling.panel_rows * self.row_items)
+
+        def run(i: ir.Value) -> None:
+            with self.tile.opened(line, i):
+                body(self.at.moved(self.scratch, b.mul(b.sub(i, whole(start)), items)))
+
+        each(self.frame, low, high, run)
+
+    # -- sums in registers --
+
+    def _directly(self, a: ir.Value, b: ir.Value) -> None:
+        """Every tile has its whole sum in registers, and is stored from there."""
+        if self.tiling.packing:
+            b = self._packed(b)
+
+        def tile(group: TileGroup, row: ir.Value) -> None:
+            start = self.at.along(a, self.tiling.a, self.tiling.row, row)
+            for number, value in enumerate(self.tile.sums(start, b, group)):
+                m, j = divmod(number, self.tile.vectors)
+                place = self.builder.add(row, whole(m // self.deep))
+                self._store(place, whole(m % self.deep), j, value)
+
+        self._row_tiles(tile)
+
+    # -- sums in memory --
+
+    def _in_chunks(self, a: ir.Value, b: ir.Value) -> None:
+        """Sums over one chunk of the fold after another are added up in memory, then stored."""
+        low, high = self._line_range()
+        lines = self.builder.sub(whole(high), whole(low))
+        used = self.builder.mul(lines, whole(self.tiling.panel_rows * self.row_items))
+
+        def clear(i: ir.Value, _: Carry) -> Carry:
+            self.at.store(self.at.zero, self.at.moved(self.scratch, i))
+            return []
+
+        self.frame.loop(0, used, self.tiling.lanes, [], clear)
+        self._chunks(self.tiling.chunks, a, b)
+        self._each_line(low, high, self._finish_line)
+
+    def _chunks(self, axes: list[Axis], a: ir.Value, b: ir.Value) -> None:
+        """The loops over chunks, from the outermost on, then the panel for each."""
+        if axes:
+            axis, *rest = axes
+
+            def body(i: ir.Value) -> None:
+                with self.tile.opened(axis, i):
+                    self._chunks(rest, *self._both(a, b, axis, i))
+
+            low, high = self.tile.clipped(axis, 0, self.product.extents[axis])
+            each(self.frame, low, high, body)
+        elif self.tiling.strip:
+            extent = self.product.extents[self.tiling.inner[0]]
+
+            def strip(i: ir.Value, _: Carry) -> Carry:
+                end = self.builder.add(i, whole(self.tiling.strip))
+                self.tile.strip = i, self.at.smaller(end, extent)
+                self._chunk(a, b)
+                return []
+
+            self.frame.loop(0, extent, self.tiling.strip, [], strip)
+        else:
+            self._chunk(a, b)
+
+    def _chunk(self, a: ir.Value, b: ir.Value) -> None:
+        """One chunk of the fold for all tiles of the panel."""
+        if self.tiling.packing:
+            b = self._packed(b)
+        line, first_row = self.tiling.line, self._row_range()[0]
+
+        def one_line(sums: ir.Value) -> None:
+            start = (
+                a if line is None else self.at.along(a, self.tiling.a, line, self.tile.open[line])
+            )
+
+            def tile(group: TileGroup, row: ir.Value) -> None:
+                inside = self.builder.sub(row, first_row)
+                target = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
+                place = self.at.along(start, self.tiling.a, self.tiling.row, row)
+                for number, value in enumerate(self.tile.sums(place, b, group)):
+                    where = self.at.moved(target, number * self.tiling.lanes)
+                    self.at.store(self.builder.fadd(self.at.load(where), value), where)
+
+            self._row_tiles(tile)
+
+        low, high = self._line_range()
+        if line is not None:
+            low, high = self.tile.clipped(line, low, high)
+        self._each_line(low, high, one_line)
+
+    def _packed(self, b: ir.Value) -> ir.Value:
+        """Make this chunk's dense block of b. The place where its fold loops at 0 would find it."""
+        block = self.at.moved(self.scratch, self.packed_from)
+        if self.tile.strip:
+            step = self.tile.inner_b.strides[self.tiling.inner[0]]
+            skipped = self.builder.mul(whole(self.tile.strip[0]), whole(-step))
+            block = self.at.moved(block, skipped)
+        packer = Packer(self.at, self.tiling, self.product, self.tile.inner_b)
+        packer.pack(b, block, self.tile.strip, self.tile.vectors, self.tile.tail)
+        return block
+
+    def _finish_line(self, sums: ir.Value) -> None:
+        """Store one line's rows from their sums in memory."""
+        low, high = self._row_range()
+
+        def row(i: ir.Value) -> None:
+            inside = self.builder.mul(self.builder.sub(i, low), whole(self.row_items))
+            start = self.at.moved(sums, inside)
+            for number in range(self.deep * self.tile.vectors):
+                m, j = divmod(number, self.tile.vectors)
+                value = self.at.load(self.at.moved(start, number * self.tiling.lanes))
+                self._store(i, whole(m), j, value)
+
+        each(self.frame, low, high, row)
+
+    # -- the epilogue --
+
+    def _store(self, row: ir.Value, deep: ir.Value, j: int, value: ir.Value) -> None:
+        """Run the kernel's stores for one vector of sums."""
+        tiling, values = self.tiling, self.at.values
+        with self.frame.scope():
+            for axis, place in ((tiling.row, row), (tiling.deep, deep)):
+                if axis is not None:
+                    values.places[axis] = (self.frame.depth, place)
+            values.locals[self.product.local] = (self.frame.depth, value)
+            first = self.builder.add(self.first, whole(j * tiling.lanes))
+            rest = self.tile.tail if j == self.tile.vectors - 1 else None
+            if tiling.lanes == 1:
+                with values.at_axis(tiling.vector, first):
+                    self._stores()
+            else:
+                with values.along(tiling.vector, tiling.lanes, first, rest):
+                    self._stores()
+
+    def _stores(self) -> None:
+        for store in self.product.store_nodes():
+            self.at.values.store(store.address, store.value, store.mode)

@@ -1,0 +1,87 @@
+"""Weights in HDF5 (`.caffemodel.h5`), as Caffe lays them out.
+
+The group `data` has a group for each layer, and that a dataset `0`, `1`, ... for each parameter. A
+parameter that layers share is there only in the layer that made it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.error import NetError
+from graphc.frontends.caffe.caffemodel import write_beside
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+Layers = dict[str, dict[int, NDArray[np.float32]]]
+
+
+def _library() -> Any:
+    """The module h5py, which is installed only where it was asked for."""
+    try:
+        import h5py
+    except ImportError:
+        raise NetError("HDF5 files need h5py: pip install 'graphc[data]'") from None
+    return h5py
+
+
+def is_hdf5(path: str | Path) -> bool:
+    """Whether the file begins as HDF5 files do. False for one that cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def read_hdf5_weights(path: str | Path) -> Layers:
+    """Layer name -> parameter index -> values in float32. Layers without parameters are left out.
+
+    Raises NetError for a file that cannot be read, or that holds no group `data`.
+    """
+    h5py = _library()
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get("data"), h5py.Group):
+                raise NetError(f"'{path}' has no group 'data': is it a caffemodel.h5?")
+            found: Layers = {}
+            file["data"].visititems(lambda name, item: _gather(found, name, item, str(path)))
+    except (OSError, RuntimeError, KeyError) as error:
+        raise NetError(f"cannot read '{path}' as HDF5: {error}") from None
+    return found
+
+
+def _gather(found: Layers, name: str, item: Any, path: str) -> None:
+    """Take one dataset `LAYER/INDEX`; a layer's name may itself hold slashes."""
+    if not hasattr(item, "dtype"):  # a group
+        return
+    layer, _, index = name.rpartition("/")
+    if not layer or not index.isdigit():
+        raise NetError(f"'{path}': '{name}' is no parameter of a layer; 'LAYER/0' would be")
+    if item.dtype.kind not in "fiu":
+        raise NetError(f"'{path}': parameter '{name}' holds {item.dtype}, not numbers")
+    found.setdefault(layer, {})[int(index)] = np.asarray(item[()], np.float32)
+
+
+def write_hdf5_weights(
+    path: str | Path, layers: Mapping[str, Mapping[int, NDArray[np.floating]]]
+) -> None:
+    """Write a `.caffemodel.h5`, whole or not at all: the parameters of each layer, as float32.
+
+    Raises NetError if the file cannot be written, or for a layer name that HDF5 has no place for.
+    """
+    held = io.BytesIO()
+    with _library().File(held, "w") as file:
+        data = file.create_group("data")
+        for layer, arrays in layers.items():
+            if not layer.strip("/.") or "\0" in layer:
+                raise NetError(f"a layer called '{layer}' cannot be stored in HDF5")
+            group = data.require_group(layer)
+            for index, array in arrays.items():
+                group.create_dataset(str(index), data=np.asarray(array, "<f4"))
+    write_beside(path, [held.getbuffer()])

@@ -1,0 +1,74 @@
+"""A graph as a function of arrays: compiled once, called often."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.codegen.llvm.jit import load
+from graphc.codegen.llvm.object import compile_program
+from graphc.ir.graph import Graph
+from graphc.passes.pipeline import compile_graph
+from graphc.plan.planner import plan
+from graphc.plan.program import Program
+from graphc.runtime.cpu import Executable, usable_cores
+
+# Below this many bytes a call is done before other threads would have woken up.
+_ALONE_BYTES = 2**18
+
+
+class GraphCall:
+    """A compiled graph. Arrays go in by the names of its inputs and come out by those of outputs.
+
+    Attributes:
+        graph: the graph after all passes.
+        program: its plan.
+        executable: the machine code; the arrays it works on are its own.
+    """
+
+    def __init__(self, graph: Graph, program: Program, executable: Executable):
+        self.graph = graph
+        self.program = program
+        self.executable = executable
+        self.lock = threading.Lock()
+        self.arrays = executable.bind_new()
+        for name, data in graph.constants.items():
+            if name in self.arrays:
+                self.arrays[name][...] = data
+        held = sum(array.nbytes for array in self.arrays.values()) + program.arena_bytes
+        self.threads = 1 if held < _ALONE_BYTES else usable_cores()
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs, forward and backward, for these inputs."""
+        with self.lock:
+            self.put(inputs)
+            self.executable.call("both", self.threads)
+            return {name: self.get(name) for name in self.graph.outputs}
+
+    def put(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Copy arrays into the program's own; those that it does not read are left out."""
+        for name, array in inputs.items():
+            if name in self.arrays:
+                self.arrays[name][...] = array
+
+    def get(self, name: str) -> np.ndarray:
+        """A copy of an output or of a blob that is kept."""
+        held = self.arrays.get(name)
+        return self.executable.read(name) if held is None else held.copy()
+
+
+def compile_graph_call(
+    graph: Graph,
+    wrt: Sequence[str] = (),
+    given: Sequence[str] = (),
+    keep: Iterable[str] = (),
+    memory: Literal["all", "reuse"] = "reuse",
+) -> GraphCall:
+    """Compile a front end's graph; arguments as for `compile_graph` and `plan`."""
+    made = compile_graph(graph, wrt=wrt, given=given, keep=keep).graph
+    program = plan(made, keep=set(keep), memory=memory)
+    return GraphCall(made, program, load(compile_program(program)))

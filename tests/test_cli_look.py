@@ -1,0 +1,116 @@
+"""`graphc show`, `plan` and `explain`: looking inside."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_cli_options import REGRESSION, SAMPLES, graphc
+
+from graphc.ir.text import parse_graph
+
+FROZEN = SAMPLES / "frozen_trunk.prototxt"
+INFOGAIN = SAMPLES / "infogain_unfused.prototxt"
+PROBABILITIES = ("--infogain-input", "probabilities")
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("graph", "output x.diff = "),
+        ("kernel", "kernel "),
+        ("program", "backward"),
+        ("llvm", "graphc_forward"),
+        ("asm", "graphc_backward"),
+        ("dot", "digraph "),
+    ],
+)
+def test_every_form_is_shown(form: str, said: str) -> None:
+    result = graphc("show", REGRESSION, "--as", form, "--wrt", "x")
+    assert result.exit_code == 0, result.output
+    assert said in result.stdout
+
+
+def test_the_gradient_is_there_unless_told_otherwise() -> None:
+    with_gradient = graphc("show", REGRESSION).stdout
+    assert "output hidden/0.diff" in with_gradient
+    assert ".diff" not in graphc("show", REGRESSION, "--mode", "infer").stdout
+
+
+def test_a_shown_graph_parses_back() -> None:
+    graph = parse_graph(graphc("show", REGRESSION).stdout)
+    assert graph.name == "regression"
+    assert set(graph.outputs) >= {"loss", "y/1.diff"}
+
+
+def test_the_graph_after_a_pass() -> None:
+    before = graphc("show", INFOGAIN, *PROBABILITIES, "--after", "clean").stdout
+    after = graphc("show", INFOGAIN, *PROBABILITIES, "--after", "fuse").stdout
+    assert "softmax_infogain_loss" not in before
+    assert "softmax_infogain_loss" in after
+    unfused = graphc("show", INFOGAIN, *PROBABILITIES, "--no-fuse").stdout
+    assert "softmax_infogain_loss" not in unfused
+    refused = graphc("show", INFOGAIN, "--after", "fuze")
+    assert refused.exit_code == 3
+    assert "did you mean 'fuse'?" in refused.stderr
+
+
+def test_the_dot_text_names_every_edge_end() -> None:
+    text = graphc("show", REGRESSION, "--as", "dot").stdout
+    declared = {line.split()[0] for line in text.splitlines() if "[shape=" in line}
+    ends = [line.split("[")[0].rstrip("; ").split(" -> ") for line in text.splitlines()[1:]]
+    used = {end.strip() for pair in ends if len(pair) == 2 for end in pair}
+    assert used
+    assert used <= declared
+
+
+def test_plan_as_table_and_as_json() -> None:
+    text = graphc("plan", REGRESSION).stdout
+    data = json.loads(graphc("plan", REGRESSION, "--json").stdout)
+    memory = data["memory"]
+    assert memory["bound_of_any_order"] <= memory["bound_of_order"] <= memory["peak"]
+    assert f"{memory['peak']:,} bytes" in text
+    assert data["forward_steps"] < data["steps"]
+    for row in data["buffers"]:
+        assert row["name"] in text
+        assert row["offset"] + row["bytes"] <= memory["peak"]
+    infer = json.loads(graphc("plan", REGRESSION, "--mode", "infer", "--json").stdout)
+    assert infer["forward_steps"] == infer["steps"]
+    apart = json.loads(graphc("plan", REGRESSION, "--memory", "all", "--json").stdout)
+    assert apart["memory"]["peak"] > memory["peak"]
+
+
+def test_a_batch_takes_more_memory() -> None:
+    def peak(batch: int) -> int:
+        shapes = ("--shape", f"x={batch},4", "--shape", f"target={batch},2")
+        return json.loads(graphc("plan", REGRESSION, *shapes, "--json").stdout)["memory"]["peak"]
+
+    assert peak(1024) > 10 * peak(16)
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        ("conv1/0", "its lr_mult is 0"),
+        ("conv2/1", "the path is cut by layer 'head'"),
+        ("layer:head", "propagate_down: false at 'head'"),
+        ("blob:loss", "loss weight 1 is the default of SoftmaxWithLoss"),
+        ("blob:conv1", "layer 'relu1' works in place"),
+        ("layer:conv1", "runs forward in step"),
+        ("", "the path is cut by layer 'head'"),
+    ],
+)
+def test_explain_says_why(subject: str, said: str) -> None:
+    arguments = ["explain", FROZEN, *filter(None, [subject])]
+    result = graphc(*arguments)
+    assert result.exit_code == 0, result.output
+    assert said in result.stdout
+    remarks = json.loads(graphc(*arguments, "--json").stdout)
+    assert any(said in remark["sentence"] for remark in remarks)
+
+
+def test_explain_of_the_whole_net_and_of_nothing() -> None:
+    assert graphc("explain", FROZEN, "net").exit_code == 0
+    unknown = graphc("explain", FROZEN, "layer:haed")
+    assert unknown.exit_code == 3
+    assert "did you mean" in unknown.stderr

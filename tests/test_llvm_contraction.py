@@ -1,0 +1,321 @@
+"""Tiled contractions against the operators' references and the kernels' interpreter."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import llvmlite.binding as llvm
+import native_kernels
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from llvmlite import ir
+from native_kernels import NativeKernel
+
+from graphc.codegen.llvm.contraction import emit_contraction
+from graphc.codegen.llvm.target import Target
+from graphc.error import NetError
+from graphc.ir.op import Op
+from graphc.ir.types import TensorType
+from graphc.kernel.build import Array, Writer, kernel_of
+from graphc.kernel.interp import interpret
+from graphc.kernel.lang import Buffer, Kernel
+from graphc.ops.conv import Conv, ConvDataGradient, ConvWeightGradient
+from graphc.ops.linear import MatMul
+from graphc.plan.layout import channels_last, strides_of
+
+TARGETS = ("host", "x86-64-v3", "x86-64", "scalar")
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest value
+Shape = tuple[int, ...]
+Geometry = tuple[Shape, tuple[tuple[int, int], ...], Shape, int, Shape, Shape]
+
+
+@pytest.fixture(autouse=True)
+def _outside_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill what lies around and between elements with nan, so that a wrong read is seen."""
+    monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
+
+
+def tiled(kernels: Sequence[Kernel], target: Target) -> list[NativeKernel | None]:
+    """The kernels as the tile emitter compiles them; None for each that it leaves to others."""
+    module = ir.Module("tiled")
+    module.triple = target.triple
+    found = [emit_contraction(module, k, target, f"k{n}") for n, k in enumerate(kernels)]
+    for emitted in found:
+        if emitted is not None:
+            emitted.function.linkage = "external"
+    machine = target.machine()
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
+    engine = llvm.create_mcjit_compiler(parsed, machine)
+    engine.finalize_object()
+    return [
+        None if e is None else NativeKernel(k, e, engine.get_function_address(f"k{n}"), engine)
+        for n, (k, e) in enumerate(zip(kernels, found, strict=True))
+    ]
+
+
+def close(got: np.ndarray, want: np.ndarray, dtype: str) -> bool:
+    """Whether all elements agree up to what rounding explains."""
+    scale = max(float(np.abs(want).max()), 1e-30)
+    return bool(np.abs(got - want).max() <= TOLERANCE[dtype] * scale)
+
+
+# -- convolutions --------------------------------------------------------------------------------
+
+# strides, pads, dilations, groups, shape of x, shape of w. Each is there for one form.
+CONVOLUTIONS: dict[str, Geometry] = {
+    "3x3": ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (2, 20, 13, 13), (70, 20, 3, 3)),
+    "7x7 stride 2": ((2, 2), ((3, 3), (3, 3)), (1, 1), 1, (2, 3, 20, 22), (64, 3, 7, 7)),
+    "11x11 stride 4": ((4, 4), ((0, 0), (0, 0)), (1, 1), 1, (1, 3, 27, 31), (96, 3, 11, 11)),
+    "groups": ((1, 1), ((2, 2), (2, 2)), (1, 1), 2, (2, 32, 9, 9), (40, 16, 5, 5)),
+    "1x1": ((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (3, 70, 7, 7), (130, 70, 1, 1)),
+    "1x1 stride 2": ((2, 2), ((0, 0), (0, 0)), (1, 1), 1, (2, 33, 8, 8), (48, 33, 1, 1)),
+    "1x1 padded": ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (2, 6, 5, 5), (7, 6, 1, 1)),
+    "dilated": ((1, 1), ((2, 2), (2, 2)), (2, 2), 1, (1, 16, 12, 12), (16, 16, 3, 3)),
+    "3x3 stride 2": ((2, 2), ((1, 1), (1, 1)), (1, 1), 1, (2, 32, 9, 10), (48, 32, 3, 3)),
+    "long sum": ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (1, 150, 5, 5), (33, 150, 3, 3)),
+    "covers the image": ((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (5, 40, 6, 6), (50, 40, 6, 6)),
+    "uneven": ((2, 1), ((1, 2), (2, 0)), (1, 1), 1, (2, 3, 6, 5), (2, 3, 3, 3)),
+    "stride over size": ((3, 2), ((0, 0), (0, 0)), (1, 2), 1, (1, 2, 9, 8), (3, 2, 2, 3)),
+    "one axis": ((2,), ((1, 1),), (1,), 1, (2, 3, 7), (2, 3, 4)),
+    "three axes": (
+        (1, 2, 1),
+        ((0, 0), (1, 1), (1, 0)),
+        (1, 1, 1),
+        1,
+        (1, 2, 3, 4, 3),
+        (2, 2, 2, 3, 2),
+    ),
+}
+
+
+def operators(
+    geometry: Geometry, images_last: bool = True
+) -> list[tuple[Op, tuple[str, ...], list[Shape | None]]]:
+    """Forward, data and weight gradient: operator, operands, strides as the plan chooses them."""
+    strides, pads, dilations, groups, x, w = geometry
+    forward = Conv(strides, pads, dilations, groups)
+    y = forward.infer(TensorType("float32", x), TensorType("float32", w)).shape
+    rank = len(x)
+    spatial = tuple(range(2, rank))
+
+    def image(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return strides_of(shape, channels_last(rank) if images_last else tuple(range(rank)))
+
+    return [
+        (forward, ("x", "w"), [image(x), strides_of(w, (*spatial, 1, 0)), image(y)]),
+        (
+            ConvDataGradient(x[2:], strides, pads, dilations, groups),
+            ("y", "w"),
+            [image(y), strides_of(w, (*spatial, 0, 1)), image(x)],
+        ),
+        (
+            ConvWeightGradient(w[2:], strides, pads, dilations, groups),
+            ("x", "y"),
+            [image(x), image(y), None],
+        ),
+    ]
+
+
+def check_convolution(
+    geometry: Geometry, dtype: str, target: Target, images_last: bool = True
+) -> int:
+    """Compare what is tiled with the references; returns how many of the three are."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape) for shape in geometry[4:])
+    work = operators(geometry, images_last)
+    y = work[0][0].reference(x, w)
+    arrays = {"x": x, "w": w, "y": rng.standard_normal(y.shape)}
+    kernels, wanted = [], []
+    for op, names, strides in work:
+        types = [TensorType(dtype, arrays[name].shape) for name in names]
+        kernels.append(kernel_of(op, types, [op.infer(*types)], strides))
+        exact = [arrays[name].astype(dtype).astype("float64") for name in names]
+        wanted.append(op.reference(*exact))
+    count = 0
+    for kernel, native, want, (op, names, _) in zip(
+        kernels, tiled(kernels, target), wanted, work, strict=True
+    ):
+        if native is None:
+            continue
+        count += 1
+        inputs = [arrays[name].astype(dtype) for name in names]
+        (got,) = native([*inputs, np.full(want.shape, np.nan, dtype)])
+        assert close(got, want, dtype), f"{op.op_name} {geometry} {kernel.name}"
+    return count
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_and_their_gradients(name: str, target: str) -> None:
+    for dtype in ("float32", "float64"):
+        assert check_convolution(CONVOLUTIONS[name], dtype, Target.named(target)) == 3
+
+
+def test_images_with_channels_first_are_right_where_they_are_tiled() -> None:
+    for geometry in CONVOLUTIONS.values():
+        check_convolution(geometry, "float32", Target.host(), images_last=False)
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    """Convolutions with a few channels around multiples of vectors, and any window."""
+
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return draw(st.integers(low, high)), draw(st.integers(low, high))
+
+    kernel, strides, dilations = pair(1, 5), pair(1, 3), pair(1, 2)
+    pads = pair(0, 3), pair(0, 3)
+    size = pair(1, 17)
+    for axis in range(2):
+        reach = dilations[axis] * (kernel[axis] - 1) + 1
+        assume(size[axis] + sum(pads[axis]) >= reach)
+    groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
+    inner = draw(st.sampled_from((1, 2, 3, 7, 8, 16, 19, 40)))
+    outer = draw(st.sampled_from((1, 2, 5, 8, 16, 17, 33, 64)))
+    x = (draw(st.integers(1, 3)), groups * inner, *size)
+    return strides, pads, dilations, groups, x, (groups * outer, inner, *kernel)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(geometries(), st.sampled_from(("float32", "float64")), st.sampled_from(TARGETS))
+def test_random_convolutions(geometry: Geometry, dtype: str, target: str) -> None:
+    try:
+        check_convolution(geometry, dtype, Target.named(target))
+    except NetError:
+        assume(False)
+
+
+# -- inner products ------------------------------------------------------------------------------
+
+PRODUCTS = (
+    (1, 10, 70),
+    (1, 1, 33),
+    (3, 7, 40),
+    (16, 100, 129),
+    (5, 1000, 64),
+    (33, 17, 300),
+    (7, 5, 2500),
+    (70, 1, 50),
+    (40, 96, 600),
+    (13, 20, 1300),
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_matrix_products(dtype: str, target: str) -> None:
+    rng = np.random.default_rng(1)
+    kernels, inputs, wanted = [], [], []
+    for rows, columns, depth in PRODUCTS:
+        for left, right in itertools.product((False, True), repeat=2):
+            a = rng.standard_normal((depth, rows) if left else (rows, depth)).astype(dtype)
+            b = rng.standard_normal((columns, depth) if right else (depth, columns)).astype(dtype)
+            op = MatMul(left, right)
+            types = [TensorType(dtype, a.shape), TensorType(dtype, b.shape)]
+            kernels.append(kernel_of(op, types, [op.infer(*types)]))
+            inputs.append([a, b])
+            wanted.append(op.reference(a.astype("float64"), b.astype("float64")))
+    natives = tiled(kernels, Target.named(target))
+    for kernel, native, arrays, want in zip(kernels, natives, inputs, wanted, strict=True):
+        assert native is not None, kernel
+        (got,) = native([*arrays, np.full(want.shape, np.nan, dtype)])
+        assert close(got, want, dtype), kernel
+
+
+def test_a_long_sum_errs_like_a_blocked_one() -> None:
+    # Added one by one, 200000 times 0.1 errs by 3e-3; in blocks of a thousand by less than 1e-5.
+    depth = 200_000
+    for op, shapes in (
+        (MatMul(False, True), ((2, depth), (3, depth))),
+        (MatMul(True, False), ((depth, 2), (depth, 20))),
+    ):
+        arrays = [
+            np.full(shape, value, "float32") for shape, value in zip(shapes, (0.1, 1), strict=True)
+        ]
+        types = [TensorType("float32", shape) for shape in shapes]
+        kernel = kernel_of(op, types, [op.infer(*types)])
+        (native,) = tiled([kernel], Target.host())
+        assert native is not None
+        want = op.reference(*(a.astype("float64") for a in arrays))
+        (got,) = native([*arrays, np.zeros(want.shape, "float32")])
+        assert np.abs(got / want - 1).max() < 1e-5
+
+
+# -- the epilogue --------------------------------------------------------------------------------
+
+
+def with_epilogue(dtype: str, rows: int, columns: int, depth: int) -> Kernel:
+    """relu(x w + bias), and old + that: two stores, one of them an addition to what is there."""
+    k = Writer("epilogue")
+    shapes = {
+        "x": (rows, depth),
+        "w": (depth, columns),
+        "b": (columns,),
+        "y": (rows, columns),
+        "z": (columns, rows),
+    }
+    buffers = {name: Buffer.of(name, TensorType(dtype, shape)) for name, shape in shapes.items()}
+    x, w, b, y, z = (Array(k, buffer) for buffer in buffers.values())
+    i, j = k.each(rows, columns)
+    t = k.axis(depth)
+    total = k.let(k.sum(t, x[i, t] * w[t, j]) + b[j])
+    y[i, j] = k.maximum(total, 0.0) * k.cast(i + 2 * j, dtype)
+    k.add(z, (j, i), k.tanh(total))
+    listed = list(buffers.values())
+    return k.finish(listed[:3], listed[3:])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [(9, 37, 20), (20, 5, 1500), (1, 70, 3), (30, 16, 300)])
+def test_stores_are_evaluated_on_the_sums(shape: tuple[int, int, int], target: str) -> None:
+    rng = np.random.default_rng(2)
+    for dtype in ("float32", "float64"):
+        kernel = with_epilogue(dtype, *shape)
+        (native,) = tiled([kernel], Target.named(target))
+        assert native is not None
+        arrays = [rng.standard_normal(buffer.shape).astype(dtype) for buffer in kernel.buffers]
+        exact = [array.copy() for array in arrays]
+        assert not interpret(kernel, exact)
+        for got, want in zip(native(arrays), exact[3:], strict=True):
+            assert close(got, want, dtype)
+
+
+def test_every_cut_into_shares_gives_the_same_bits() -> None:
+    geometry = CONVOLUTIONS["3x3"]
+    rng = np.random.default_rng(3)
+    for op, names, strides in operators(geometry):
+        shapes = {"x": geometry[4], "w": geometry[5], "y": (2, 70, 13, 13)}
+        types = [TensorType("float32", shapes[name]) for name in names]
+        kernel = kernel_of(op, types, [op.infer(*types)], strides)
+        (native,) = tiled([kernel], Target.host())
+        assert native is not None and native.emitted.extent > 1
+        arrays = [rng.standard_normal(buffer.shape).astype("float32") for buffer in kernel.buffers]
+        halves = native(arrays)[0].copy()
+        thirds = replace(native.emitted, unit=native.emitted.extent // 3)  # cut at another place
+        assert np.array_equal(halves, replace(native, emitted=thirds)(arrays)[0])
+
+
+# -- what is left to loops -----------------------------------------------------------------------
+
+
+def test_depthwise_convolutions_are_left_to_loops() -> None:
+    geometry = ((1, 1), ((1, 1), (1, 1)), (1, 1), 8, (2, 8, 6, 6), (8, 1, 3, 3))
+    assert check_convolution(geometry, "float32", Target.host()) == 0
+
+
+def test_what_is_no_contraction_is_left_to_loops() -> None:
+    k = Writer("square")
+    x, y = (
+        Array(k, Buffer.of(name, TensorType("float32", (4, 5)[: 2 - n])))
+        for n, name in enumerate("xy")
+    )
+    (i,) = k.each(4)
+    t = k.axis(5)
+    y[i] = k.sum(t, x[i, t] * x[i, t])
+    kernel = k.finish([x.buffer], [y.buffer])
+    assert tiled([kernel], Target.host()) == [None]
