@@ -9,17 +9,23 @@ import numpy as np
 from graphc.error import NetError
 
 
-def checked(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """`array` as numbers of the given shape, up to trailing axes of extent 1.
-
-    Raises NetError where it holds no real numbers or has another shape.
-    """
+def real_numbers(array: Any, what: str) -> np.ndarray:
+    """`array` as a numpy array of real numbers. Raises NetError where it is none."""
     try:
         numbers = np.asarray(array)
     except ValueError as error:
         raise NetError(f"{what}: not an array ({error})") from None
     if numbers.dtype.kind not in "fiub":
         raise NetError(f"{what}: an array of {numbers.dtype} cannot be used; give real numbers")
+    return numbers
+
+
+def checked(array: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """`array` as numbers of the given shape, up to trailing axes of extent 1.
+
+    Raises NetError where it holds no real numbers or has another shape.
+    """
+    numbers = real_numbers(array, what)
     if _bare(numbers.shape) != _bare(shape):
         raise NetError(
             f"{what} has shape {list(shape)}; an array of {list(numbers.shape)} was given"

@@ -214,7 +214,7 @@ def _link(
         (folder / "weights.s").write_text(c_api.weights_assembly(interface, "weights"))
         sources = [*sources, "weights.s"]
     for source in sources:
-        objects.append(f"{Path(source).stem}.o")
+        objects.append(f"{source}.o")
         flags = _FLAGS if source.endswith(".c") else ()
         _run([*compiler, *flags, "-c", source, "-o", objects[-1]], folder)
     kinds = {
@@ -257,13 +257,12 @@ def _without_compiler(
     for part, goal in moves.items():
         os.replace(folder / part, goal)
     written = list(moves.values())
-    parts = [str(path) for path in written if path.suffix in (".c", ".o") or path == code]
-    extra = {"obj": ["-c"], "so": ["-shared"], "exe": []}[form]
+    c_files = [str(place.with_name(name)) for name in sources if name.endswith(".c")]
     if form == "obj":
-        parts.remove(str(code))
-        advice = f"compile {parts[0]} too and link both"
+        advice = f"compile {c_files[0]} too and link both"
     else:
-        words = ["cc", *_FLAGS, *extra, "-o", str(place), *parts, *_LIBRARIES]
+        shared = ["-shared"] if form == "so" else []
+        words = ["cc", *_FLAGS, *shared, "-o", str(place), str(code), *c_files, *_LIBRARIES]
         advice = f"run: {shlex.join(words)}"
     message = (
         f"there is no C compiler for {interface.bundle.triple}; written were"

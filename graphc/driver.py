@@ -25,6 +25,7 @@ from graphc.phase import Phase
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable
+from graphc.training_step import UpdateRule, add_updates
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Signature:
         keep: blobs (`conv5`, `conv5.diff`) that can be read after the call.
         memory: "reuse", or "all" to keep every buffer apart.
         only: first and last layer of a part of the net.
+        update: what a step of training does with the gradients of `wrt`; None: they are results.
     """
 
     phase: Phase = "TEST"
@@ -53,6 +55,7 @@ class Signature:
     dtype: str = "float32"
     masks: tuple[str, ...] = ()
     only: tuple[str | None, str | None] = (None, None)
+    update: UpdateRule | None = None
 
 
 @dataclass
@@ -97,6 +100,7 @@ def lower(definition: NetDefinition, signature: Signature, stages: bool = False)
     caffe = front(definition, signature)
     clock.mark("front end")
     accumulate = [name for name in signature.wrt if name in caffe.parameters]
+    rule = signature.update
     result = compile_graph(
         _with_losses(caffe.graph),
         wrt=signature.wrt,
@@ -105,6 +109,7 @@ def lower(definition: NetDefinition, signature: Signature, stages: bool = False)
         keep=_kept(caffe, signature),
         fuse=signature.fuse,
         keep_stages=stages,
+        update=None if rule is None else lambda graph: add_updates(graph, rule),
     )
     clock.mark("passes")
     program = plan(result.graph, keep=set(signature.keep), memory=signature.memory)

@@ -57,8 +57,9 @@ class GraphCall:
 
     def get(self, name: str) -> np.ndarray:
         """A copy of an output or of a blob that is kept."""
-        held = self.arrays.get(name)
-        return self.executable.read(name) if held is None else held.copy()
+        if name in self.graph.outputs and name in self.arrays:
+            return self.arrays[name].copy()
+        return self.executable.read(name)
 
 
 def compile_graph_call(

@@ -13,78 +13,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from graphc import driver
-from graphc.arrays import assign
+from graphc.arrays import assign, checked
+from graphc.blob import Blob, Named, ParameterBlob
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, did_you_mean, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
+from graphc.frontends.caffe.gradient_rules import has_gradient
 from graphc.frontends.caffe.layer import COUNTER, LAYERS
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.phase import TEST, TRAIN, Phase
 from graphc.runtime.bundle import SlotEntry
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 from graphc.weights import fill_parameters, load_weights, save_weights
-
-
-class Blob:
-    """One named blob of a net."""
-
-    def __init__(self, net: Net, name: str):
-        self._net = net
-        self.name = name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The extents; of a reshaped input, the new ones at once."""
-        return self._net._shape_of(self.name)
-
-    @property
-    def data(self) -> np.ndarray:
-        """The value: the array itself for inputs and outputs, a copy for inner blobs.
-
-        Raises NetError, naming `keep=`, where the plan has reused the blob's memory.
-        """
-        return self._net._blob_data(self.name)
-
-    @property
-    def diff(self) -> np.ndarray:
-        """The gradient: of inputs and outputs the array itself. What is written into the diff of
-        an output, or of the tops of the layer that `backward(start=)` names, is given to it.
-        """
-        return self._net._blob_diff(self.name)
-
-    def reshape(self, *shape: int) -> None:
-        """Give a net input another shape; `net.reshape()` or the next forward follows suit."""
-        self._net._reshape_input(self.name, shape)
-
-
-class ParameterBlob:
-    """One parameter array of a layer; `data` and `diff` may be written in place."""
-
-    def __init__(self, net: Net, name: str):
-        self._net = net
-        self.name = name
-
-    @property
-    def data(self) -> np.ndarray:
-        """The values."""
-        return self._net._parameters[self.name]
-
-    @property
-    def diff(self) -> np.ndarray:
-        """The gradient, added up over backward calls until `clear_param_diffs`."""
-        self._net._diffs_are_clear.discard(self.name)
-        return self._net._parameter_diff(self.name)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The extents."""
-        return self.data.shape
 
 
 class Net:
@@ -135,20 +82,31 @@ class Net:
         )
         need(memory in ("all", "reuse"), f"memory is 'all' or 'reuse', not {memory!r}")
         need(
-            threads is None or (isinstance(threads, int) and 1 <= threads <= 256),
-            f"threads is a number from 1 to 256, or None, not {threads!r}",
+            threads is None or (_is_whole(threads) and 1 <= threads <= 256),
+            f"threads is a whole number from 1 to 256, or None, not {threads!r}",
         )
-        self.threads = threads or usable_cores()
+        need(
+            _is_whole(seed) and 0 <= seed < 2**32,
+            f"seed is a whole number from 0 to 4294967295, not {seed!r}",
+        )
+        need(_is_whole(level), f"level is a whole number, not {level!r}")
+        need(
+            isinstance(source, (str, PathLike)),
+            f"a net is a path or a text, not {type(source).__name__}",
+        )
+        stages = _names(stages, "stages")
+        masks = _names(masks, "masks")
+        self.threads = int(threads) if threads is not None else usable_cores()
         self.definition: NetDefinition = read_net(
-            source, phase=phase, level=level, stages=tuple(stages), layer_types=LAYERS
+            source, phase=phase, level=level, stages=stages, layer_types=LAYERS
         )
         self._signature = Signature(
             phase=phase,
-            keep=driver.names(keep),
+            keep=_names(keep, "keep"),
             memory=memory,
             fuse=fuse,
             dtype=dtype,
-            masks=tuple(masks),
+            masks=masks,
             infogain_input=infogain_input,
         )
         self._dtype = dtype
@@ -157,6 +115,10 @@ class Net:
         self._shapes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
         self._active: Compilation | None = None
         self._forward_is_current = False
+        self._arena_is_spent = False  # backward has overwritten what forward left for it
+        self._began_inside = ""  # the layer that a forward pass began at, with given blobs
+        self._backward_made: Compilation | None = None
+        self._known_diffs: set[str] = set()
         self._custom: Signature | None = None
         self._states: dict[str, np.ndarray] = {COUNTER: aligned_zeros((), "int64")}
         self._states[COUNTER][...] = seed * 1_000_003
@@ -164,6 +126,9 @@ class Net:
         self._start()
         for name in shapes or ():
             need(name in self._inputs, _unknown("net input", name, self._inputs))
+        for name in self._signature.keep:
+            known = name.removesuffix(".diff") in self._front().graph.blobs
+            need(known, f"keep: {_unknown('blob', name, self.blobs)}")
         fill_parameters(self._front(), self._parameters, seed)
         if weights is not None:
             load_weights(self._front(), self._parameters, weights)
@@ -203,10 +168,13 @@ class Net:
     def set_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Copy arrays into net inputs. Shapes must agree up to trailing ones."""
         known = self.inputs
+        numbers = {}
         for name, array in inputs.items():
             if name not in known:
                 raise NetError(_unknown("net input", name, known))
-            assign(self._inputs[name], array, f"input '{name}'")
+            numbers[name] = checked(array, self._inputs[name].shape, f"input '{name}'")
+        for name, array in numbers.items():
+            self._inputs[name][...] = array
         if inputs:
             self._forward_is_current = False
 
@@ -220,17 +188,19 @@ class Net:
         """Run the net, or its layers `start` to `end`.
 
         Returns the outputs (and the blobs named in `blobs`). A part of the net reads the blobs
-        that come from outside of it as they were left by the last call.
+        that come from outside of it as they were left by the last call; other values for them may
+        be given like inputs. After a part that begins at the net's inputs, backward may follow.
         """
+        wanted = _names(blobs or (), "blobs")
+        for name in wanted:
+            need(name in self.blobs, _unknown("blob", name, self.blobs))
         if start is not None or end is not None:
-            return self._forward_part(start, end, blobs or (), inputs)
-        self._follow_reshape(inputs)
+            return self._forward_part(start, end, wanted, inputs)
+        self._follow_reshape()
         self.set_inputs(inputs)
-        signature = self._custom or self._default_signature()
-        self._run_forward(self._compilation(signature))
-        results = {name: self._outputs[name] for name in self.outputs}
-        results.update({name: self._blob_data(name) for name in blobs or ()})
-        return results
+        signature = self._accumulating(self._custom or self._default_signature())
+        self._run_forward(self._compilation(_keeping(signature, wanted)))
+        return {name: self._blob_data(name) for name in driver.names([*self.outputs, *wanted])}
 
     def backward(
         self,
@@ -256,21 +226,23 @@ class Net:
         held inputs and with the same random numbers.
         """
         signature, returned = self._backward_signature(diffs, start, end, wrt, gradients)
-        for name, array in gradients.items():
-            assign(self._seed(name), array, f"the gradient of '{name}'")
+        self._give(gradients)
         if not signature.wrt:
             return {}
-        signature = self._accumulating(signature)
-        made = self._compilation(signature)
-        if made is not self._active or not self._forward_is_current:
-            need(self._active is not None, "backward needs a forward pass first")
+        need(self._active is not None, "backward needs a forward pass first")
+        if self._began_inside:
+            raise NetError(
+                f"the last forward pass began at layer '{self._began_inside}' with values given for"
+                " what it reads; backward needs one that begins at the inputs"
+            )
+        made = self._made_for(self._accumulating(signature))
+        if made is not self._active or not self._forward_is_current or self._arena_is_spent:
             if self._forward_is_current:
                 self._restore_states()
             self._run_forward(made)
+        self._arena_is_spent = made.signature.memory == "reuse"
         self._call(made, "backward")
-        self._custom = replace(signature, accumulate=False)
-        self._after_backward(signature)
-        return {name: self._gradient(name) for name in returned}
+        return self._after_backward(made, returned)
 
     def forward_backward(
         self,
@@ -279,26 +251,19 @@ class Net:
         wrt: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Both in one native call; returns what `backward` returns."""
-        self._follow_reshape(inputs or {})
-        self.set_inputs(inputs or {})
+        self._follow_reshape()
         given = dict(gradients or {})
         signature, returned = self._backward_signature(None, None, None, wrt, given)
-        for name, array in given.items():
-            assign(self._seed(name), array, f"the gradient of '{name}'")
-        signature = self._accumulating(signature)
-        made = self._compilation(signature)
-        self._check_inputs()
-        self._note_states(made)
-        self._call(made, "both")
-        self._active = made
-        self._forward_is_current = True
-        self._custom = replace(signature, accumulate=False)
-        self._after_backward(signature)
-        return {name: self._gradient(name) for name in returned}
+        self.set_inputs(inputs or {})
+        self._give(given)
+        made = self._compilation(self._accumulating(signature))
+        self._run_forward(made, "both")
+        self._arena_is_spent = made.signature.memory == "reuse"
+        return self._after_backward(made, returned)
 
     def reshape(self) -> None:
         """Adopt the shapes given to inputs; refused shapes raise NetError here."""
-        self._follow_reshape({})
+        self._follow_reshape()
 
     def clear_param_diffs(self) -> None:
         """Start parameter gradients afresh: the next backward overwrites them."""
@@ -321,7 +286,8 @@ class Net:
         wrt as in `backward`; `()` makes forward calls that keep nothing for a backward pass.
         given: the blobs whose gradients will be given.
         """
-        signature, _ = self._backward_signature(None, None, None, wrt, dict.fromkeys(given))
+        names = _names(given, "given")
+        signature, _ = self._backward_signature(None, None, None, wrt, dict.fromkeys(names))
         if not signature.wrt:
             signature = replace(signature, given=())
         self._custom = signature
@@ -350,14 +316,14 @@ class Net:
         }
         self._parameter_diffs: dict[str, np.ndarray] = {}
         self._diffs_are_clear = set(self._parameters)
-        self._seeds: dict[str, np.ndarray] = {}
+        self._diffs: dict[str, np.ndarray] = {}
         self._outputs: dict[str, np.ndarray] = {}
         self._constants: dict[str, np.ndarray] = {}
-        self.blobs = {name: Blob(self, name) for name in graph.blobs if ":" not in name}
+        self.blobs = Named("blob", {n: Blob(self, n) for n in graph.blobs if ":" not in n})
         self.params = self._parameter_lists(front)
 
     def _parameter_lists(self, front: CaffeNet) -> dict[str, list[ParameterBlob]]:
-        lists: dict[str, list[ParameterBlob]] = {}
+        lists: dict[str, list[ParameterBlob]] = Named("layer with parameters", {})
         for key, owner in front.owners.items():
             lists.setdefault(key.rpartition("/")[0], []).append(ParameterBlob(self, owner))
         return lists
@@ -394,22 +360,36 @@ class Net:
             raise NetError(front.refusals)
         given = self._given(front, start, gradients)
         if wrt is not None:
-            wanted = [self._owner(name) for name in wrt]
-            returned = list(wrt)
+            returned = list(_names(wrt, "wrt"))
+            wanted = [self._owner(name) for name in returned]
         elif end is not None:
             wanted, returned = self._down_to(front, end)
         else:
             wanted = list(front.default_wrt)
             returned = [name for name in wanted if name in front.inputs]
-        for name in diffs or ():
+        for name in _names(diffs or (), "diffs"):
             wanted.append(self._owner(name))
             returned.append(name)
         known = [*front.graph.blobs, *self._parameters]
         for name in [*wanted, *given]:
             if name not in known:
                 raise NetError(_unknown("blob or parameter", name, known))
+        for name in returned:
+            self._need_gradient(front, name)
         signature = replace(self._signature, given=driver.names(given), wrt=driver.names(wanted))
         return driver.with_shapes(signature, self._shapes), returned
+
+    def _need_gradient(self, front: CaffeNet, name: str) -> None:
+        """Refuse a blob that is read as labels, or the like, alone."""
+        readers = [
+            (layer, position)
+            for layer in front.definition.layers
+            for position, bottom in enumerate(layer.bottoms)
+            if bottom == name
+        ]
+        if readers and not any(has_gradient(layer, position) for layer, position in readers):
+            layer = readers[0][0]
+            raise NetError(f"'{name}' has no gradient: {layer.label} ({layer.type}) gives it none")
 
     def _given(self, front: CaffeNet, start: str | None, gradients: Mapping[str, Any]) -> list[str]:
         if start is not None:
@@ -442,8 +422,34 @@ class Net:
         touched = {name for name in signature.wrt if name in self._parameters}
         return replace(signature, accumulate=bool(touched - self._diffs_are_clear))
 
-    def _after_backward(self, signature: Signature) -> None:
+    def _give(self, gradients: Mapping[str, Any]) -> None:
+        """Copy arrays into the gradients of blobs, all of them or none."""
+        numbers = {
+            name: checked(array, self._diff(name).shape, f"the gradient of '{name}'")
+            for name, array in gradients.items()
+        }
+        for name, array in numbers.items():
+            self._diff(name)[...] = array
+
+    def _after_backward(self, made: Compilation, returned: list[str]) -> dict[str, np.ndarray]:
+        """Note what this call has renewed; the gradients to return."""
+        signature = made.signature
+        self._backward_made = made
+        self._known_diffs = {*signature.wrt, *signature.given}
+        self._custom = replace(signature, accumulate=False)
         self._diffs_are_clear -= set(signature.wrt)
+        for name in made.signature.given:  # was also asked for, in an array of its own
+            if f"{name}.diff~out" in self._outputs and name in signature.wrt:
+                self._diff(name)[...] = self._outputs[f"{name}.diff~out"]
+        return {name: self._gradient(name) for name in returned}
+
+    def _made_for(self, signature: Signature) -> Compilation:
+        """What ran last, where it serves this signature and only keeps more blobs; else its own."""
+        made = self._active
+        if made is None or not set(signature.keep) <= set(made.signature.keep):
+            return self._compilation(signature)
+        same = replace(made.signature, keep=signature.keep) == signature
+        return made if same else self._compilation(signature)
 
     def _compilation(self, signature: Signature) -> Compilation:
         if signature not in self._compiled:
@@ -452,18 +458,27 @@ class Net:
 
     # -- running ----------------------------------------------------------------------------
 
-    def _run_forward(self, made: Compilation) -> None:
-        self._check_inputs()
+    def _run_forward(self, made: Compilation, which: str = "forward") -> None:
+        self._check_inputs(self._inputs)
         self._forward_is_current = False
+        self._backward_made = None
         self._note_states(made)
-        self._call(made, "forward")
+        try:
+            self._call(made, which)
+        except NetError:
+            self._restore_states()
+            raise
         self._active = made
         self._forward_is_current = True
+        self._arena_is_spent = False
+        self._began_inside = ""
 
-    def _check_inputs(self) -> None:
+    def _check_inputs(self, inputs: Mapping[str, np.ndarray]) -> None:
         """A nan among the inputs is refused here, where it can still be named."""
-        for name, array in self._inputs.items():
-            if array.size and np.isnan(array.sum()) and np.isnan(array).any():
+        for name, array in inputs.items():
+            with np.errstate(all="ignore"):
+                doubtful = array.size and np.isnan(array.sum())
+            if doubtful and np.isnan(array).any():
                 first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
                 raise NetError(f"input '{name}' holds nan, first at {list(first)}")
 
@@ -489,13 +504,15 @@ class Net:
             return self._constant(slot, made)
         base = slot.name.removesuffix(".diff")
         if slot.role == "gradient":
-            return self._seed(base)
+            return self._diff(base)
         if slot.name in self._parameters:
             return self._parameters[slot.name]
         if slot.name.endswith(".diff") and base in self._parameters:
             return self._parameter_diff(base)
         if slot.role == "state":
             return self._state(slot)
+        if slot.name.endswith(".diff") and base in self.blobs:
+            return self._diff(base)
         held = self._outputs.get(slot.name)
         if held is None or held.shape != slot.shape:
             held = aligned_zeros(slot.shape, slot.dtype)
@@ -545,31 +562,53 @@ class Net:
         inputs: Mapping[str, Any],
     ) -> dict[str, np.ndarray]:
         """Layers start..end as a net of their own, on the blobs as they are now."""
-        self._follow_reshape({k: v for k, v in inputs.items() if k in self._inputs})
+        self._follow_reshape()
         whole = self._front()
         shapes = {name: value.shape for name, value in whole.graph.blobs.items() if ":" not in name}
-        signature = replace(
-            driver.with_shapes(self._signature, shapes), only=(start, end), keep=tuple(blobs)
-        )
-        made = self._compilation(signature)
-        outside = {
-            name: np.array(inputs[name]) if name in inputs else self._blob_data(name)
-            for name in made.caffe.inputs
-        }
-        part = {name: aligned_zeros(shapes[name], self._dtype) for name in outside}
-        for name, array in outside.items():
-            assign(part[name], array, f"blob '{name}'")
-        saved = self._inputs
-        self._inputs = {**saved, **part}
-        try:
-            self._call(made, "forward")
-        finally:
-            self._inputs = saved
-        for name in set(part) & set(saved):
-            saved[name][...] = part[name]
+        signature = replace(driver.with_shapes(self._signature, shapes), only=(start, end))
+        made = self._compilation(_keeping(signature, blobs))
+        for name in inputs:
+            need(name in made.caffe.inputs, _unknown("input of this part", name, made.caffe.inputs))
+        part = {name: aligned_zeros(shapes[name], self._dtype) for name in made.caffe.inputs}
+        for name, target in part.items():
+            given = inputs[name] if name in inputs else self._blob_data(name)
+            assign(target, given, f"blob '{name}'")
+        self._check_inputs(part)
+        self._run_part(made, part)
+        replaced = set(inputs) - set(self._inputs)
+        if (
+            start is None
+        ):  # backward can run the whole net again from its inputs, to the same values
+            self._active = made
+            self._forward_is_current = True
+            self._backward_made = None
+            self._began_inside = ""
+        elif replaced:
+            self._began_inside = start
         last = list(made.caffe.layer_tops)[-1]
         wanted = [*made.caffe.graph.outputs, *made.caffe.layer_tops[last], *blobs]
         return {name: self._read(made, name) for name in driver.names(wanted)}
+
+    def _run_part(self, made: Compilation, part: dict[str, np.ndarray]) -> None:
+        """Run a part of the net on these inputs. The loss stays that of the last whole pass."""
+        inputs, before = self._inputs, self._before
+        whole = made.signature.only[0] is None
+        losses = {} if whole else {n: a for n, a in self._outputs.items() if n not in self.blobs}
+        self._outputs = {n: a for n, a in self._outputs.items() if n not in losses}
+        self._inputs = {**inputs, **part}
+        self._note_states(made)
+        try:
+            self._call(made, "forward")
+        except NetError:
+            self._restore_states()
+            raise
+        finally:
+            self._inputs = inputs
+            self._outputs.update(losses)
+            if not whole:
+                self._before = before
+        for name in set(part) & set(inputs):
+            inputs[name][...] = part[name]
 
     # -- blobs ------------------------------------------------------------------------------
 
@@ -581,44 +620,39 @@ class Net:
             return self._inputs[name]
         if name not in self._front().graph.blobs:
             raise NetError(_unknown("blob", name, self.blobs))
-        if name in self._outputs:
-            return self._outputs[name]
-        return self._read(self._need_forward(f"blob '{name}'"), name)
+        made = self._need_forward(f"blob '{name}'")
+        return self._outputs[name] if name in self._outputs else self._read(made, name)
 
     def _blob_diff(self, name: str) -> np.ndarray:
-        """A gradient that was computed as a result; else what the user gives; else an inner one."""
-        if f"{name}.diff" in self._outputs:
-            return self._outputs[f"{name}.diff"]
-        front = self._front()
-        if name in front.inputs:
-            return self._output(f"{name}.diff", self._inputs[name].shape)
-        made = self._active
-        given = name in self._seeds or name in front.graph.outputs
-        if made is None or given or f"{name}.diff" not in made.program.readable:
-            return self._seed(name)
-        return self._read(made, f"{name}.diff")
+        """The one gradient array of a blob: what backward left there, or what the user writes."""
+        made = self._backward_made
+        inner = f"{name}.diff"
+        if made is None or name in self._known_diffs or inner not in made.graph.blobs:
+            return self._diff(name)
+        assert made.executable is not None
+        if inner in made.program.readable:
+            self._diff(name)[...] = made.executable.read(inner)
+            self._known_diffs.add(name)
+        elif name not in self._diffs:
+            raise NetError(f"{_gone(made, inner)}; backward({name}=...) gives one")
+        return self._diff(name)
 
-    def _output(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        if name not in self._outputs:
-            self._outputs[name] = aligned_zeros(shape, self._dtype)
-        return self._outputs[name]
-
-    def _seed(self, name: str) -> np.ndarray:
-        """The gradient the user gives for a blob; zero until written."""
+    def _diff(self, name: str) -> np.ndarray:
+        """The gradient array of a blob; zeros until somebody writes there."""
         blobs = self._front().graph.blobs
         if name not in blobs:
             raise NetError(_unknown("blob", name, self.blobs))
-        held = self._seeds.get(name)
+        held = self._diffs.get(name)
         if held is None or held.shape != blobs[name].shape:
             held = aligned_zeros(blobs[name].shape, self._dtype)
-            self._seeds[name] = held
+            self._diffs[name] = held
         return held
 
     def _gradient(self, name: str) -> np.ndarray:
         owner = self._owner(name)
         if owner in self._parameters:
             return self._parameter_diff(owner)
-        return self._outputs[f"{name}.diff"]
+        return self._diff(name)
 
     def _parameter_diff(self, name: str) -> np.ndarray:
         if name not in self._parameter_diffs:
@@ -657,30 +691,32 @@ class Net:
         )
         self._shapes[name] = tuple(int(e) for e in shape)
 
-    def _follow_reshape(self, inputs: Mapping[str, Any]) -> None:
+    def _follow_reshape(self) -> None:
         """Bring arrays to the shapes asked for. On a refusal the old shapes stay."""
         changed = {n for n, a in self._inputs.items() if a.shape != self._shapes[n]}
         if not changed:
             return
         try:
-            front = self._front()
+            self._check_parameters(self._front())
+            new = {name: aligned_zeros(self._shapes[name], self._dtype) for name in changed}
         except NetError:
             self._shapes = {name: array.shape for name, array in self._inputs.items()}
             raise
-        for name, held in driver.parameter_types(front).items():
-            if held.shape != self._parameters[name].shape:
-                old = self._parameters[name].shape
-                self._shapes = {n: a.shape for n, a in self._inputs.items()}
-                raise NetError(
-                    f"reshaping would change parameter '{name}' from {list(old)}"
-                    f" to {list(held.shape)}"
-                )
-        for name in changed:
-            self._inputs[name] = aligned_zeros(self._shapes[name], self._dtype)
+        self._inputs.update(new)
         self._outputs.clear()
         self._active = None
+        self._backward_made = None
         self._custom = None
         self._forward_is_current = False
+
+    def _check_parameters(self, front: CaffeNet) -> None:
+        for name, type in driver.parameter_types(front).items():
+            old = self._parameters[name].shape
+            if type.shape != old:
+                raise NetError(
+                    f"reshaping would change parameter '{name}' from {list(old)}"
+                    f" to {list(type.shape)}"
+                )
 
     def _warn_about_zeros(self, weights: Any) -> None:
         for warning in self._front().warnings:
@@ -696,6 +732,25 @@ class Net:
                 )
 
 
+def _is_whole(number: object) -> bool:
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+
+
+def _names(given: Iterable[str] | str, what: str) -> tuple[str, ...]:
+    """Names in order, each once; a single one may stand alone."""
+    names = (given,) if isinstance(given, str) else given
+    need(
+        isinstance(names, Iterable) and all(isinstance(name, str) for name in names),
+        f"{what} is a sequence of names, not {given!r}",
+    )
+    return driver.names(names)
+
+
+def _keeping(signature: Signature, blobs: Sequence[str]) -> Signature:
+    """The signature, with more blobs to be read after the call."""
+    return replace(signature, keep=driver.names([*signature.keep, *blobs]))
+
+
 def _gone(made: Compilation, name: str) -> str:
     """Why a blob cannot be read after a call, and what would keep it."""
     said = [
@@ -707,5 +762,5 @@ def _gone(made: Compilation, name: str) -> str:
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
     shown = [k for k in known if ":" not in k]
-    hint = did_you_mean(name, shown)
+    hint = did_you_mean(str(name), shown)
     return f"there is no {kind} '{name}'" + (f"; {hint}" if hint else "")

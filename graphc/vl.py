@@ -337,8 +337,10 @@ class _Prepared:
         types = tuple(
             (name, None if array is None else array.shape) for name, array in self.arrays.items()
         )
-        wrt = () if dzdy is None else tuple(
-            name for name in self.differentiable if self.arrays[name] is not None
+        wrt = (
+            ()
+            if dzdy is None
+            else tuple(name for name in self.differentiable if self.arrays[name] is not None)
         )
         key = tuple(sorted((name, _frozen(value)) for name, value in options.items()))
         made = _compiled(function, self.dtype, types, key, wrt, dzdy is not None, tuple(extra))

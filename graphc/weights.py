@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphc.arrays import assign
-from graphc.error import Diagnostic, NetError
+from graphc.arrays import assign, real_numbers
+from graphc.error import Diagnostic, NetError, need
 from graphc.frontends.caffe.caffemodel import (
     StoredBlob,
     Weights,
@@ -45,7 +46,13 @@ def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
     if isinstance(weights, Mapping):
         source, where = Weights("the given weights"), "the given weights"
         for layer, blobs in _by_layer(weights).items():
-            source.blobs[layer] = [StoredBlob(np.asarray(blob, np.float32)) for blob in blobs]
+            source.blobs[layer] = [
+                StoredBlob(real_numbers(blob, f"the given weights: parameter {i} of '{layer}'"))
+                for i, blob in enumerate(blobs)
+            ]
+    elif not isinstance(weights, (str, PathLike)):
+        kind = type(weights).__name__
+        raise NetError(f"weights are a path, a dict or 'random:SEED', not {kind}")
     elif is_hdf5(weights):
         _load_hdf5(net, parameters, Path(weights))
         return
@@ -119,13 +126,12 @@ def save_weights(net: CaffeNet, parameters: Arrays, path: str | Path) -> None:
 
     Shared parameters are written in every layer that uses them; in HDF5 where they are made.
     """
+    need(isinstance(path, (str, PathLike)), f"a path is needed, not {type(path).__name__}")
     if Path(path).suffix == ".h5":
         kept: dict[str, dict[int, np.ndarray]] = {layer: {} for layer in net.layer_tops}
         for layer, keys in _layers(net).items():
             kept[layer] = {
-                index: parameters[key]
-                for index, key in enumerate(keys)
-                if net.owners[key] == key
+                index: parameters[key] for index, key in enumerate(keys) if net.owners[key] == key
             }
         write_hdf5_weights(path, kept)
         return
@@ -148,6 +154,7 @@ def _by_layer(weights: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
     """A dict of layers as it is; one of `conv1/0` keys, gathered by layer."""
     gathered: dict[str, list[Any]] = {}
     for key, value in weights.items():
+        need(isinstance(key, str), f"the given weights: {key!r} is no layer's name")
         layer, slash, index = key.rpartition("/")
         if slash and index.isdigit() and isinstance(value, np.ndarray):
             blobs = gathered.setdefault(layer, [])
@@ -155,6 +162,8 @@ def _by_layer(weights: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
                 raise NetError(f"the given weights: '{key}' comes before '{layer}/{len(blobs)}'")
             blobs.append(value)
         else:
+            several = isinstance(value, Iterable) and not isinstance(value, str)
+            need(several, f"the given weights: '{key}' needs a sequence of arrays")
             gathered[key] = list(value)
     return dict(gathered)
 

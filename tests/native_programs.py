@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from graphc.codegen.llvm.target import Target
 from graphc.ir.types import TensorType, row_major
 from graphc.kernel.build import Array, Writer
 from graphc.kernel.lang import Buffer, Kernel
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Slot, Step
+
+
+def _targets() -> tuple[str, ...]:
+    host = Target.named("host")
+    avx2 = host.triple.startswith("x86_64") and host.vector_bytes >= 32 and host.has_fma
+    return ("host", "x86-64-v3", "scalar") if avx2 else ("host", "scalar")
+
+
+TARGETS = _targets()  # those whose code this machine can run
 
 
 def kernel(

@@ -99,5 +99,5 @@ def test_values_of_every_kind() -> None:
 
 
 def test_mistakes_are_reported_with_their_place() -> None:
-    with pytest.raises(NetError, match="2:7: error: .*no field 'bottm'"):
+    with pytest.raises(NetError, match=r"2:7: error: .*no field 'bottm'"):
         upgraded_text('layers {\n      bottm: "x"\n}')

@@ -569,6 +569,16 @@ def test_names_that_c_does_not_have(tmp_path: Path):
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), np.tanh(1), rtol=1e-6)
 
 
+@needs_compiler
+@pytest.mark.parametrize("name", ["weights", "kernels", "main", "int", "linked"])
+def test_names_of_our_own_files_and_of_c(tmp_path: Path, name: str):
+    Sample(LOSS_NET.replace("losses", name)).save(tmp_path / "net", "exe")
+    np.save(tmp_path / "x.npy", np.zeros((3, 4), np.float32))
+    np.save(tmp_path / "label.npy", np.zeros(3, np.float32))
+    shown = run(tmp_path / "net", "x=x.npy", "label=label.npy").stdout
+    assert float(shown.split("]")[1]) == pytest.approx(np.log(4))
+
+
 def test_identifiers():
     assert identifier("CaffeNet") == "CaffeNet"
     assert identifier("my net-2.1") == "my_net_2_1"

@@ -26,11 +26,14 @@ FLOORS = {
     "graphc.codegen": 4,
     "graphc.driver": 5,
     "graphc.net": 5,
+    "graphc.blob": 5,
     "graphc.arrays": 1,
     "graphc.weights": 5,
     "graphc.picture": 5,
     "graphc.random_inputs": 5,
     "graphc.gradient_check": 5,
+    "graphc.training_step": 4,
+    "graphc.solver": 5,
     "graphc.cli": 6,
 }
 

@@ -25,7 +25,10 @@ name: "tiny"
 force_backward: true
 layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
 layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 2 } } }
-layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc" inner_product_param { num_output: 4 } }
+layer {
+  name: "fc" type: "InnerProduct" bottom: "x" top: "fc"
+  inner_product_param { num_output: 4 }
+}
 layer { name: "act" type: "ReLU" bottom: "fc" top: "fc" }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }
 """

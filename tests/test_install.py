@@ -1,4 +1,4 @@
-"""What a user gets who installs a release: built as a source archive, installed elsewhere, run there."""
+"""What a user gets who installs a release: a source archive, installed and run elsewhere."""
 
 from __future__ import annotations
 

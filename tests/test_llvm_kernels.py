@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 from native_kernels import NativeKernel, compile_kernels
-from native_programs import channels_last, dense, kernel
+from native_programs import TARGETS, channels_last, dense, kernel
 
 from graphc.codegen.llvm.fingerprint import fingerprint
 from graphc.codegen.llvm.nodes import Nodes
@@ -18,7 +18,6 @@ from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.transpose import emit_transpose
 from graphc.kernel.lang import INDEX, Buffer, Kernel
 
-TARGETS = ("host", "x86-64-v3", "scalar")
 SIZES = (1, 7, 15, 16, 17, 63, 64, 65, 130)
 Image = Callable[..., Buffer]
 

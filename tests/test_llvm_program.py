@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from native_programs import Assembly
+from native_programs import TARGETS, Assembly
 
 from graphc.codegen.llvm import cache, object
 from graphc.codegen.llvm.jit import load
@@ -75,7 +75,7 @@ def wanted(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.log(np.exp(h).sum(1)) - h[np.arange(ROWS), arrays["label"].astype(int)]
 
 
-@pytest.mark.parametrize("target", ["host", "x86-64-v3", "scalar"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_passes_and_steps(target: str, threads: int):
     executable = load(compile_program(example(), Target.named(target)))

@@ -6,8 +6,11 @@ import functools
 
 import numpy as np
 import pytest
+from llvmlite import binding, ir
 from native_kernels import NativeKernel, compile_kernels
+from native_programs import TARGETS
 
+from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target
 from graphc.ir.types import row_major
 from graphc.kernel.build import Array, Writer
@@ -16,7 +19,6 @@ from graphc.kernel.lang import INDEX, Buffer, Expr, Kernel, Var, call
 from graphc.kernel.verify import verify
 
 COUNT = 120
-TARGETS = ("host", "x86-64-v3", "scalar")
 TOLERANCE = {"float32": 3e-5, "float64": 1e-11}
 EXTENTS = (1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 70)
 
@@ -220,3 +222,17 @@ def test_random_kernel(seed: int, target: str):
     for got, right in zip(native(contents(kernel, seed)), wanted(seed), strict=True):
         scale = max(1.0, float(np.abs(right).max(initial=0.0)))
         np.testing.assert_allclose(got, right, rtol=0, atol=TOLERANCE[str(right.dtype)] * scale)
+
+
+@pytest.mark.parametrize("name", ["neoverse-n1", "apple-m1", "x86-64", "x86-64-v2", "x86-64-v4"])
+def test_other_machines_get_code(name: str):
+    """LLVM finds instructions for all that is emitted, also where nothing here can run it."""
+    target = Target.named(name)
+    module = ir.Module(name)
+    module.triple = target.triple
+    machine = target.machine(position_independent=True)
+    for number, kernel in enumerate(kernels()[:20]):
+        emit_kernel(module, kernel, target, f"k{number}")
+    parsed = binding.parse_assembly(str(module))
+    parsed.verify()
+    assert machine.emit_object(parsed)

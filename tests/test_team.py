@@ -11,8 +11,12 @@ from native_programs import Assembly
 
 from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.jit import load
+from graphc.codegen.llvm.nodes import Nodes
 from graphc.codegen.llvm.object import compile_program
 from graphc.codegen.llvm.program import waits
+from graphc.codegen.llvm.schedule import schedule
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.llvm.team import WORTH_A_TEAM
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable
 
@@ -90,9 +94,17 @@ def test_waits_only_where_bytes_are_shared():
     assert waits(program, shared) == [False, True, True, False, False, True]
 
 
+def test_the_test_program_is_worth_a_team():
+    """Otherwise everything above would have run on one thread."""
+    work = sum(
+        schedule(Nodes(step.kernel).read(), Target.named("host")).cost for step in chain(20).steps
+    )
+    assert work > 1.5 * WORTH_A_TEAM * Target.named("host").lanes("float32")
+
+
 def test_calls_from_several_python_threads():
     """Every call has its own team, and the interpreter's lock is free meanwhile."""
-    bundle = compile_program(chain(6))
+    bundle = compile_program(chain(20))
     executables = [load(bundle) for _ in range(3)]
     for executable in executables:
         executable.bind_new()["x"][...] = np.random.default_rng(2).standard_normal(SIZE)

@@ -74,8 +74,15 @@ class Contraction:
 
     @property
     def scheduled(self) -> Kernel:
-        """The kernel as it is generated: the fold, then stores without locals between."""
-        return replace(self.kernel, body=(self.fold, *self.stores))
+        """The kernel as it is generated: the fold, all values of an element, then its stores."""
+        values = [
+            Let(Local(f"stored{number}", store.value.dtype), store.value)
+            for number, store in enumerate(self.stores)
+        ]
+        stores = [
+            replace(store, value=let.local) for store, let in zip(self.stores, values, strict=True)
+        ]
+        return replace(self.kernel, body=(self.fold, *values, *stores))
 
 
 def match(kernel: Kernel) -> Contraction | None:

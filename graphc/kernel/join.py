@@ -36,6 +36,7 @@ from graphc.kernel.lang import (
     Var,
     affine,
     rebuild,
+    rebuild_statement,
     statement_exprs,
     walk,
 )
@@ -233,7 +234,7 @@ def _without_single_loops(kernel: Kernel, kept: Collection[Axis]) -> Kernel:
         Var(a): Const(0, INDEX) for a in kernel.each if a.extent == 1 and a not in kept
     }
     each = tuple(a for a in kernel.each if Var(a) not in gone)
-    return replace(kernel, each=each, body=tuple(_changed(s, gone) for s in kernel.body))
+    return replace(kernel, each=each, body=tuple(rebuild_statement(s, gone) for s in kernel.body))
 
 
 def _is_ordered(statement: Statement) -> bool:
@@ -318,7 +319,9 @@ def _filled(one: _Part, two: _Part) -> _Part:
     """`two` with constants for what it reads of arrays that `one` fills, wherever it reads."""
     values = {s.buffer.name: s.value for s in one.kernel.body if isinstance(s, Store)}
     body = [
-        _changed(s, {load: value for name, value in values.items() for load in _loads(s, name)})
+        rebuild_statement(
+            s, {load: value for name, value in values.items() for load in _loads(s, name)}
+        )
         for s in two.kernel.body
     ]
     return _Part(replace(two.kernel, body=tuple(body)))
@@ -358,7 +361,7 @@ def _taking(one: _Part, two: _Part, links: Sequence[str], drop: Collection[str])
                         )
                     continue  # read back what this iteration has just stored
                 change[load] = value
-            body[position] = _changed(statement, change)
+            body[position] = rebuild_statement(statement, change)
     return _Part(replace(two.kernel, body=tuple(body)))
 
 
@@ -425,29 +428,6 @@ def _repeats(store: Store, statement: Statement, body: Sequence[Statement], name
     return bool(calls) and more
 
 
-def _changed(statement: Statement, change: dict[Expr, Expr]) -> Statement:
-    if not change:
-        return statement
-    if isinstance(statement, Let):
-        return replace(statement, value=rebuild(statement.value, change))
-    if isinstance(statement, Check):
-        return replace(
-            statement,
-            condition=rebuild(statement.condition, change),
-            value=rebuild(statement.value, change),
-        )
-    guard = None if statement.where is None else rebuild(statement.where, change)
-    if isinstance(statement, Fold):
-        values = tuple(rebuild(v, change) for v in statement.values)
-        return replace(statement, values=values, where=guard)
-    return replace(
-        statement,
-        index=tuple(rebuild(i, change) for i in statement.index),
-        value=rebuild(statement.value, change),
-        where=guard,
-    )
-
-
 # -- one kernel ---------------------------------------------------------------------------------
 
 
@@ -481,7 +461,7 @@ def _shared(body: Sequence[Statement], outputs: Sequence[Buffer]) -> list[Statem
     change: dict[Expr, Expr] = {}
     kept: list[Statement] = []
     for old in body:
-        statement = _changed(old, change)
+        statement = rebuild_statement(old, change)
         stored = any(
             load.buffer in outputs for e in statement_exprs(statement) for load in _all_loads(e)
         )
@@ -508,7 +488,7 @@ def _key(statement: Let | Fold | Check) -> object:
     loops: dict[Expr, Expr] = {
         Var(a): Var(Axis(f"#{n}", a.extent)) for n, a in enumerate(statement.axes)
     }
-    plain = _changed(statement, loops)
+    plain = rebuild_statement(statement, loops)
     assert isinstance(plain, Fold)
     return plain.kind, plain.values, plain.where, tuple(a.extent for a in plain.axes)
 

@@ -396,6 +396,23 @@ def rebuild(expr: Expr, change: dict[Expr, Expr]) -> Expr:
     return expr
 
 
+def rebuild_statement(statement: Statement, change: dict[Expr, Expr]) -> Statement:
+    """The statement with parts of its expressions replaced; loops and locals stay."""
+    if not change:
+        return statement
+    if isinstance(statement, Let):
+        return replace(statement, value=rebuild(statement.value, change))
+    if isinstance(statement, Check):
+        condition = rebuild(statement.condition, change)
+        return replace(statement, condition=condition, value=rebuild(statement.value, change))
+    guard = None if statement.where is None else rebuild(statement.where, change)
+    if isinstance(statement, Fold):
+        values = tuple(rebuild(v, change) for v in statement.values)
+        return replace(statement, values=values, where=guard)
+    index = tuple(rebuild(i, change) for i in statement.index)
+    return replace(statement, index=index, value=rebuild(statement.value, change), where=guard)
+
+
 @dataclass(frozen=True)
 class Affine:
     """constant + sum of coefficient * axis, with integer coefficients, none of them 0."""

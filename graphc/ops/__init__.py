@@ -24,3 +24,4 @@ from graphc.ops import sampler as sampler
 from graphc.ops import score as score
 from graphc.ops import shape as shape
 from graphc.ops import softmax as softmax
+from graphc.ops import update as update

@@ -141,8 +141,9 @@ def _sweep(k: Writer, score: Expr, c: Var) -> tuple[Expr, Expr]:
     Leaving the 1 of the largest score out keeps the digits of the others where it wins by far.
     """
     top = k.max(c, score)
-    below = k.sum(c, k.select(score < top, k.exp(score - top), 0.0))
-    ties = k.sum(c, k.select(score < top, k.number(0, score.dtype), 1.0))
+    mass = k.exp(score - top)
+    below = k.sum(c, k.select(mass < 1.0, mass, 0.0))
+    ties = k.sum(c, k.select(mass < 1.0, k.number(0, score.dtype), 1.0))
     return top, k.let(below + (ties - 1.0))
 
 
@@ -239,7 +240,7 @@ class SoftmaxInfogainLossGradient(Op):
         row = k.sum(c, matrix[own, c])
         scale = k.let(unless(k, ignored, dy[*at] / (1.0 + excess)))
         mass = k.exp(x[here] - top)
-        others = k.select(x[here] < top, 1.0 + (excess - mass), excess)
+        others = k.select(mass < 1.0, 1.0 + (excess - mass), excess)
         dx[here] = scale * (mass * (row - matrix[own, c]) - matrix[own, c] * others)
 
     @classmethod

@@ -45,13 +45,15 @@ def _count(shape: tuple[int, ...], axes: Axes) -> int:
     return math.prod(shape[axis] for axis in axes)
 
 
-def _indices(k: Writer, shape: tuple[int, ...], axes: Axes) -> tuple[list[Var], list[Var], Axes]:
+def _indices(
+    k: Writer, shape: tuple[int, ...], axes: Axes
+) -> tuple[list[Var], list[Var], tuple[Var, ...]]:
     """Parallel variables over what is kept, fold variables over `axes`, and all in x's order."""
     kept = k.each(*_without(shape, axes))
     over = k.axes(*(shape[axis] for axis in sorted(axes)))
     rest, folded = iter(kept), iter(over)
     index = [next(folded) if axis in axes else next(rest) for axis in range(len(shape))]
-    return kept, over, tuple(index)  # type: ignore[return-value]
+    return kept, over, tuple(index)
 
 
 @operator

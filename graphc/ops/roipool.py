@@ -27,9 +27,7 @@ Transform = tuple[float, float, float, float, float, float]
 IDENTITY: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
-def _need_regions(
-    name: str, x: TensorType, rois: TensorType, size: tuple[int, ...]
-) -> TensorType:
+def _need_regions(name: str, x: TensorType, rois: TensorType, size: tuple[int, ...]) -> TensorType:
     """The type of the pooled regions."""
     need(x.rank == 4 and x.is_real, f"{name}: images {x} need four axes")
     need(

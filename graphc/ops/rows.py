@@ -28,7 +28,7 @@ class TakeRows(Op):
 
     def reference(self, table: np.ndarray, row: np.ndarray) -> np.ndarray:
         index, _ = classes_of(row, table.shape[0], None)
-        return table[index]
+        return np.asarray(table[index])
 
     def gradient(self, dy: Value, y: Value, table: Value, row: Value) -> tuple[Value, None]:
         return AddRows(table.shape[0])(dy, row), None

@@ -123,9 +123,7 @@ def _points(shape: tuple[int, ...], size: tuple[int, int]) -> Sample:
         places = [
             rng.integers(-1, extent + 1, shape) + rng.uniform(0.1, 0.9, shape) for extent in (h, w)
         ]
-        return np.stack(
-            [2 * p / (e - 1) - 1 for p, e in zip(places, (h, w), strict=True)], -1
-        )
+        return np.stack([2 * p / (e - 1) - 1 for p, e in zip(places, (h, w), strict=True)], -1)
 
     return Sample(TensorType("float64", (*shape, 2)), draw)
 
@@ -251,6 +249,4 @@ class BilinearGridGradient(Op):
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
-        yield Example(
-            cls(), normal(2, 3, 5, 4), _points((2, 3, 2), (5, 4)), normal(2, 3, 3, 2)
-        )
+        yield Example(cls(), normal(2, 3, 5, 4), _points((2, 3, 2), (5, 4)), normal(2, 3, 3, 2))

@@ -90,9 +90,7 @@ class Hinge(Map):
         yield Example(cls(), normal(2, 3))
 
 
-def _best_other(
-    k: Writer, x: Array, at: list[Expr], own: Expr, axis: int
-) -> tuple[Expr, Expr]:
+def _best_other(k: Writer, x: Array, at: list[Expr], own: Expr, axis: int) -> tuple[Expr, Expr]:
     """The largest score that is not the label's, and its class (the first of equals)."""
     c = k.axis(x.shape[axis])
     other = ~k.equal(c, own)

@@ -30,9 +30,7 @@ def _counts(op: Unfold | Fold, x: TensorType, extents: Extents) -> Extents:
         pads=op.pads,
         dilations=op.dilations,
     )
-    counts = tuple(
-        map(window.positions, extents, op.size, op.strides, op.pads, op.dilations)
-    )
+    counts = tuple(map(window.positions, extents, op.size, op.strides, op.pads, op.dilations))
     need(
         all(count >= 1 for count in counts),
         f"{op.op_name}: windows of {list(op.size)} do not fit into an image of {list(extents)}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from graphc.ir.graph import Graph, Value
@@ -29,6 +29,7 @@ def compile_graph(
     keep: Iterable[str] = (),
     fuse: bool = True,
     keep_stages: bool = False,
+    update: Callable[[Graph], Graph] | None = None,
 ) -> Compiled:
     """Take a front end's graph through all passes.
 
@@ -39,6 +40,7 @@ def compile_graph(
         keep: blobs, and gradients as `BLOB.diff`, that must survive the call.
         fuse: whether pairs that operators equal are replaced.
         keep_stages: keep the graph after each pass, in `Stage.graph`.
+        update: makes of the gradients what a step of training changes.
 
     Raises NetError for an unknown name in `keep`, and as the passes do.
     """
@@ -47,7 +49,7 @@ def compile_graph(
     for name in keep:
         named_value(kept, name.removesuffix(".diff"))
         kept.kept.add(name)
-    passes = order(names, given, accumulate, kept_gradients(kept.kept), fuse)
+    passes = order(names, given, accumulate, kept_gradients(kept.kept), fuse, update)
     made, stages = run(kept, passes, keep_stages)
     return Compiled(made, tuple(stages))
 
@@ -58,6 +60,7 @@ def order(
     accumulate: frozenset[str],
     kept: Sequence[str],
     fuse: bool,
+    update: Callable[[Graph], Graph] | None = None,
 ) -> list[Pass]:
     """The passes for one signature, in order; `kept` names blobs whose gradient is kept."""
     asked = frozenset([*wrt, *kept])
@@ -72,13 +75,14 @@ def order(
         passes.append(Pass("sweep", "drops what fusion left over", lambda g: clean(g, alive)))
     if asked or given:
         # Only where backward would keep the large image; and before it, to change its gradient.
-        passes.append(
-            Pass("commute", "moves relu behind max pooling", lambda g: commute(g, alive))
-        )
+        passes.append(Pass("commute", "moves relu behind max pooling", lambda g: commute(g, alive)))
         # After everything that rewrites forward: gradients are made of the final operators.
         passes.append(
             Pass("backward", "adds gradients", lambda g: backward(g, wrt, given, accumulate))
         )
+    if update is not None:
+        # Behind backward: it turns gradients, which are results, into changes of parameters.
+        passes.append(Pass("update", "changes parameters by their gradients", update))
     # Last: gradients ask again for values that forward has, seeds are constants that vanish, and
     # StopGradient has done its work.
     passes.append(Pass("finish", "simplifies the result", lambda g: clean(g, release_stops=True)))

@@ -165,3 +165,23 @@ class Draft:
                 first = min(other.label for other in missing)
                 raise NetError(f"the plan runs {step.label} before {first}")
             done.add(step)
+
+
+def merged(
+    first: DraftStep, second: DraftStep, kernel: Kernel, arguments: tuple[str, ...]
+) -> DraftStep:
+    """One step for two, in the pass of the second."""
+    return DraftStep(
+        kernel,
+        arguments,
+        layers=tuple(dict.fromkeys((*first.layers, *second.layers))),
+        kinds=tuple(dict.fromkeys((*first.kinds, *second.kinds))),
+        backward=second.backward,
+        after=(first.after | second.after) - {first, second},
+    )
+
+
+def same_sweep(one: Kernel, two: Kernel) -> bool:
+    """Whether both run as many parallel iterations along as many loops."""
+    first, second = (sorted(a.extent for a in k.each if a.extent != 1) for k in (one, two))
+    return first == second

@@ -11,17 +11,13 @@ from dataclasses import replace
 
 from graphc.kernel.lang import (
     Axis,
-    Check,
     Expr,
-    Fold,
     Kernel,
-    Let,
     Load,
-    Statement,
     Store,
     Var,
     affine,
-    rebuild,
+    rebuild_statement,
     statement_exprs,
     walk,
 )
@@ -87,23 +83,5 @@ def _split(kernel: Kernel, axis: Axis, like: tuple[Axis, Axis]) -> Kernel:
     each: list[Axis] = []
     for old in kernel.each:
         each.extend((group, member) if old == axis else (old,))
-    body = tuple(_rewritten(statement, change) for statement in kernel.body)
+    body = tuple(rebuild_statement(statement, change) for statement in kernel.body)
     return replace(kernel, each=tuple(each), body=body)
-
-
-def _rewritten(statement: Statement, change: dict[Expr, Expr]) -> Statement:
-    if isinstance(statement, Let):
-        return replace(statement, value=rebuild(statement.value, change))
-    if isinstance(statement, Check):
-        condition = rebuild(statement.condition, change)
-        return replace(statement, condition=condition, value=rebuild(statement.value, change))
-    where = None if statement.where is None else rebuild(statement.where, change)
-    if isinstance(statement, Fold):
-        values = tuple(rebuild(value, change) for value in statement.values)
-        return replace(statement, values=values, where=where)
-    return replace(
-        statement,
-        index=tuple(rebuild(part, change) for part in statement.index),
-        value=rebuild(statement.value, change),
-        where=where,
-    )

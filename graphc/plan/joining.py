@@ -5,7 +5,8 @@ siblings join where they sweep the same array. What the joined sweep need not st
 arithmetic stays the same, element by element. `graphc.kernel.join` knows which kernels can be
 joined; this file knows which steps should be:
 
-- only steps of one pass, since forward and backward may be called apart;
+- only steps of one pass, since forward and backward may be called apart, but for gradients that
+  can be made in forward (graphc.plan.early);
 - never a packing copy with the contraction that wants it, which would undo it;
 - a value that somebody else reads, or that must survive, is stored as well.
 """
@@ -16,7 +17,8 @@ from graphc.kernel.contraction import match
 from graphc.kernel.facts import is_elementwise
 from graphc.kernel.join import join, join_siblings
 from graphc.kernel.lang import Fold, Kernel
-from graphc.plan.draft import Draft, DraftStep
+from graphc.plan.draft import Draft, DraftStep, merged, same_sweep
+from graphc.plan.early import make_early_gradients
 from graphc.plan.grouping import regrouped
 
 # A joined kernel with more arrays than this gains nothing: they no longer share the caches' ways.
@@ -26,6 +28,7 @@ MOST_ARGUMENTS = 12
 def join_steps(draft: Draft) -> None:
     """Join what can be joined, from the first consumer to the last."""
     _Joining(draft).run()
+    make_early_gradients(draft)
 
 
 class _Joining:
@@ -74,14 +77,14 @@ class _Joining:
             if not self.can_hurry(producer, consumer):
                 return None
         second = regrouped(producer.kernel, producer.writes, consumer.kernel, consumer.reads)
-        if not (_same_sweep(producer.kernel, second) or is_elementwise(second)):
+        if not (same_sweep(producer.kernel, second) or is_elementwise(second)):
             return None  # nobody would expect it
         made = join(producer.kernel, producer.arguments, second, consumer.arguments, dropped)
         if isinstance(made, str):
             sentence = f"{consumer.pass_label} is not joined to {producer.pass_label}: {made}"
             self.draft.remark("join", f"layer:{consumer.label}", sentence)
             return None
-        step = _merged(producer, consumer, *made)
+        step = merged(producer, consumer, *made)
         self.replace(producer, consumer, step, place, dropped)
         return step
 
@@ -110,7 +113,7 @@ class _Joining:
             return None
         if len({*first.arguments, *second.arguments}) > MOST_ARGUMENTS:
             return None
-        if not _same_sweep(first.kernel, second.kernel):
+        if not same_sweep(first.kernel, second.kernel):
             return None
         place = self.place[second]
         if not self.can_wait(first, second):
@@ -120,7 +123,7 @@ class _Joining:
         made = join_siblings(first.kernel, first.arguments, second.kernel, second.arguments)
         if isinstance(made, str):
             return None
-        step = _merged(first, second, *made)
+        step = merged(first, second, *made)
         self.replace(first, second, step, place, set())
         return step
 
@@ -211,25 +214,6 @@ class _Joining:
                     f"'{blob}' is not stored: {step.pass_label} are done in one sweep;"
                     f" keep='{blob}' keeps it"
                 )
-
-
-def _merged(
-    first: DraftStep, second: DraftStep, kernel: Kernel, arguments: tuple[str, ...]
-) -> DraftStep:
-    return DraftStep(
-        kernel,
-        arguments,
-        layers=tuple(dict.fromkeys((*first.layers, *second.layers))),
-        kinds=tuple(dict.fromkeys((*first.kinds, *second.kinds))),
-        backward=second.backward,
-        after=(first.after | second.after) - {first, second},
-    )
-
-
-def _same_sweep(one: Kernel, two: Kernel) -> bool:
-    """Whether both run as many parallel iterations along as many loops."""
-    first, second = (sorted(a.extent for a in k.each if a.extent != 1) for k in (one, two))
-    return first == second
 
 
 def _has_fold(kernel: Kernel) -> bool:

@@ -135,15 +135,10 @@ class _Lowering:
             self.homes[value] = self.array(value.name, value.type, value.type.strides(), storage)
 
     def place_outputs(self) -> None:
-        """Make the output slots; a value that a node makes row-major is made right in its slot.
-
-        A slot is called like its output, or `NAME~out` where an array of that name comes in.
-        """
-        taken = {slot.name for slot in self.draft.slots}
+        """Make the output slots; a value that a node makes row-major is made right in its slot."""
         for name, value in self.graph.outputs.items():
-            free = name if name not in taken else f"{name}~out"
-            storage = Storage(free, value.type.bytes, len(self.draft.slots))
-            self.draft.slots.append(Slot(free, "output", value.type))
+            storage = Storage(name, value.type.bytes, len(self.draft.slots))
+            self.draft.slots.append(Slot(name, "output", value.type))
             self.user_storage["output", name] = storage
             order = tuple(range(value.type.rank))
             plain = self.strides(value) == strides_of(value.shape, order)

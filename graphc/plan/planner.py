@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Literal
 
 from graphc.ir.graph import Graph
+from graphc.kernel.lang import Kernel
+from graphc.kernel.once import compute_once
 from graphc.plan.arena import Block, pack, stacked
 from graphc.plan.draft import Draft, Storage
 from graphc.plan.joining import join_steps
@@ -44,6 +46,7 @@ def plan(
     draft = lower(graph, keep, everything=memory == "all")
     if join:
         join_steps(draft)
+    _compute_once(draft)
     commit_in_place(draft)
     forward_steps = order_steps(draft)
     _drop_unused(draft)
@@ -84,6 +87,15 @@ def plan(
         remarks=(*graph.remarks, *draft.remarks),
         readable_forward=readable_forward,
     )
+
+
+def _compute_once(draft: Draft) -> None:
+    """Let every kernel keep what it would compute again."""
+    made: dict[Kernel, Kernel] = {}
+    for step in draft.steps:
+        if step.kernel not in made:
+            made[step.kernel] = compute_once(step.kernel)
+        step.kernel = made[step.kernel]
 
 
 def _drop_unused(draft: Draft) -> None:

@@ -23,7 +23,10 @@ _DIGEST_BYTES = 32
 
 @dataclass(frozen=True)
 class SlotEntry:
-    """A row of the table of arrays; row 0 is the arena. Roles as in a Program's slots."""
+    """A row of the table of arrays; row 0 is the arena. Roles as in a Program's slots.
+
+    Names are unique: an output is called `NAME~out` where an array of its name also comes in.
+    """
 
     name: str
     role: str

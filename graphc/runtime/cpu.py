@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,11 +29,27 @@ class Functions:
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """A row-major array of zeros whose first element is at a multiple of 64 bytes."""
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    """A row-major array of zeros whose first element is at a multiple of 64 bytes.
+
+    Raises NetError where the machine has no memory for it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        need(size <= physical_memory(), f"the machine has {physical_memory() / 2**30:.3g} GiB")
+        raw = np.zeros(size + ALIGNMENT, np.uint8)
+    except (MemoryError, NetError) as error:
+        wanted = f"{dtype}{list(shape)} of {size / 2**30:.3g} GiB"
+        raise NetError(f"no memory for an array {wanted}: {error}") from None
     skip = -raw.ctypes.data % ALIGNMENT
     return raw[skip : skip + size].view(dtype).reshape(shape)
+
+
+@cache
+def physical_memory() -> int:
+    """Bytes of memory that this machine has; beyond it a system may promise and later kill."""
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return sys.maxsize
 
 
 def usable_cores() -> int:

@@ -23,6 +23,9 @@ from graphc.kernel.lang import Axis
 
 LONGEST_SUM = 1024  # terms one after another in one lane
 MOST_TILE = 12
+MOST_GROUP = 4
+FEWEST_SHARES = 32
+SCRATCH_BYTES = 96 << 10
 AHEAD_BYTES = 2048  # how far ahead of the reads lines are asked for
 
 
@@ -31,8 +34,9 @@ class DotTiling:
     """rows, columns: points in a tile of `row` (only in a) and `column` (only in b), if there are.
 
     along: the contiguous fold axis. over: the other folds, outermost first. outer: the other `each`
-    axes. panel: rows that one share covers. chunk: all row tiles of a panel pass over so many
-    points of `along`, which stay in the first-level cache, before any goes on; 0: one tile is all.
+    axes. panel, group: rows and tiles of columns that one share covers. chunk: all row tiles of a
+    panel pass over so many points of `along`, which stay in the first-level cache, before any goes
+    on; 0: each tile's sum is done at once.
     """
 
     a: Factor
@@ -46,6 +50,7 @@ class DotTiling:
     rows: int = 1
     columns: int = 1
     panel: int = 1
+    group: int = 1
     chunk: int = 0
     cost: float = 0.0
 
@@ -96,15 +101,27 @@ def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
     cost, rows, tiling.columns = min(found)
     tiling.rows = -rows
     tiling.cost = cost * product.size(tiling.outer)
-    row_bytes = product.size(product.over) * ITEM_BYTES[tiling.a.buffer.dtype]
-    most = max(1, target.l2_bytes * 5 // 8 // row_bytes // tiling.rows)
-    tiles = -(-all_rows // tiling.rows)
-    tiling.panel = min(tiles, max(most, 4)) * tiling.rows
-    together = tiling.rows + tiling.columns + 2
-    chunk = target.l1_bytes // together // ITEM_BYTES[tiling.a.buffer.dtype]
+    _choose_chunks(tiling, product, target)
+
+
+def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
+    """Decide what a share covers, and whether its sums wait in memory between chunks."""
+    item = ITEM_BYTES[tiling.a.buffer.dtype]
+    tiles = -(-(product.extents[tiling.row] if tiling.row else 1) // tiling.rows)
+    chunk = target.l1_bytes // (tiling.rows + tiling.columns + 2) // item
     chunk -= chunk % tiling.lanes
-    if tiles > 1 and not tiling.over and product.extents[tiling.along] >= chunk + tiling.lanes:
-        tiling.chunk = chunk
+    if tiles == 1 or tiling.over or product.extents[tiling.along] < chunk + tiling.lanes:
+        row_bytes = product.size(product.over) * item
+        most = target.l2_bytes * 5 // 8 // row_bytes // tiling.rows
+        tiling.panel = min(tiles, max(most, 4)) * tiling.rows
+        return
+    # Several tiles of columns pass over a chunk of the rows before it leaves the caches.
+    tiling.chunk = chunk
+    all_columns = product.extents[tiling.column] if tiling.column else 1
+    column_tiles = all_columns // tiling.columns * product.size(tiling.outer)
+    tiling.group = max(1, min(MOST_GROUP, column_tiles // FEWEST_SHARES))
+    sums = tiling.group * tiling.rows * tiling.columns * tiling.lanes * item
+    tiling.panel = min(tiles, max(SCRATCH_BYTES // sums, 1)) * tiling.rows
 
 
 def _parts(extent: int, size: int) -> list[tuple[int, int]]:
@@ -122,12 +139,13 @@ class DotProduct:
         self.all_columns = product.extents[tiling.column] if tiling.column else 1
         self.panels = -(-self.all_rows // tiling.panel)
         counts: list[tuple[Part, int]] = [(x, product.extents[x]) for x in tiling.outer]
-        counts += [("panel", self.panels), ("columns", -(-self.all_columns // tiling.columns))]
+        tiles = -(-self.all_columns // tiling.columns)
+        self.groups = -(-tiles // tiling.group)
+        counts += [("panel", self.panels), ("group", self.groups)]
         self.shares = Shares(counts)
         self.extent = self.shares.extent
-        self.scratch_items = 0
-        if tiling.chunk:
-            self.scratch_items = tiling.panel * tiling.columns * tiling.lanes
+        self.slot_items = tiling.panel * tiling.columns * tiling.lanes  # sums of a tile of columns
+        self.scratch_items = self.slot_items * tiling.group if tiling.chunk else 0
 
     def emit(
         self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
@@ -147,43 +165,53 @@ class DotProduct:
             left = self.at.along(left, tiling.a, axis, parts[axis])
             right = self.at.along(right, tiling.b, axis, parts[axis])
         panel = parts.get("panel", whole(0))
-        first = b.mul(parts.get("columns", whole(0)), whole(tiling.columns))
-        right = self.at.along(right, tiling.b, tiling.column, first)
-        rest = self.all_columns % tiling.columns
-        if not rest:
-            self._rows(left, right, panel, first, tiling.columns)
-        elif self.all_columns < tiling.columns:
-            self._rows(left, right, panel, first, rest)
-        else:
-            full = b.icmp_signed("<", first, whole(self.all_columns - rest))
-            for condition, columns in ((full, tiling.columns), (b.not_(full), rest)):
-                when(
-                    self.frame,
-                    condition,
-                    lambda n=columns: self._rows(left, right, panel, first, n),  # type: ignore[misc]
-                )
-
-    def _rows(
-        self, left: ir.Value, right: ir.Value, panel: ir.Value, first: ir.Value, columns: int
-    ) -> None:
-        """All row tiles of the panel against one tile of columns."""
-        b, tiling = self.builder, self.tiling
-        self.columns = columns
-
-        def store(row: ir.Value, sums: Carry) -> None:
-            for number, value in enumerate(sums):
-                i, j = divmod(number, columns)
-                self._store(b.add(row, whole(i)), b.add(first, whole(j)), self._total(value))
-
+        self.group = parts.get("group")
         if tiling.chunk:
-            self._chunks(left, right, panel, store)
-            return
+            self._chunks(left, right, panel)
+        else:
+            self._column_tiles(lambda first, _: self._rows(left, right, panel, first))
+
+    def _column_tiles(self, tile: Callable[[ir.Value, ir.Value], None]) -> None:
+        """tile(first column, number in the group) for all tiles of columns; sets `columns`."""
+        b, tiling, size = self.builder, self.tiling, self.tiling.columns
+        full, rest = divmod(self.all_columns, size)
+        low: ir.Value = whole(0)
+        high: Count = full
+        if self.group is not None:
+            low = b.mul(self.group, whole(tiling.group))
+            high = self.at.smaller(b.add(low, whole(tiling.group)), full)
+
+        def one(i: ir.Value) -> None:
+            self.columns = size
+            tile(b.mul(i, whole(size)), b.sub(i, low))
+
+        def last() -> None:
+            self.columns = rest
+            tile(whole(full * size), b.sub(whole(full), low))
+
+        each(self.frame, 0 if self.group is None else low, high, one)
+        if rest and self.group is None:
+            last()
+        elif rest:
+            when(self.frame, b.icmp_signed("==", self.group, whole(self.groups - 1)), last)
+
+    def _rows(self, left: ir.Value, right: ir.Value, panel: ir.Value, first: ir.Value) -> None:
+        """All row tiles of the panel against one tile of columns, each sum done at once."""
+        tiling = self.tiling
+        right = self.at.along(right, tiling.b, tiling.column, first)
 
         def tile(row: ir.Value, rows: int) -> None:
             place = self.at.along(left, tiling.a, tiling.row, row)
-            store(row, self._fold(tiling.over, place, right, self._zeros(rows), rows))
+            sums = self._fold(tiling.over, place, right, self._zeros(rows), rows)
+            self._store_all(row, first, sums)
 
         self._row_tiles(panel, tile)
+
+    def _store_all(self, row: ir.Value, first: ir.Value, sums: Carry) -> None:
+        for number, value in enumerate(sums):
+            i, j = divmod(number, self.columns)
+            column = self.builder.add(first, whole(j))
+            self._store(self.builder.add(row, whole(i)), column, self._total(value))
 
     def _zeros(self, rows: int) -> Carry:
         return [self.at.zero] * (rows * self.columns)
@@ -213,66 +241,73 @@ class DotProduct:
             last = b.icmp_signed("==", panel, whole(self.panels - 1))
             when(self.frame, last, lambda: tile(whole(full), rest))
 
-    def _chunks(
-        self,
-        left: ir.Value,
-        right: ir.Value,
-        panel: ir.Value,
-        store: Callable[[ir.Value, Carry], None],
-    ) -> None:
+    def _chunks(self, left: ir.Value, right: ir.Value, panel: ir.Value) -> None:
         """Sums over one chunk after another are added up in memory."""
         b, tiling = self.builder, self.tiling
-        extent, size = self.product.extents[tiling.along], self.columns * tiling.lanes
+        extent = self.product.extents[tiling.along]
         full = extent - extent % tiling.lanes
-        first = b.mul(panel, whole(tiling.panel))
+        first_row = b.mul(panel, whole(tiling.panel))
         tiles = -(-min(self.all_rows, tiling.panel) // tiling.rows)
-        self.ahead = -(-self.columns // tiles)  # columns of the next chunk that a tile asks for
 
-        def sums_of(row: ir.Value, rows: int) -> list[ir.Value]:
-            start = self.at.moved(self.scratch, b.mul(b.sub(row, first), whole(size)))
+        def clear(i: ir.Value, _: Carry) -> Carry:
+            self.at.store(self.at.zero, self.at.moved(self.scratch, i))
+            return []
+
+        def sums_of(slot: ir.Value, row: ir.Value, rows: int) -> list[ir.Value]:
+            start = self.at.moved(self.scratch, b.mul(slot, whole(self.slot_items)))
+            items = b.mul(b.sub(row, first_row), whole(self.columns * tiling.lanes))
+            start = self.at.moved(start, items)
             return [self.at.moved(start, k * tiling.lanes) for k in range(rows * self.columns)]
-
-        def clear(row: ir.Value, rows: int) -> None:
-            for place, zero in zip(sums_of(row, rows), self._zeros(rows), strict=True):
-                self.at.store(zero, place)
 
         def chunk(start: ir.Value, _: Carry) -> Carry:
             end = self.at.smaller(b.add(start, whole(tiling.chunk)), full)
 
-            def tile(row: ir.Value, rows: int) -> None:
-                place = self.at.along(left, tiling.a, tiling.row, row)
-                wanted = b.mul(b.udiv(b.sub(row, first), whole(tiling.rows)), whole(self.ahead))
-                following = self._following(right, wanted)
+            def columns(first: ir.Value, slot: ir.Value) -> None:
+                self.ahead = -(-self.columns // tiles)  # columns that a tile asks for
+                near = self.at.along(right, tiling.b, tiling.column, first)
 
-                def body(i: ir.Value, carry: Carry) -> Carry:
-                    for ahead in following:
-                        self.at.fetch(self.at.moved(self.at.moved(ahead, i), tiling.chunk))
-                    return self._step(place, right, i, carry, rows)
+                def tile(row: ir.Value, rows: int) -> None:
+                    place = self.at.along(left, tiling.a, tiling.row, row)
+                    number = b.udiv(b.sub(row, first_row), whole(tiling.rows))
+                    following = self._following(near, b.mul(number, whole(self.ahead)))
 
-                new = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
-                for where, value in zip(sums_of(row, rows), new, strict=True):
-                    self.at.store(b.fadd(self.at.load(where), value), where)
+                    def body(i: ir.Value, carry: Carry) -> Carry:
+                        for ahead in following:
+                            self.at.fetch(self.at.moved(ahead, i))
+                        return self._step(place, near, i, carry, rows)
 
-            self._row_tiles(panel, tile)
+                    new = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
+                    for where, value in zip(sums_of(slot, row, rows), new, strict=True):
+                        self.at.store(b.fadd(self.at.load(where), value), where)
+
+                self._row_tiles(panel, tile)
+
+            self._column_tiles(columns)
             return []
 
-        def finish(row: ir.Value, rows: int) -> None:
-            sums = [self.at.load(place) for place in sums_of(row, rows)]
-            if full < extent:
-                place = self.at.along(left, tiling.a, tiling.row, row)
-                sums = self._step(place, right, whole(full), sums, rows, extent - full)
-            store(row, sums)
+        def finish(first: ir.Value, slot: ir.Value) -> None:
+            near = self.at.along(right, tiling.b, tiling.column, first)
 
-        self._row_tiles(panel, clear)
+            def tile(row: ir.Value, rows: int) -> None:
+                sums = [self.at.load(place) for place in sums_of(slot, row, rows)]
+                if full < extent:
+                    place = self.at.along(left, tiling.a, tiling.row, row)
+                    sums = self._step(place, near, whole(full), sums, rows, extent - full)
+                self._store_all(row, first, sums)
+
+            self._row_tiles(panel, tile)
+
+        self.frame.loop(0, self.scratch_items, tiling.lanes, [], clear)
         self.frame.loop(0, full, tiling.chunk, [], chunk)
-        self._row_tiles(panel, finish)
+        self._column_tiles(finish)
 
     def _following(self, right: ir.Value, first: ir.Value) -> list[ir.Value]:
-        """Starts of `ahead` columns from `first` on, of the last one where there are no more."""
+        """What the next chunk reads of `ahead` columns from `first` on, the last at most."""
         places = []
         for k in range(self.ahead):
             column = self.at.smaller(self.builder.add(first, whole(k)), self.columns - 1)
-            places.append(self.at.along(right, self.tiling.b, self.tiling.column, column))
+            place = self.at.along(right, self.tiling.b, self.tiling.column, column)
+            places.append(self.at.moved(place, self.tiling.chunk))
         return places
 
     def _fold(
@@ -355,5 +390,4 @@ class DotProduct:
                 if axis is not None:
                     values.places[axis] = (self.frame.depth, place)
             values.locals[self.product.local] = (self.frame.depth, value)
-            for store in self.product.store_nodes():
-                values.store(store.address, store.value, store.mode)
+            values.store_all(self.product.store_nodes())

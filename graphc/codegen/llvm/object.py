@@ -57,7 +57,16 @@ def bundle_of(program: Program, target: Target, code: bytes) -> Bundle:
     steps = tuple(
         StepEntry(step.kernel.name, step.layer, step.kind, step.backward) for step in program.steps
     )
-    slots = tuple(SlotEntry(s.name, s.role, s.type.dtype, s.type.shape) for s in program.slots)
+    entering = {slot.name for slot in program.slots if slot.role != "output"}
+    slots = tuple(
+        SlotEntry(
+            f"{slot.name}~out" if slot.role == "output" and slot.name in entering else slot.name,
+            slot.role,
+            slot.type.dtype,
+            slot.type.shape,
+        )
+        for slot in program.slots
+    )
     return Bundle(
         name=program.name,
         object=code,

@@ -107,17 +107,11 @@ class _Panel:
         a, b = at.start(tiling.a), at.start(tiling.b)
         b = at.along(b, tiling.b, tiling.vector, first)
         for axis, value in self.tile.open.items():
-            a, b = self._both(a, b, axis, value)
+            a, b = self.tile.both(a, b, axis, value, inside=False)
         if tiling.chunked:
             self._in_chunks(a, b)
         else:
             self._directly(a, b)
-
-    def _both(
-        self, a: ir.Value, b: ir.Value, axis: Axis, value: ir.Value
-    ) -> tuple[ir.Value, ir.Value]:
-        tiling = self.tiling
-        return self.at.along(a, tiling.a, axis, value), self.at.along(b, tiling.b, axis, value)
 
     # -- rows and lines --
 
@@ -224,12 +218,14 @@ class _Panel:
         if axes:
             axis, *rest = axes
 
-            def body(i: ir.Value) -> None:
+            def body(i: ir.Value, _: Carry) -> Carry:
                 with self.tile.opened(axis, i):
-                    self._chunks(rest, *self._both(a, b, axis, i))
+                    self._chunks(rest, *self.tile.both(a, b, axis, i, inside=False))
+                return []
 
             low, high = self.tile.clipped(axis, 0, self.product.extents[axis])
-            each(self.frame, low, high, body)
+            low, step = self.tile.starts(axis, low)
+            self.frame.loop(low, high, step, [], body)
         elif self.tiling.strip:
             extent = self.product.extents[self.tiling.inner[0]]
 
@@ -314,5 +310,4 @@ class _Panel:
                     self._stores()
 
     def _stores(self) -> None:
-        for store in self.product.store_nodes():
-            self.at.values.store(store.address, store.value, store.mode)
+        self.at.values.store_all(self.product.store_nodes())

@@ -3,7 +3,8 @@
 The data gradient of a convolution of stride s divides an index by s and counts exact quotients
 only. Image index i = s * q + phase meets just the taps k = first + step * t for which it is exact,
 so for each phase the sum is a dense one over t, with i replaced by q. A kernel with two strided
-axes becomes s * s products that store into interleaved places.
+axes becomes s * s products that store into interleaved places. Where those are too many, an axis
+keeps its i, and the loop over its taps finds at run time where to start (`Stepped`).
 """
 
 from __future__ import annotations
@@ -17,20 +18,38 @@ from graphc.codegen.llvm.nodes import KernelNodes, Nodes, StoreNode, reachable, 
 from graphc.kernel.contraction import Contraction, Operand, Position
 from graphc.kernel.lang import Affine, Axis, Buffer, Expr, Kernel, Var, bounds, call, rebuild
 
-MOST_PHASES = 16
+MOST_PHASES = 16  # products that one kernel may become
 
 
 @dataclass
 class Factor:
     """An operand of the product: element constant + sum of stride * axis of a buffer.
 
-    guarded: it may only be read where the product's guards hold.
+    guarded: it may only be read where the product's guards hold. stepped: what else moves it.
     """
 
     buffer: Buffer
     strides: dict[Axis, int]
     constant: int
     guarded: bool
+    stepped: list[Stepped]
+
+
+@dataclass
+class Stepped:
+    """An index (constant + each * i + over * k) / divisor, exact for every divisor-th k only.
+
+    It moves the operand's place by `stride` elements a unit. `over` and `divisor` have no common
+    divisor, so there is such a k in every `divisor` neighbours.
+    """
+
+    each_axis: Axis
+    over_axis: Axis
+    each: int
+    over: int
+    constant: int
+    divisor: int
+    stride: int
 
 
 @dataclass
@@ -58,6 +77,11 @@ class Product:
     local: str
     stores: KernelNodes
 
+    @property
+    def stepped(self) -> dict[Axis, Stepped]:
+        """The fold loops that skip what does not divide."""
+        return {step.over_axis: step for step in (*self.left.stepped, *self.right.stepped)}
+
     def size(self, axes: list[Axis]) -> int:
         """How often loops over `axes` run their body."""
         return math.prod(self.extents[axis] for axis in axes)
@@ -74,7 +98,12 @@ class Product:
 def products(contraction: Contraction) -> list[Product] | None:
     """The dense products that make up a contraction; None where a form is not covered."""
     axes = _divided(contraction)
-    if axes is None or math.prod(stride for _, _, stride in axes) > MOST_PHASES:
+    if axes is None:
+        return None
+    left_over: list[_Divided] = []
+    while math.prod(stride for _, _, stride in axes) > MOST_PHASES:
+        left_over.append(axes.pop(0))
+    if not all(_can_step(contraction, divided) for divided in left_over):
         return None
     found = []
     for phase in itertools.product(*(range(stride) for _, _, stride in axes)):
@@ -106,6 +135,23 @@ def _divided(contraction: Contraction) -> list[_Divided] | None:
     return found if len(set(axes)) == len(axes) else None
 
 
+def _can_step(contraction: Contraction, divided: _Divided) -> bool:
+    each, over, stride = divided
+    if over is None:
+        return False
+    form = _form(contraction, each, stride)
+    return len(form.terms) == 2 and math.gcd(form.coefficient(over), stride) == 1
+
+
+def _form(contraction: Contraction, each: Axis, stride: int) -> Affine:
+    """The numerator of the index that divides a form of `each`."""
+    return next(
+        p.affine
+        for p in (*contraction.left.index, *contraction.right.index)
+        if p.divisor == stride and p.affine.coefficient(each)
+    )
+
+
 def _product(contraction: Contraction, axes: list[_Divided], phase: tuple[int, ...]) -> Product:
     """The product of one phase, every divided index made exact."""
     change: dict[Axis, Affine] = {}
@@ -113,11 +159,7 @@ def _product(contraction: Contraction, axes: list[_Divided], phase: tuple[int, .
     for (each, over, stride), start in zip(axes, phase, strict=True):
         inner = Axis(f"{each.name}q", len(range(start, each.extent, stride)))
         change[each] = Affine(((inner, stride),), start)
-        form = next(
-            p.affine
-            for p in (*contraction.left.index, *contraction.right.index)
-            if p.divisor == stride and p.affine.coefficient(each)
-        )
+        form = _form(contraction, each, stride)
         rest = form.constant + form.coefficient(each) * start
         taps = _taps(form.coefficient(over), stride, rest, over.extent) if over else None
         if over is None or taps is None:
@@ -156,7 +198,7 @@ def _substituted(contraction: Contraction, change: dict[Axis, Affine], empty: bo
     )
     each, over = renamed(contraction.each), renamed(contraction.over)
     kernel: Kernel = replace(contraction.kernel, each=tuple(each), body=stores)
-    left, right = (_factor(operand) for operand in operands)
+    left, right = (_factor(operand, over) for operand in operands)
     left.guarded, right.guarded = left.guarded or empty, right.guarded or empty
     guards = [g for operand in operands for g in _intervals(operand)]
     extents = {axis: axis.extent for axis in (*each, *over) if axis.extent != 1}
@@ -193,6 +235,9 @@ def _exact(position: Position, change: dict[Axis, Affine], empty: bool) -> Posit
         constant += coefficient * form.constant
         for inner, factor in form.terms:
             terms[inner] = terms.get(inner, 0) + coefficient * factor
+    kept = all(axis not in change for axis, _ in position.affine.terms)
+    if position.divisor > 1 and kept and terms:
+        return position
     if position.divisor > 1:
         if empty:  # nothing of it is ever read
             return Position(Affine((), 0))
@@ -206,24 +251,44 @@ def _expr(form: Affine) -> Expr:
     return call("add", call("mul", Var(axis), factor), form.constant)
 
 
-def _factor(operand: Operand) -> Factor:
+def _stepped(position: Position, stride: int, over: list[Axis]) -> Stepped:
+    form = position.affine
+    each_axis, over_axis = (axis for axis, _ in sorted(form.terms, key=lambda t: t[0] in over))
+    return Stepped(
+        each_axis,
+        over_axis,
+        form.coefficient(each_axis),
+        form.coefficient(over_axis),
+        form.constant,
+        position.divisor,
+        stride,
+    )
+
+
+def _factor(operand: Operand, over: list[Axis]) -> Factor:
     strides: dict[Axis, int] = {}
     constant = 0
+    stepped: list[Stepped] = []
     for position, stride in zip(operand.index, operand.buffer.strides, strict=True):
+        if position.divisor > 1:
+            stepped.append(_stepped(position, stride, over))
+            continue
         constant += position.affine.constant * stride
         for axis, coefficient in position.affine.terms:
             if axis.extent != 1:
                 strides[axis] = strides.get(axis, 0) + coefficient * stride
     kept = {axis: stride for axis, stride in strides.items() if stride}
-    return Factor(operand.buffer, kept, constant, any(True for _ in _intervals(operand)))
+    guarded = bool(stepped) or any(True for _ in _intervals(operand))
+    return Factor(operand.buffer, kept, constant, guarded, stepped)
 
 
 def _intervals(operand: Operand) -> Iterator[Interval]:
     for position, extent in zip(operand.index, operand.buffer.shape, strict=True):
         low, high = bounds(position.affine)
-        if low < 0 or high >= extent:
+        limit = extent * position.divisor
+        if low < 0 or high >= limit:
             terms = {axis: c for axis, c in position.affine.terms if axis.extent != 1}
-            yield Interval(terms, position.affine.constant, extent)
+            yield Interval(terms, position.affine.constant, limit)
 
 
 # -- merging ----------------------------------------------------------------------------------
@@ -232,6 +297,8 @@ def _intervals(operand: Operand) -> Iterator[Interval]:
 def _merge(product: Product) -> None:
     """Make one loop of two wherever every address sees them as one."""
     fixed = {axis for guard in product.guards for axis in guard.terms}
+    for step in product.stepped.values():
+        fixed |= {step.each_axis, step.over_axis}
     nodes = [n for s in product.store_nodes() for n in reachable(statement_nodes(s))]
     fixed |= {node.data for node in nodes if node.op == "axis"}
     strides = [product.left.strides, product.right.strides]

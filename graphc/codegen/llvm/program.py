@@ -72,7 +72,7 @@ def emit_program(program: Program, target: Target, keys: Sequence[str]) -> Emitt
         if key not in kernels:
             name = f"k{len(kernels)}_{_word(step.kernel.name)}"
             kernels[key] = emit_kernel(module, step.kernel, target, name)
-    parts = [str(module), team_text(target.triple)]
+    parts = [str(module), team_text(target)]
     shared: list[bool] = []
     first_check = 0
     for number, (step, key) in enumerate(zip(program.steps, keys, strict=True)):
@@ -177,19 +177,19 @@ def _tables_text(flags: Sequence[bool], work: Sequence[int]) -> str:
 
 
 def _entries_text(program: Program) -> str:
+    """The entries. A failed check ends `both` before backward adds to the user's gradients."""
     count = len(program.steps)
-    ranges = {
-        "graphc_forward": (0, program.forward_steps),
-        "graphc_backward": (program.forward_steps, count),
-        "graphc_both": (0, count),
-    }
+    forward, whole = (0, program.forward_steps), (0, count)
+    backward = (program.forward_steps, count)
+    checked = any(
+        isinstance(statement, Check)
+        for step in program.steps[: program.forward_steps]
+        for statement in step.kernel.body
+    )
     parts = [
-        f"""
-define i32 @{name}(ptr %slots, i32 %threads, ptr %error) nounwind {{
-  %code = call i32 @graphc_run(ptr %slots, i64 {first}, i64 {last}, i32 %threads, ptr %error)
-  ret i32 %code
-}}"""
-        for name, (first, last) in ranges.items()
+        _entry_text("graphc_forward", [forward]),
+        _entry_text("graphc_backward", [backward]),
+        _entry_text("graphc_both", [forward, backward] if checked else [whole]),
     ]
     parts.append("""
 define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
@@ -200,6 +200,22 @@ define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwin
 }
 """)
     return "\n".join(parts)
+
+
+def _entry_text(name: str, ranges: Sequence[tuple[int, int]]) -> str:
+    """A function that runs ranges of steps, up to the first that fails."""
+    lines = [f"define i32 @{name}(ptr %slots, i32 %threads, ptr %error) nounwind {{"]
+    for part, (first, last) in enumerate(ranges):
+        lines += [
+            f"  %code{part} = call i32 @graphc_run"
+            f"(ptr %slots, i64 {first}, i64 {last}, i32 %threads, ptr %error)",
+            f"  %bad{part} = icmp ne i32 %code{part}, 0",
+            f"  br i1 %bad{part}, label %failed{part}, label %fine{part}",
+            f"failed{part}:",
+            f"  ret i32 %code{part}",
+            f"fine{part}:",
+        ]
+    return "\n".join([*lines, "  ret i32 0", "}"])
 
 
 # -- which steps must wait -------------------------------------------------------------------

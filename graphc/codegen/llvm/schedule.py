@@ -22,6 +22,7 @@ from graphc.codegen.llvm.nodes import (
     reachable,
     statement_nodes,
 )
+from graphc.codegen.llvm.sweeps import carried_stores, merge_folds
 from graphc.codegen.llvm.target import Target
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
@@ -63,6 +64,7 @@ class Schedule:
     lanes: int = 1
     inner: dict[StatementNode, Axis] = field(default_factory=dict)
     inner_lanes: dict[StatementNode, int] = field(default_factory=dict)
+    carried: dict[FoldNode, StoreNode] = field(default_factory=dict)
     serial: bool = False
     cost: float = 0.0
 
@@ -87,6 +89,7 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
     if not any(ordered.values()):
         merge_loops(nodes)
     _sort_own_axes(nodes, ordered)
+    merge_folds(nodes)
     fixed = {axis for axes in ordered.values() for axis in axes}
     free = [axis for axis in nodes.each if axis not in fixed]
     bound = [axis for axis in nodes.each if axis in fixed]
@@ -100,8 +103,19 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
     else:
         split = _enough(nodes, scalar)
         chosen.outer, chosen.loops = scalar[:split], scalar[split:] + bound
+    _carry_stores(chosen)
     chosen.cost = _operations(nodes)
     return chosen
+
+
+def _carry_stores(plan: Schedule) -> None:
+    """Let folds do the stores before them, in as many lanes as suit both."""
+    for fold, store in carried_stores(plan.nodes.statements).items():
+        if plan.inner.get(fold) != plan.inner.get(store):
+            continue
+        plan.carried[fold] = store
+        if fold in plan.inner_lanes:
+            plan.inner_lanes[fold] = min(plan.inner_lanes[fold], plan.inner_lanes[store])
 
 
 def _enough(nodes: KernelNodes, axes: list[Axis]) -> int:

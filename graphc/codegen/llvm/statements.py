@@ -21,6 +21,7 @@ from graphc.codegen.llvm.nodes import (
     statement_nodes,
 )
 from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.sweeps import stored_loads
 from graphc.codegen.llvm.vector import Values
 from graphc.ir.types import REAL
 from graphc.kernel.lang import Axis
@@ -66,6 +67,7 @@ class Statements:
         self.error = error
         self.builder = frame.builder
         self.math = values.math
+        self.carried = set(plan.carried.values())
 
     def emit(self, statement: StatementNode) -> None:
         """One statement."""
@@ -75,7 +77,8 @@ class Statements:
         elif isinstance(statement, FoldNode):
             self._fold(statement)
         elif isinstance(statement, StoreNode):
-            self._store(statement)
+            if statement not in self.carried:
+                self._store(statement)
         else:
             self._check(statement)
 
@@ -93,7 +96,13 @@ class Statements:
         ]
         nest = _Nest(self, fold, inner, lanes, self._summed(fold))
 
+        store = self.plan.carried.get(fold)
+
         def leaf(carry: Carry) -> Carry:
+            if store is not None:
+                self._fetch_next(store)
+                v.store(store.address, store.value, store.mode)
+                v.remember(store.value, stored_loads(store, fold))
             return self._combined(fold, carry, in_lanes)
 
         results = nest.run(start, leaf)
@@ -104,6 +113,18 @@ class Statements:
             ]
         for name, value in zip(fold.names, results, strict=True):
             v.locals[name] = (self.frame.depth, value)
+
+    def _fetch_next(self, store: StoreNode) -> None:
+        """Have the next iteration's elements fetched while this one computes.
+
+        A processor fetches ahead within a page only, and rows begin new pages.
+        """
+        rows = [*self.plan.outer, *self.plan.loops]
+        if not rows or self.values.axis in rows:
+            return
+        addresses = [n.address for n in reachable((store.value,)) if n.address is not None]
+        for address in dict.fromkeys(addresses):
+            self.values.prefetch(address, address.terms.get(rows[-1], 0))
 
     def _summed(self, fold: FoldNode) -> bool:
         """Whether the fold is a float sum too long for one level."""

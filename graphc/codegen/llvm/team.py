@@ -8,9 +8,12 @@ for more, none of this runs.
 
 from __future__ import annotations
 
+from graphc.codegen.llvm.target import Target
+
 LARGEST_TEAM = 256
-# Making a thread takes some 30 microseconds: as long as this many instructions, in vectors.
-WORTH_A_TEAM = 1_000_000
+# Making a thread takes some 40 microseconds; halving the work must save more than that. So many
+# scalar instructions, times the lanes that do them at once, take about 80.
+WORTH_A_TEAM = 600_000
 SPINS = 1000
 
 # slots, error, first step, last step, size (0 until it is known); then, each on its own cache line,
@@ -201,16 +204,16 @@ end:
 """
 
 
-def team_text(triple: str) -> str:
+def team_text(target: Target) -> str:
     """The functions of a team; they expect @graphc_steps, @graphc_waits and @graphc_work."""
     declare, pause = "", ""
-    if triple.startswith(("x86_64", "i686", "amd64")):
+    if target.triple.startswith(("x86_64", "i686", "amd64")):
         declare = "declare void @llvm.x86.sse2.pause()"
         pause = "call void @llvm.x86.sse2.pause()"
     words = {
         "@TEAM@": _TEAM,
         "@LARGEST@": str(LARGEST_TEAM),
-        "@WORTH@": str(WORTH_A_TEAM),
+        "@WORTH@": str(WORTH_A_TEAM * target.lanes("float32")),
         "@SPINS@": str(SPINS),
         "@DECLARE_PAUSE@": declare,
         "@PAUSE@": pause,

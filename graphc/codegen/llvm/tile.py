@@ -15,7 +15,7 @@ from llvmlite import ir
 from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.packing import packed_factor
-from graphc.codegen.llvm.product import Interval, Product
+from graphc.codegen.llvm.product import Interval, Product, Stepped
 from graphc.codegen.llvm.tiling import Piece, TileGroup, Tiling
 from graphc.kernel.lang import Axis
 
@@ -90,6 +90,42 @@ class Tile:
         rest = b.sub(value, b.mul(quotient, whole(divisor)))
         return b.sub(quotient, b.zext(b.icmp_signed("<", rest, whole(0)), value.type))
 
+    def starts(self, axis: Axis, low: Count) -> tuple[Count, int]:
+        """Where a fold loop from `low` on really starts, and its step."""
+        step = self.product.stepped.get(axis)
+        if step is None:
+            return low, 1
+        # over * k = -(constant + each * i) modulo the divisor, and k >= low.
+        b, inverse = self.builder, pow(step.over, -1, step.divisor)
+        wanted = b.mul(self._known(step), whole(-inverse))
+        ahead = b.srem(b.sub(wanted, whole(low)), whole(step.divisor))
+        negative = b.icmp_signed("<", ahead, whole(0))
+        ahead = b.select(negative, b.add(ahead, whole(step.divisor)), ahead)
+        return b.add(whole(low), ahead), step.divisor
+
+    def _known(self, step: Stepped) -> ir.Value:
+        b = self.builder
+        moved = b.mul(self.open[step.each_axis], whole(step.each))
+        return b.add(moved, whole(step.constant))
+
+    def both(
+        self, a: ir.Value, b: ir.Value, axis: Axis, i: Count, inside: bool = True
+    ) -> tuple[ir.Value, ir.Value]:
+        """The operands' places `i` steps on along a loop; `inside` a chunk, b may be packed."""
+        a = self.at.along(a, self.tiling.a, axis, i)
+        b = self.at.along(b, self.inner_b if inside else self.tiling.b, axis, i)
+        step = self.product.stepped.get(axis)
+        if step is None:
+            return a, b
+        numerator = self.builder.add(
+            self._known(step), self.builder.mul(whole(i), whole(step.over))
+        )
+        items = self.builder.sdiv(numerator, whole(step.divisor))
+        items = self.builder.mul(items, whole(step.stride))
+        if step in self.tiling.a.stepped:
+            return self.at.moved(a, items), b
+        return a, self.at.moved(b, items)
+
     # -- the tile --
 
     def sums(self, a: ir.Value, b: ir.Value, group: TileGroup) -> Carry:
@@ -118,9 +154,7 @@ class Tile:
 
         def body(i: ir.Value, carry: Carry) -> Carry:
             with self.opened(axis, i):
-                inner_a = self.at.along(a, self.tiling.a, axis, i)
-                inner_b = self.at.along(b, self.inner_b, axis, i)
-                return self._fold(rest, inner_a, inner_b, carry, rows, group)
+                return self._fold(rest, *self.both(a, b, axis, i), carry, rows, group)
 
         low: Count = 0
         high: Count = self.product.extents[axis]
@@ -129,7 +163,8 @@ class Tile:
         low, high = self.clipped(axis, low, high)
         if (low, high) == (0, 1):
             return body(whole(0), sums)
-        return self.frame.loop(low, high, 1, sums, body)
+        low, step = self.starts(axis, low)
+        return self.frame.loop(low, high, step, sums, body)
 
     def _piece(
         self,
@@ -149,9 +184,7 @@ class Tile:
 
         def body(i: Count, carry: Carry) -> Carry:
             with self.opened(axis, whole(i)):
-                inner_a = self.at.along(a, self.tiling.a, axis, i)
-                inner_b = self.at.along(b, self.inner_b, axis, i)
-                return self._fold(rest, inner_a, inner_b, carry, rows, group)
+                return self._fold(rest, *self.both(a, b, axis, i), carry, rows, group)
 
         low, high = self.clipped(axis, piece.first, piece.last)
         count = piece.last - piece.first
@@ -160,8 +193,7 @@ class Tile:
         elif count == 1:
             new = body(piece.first, chosen)
         elif len(rest) == 1 and self._runs_on(axis, rest[0]):
-            a = self.at.along(a, self.tiling.a, axis, piece.first)
-            b = self.at.along(b, self.inner_b, axis, piece.first)
+            a, b = self.both(a, b, axis, piece.first)
             new = self._run(rest[0], count * self.product.extents[rest[0]], a, b, chosen, rows)
         else:
             new = self.frame.loop(piece.first, piece.last, 1, chosen, body)
@@ -173,7 +205,7 @@ class Tile:
     def _runs_on(self, far: Axis, near: Axis) -> bool:
         """Whether the two loops are one long loop for both operands."""
         extent = self.product.extents[near]
-        if any(near in guard.terms for guard in self.clips):
+        if near in self.product.stepped or any(near in guard.terms for guard in self.clips):
             return False
         return all(
             factor.strides.get(far, 0) == factor.strides.get(near, 0) * extent
@@ -184,9 +216,7 @@ class Tile:
         self, axis: Axis, count: int, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]
     ) -> Carry:
         def body(i: ir.Value, carry: Carry) -> Carry:
-            inner_a = self.at.along(a, self.tiling.a, axis, i)
-            inner_b = self.at.along(b, self.inner_b, axis, i)
-            return self._step(inner_a, inner_b, carry, rows)
+            return self._step(*self.both(a, b, axis, i), carry, rows)
 
         return self.frame.loop(0, count, 1, sums, body)
 

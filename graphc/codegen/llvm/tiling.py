@@ -128,10 +128,12 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
                 continue
             if any(vector in guard.terms for guard in product.guards):
                 continue
+            if any(vector == step.each_axis for step in product.stepped.values()):
+                continue
             for row, deep in _row_axes(product, a, b, vector):
                 fixed = [g for g in product.guards if row in g.terms]
                 tied = _tied(product, fixed, row)
-                if tied is None and fixed:
+                if fixed and (tied is None or tied in product.stepped):
                     continue
                 like = Tiling(a, b, vector, lanes, row, deep, 1, 1, tied, fixed, 0.0)
                 like.packing = packing
@@ -147,7 +149,9 @@ def _turned(product: Product, b: Factor) -> Axis | None:
 def _row_axes(
     product: Product, a: Factor, b: Factor, vector: Axis
 ) -> Iterator[tuple[Axis | None, Axis | None]]:
+    held = {step.each_axis for step in product.stepped.values()}  # their values must be known
     free = [x for x in product.each if x != vector and x in a.strides and x not in b.strides]
+    free = [x for x in free if x not in held]
     guarded = {axis for guard in product.guards for axis in guard.terms}
     yield from ((row, None) for row in free)
     for deep in free:
@@ -201,6 +205,8 @@ def _cost(
     if tiling.packing:
         panels = -(-extent * deep * tiling.vectors * tiling.lanes * 4 // SCRATCH_BYTES)
         total += steps * whole * panels * 12.0
+    if whole % tiling.vectors:
+        total *= 1.03  # the last block is code of its own
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
     return total * others
 
@@ -232,7 +238,8 @@ def _arrange_folds(tiling: Tiling, product: Product) -> None:
     turned = _turned(product, tiling.b) if tiling.packing else None
 
     def place(axis: Axis) -> tuple[bool, bool, int]:
-        return product.extents[axis] > 1, axis == turned, -abs(strides.get(axis, 0))
+        first = product.extents[axis] == 1 or axis in product.stepped
+        return not first, axis == turned, -abs(strides.get(axis, 0))
 
     order = sorted(product.over, key=place)
     if product.size(order) <= (CHUNK if tiling.packing else LONGEST_SUM):
@@ -248,7 +255,7 @@ def _arrange_folds(tiling: Tiling, product: Product) -> None:
         while order and tiling.tied not in inner:
             length *= product.extents[order[-1]]
             inner.insert(0, order.pop())
-    elif order and CHUNK // length >= 2:
+    elif order and CHUNK // length >= 2 and order[-1] not in product.stepped:
         tiling.strip = _strip(product.extents[order[-1]], CHUNK // length)
         if order[-1] == turned:
             tiling.strip = -(-tiling.strip // tiling.lanes) * tiling.lanes
@@ -333,7 +340,9 @@ def _arrange_shares(tiling: Tiling, product: Product, target: Target) -> None:
         tiles = max(1, min(tiles, most, max(wanted, FEWEST_TILES)))
         tiling.panel_rows = tiles * tiling.rows
     if tiling.chunked and tiling.panel_rows >= extent:
+        held = {step.each_axis for step in product.stepped.values()}
         free = [x for x in tiling.outer if x in tiling.a.strides and x not in tiling.b.strides]
+        free = [x for x in free if x not in held]
         if free:
             _take_lines(tiling, product, target, free, most_rows // extent, others)
     whole = product.size(product.over) * product.extents[tiling.vector] * item

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llvmlite import ir
 
 from graphc.codegen.llvm.lanes import SUFFIXES, TYPES, first_lane, is_vector, lane_numbers
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
-from graphc.codegen.llvm.nodes import Address, Node
+from graphc.codegen.llvm.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.lang import Axis
+
+CACHE_LINE = 64
 
 __all__ = ["SUFFIXES", "TYPES", "Values"]
 
@@ -201,8 +203,10 @@ class Values:
         half the registers of the general way, and no arithmetic on them.
         """
         left, right = node.args
-        if self.axis is None or left.linear is None or right.linear is None:
+        if self.axis is None or left.linear is None:
             return None
+        if right.linear is None:
+            return self._lane_limit_of(left, right)
         terms = {axis: -c for axis, c in left.linear[0].items()}
         for axis, coefficient in right.linear[0].items():
             terms[axis] = terms.get(axis, 0) + coefficient
@@ -211,6 +215,19 @@ class Values:
         if slope == 0 or max(reach) + abs(slope) * self.lanes >= 2**29:
             return None
         limit = self.linear(terms, right.linear[1] - left.linear[1])
+        narrow = self.builder.trunc(limit, INT32)
+        return lane_numbers(32, self.lanes, slope), self.splat(narrow)
+
+    def _lane_limit_of(self, left: Node, right: Node) -> tuple[ir.Value, ir.Value] | None:
+        """The same where the right side is any number of which the bounds are known."""
+        assert left.linear is not None
+        terms, constant = left.linear
+        slope = terms.get(self.axis, 0) if self.axis else 0
+        reach = [abs(end) for side in (left, right) for end in side.bounds or (2**62,)]
+        far = max(reach) + abs(slope) * self.lanes >= 2**29
+        if slope == 0 or far or right.dtype != "int64" or self.varies(right):
+            return None
+        limit = self.builder.sub(self.value(right), self.linear(terms, constant))
         narrow = self.builder.trunc(limit, INT32)
         return lane_numbers(32, self.lanes, slope), self.splat(narrow)
 
@@ -324,6 +341,13 @@ class Values:
         mask = self.tail if address.inside else self.active
         return self._load_place(place, form, address.buffer.dtype, mask)
 
+    def store_all(self, stores: Sequence[StoreNode]) -> None:
+        """Stores side by side: everything is read before the first of them is done."""
+        for store in stores:
+            self.value(store.value)
+        for store in stores:
+            self.store(store.address, store.value, store.mode)
+
     def store(self, address: Address, value: Node, mode: str) -> None:
         """A store, or an addition to what is there, in the active lanes."""
         b, dtype = self.builder, address.buffer.dtype
@@ -339,6 +363,25 @@ class Values:
             self.frame.forget(node)
             self.frame.forget(("wide", self.lanes, node))
         self._changing.clear()
+
+    def prefetch(self, address: Address, distance: int) -> None:
+        """Fetch the cache lines that lie `distance` elements behind a row of lanes."""
+        place, form = self._place(address)
+        if form != "row" or not distance:
+            return
+        size = DTYPES[address.buffer.dtype]
+        hints = [ir.Constant(INT32, hint) for hint in (0, 3, 1)]
+        for first in range(0, self.lanes, CACHE_LINE // size):
+            there = self.builder.gep(
+                place, [whole(distance + first)], source_etype=TYPES[address.buffer.dtype]
+            )
+            self.math.intrinsic("llvm.prefetch.p0", VOID, there, *hints)
+
+    def remember(self, value: Node, loads: list[Node]) -> None:
+        """Let loads, here, of what was stored just now be the value that was stored."""
+        known = self.value(value) if self.axis is None else self.wide(value)
+        for load in loads:
+            self.frame.scopes[self.level(load)].memo[load] = known
 
     def _load_place(
         self, place: ir.Value, form: str, dtype: str, mask: ir.Value | None

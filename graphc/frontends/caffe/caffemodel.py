@@ -94,7 +94,7 @@ def read_weights(path: str | Path) -> Weights:
     Raises NetError, naming the file and what is wrong with it, for one that cannot be read, is cut
     short, or holds a blob whose shape and values disagree.
     """
-    data = _read(path)
+    data = read_file(path)
     weights = Weights(str(path))
     current = schema.field_number("NetParameter", "layer")
     older = schema.field_number("NetParameter", "layers")
@@ -109,7 +109,7 @@ def read_weights(path: str | Path) -> Weights:
                 message = "LayerParameter" if number == current else "V1LayerParameter"
                 _read_layer(payload, message, weights)
     except wire.WireError as error:
-        raise _damaged(path, data, error) from None
+        raise damaged(path, data, error) from None
     if not weights.blobs:
         raise NetError(f"'{path}' holds no layers: is it a caffemodel?")
     return weights
@@ -120,11 +120,11 @@ def read_blob(path: str | Path) -> FloatArray:
 
     Raises NetError for a file that cannot be read or is damaged.
     """
-    data = _read(path)
+    data = read_file(path)
     try:
-        return _read_stored(data, "its blob", str(path)).values
+        return read_stored(data, "its blob", str(path)).values
     except wire.WireError as error:
-        raise _damaged(path, data, error) from None
+        raise damaged(path, data, error) from None
 
 
 def write_weights(
@@ -139,17 +139,17 @@ def write_weights(
     `types` may give the layers' types, which Caffe does not need. Raises NetError if the file
     cannot be written or would be larger than the 2 GiB that protobuf allows.
     """
-    parts: list[bytes | memoryview] = [_string("NetParameter", "name", name)]
+    parts: list[bytes | memoryview] = [string_field("NetParameter", "name", name)]
     layer_number = schema.field_number("NetParameter", "layer")
     blob_number = schema.field_number("LayerParameter", "blobs")
     for layer, arrays in layers.items():
         inner: list[bytes | memoryview] = [
-            _string("LayerParameter", "name", layer),
-            _string("LayerParameter", "type", (types or {}).get(layer, "")),
+            string_field("LayerParameter", "name", layer),
+            string_field("LayerParameter", "type", (types or {}).get(layer, "")),
         ]
         for array in arrays:
-            inner += _enclosed(blob_number, _blob_parts(array))
-        parts += _enclosed(layer_number, inner)
+            inner += enclosed(blob_number, blob_parts(array))
+        parts += enclosed(layer_number, inner)
     size = sum(len(part) for part in parts)
     if size > LARGEST_FILE:
         raise NetError(f"the weights need {size} bytes; a caffemodel can have {LARGEST_FILE}")
@@ -161,7 +161,7 @@ def write_blob(path: str | Path, array: NDArray[np.floating]) -> None:
 
     The file is written whole or not at all; NetError if that fails.
     """
-    write_beside(path, _blob_parts(array))
+    write_beside(path, blob_parts(array))
 
 
 def write_beside(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
@@ -184,7 +184,8 @@ def write_beside(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
 # Reading
 
 
-def _read(path: str | Path) -> memoryview:
+def read_file(path: str | Path) -> memoryview:
+    """A protobuf file's bytes. Raises NetError where it cannot be read or is an HDF5 file."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
@@ -198,7 +199,8 @@ def _read(path: str | Path) -> memoryview:
     return memoryview(data)
 
 
-def _damaged(path: str | Path, data: memoryview, error: wire.WireError) -> NetError:
+def damaged(path: str | Path, data: memoryview, error: wire.WireError) -> NetError:
+    """The error for a file whose bytes are no message."""
     start = bytes(data[:200])
     is_text = bool(start) and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
     hint = "; it looks like text" if is_text else ""
@@ -233,7 +235,7 @@ def _read_layer(data: memoryview, message: str, weights: Weights) -> None:
         return
     weights.types[name] = kind
     weights.blobs[name] = [
-        _read_stored(blob, f"blob {i} of layer '{name}'", weights.path)
+        read_stored(blob, f"blob {i} of layer '{name}'", weights.path)
         for i, blob in enumerate(blobs)
     ]
 
@@ -243,7 +245,8 @@ def _v1_type(number: int) -> str:
     return V1_TYPES[values[number].name] if number in values else ""
 
 
-def _read_stored(data: memoryview, what: str, path: str) -> StoredBlob:
+def read_stored(data: memoryview, what: str, path: str) -> StoredBlob:
+    """Values in the bytes of a BlobProto; WireError names `what` where they are damaged."""
     names = {field.number: field.name for field in schema.descriptor("BlobProto").fields}
     legacy: dict[str, int] = {}
     shape: list[int] = []
@@ -301,16 +304,19 @@ def _values(runs: list[memoryview], dtype: type[np.floating]) -> FloatArray:
 # Writing
 
 
-def _string(message: str, name: str, value: str) -> bytes:
+def string_field(message: str, name: str, value: str) -> bytes:
+    """A field that holds text; nothing for an empty one."""
     data = value.encode("utf-8", "surrogatepass")
     return wire.header(schema.field_number(message, name), len(data)) + data if data else b""
 
 
-def _enclosed(number: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+def enclosed(number: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """A field that holds a message of these parts."""
     return [wire.header(number, sum(len(part) for part in parts)), *parts]
 
 
-def _blob_parts(array: NDArray[np.floating]) -> list[bytes | memoryview]:
+def blob_parts(array: NDArray[np.floating]) -> list[bytes | memoryview]:
+    """The bytes of an array as a BlobProto, in float32."""
     values = np.ascontiguousarray(array, dtype="<f4")
     dims = b"".join(wire.encode_varint(size) for size in np.shape(array))
     shape = wire.header(schema.field_number("BlobShape", "dim"), len(dims)) + dims if dims else b""

@@ -85,3 +85,12 @@ def write_hdf5_weights(
             for index, array in arrays.items():
                 group.create_dataset(str(index), data=np.asarray(array, "<f4"))
     write_beside(path, [held.getbuffer()])
+
+
+def hdf5_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every data set at the top of a file. NetError for one that cannot be read."""
+    try:
+        with _library().File(path, "r") as file:
+            return {name: item.shape for name, item in file.items() if hasattr(item, "dtype")}
+    except (OSError, RuntimeError) as error:
+        raise NetError(f"cannot read '{path}' as HDF5: {error}") from None

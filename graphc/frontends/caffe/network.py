@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from graphc.error import Diagnostic, NetError, did_you_mean
-from graphc.frontends.caffe import losses as _losses  # noqa: F401  (enters its layers in the table)
+from graphc.frontends.caffe import data as _data  # noqa: F401  (enters its layers in the table)
+from graphc.frontends.caffe import losses as _losses  # noqa: F401
 from graphc.frontends.caffe import normalisation as _normalisation  # noqa: F401
 from graphc.frontends.caffe import recurrent as _recurrent  # noqa: F401
 from graphc.frontends.caffe import rows as _rows  # noqa: F401
@@ -36,6 +37,7 @@ from graphc.frontends.caffe.layer import (
 from graphc.frontends.caffe.layer_definition import LayerDefinition
 from graphc.ir.core import StopGradient
 from graphc.ir.graph import Graph, Origin, Value
+
 
 @dataclass
 class CaffeNet:
@@ -105,7 +107,7 @@ def _selected(
     names = [layer.name for layer in layers]
     for name in (first, last):
         if name is not None and name not in names:
-            raise NetError(f"there is no layer '{name}'; {did_you_mean(name, names)}".rstrip("; "))
+            raise NetError(f"there is no layer '{name}'; {did_you_mean(str(name), names)}".rstrip("; "))
     start = 0 if first is None else names.index(first)
     stop = len(names) if last is None else names.index(last) + 1
     if start >= stop:

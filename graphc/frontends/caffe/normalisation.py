@@ -75,9 +75,7 @@ def mean_variance_normalisation(c: LayerContext) -> Value:
     bottom = c.bottoms[0]
     rank = len(bottom.shape)
     if rank > 4 or not math.prod(bottom.shape):
-        raise c.fail(
-            f"MVN takes a bottom of up to 4 axes, with elements, not {list(bottom.shape)}"
-        )
+        raise c.fail(f"MVN takes a bottom of up to 4 axes, with elements, not {list(bottom.shape)}")
     x = viewed(bottom, (*bottom.shape, *(1,) * (4 - rank)))
     axes = (1, 2, 3) if options.get("across_channels") else (2, 3)
     if options.get("normalize_variance"):

@@ -173,9 +173,7 @@ def _with_inferred(c: LayerContext, x: Value, shape: list[int]) -> tuple[int, ..
             )
         shape[unknown[0]] = x.type.size // known
     elif known != x.type.size:
-        raise c.fail(
-            f"{list(x.shape)} has {x.type.size} elements, {shape} has {known}", "shape"
-        )
+        raise c.fail(f"{list(x.shape)} has {x.type.size} elements, {shape} has {known}", "shape")
     return tuple(shape)
 
 

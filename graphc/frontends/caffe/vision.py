@@ -323,7 +323,7 @@ def _pyramid_level(c: LayerContext, method: str, x: Value, bins: int) -> Value:
         return mean
     if method != "MAX":
         raise c.fail(f"pooling method {method} exists on Caffe's GPU side only", "pool")
-    largest, _ = MaxPool(size, size, both, output)(x)
+    largest: Value = MaxPool(size, size, both, output)(x)[0]
     return largest
 
 

@@ -64,9 +64,7 @@ def pair(value: Any, what: str, least: int = 1) -> tuple[int, int]:
 def margins(value: Any, what: str) -> tuple[int, int, int, int]:
     """[top bottom left right] from one or four whole numbers."""
     numbers = _whole(value, what, 0)
-    need(
-        len(numbers) in (1, 4), f"{what} is one number or [top bottom left right], not {value}"
-    )
+    need(len(numbers) in (1, 4), f"{what} is one number or [top bottom left right], not {value}")
     return (numbers * 4)[:4] if len(numbers) == 1 else numbers  # type: ignore[return-value]
 
 

@@ -115,9 +115,7 @@ def _flat(b: Value) -> Value:
 # -- windows and shapes ---------------------------------------------------------------------------
 
 
-def pool(
-    x: Value, *, pool: Any = 1, stride: Any = 1, pad: Any = 0, method: str = "max"
-) -> Value:
+def pool(x: Value, *, pool: Any = 1, stride: Any = 1, pad: Any = 0, method: str = "max") -> Value:
     """Max or average pooling; the number of windows is rounded down.
 
     The average is taken over the elements inside the image. Of equal maxima the first in MATLAB's
@@ -245,9 +243,7 @@ def noffset(x: Value, *, param: Any) -> Value:
     return x - Broadcast(x.shape, (1,))(offset * a)
 
 
-def normalizelp(
-    x: Value, *, p: Any = 2, epsilon: float = 0.01, spatial: bool = False
-) -> Value:
+def normalizelp(x: Value, *, p: Any = 2, epsilon: float = 0.01, spatial: bool = False) -> Value:
     """x / (sum of x^p + epsilon)^(1/p), over channels, or over space where `spatial`; p is even."""
     need(p >= 2 and p % 2 == 0, f"p must be an even whole number, not {p}")
     axes = (2, 3) if spatial else (1,)
@@ -399,5 +395,3 @@ def total(x: Value) -> Value:
 def shown(shape: tuple[int, ...]) -> str:
     """A shape in MATLAB's order."""
     return " x ".join(str(extent) for extent in reversed(shape))
-
-

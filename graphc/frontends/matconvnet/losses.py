@@ -107,9 +107,7 @@ def check_labels(labels: np.ndarray, kind: str, classes: int) -> None:
     low, high = (-1, 1) if kind in ATTRIBUTES else (0, classes)
     bad = ~((labels >= low) & (labels <= high) & (labels == np.trunc(labels)))
     if bad.any():
-        raise NetError(
-            f"label {labels[bad][0]:g} is none of {low} .. {high}; 0 means ignored"
-        )
+        raise NetError(f"label {labels[bad][0]:g} is none of {low} .. {high}; 0 means ignored")
 
 
 def _matlab(shape: tuple[int, ...]) -> str:

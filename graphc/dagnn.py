@@ -1,0 +1,547 @@
+"""DagNN: nets as graphs of layers that share variables, in MatConvNet's manner.
+
+    from graphc.dagnn import Conv, DagNet, L2Loss
+
+    net = DagNet()
+    net.add_layer("fc", Conv(size=(4, 4, 16, 1)), "input", "prediction", ("fcf", "fcb"))
+    net.add_layer("l2", L2Loss(), ("prediction", "label"), "objective")
+    net.init_params()
+    net.eval({"input": x, "label": t}, {"objective": 1})
+    net.vars["prediction"].value, net.params["fcf"].der
+
+Arrays are H x W x C x N. The whole net, with its backward pass, is compiled into one program for
+every combination of input sizes, mode and derivatives asked for.
+
+Right on purpose, where MatConvNet errs: a derivative given for a variable that has readers too is
+added to theirs, not overwritten; derivatives of an earlier call are never read (all `der` are
+cleared first); ReLU's short circuit never takes a value that another layer needs; in test mode
+batch normalisation can be differentiated, its moments being constants.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from graphc.error import NetError, NetWarning, did_you_mean, need
+from graphc.frontends.matconvnet import losses
+from graphc.frontends.matconvnet.array import four_axes, is_missing, real_kind
+from graphc.frontends.matconvnet.blocks import (
+    LRN,
+    BatchNorm,
+    BilinearSampler,
+    Block,
+    Concat,
+    Conv,
+    ConvTranspose,
+    Crop,
+    DropOut,
+    L2Loss,
+    Loss,
+    NormOffset,
+    PDist,
+    Pooling,
+    ReLU,
+    ROIPooling,
+    Scale,
+    Sigmoid,
+    SoftMax,
+    SpatialNorm,
+    Sum,
+    block_from_struct,
+)
+from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
+from graphc.frontends.matconvnet.network import MODES, MatLayer, execution_order
+from graphc.mat_call import Piece, PieceCall, compile_piece
+from graphc.runtime.cpu import aligned_zeros
+
+__all__ = [
+    "LRN", "BatchNorm", "BilinearSampler", "Block", "Concat", "Conv", "ConvTranspose", "Crop",
+    "DagNet", "DropOut", "L2Loss", "Loss", "NormOffset", "PDist", "Parameter", "Pooling",
+    "ROIPooling", "ReLU", "Scale", "Sigmoid", "SoftMax", "SpatialNorm", "Sum", "Variable",
+]  # fmt: skip
+
+Array = np.ndarray
+Item = TypeVar("Item")
+MOMENTS_RATE = 0.1  # how fast the moments of batch normalisation follow the batches'
+_COMPILED_AT_MOST = 64
+
+
+class Table(dict[str, Item]):
+    """Things by name, in order; a wrong name gets a suggestion."""
+
+    def __missing__(self, name: str) -> Item:
+        hint = did_you_mean(str(name), self)
+        raise NetError(f"there is no '{name}' in this net" + (f"; {hint}" if hint else ""))
+
+
+class Variable:
+    """A variable: its value and derivative after an `eval`, None where they were not kept.
+
+    precious: kept although conserve_memory is on.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.value: Array | None = None
+        self.der: Array | None = None
+        self.precious = False
+
+
+class Parameter:
+    """A parameter: value, derivative, and how training treats it.
+
+    train_method: "gradient" or "average" (moments, which follow der / number of images).
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.held: Array | None = None  # on our axes, as programs read it
+        self.der: Array | None = None
+        self.train_method = "gradient"
+        self.learning_rate = 1.0
+        self.weight_decay = 1.0
+
+    @property
+    def value(self) -> Array | None:
+        """The array H x W x C x N; writing into it changes the net."""
+        return None if self.held is None else self.held.T
+
+    @value.setter
+    def value(self, array: Any) -> None:
+        if is_missing(array):
+            self.held = None
+            return
+        given = four_axes(array, f"parameter '{self.name}'")
+        dtype = real_kind({f"parameter '{self.name}'": given})
+        self.held = aligned_zeros(given.shape[::-1], dtype)
+        self.held[...] = given.T
+
+
+class DagNet:
+    """A net of layers.
+
+    Attributes:
+        layers: the layers by name; each has `block`, `inputs`, `outputs`, `params`.
+        vars, params: variables and parameters by name.
+        mode: "normal" (or "train"), or "test".
+        conserve_memory: values and derivatives go when nobody needs them any more, see `eval`.
+        accumulate: derivatives of parameters are added to what `der` holds.
+        parameter_server: gets `push(name, der)` for each derivative unless hold_on.
+        version: "beta25", or "master" for losses divided by the number of images.
+    """
+
+    def __init__(self, version: str = "beta25") -> None:
+        need(version in ("beta25", "master"), f"version is beta25 or master, not '{version}'")
+        self.layers: Table[MatLayer] = Table()
+        self.vars: Table[Variable] = Table()
+        self.params: Table[Parameter] = Table()
+        self.meta: Any = {}
+        self.mode = "normal"
+        self.conserve_memory = True
+        self.accumulate = False
+        self.parameter_server: Any = None
+        self.hold_on = False
+        self.version = version
+        self._masks: dict[str, Array] = {}
+        self._compiled: dict[tuple[Piece, tuple[tuple[Any, ...], ...]], PieceCall] = {}
+
+    # -- building ---------------------------------------------------------------------------
+
+    def add_layer(
+        self,
+        name: str,
+        block: Block,
+        inputs: str | Sequence[str],
+        outputs: str | Sequence[str],
+        params: str | Sequence[str] = (),
+    ) -> None:
+        """Add a layer; variables and parameters of new names are made."""
+        need(name not in self.layers, f"there is a layer '{name}' already")
+        need(
+            isinstance(block, Block),
+            f"layer '{name}': a block is needed, such as Conv(...), not {type(block).__name__}",
+        )
+        layer = MatLayer(name, block, _names(inputs), _names(outputs), _names(params))
+        made = {variable: held.name for held in self.layers.values() for variable in held.outputs}
+        for variable in layer.outputs:
+            need(
+                variable not in made,
+                f"layer '{name}': '{variable}' is an output of layer '{made.get(variable)}' too",
+            )
+        self.layers[name] = layer
+        self._follow_layers(layer)
+
+    def remove_layer(self, name: str) -> None:
+        """Take a layer out; variables that nobody uses any more go with it."""
+        del self.layers[self.layers[name].name]
+        used = {v for layer in self.layers.values() for v in (*layer.inputs, *layer.outputs)}
+        for variable in [v for v in self.vars if v not in used]:
+            del self.vars[variable]
+        learned = {p for layer in self.layers.values() for p in layer.params}
+        for parameter in [p for p in self.params if p not in learned]:
+            del self.params[parameter]
+
+    def _follow_layers(self, layer: MatLayer) -> None:
+        for variable in (*layer.inputs, *layer.outputs):
+            if variable not in self.vars:
+                self.vars[variable] = Variable(variable)
+        for position, name in enumerate(layer.params):
+            if name not in self.params:
+                self.params[name] = Parameter(name)
+            if isinstance(layer.block, BatchNorm) and position == 2:
+                self.params[name].train_method = "average"
+                self.params[name].learning_rate = MOMENTS_RATE
+
+    def init_params(self, seed: int | None = None) -> None:
+        """Draw new parameters: normal with deviation sqrt(2 / (fh fw C)) for filters, 0 for biases.
+
+        Batch normalisation begins with multipliers 1, biases 0 and moments 0.
+        """
+        rng = np.random.default_rng(seed)
+        for layer in self.layers.values():
+            shapes = layer.block.param_shapes()
+            for position, (name, shape) in enumerate(zip(layer.params, shapes, strict=False)):
+                first = position == 0
+                if isinstance(layer.block, (BatchNorm, Scale)):
+                    value = np.full(shape, 1.0 if first else 0.0, "float32")
+                elif first:
+                    deviation = np.sqrt(2 / max(int(np.prod(shape[:3])), 1))
+                    value = (rng.standard_normal(shape) * deviation).astype("float32")
+                else:
+                    value = np.zeros(shape, "float32")
+                self.params[name].value = value
+
+    # -- files ------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path, version: str = "beta25") -> DagNet:
+        """Read a net as DagNN saves it: vars, params, layers, perhaps inside a variable `net`.
+
+        Raises NetError where the file holds none, or a block that is not known.
+        """
+        found = read_mat(path)
+        inner = found.get("net", found)
+        layers = listed(inner.get("layers")) if isinstance(inner, dict) else []
+        if not layers or not isinstance(layers[0], dict) or "block" not in layers[0]:
+            raise NetError(f"'{path}' holds no DagNN net: its layers have no blocks")
+        net = cls(version)
+        net.meta = inner.get("meta", {})
+        problems = []
+        for struct in layers:
+            try:
+                net._add_struct(struct)
+            except NetError as error:
+                problems += error.diagnostics
+        if problems:
+            raise NetError(problems)
+        for struct in listed(inner.get("vars")):
+            if struct["name"] in net.vars:
+                net.vars[struct["name"]].precious = bool(plain(struct.get("precious", 0)))
+        for struct in listed(inner.get("params")):
+            net._set_parameter(struct)
+        return net
+
+    def _add_struct(self, struct: dict[str, Any]) -> None:
+        name, properties = str(struct["name"]), struct.get("block")
+        block = block_from_struct(
+            name, str(struct.get("type", "")), properties if isinstance(properties, dict) else {}
+        )
+        self.add_layer(
+            name,
+            block,
+            [str(v) for v in listed(struct.get("inputs"))],
+            [str(v) for v in listed(struct.get("outputs"))],
+            [str(v) for v in listed(struct.get("params"))],
+        )
+
+    def _set_parameter(self, struct: dict[str, Any]) -> None:
+        name = str(struct["name"])
+        if name not in self.params:
+            warnings.warn(f"parameter '{name}' belongs to no layer", NetWarning, stacklevel=4)
+            return
+        parameter = self.params[name]
+        parameter.value = struct.get("value")
+        for field, key in (("learning_rate", "learningRate"), ("weight_decay", "weightDecay")):
+            if not is_missing(struct.get(key)):
+                setattr(parameter, field, float(plain(struct[key])))
+
+    # -- running ----------------------------------------------------------------------------
+
+    def eval(
+        self,
+        inputs: Mapping[str, Any] | Sequence[Any],
+        der_outputs: Mapping[str, Any] | Sequence[Any] | None = None,
+    ) -> None:
+        """Run the net on inputs by name; with derivatives of outputs, run it backward, too.
+
+        A derivative is like its variable, or one number for all elements. A layer without all its
+        inputs is left out. With conserve_memory on there remain, forward only: the values of
+        precious variables and of those nobody reads; with derivatives: the values and derivatives
+        of the net's inputs and of precious variables, and values no backward pass came by.
+        """
+        need(self.mode in MODES, f"mode is one of {', '.join(MODES)}, not '{self.mode}'")
+        given, seeds = _pairs(inputs), _pairs(der_outputs or {})
+        for name in (*given, *seeds):
+            self.vars[name]  # a wrong name gets its suggestion
+        dtype = self._dtype(given)
+        arrays = {n: four_axes(a, f"variable '{n}'") for n, a in given.items() if not is_missing(a)}
+        made = self._piece(arrays, tuple(seeds), dtype)
+        self._check_labels(made, arrays)
+        self._clear()
+        feed = {name: array.T.astype(dtype, copy=False) for name, array in arrays.items()}
+        feed.update(self._drawn_masks(made, dtype))
+        held = {n: p.held for n, p in self.params.items() if p.held is not None}
+        values = made.forward(feed, held)
+        for name, value in values.items():
+            self.vars[name].value = value.T
+        self._follow_losses(made, values)
+        if seeds:
+            self._backward(made, seeds, dtype)
+        if self.conserve_memory:
+            for name, variable in self.vars.items():
+                if name not in self._staying(made, bool(seeds)):
+                    variable.value = None
+
+    def reset(self) -> None:
+        """Forget all values and derivatives, and the losses' means."""
+        self._clear()
+        for parameter in self.params.values():
+            parameter.der = None
+        for layer in self.layers.values():
+            if isinstance(layer.block, Loss):
+                layer.block.reset()
+
+    def _clear(self) -> None:
+        for variable in self.vars.values():
+            variable.value = variable.der = None
+
+    def _dtype(self, given: Mapping[str, Any]) -> str:
+        """The parameters' element type, or the inputs' where there are none."""
+        held = {f"parameter '{n}'": p.held for n, p in self.params.items() if p.held is not None}
+        return real_kind(held or {f"variable '{n}'": a for n, a in given.items()})
+
+    def _piece(self, arrays: dict[str, Array], seeds: tuple[str, ...], dtype: str) -> PieceCall:
+        layers = list(self.layers.values())
+        ordered = [layers[i] for i in execution_order(layers)]
+        known = {n: p.held.shape for n, p in self.params.items() if p.held is not None}
+        piece = Piece(
+            dtype,
+            "test" if self.mode == "test" else "normal",
+            self.version,
+            tuple((name, array.shape[::-1]) for name, array in arrays.items()),
+            tuple(known.items()),
+            seeds,
+            (),
+            (),
+            (),
+        )
+        marks = (bool(self.conserve_memory), *(n for n, v in self.vars.items() if v.precious))
+        key = (piece, (marks, tuple(repr(_settled(layer)) for layer in ordered)))
+        if key not in self._compiled:
+            while len(self._compiled) >= _COMPILED_AT_MOST:
+                del self._compiled[next(iter(self._compiled))]
+            self._compiled[key] = self._compile(ordered, piece)
+        return self._compiled[key]
+
+    def _compile(self, ordered: list[MatLayer], piece: Piece) -> PieceCall:
+        run = _executed(ordered, [name for name, _ in piece.inputs])
+        for name in piece.given:
+            need(
+                any(name in layer.outputs for layer in run) or name in dict(piece.inputs),
+                f"a derivative is given for '{name}', which this call does not compute",
+            )
+        active, reached = _reached(run, piece.given)
+        computed = [*dict(piece.inputs), *(v for layer in run for v in layer.outputs)]
+        wanted = replace(
+            piece,
+            values=tuple(v for v in computed if self._needs_value(v, run, active, piece)),
+            derivatives=tuple(
+                v
+                for v in computed
+                if v in reached and self._keeps_derivative(v, piece) and v not in _ends(run, piece)
+            ),
+            wrt=tuple(
+                dict.fromkeys(
+                    name
+                    for layer in active
+                    for position, name in enumerate(layer.params)
+                    if not (isinstance(layer.block, BatchNorm) and position == 2)
+                )
+            ),
+        )
+        return compile_piece("dagnn", ordered, wanted)
+
+    def _needs_value(
+        self, name: str, run: list[MatLayer], active: list[MatLayer], piece: Piece
+    ) -> bool:
+        is_loss = any(name in l.outputs and isinstance(l.block, Loss) for l in run)
+        return is_loss or name in self._remaining(name, run, active, piece)
+
+    def _remaining(
+        self, name: str, run: list[MatLayer], active: list[MatLayer], piece: Piece
+    ) -> set[str]:
+        """{name} if the variable's value remains after the call, by DagNN's rules."""
+        stays = not self.conserve_memory or self.vars[name].precious
+        readers = [layer for layer in run if name in layer.inputs]
+        if not piece.given:
+            stays = stays or not readers
+        elif name in dict(piece.inputs):
+            stays = stays or not (readers and all(_lets_go(layer) for layer in readers))
+        else:
+            stays = stays or not any(name in layer.outputs for layer in active)
+        return {name} if stays else set()
+
+    def _keeps_derivative(self, name: str, piece: Piece) -> bool:
+        return not self.conserve_memory or self.vars[name].precious or name in dict(piece.inputs)
+
+    def _staying(self, made: PieceCall, backward: bool) -> set[str]:
+        run = made.net.executed
+        active, _ = _reached(run, made.piece.given)
+        names = [*dict(made.piece.inputs), *(v for layer in run for v in layer.outputs)]
+        return {v for n in names for v in self._remaining(n, run, active, made.piece)}
+
+    def _check_labels(self, made: PieceCall, arrays: dict[str, Array]) -> None:
+        for layer in made.net.executed:
+            if isinstance(layer.block, Loss) and layer.inputs[1] in arrays:
+                scores = made.net.graph.blobs[layer.inputs[0]]
+                kind = losses.loss_kind(layer.block.loss)
+                try:
+                    losses.check_labels(arrays[layer.inputs[1]], kind, scores.shape[1])
+                except NetError as error:
+                    raise NetError(f"layer '{layer.name}' (Loss): {error}") from None
+
+    def _drawn_masks(self, made: PieceCall, dtype: str) -> dict[str, Array]:
+        masks = {}
+        for layer in made.net.executed:
+            if layer.name not in made.net.masks:
+                continue
+            block = layer.block
+            assert isinstance(block, DropOut)
+            shape = made.net.graph.values[made.net.masks[layer.name]].shape
+            held = self._masks.get(layer.name)
+            if not block.frozen or held is None or held.shape != shape:
+                held = dropout_mask(shape, float(block.rate), dtype)
+                self._masks[layer.name] = held
+            masks[made.net.masks[layer.name]] = held
+        return masks
+
+    def _follow_losses(self, made: PieceCall, values: dict[str, Array]) -> None:
+        for layer in made.net.executed:
+            if isinstance(layer.block, Loss):
+                scores = made.net.graph.blobs[layer.inputs[0]].shape[::-1]
+                divided = layer.block.normalise
+                divided = self.version == "master" if divided is None else divided
+                value = float(values[layer.outputs[0]].sum())
+                layer.block.accumulate(value, scores, bool(divided))
+
+    def _backward(self, made: PieceCall, seeds: dict[str, Any], dtype: str) -> None:
+        graph = made.net.graph
+        given = {}
+        for name, seed in seeds.items():
+            given[name] = _seed(name, seed, graph.blobs[name].shape, dtype)
+        found, params = made.backward(given)
+        for name, array in found.items():
+            self.vars[name].der = array.T
+        for name in _ends(made.net.executed, made.piece):
+            if self._keeps_derivative(name, made.piece):
+                self.vars[name].der = given[name].T.copy()
+        for layer in made.net.executed:
+            if layer.name in made.net.moments and len(layer.params) == 3:
+                images = graph.blobs[layer.inputs[0]].shape[0]
+                total = made.moments(layer.name)
+                shape = (1, 1, 2, total.shape[3])
+                scale = images if self.version == "beta25" else 1
+                before = params.get(layer.params[2], 0)
+                if layer in _reached(made.net.executed, made.piece.given)[0]:
+                    params[layer.params[2]] = before + total.reshape(shape) * total.dtype.type(scale)
+        self._keep_parameter_derivatives(params)
+
+    def _keep_parameter_derivatives(self, found: dict[str, Array]) -> None:
+        for name, array in found.items():
+            parameter = self.params[name]
+            assert parameter.value is not None
+            der = array.T.reshape(parameter.value.shape, order="F")
+            if self.accumulate and parameter.der is not None:
+                der = parameter.der + der
+            parameter.der = der
+            if self.parameter_server is not None and not self.hold_on:
+                self.parameter_server.push(name, der)
+                parameter.der = None
+
+
+def dropout_mask(shape: tuple[int, ...], rate: float, dtype: str) -> Array:
+    """A new mask: 0 with probability rate, else 1 / (1 - rate), by numpy's global generator."""
+    need(0 <= rate < 1, f"a dropout rate is at least 0 and below 1, not {rate}")
+    return (np.random.random_sample(shape) >= rate).astype(dtype) / np.dtype(dtype).type(1 - rate)
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _pairs(given: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """Names and arrays, from a mapping or from a list that alternates."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    need(len(given) % 2 == 0, "inputs are given as {name: array}, or as name, array, name, ...")
+    return dict(zip(given[::2], given[1::2], strict=True))
+
+
+def _seed(name: str, seed: Any, shape: tuple[int, ...], dtype: str) -> Array:
+    array = four_axes(seed, f"the derivative of '{name}'").T
+    need(
+        array.size == 1 or array.shape == shape,
+        f"the derivative of '{name}' does not have the size of its value,"
+        f" {' x '.join(map(str, shape[::-1]))}",
+    )
+    return np.array(np.broadcast_to(array, shape), dtype)
+
+
+def _executed(ordered: Iterable[MatLayer], inputs: Iterable[str]) -> list[MatLayer]:
+    """The layers that have all their inputs."""
+    known = set(inputs)
+    run = []
+    for layer in ordered:
+        if known.issuperset(layer.inputs):
+            run.append(layer)
+            known.update(layer.outputs)
+    return run
+
+
+def _reached(run: list[MatLayer], given: Iterable[str]) -> tuple[list[MatLayer], set[str]]:
+    from graphc.frontends.matconvnet.network import MatNet
+    from graphc.ir.graph import Graph
+
+    return MatNet(Graph(), run).reached(given)
+
+
+def _ends(run: list[MatLayer], piece: Piece) -> list[str]:
+    """Variables whose derivative is the given one: no layer reads them with a derivative."""
+    return [
+        name
+        for name in piece.given
+        if name not in _reached(run, piece.given)[1] - {name}
+        and not any(
+            name == variable and layer.block.differentiates(i)
+            for layer in _reached(run, piece.given)[0]
+            for i, variable in enumerate(layer.inputs)
+        )
+    ]
+
+
+def _lets_go(layer: MatLayer) -> bool:
+    """Whether a layer needs its input for the output alone: a ReLU that differentiates by y."""
+    return isinstance(layer.block, ReLU) and layer.block.use_short_circuit
+
+
+def _settled(layer: MatLayer) -> MatLayer:
+    """The layer without what a call changes in it."""
+    if isinstance(layer.block, Loss):
+        return replace(layer, block=replace(layer.block, average=0.0, num_averaged=0))
+    return layer

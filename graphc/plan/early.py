@@ -1,0 +1,172 @@
+"""Gradients that are made in the forward pass, in the sweep that makes the loss.
+
+THE RULE. A step of backward joins a step of forward where
+
+- both sweep the same array (the scores), with the same parallel loops, and the joined sweep does
+  some of its work once for both;
+- it waits for nothing that backward makes and for nothing that the user gives or may change
+  between the passes, but for small steps (a normaliser) that may come forward with it;
+- all others that read the scores have read them by then, so that it may write over the scores and
+  the pass needs no more memory than before.
+
+That is the gradient of a net's loss: it depends on forward values and constants alone. A call of
+forward makes it too, at the price of one more pass over rows that lie in cache. What the user keeps
+plays no part in the rule, so every memory mode joins the same steps and gives the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.kernel.facts import may_overwrite
+from graphc.kernel.join import join_siblings
+from graphc.kernel.lang import Fold, Kernel
+from graphc.plan.draft import Draft, DraftStep, merged, same_sweep
+
+# A step may come forward with a gradient if it makes at most this part of the gradient's bytes.
+SMALL = 1 / 8
+# What the user may change between forward and backward.
+CHANGING = ("gradient", "state", "parameter")
+
+
+@dataclass(frozen=True)
+class _Early:
+    """A gradient with the small steps it needs, and the readers that must come before it."""
+
+    gradient: DraftStep
+    helpers: list[DraftStep]
+    readers: list[DraftStep]
+
+
+def make_early_gradients(draft: Draft) -> None:
+    """Join gradients into the forward steps that sweep the same scores."""
+    for first in [step for step in draft.steps if not step.backward]:
+        if any(isinstance(statement, Fold) for statement in first.kernel.body):
+            _join_gradient(draft, first)
+
+
+def _join_gradient(draft: Draft, first: DraftStep) -> None:
+    scores = max(first.reads, key=lambda name: draft.arrays[name].type.size, default=None)
+    if scores is None:
+        return
+    for second in [step for step in draft.steps if step.backward and scores in step.reads]:
+        if not same_sweep(first.kernel, second.kernel) or second in draft.commits:
+            continue
+        made = join_siblings(first.kernel, first.arguments, second.kernel, second.arguments)
+        if isinstance(made, str) or not _saves(first.kernel, second.kernel, made[0]):
+            continue
+        early = _early(draft, first, second, scores)
+        if isinstance(early, str):
+            said = f"{second.pass_label} is not made in forward, with the loss: {early}"
+            draft.remark("join", f"layer:{second.label}", said)
+            continue
+        step = merged(first, second, *made)
+        _put(draft, first, early, step)
+        draft.remark(
+            "join",
+            f"layer:{second.label}",
+            f"{second.pass_label} is made in forward, in one sweep over {scores} with the loss",
+        )
+        return
+
+
+def _saves(first: Kernel, second: Kernel, made: Kernel) -> bool:
+    """Whether the joined kernel has a fold less than both."""
+    counts = [sum(isinstance(s, Fold) for s in k.body) for k in (first, second, made)]
+    return counts[2] < counts[0] + counts[1]
+
+
+def _early(draft: Draft, first: DraftStep, second: DraftStep, scores: str) -> _Early | str:
+    """What must come before the joined step, or why the gradient cannot be early."""
+    needed, writers = draft.dependencies(), draft.writers()
+    place = {step: position for position, step in enumerate(draft.steps)}
+    done = set(draft.steps[: place[first]])
+    size = sum(draft.arrays[name].type.bytes for name in second.writes)
+    helpers: list[DraftStep] = []
+    waiting = [second]
+    while waiting:
+        step = waiting.pop()
+        if step.after - done:
+            return f"{step.label} waits for other steps"
+        changing = [n for n in step.reads if _changes(draft, n)]
+        if changing:
+            return f"{changing[0]} may change between the passes"
+        for name in sorted(draft.sources(step.reads)):
+            maker = writers[name]
+            if maker in done or maker in helpers:
+                continue
+            if maker is first or first in _ancestors(maker, needed):
+                return f"it needs {name}, which is made from the loss"
+            made = sum(draft.arrays[written].type.bytes for written in maker.writes)
+            if made > SMALL * size:
+                return f"it needs {name}, which is made later"
+            helpers.append(maker)
+            waiting.append(maker)
+    readers = _late_readers(draft, first, second, scores, done, needed)
+    if isinstance(readers, str):
+        return readers
+    return _Early(second, sorted(helpers, key=place.__getitem__), readers)
+
+
+def _ancestors(step: DraftStep, needed: dict[DraftStep, set[DraftStep]]) -> set[DraftStep]:
+    found: set[DraftStep] = set()
+    waiting = [step]
+    while waiting:
+        for other in needed[waiting.pop()] - found:
+            found.add(other)
+            waiting.append(other)
+    return found
+
+
+def _changes(draft: Draft, name: str) -> bool:
+    storage = draft.arrays[name].storage
+    return draft.slots[storage.slot].role in CHANGING
+
+
+def _late_readers(
+    draft: Draft,
+    first: DraftStep,
+    second: DraftStep,
+    scores: str,
+    done: set[DraftStep],
+    needed: dict[DraftStep, set[DraftStep]],
+) -> list[DraftStep] | str:
+    """Readers of the scores behind the loss, if all of them can come before it."""
+    if draft.arrays[scores].storage.slot:
+        return []  # nobody writes over what is the user's
+    if all(may_overwrite(second.kernel, second.reads.index(scores), n) for n in _outputs(second)):
+        return "it could not be written over the scores"
+    storage = draft.arrays[scores].storage
+    late: list[DraftStep] = []
+    for step in draft.steps:
+        if step in done or step in (first, second):
+            continue
+        if any(draft.arrays[name].storage is storage for name in step.reads):
+            if step.backward or not needed[step] <= done | set(late):
+                return f"{step.pass_label} still needs {scores}"
+            late.append(step)
+    return late
+
+
+def _outputs(step: DraftStep) -> range:
+    return range(len(step.writes))
+
+
+def _put(draft: Draft, first: DraftStep, early: _Early, step: DraftStep) -> None:
+    """Put the joined step where the loss was, and before it what has to come before it."""
+    step.backward = False
+    moved = [*early.helpers, *early.readers]
+    for other in moved:
+        other.backward = False
+    gone = {first, early.gradient}
+    steps: list[DraftStep] = []
+    for old in draft.steps:
+        if old is first:
+            steps += [*moved, step]
+        elif old not in moved and old is not early.gradient:
+            steps.append(old)
+    for other in steps:
+        if other.after & gone:
+            other.after = (other.after - gone) | {step}
+    draft.steps = steps
+    draft.check_order()
