@@ -188,7 +188,7 @@ def _outside(size: int, beside: bool | None) -> bool:
 
 def _interface(made: Compilation, bundle: Bundle, name: str) -> Interface:
     """The parts of `made` that a user sees."""
-    from graphc.driver import LOSS_OUTPUT
+    from graphc.driver import loss_outputs
 
     graph = made.caffe.graph
     return Interface(
@@ -196,7 +196,10 @@ def _interface(made: Compilation, bundle: Bundle, name: str) -> Interface:
         bundle=bundle,
         outputs=tuple(graph.outputs),
         wrt=made.signature.wrt,
-        losses=tuple((LOSS_OUTPUT.format(i), w) for i, (_, w) in enumerate(graph.losses)),
+        losses=tuple(
+            (name, weight)
+            for name, (_, weight) in zip(loss_outputs(graph), graph.losses, strict=True)
+        ),
     )
 
 

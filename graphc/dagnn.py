@@ -9,6 +9,9 @@
     net.eval({"input": x, "label": t}, {"objective": 1})
     net.vars["prediction"].value, net.params["fcf"].der
 
+A block of the user's own is a dataclass derived from Block; its `build` writes the output in graph
+operators, on values with axes [N, C, W, H], and the derivative follows.
+
 Arrays are H x W x C x N. The whole net, with its backward pass, is compiled into one program for
 every combination of input sizes, mode and derivatives asked for.
 
@@ -21,16 +24,16 @@ batch normalisation can be differentiated, its moments being constants.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from graphc.error import NetError, NetWarning, did_you_mean, need
+from graphc.error import NetError, NetWarning, need
 from graphc.frontends.matconvnet import losses
-from graphc.frontends.matconvnet.array import four_axes, is_missing, real_kind
+from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
 from graphc.frontends.matconvnet.blocks import (
     LRN,
     BatchNorm,
@@ -55,10 +58,16 @@ from graphc.frontends.matconvnet.blocks import (
     Sum,
     block_from_struct,
 )
-from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
-from graphc.frontends.matconvnet.network import MODES, MatLayer, execution_order
+from graphc.frontends.matconvnet.dagnn import Parameter, Table, Variable, read_net
+from graphc.frontends.matconvnet.mat_file import listed, plain
+from graphc.frontends.matconvnet.network import (
+    MODES,
+    MatLayer,
+    executed,
+    execution_order,
+    reached,
+)
 from graphc.mat_call import Piece, PieceCall, compile_piece
-from graphc.runtime.cpu import aligned_zeros
 
 __all__ = [
     "LRN", "BatchNorm", "BilinearSampler", "Block", "Concat", "Conv", "ConvTranspose", "Crop",
@@ -67,60 +76,8 @@ __all__ = [
 ]  # fmt: skip
 
 Array = np.ndarray
-Item = TypeVar("Item")
 MOMENTS_RATE = 0.1  # how fast the moments of batch normalisation follow the batches'
 _COMPILED_AT_MOST = 64
-
-
-class Table(dict[str, Item]):
-    """Things by name, in order; a wrong name gets a suggestion."""
-
-    def __missing__(self, name: str) -> Item:
-        hint = did_you_mean(str(name), self)
-        raise NetError(f"there is no '{name}' in this net" + (f"; {hint}" if hint else ""))
-
-
-class Variable:
-    """A variable: its value and derivative after an `eval`, None where they were not kept.
-
-    precious: kept although conserve_memory is on.
-    """
-
-    def __init__(self, name: str):
-        self.name = name
-        self.value: Array | None = None
-        self.der: Array | None = None
-        self.precious = False
-
-
-class Parameter:
-    """A parameter: value, derivative, and how training treats it.
-
-    train_method: "gradient" or "average" (moments, which follow der / number of images).
-    """
-
-    def __init__(self, name: str):
-        self.name = name
-        self.held: Array | None = None  # on our axes, as programs read it
-        self.der: Array | None = None
-        self.train_method = "gradient"
-        self.learning_rate = 1.0
-        self.weight_decay = 1.0
-
-    @property
-    def value(self) -> Array | None:
-        """The array H x W x C x N; writing into it changes the net."""
-        return None if self.held is None else self.held.T
-
-    @value.setter
-    def value(self, array: Any) -> None:
-        if is_missing(array):
-            self.held = None
-            return
-        given = four_axes(array, f"parameter '{self.name}'")
-        dtype = real_kind({f"parameter '{self.name}'": given})
-        self.held = aligned_zeros(given.shape[::-1], dtype)
-        self.held[...] = given.T
 
 
 class DagNet:
@@ -225,15 +182,11 @@ class DagNet:
 
         Raises NetError where the file holds none, or a block that is not known.
         """
-        found = read_mat(path)
-        inner = found.get("net", found)
-        layers = listed(inner.get("layers")) if isinstance(inner, dict) else []
-        if not layers or not isinstance(layers[0], dict) or "block" not in layers[0]:
-            raise NetError(f"'{path}' holds no DagNN net: its layers have no blocks")
+        inner = read_net(path)
         net = cls(version)
         net.meta = inner.get("meta", {})
-        problems = []
-        for struct in layers:
+        problems: list[Any] = []
+        for struct in listed(inner["layers"]):
             try:
                 net._add_struct(struct)
             except NetError as error:
@@ -350,13 +303,13 @@ class DagNet:
         return self._compiled[key]
 
     def _compile(self, ordered: list[MatLayer], piece: Piece) -> PieceCall:
-        run = _executed(ordered, [name for name, _ in piece.inputs])
+        run = executed(ordered, [name for name, _ in piece.inputs])
         for name in piece.given:
             need(
                 any(name in layer.outputs for layer in run) or name in dict(piece.inputs),
                 f"a derivative is given for '{name}', which this call does not compute",
             )
-        active, reached = _reached(run, piece.given)
+        active, touched = reached(run, piece.given)
         computed = [*dict(piece.inputs), *(v for layer in run for v in layer.outputs)]
         wanted = replace(
             piece,
@@ -364,7 +317,7 @@ class DagNet:
             derivatives=tuple(
                 v
                 for v in computed
-                if v in reached and self._keeps_derivative(v, piece) and v not in _ends(run, piece)
+                if v in touched and self._keeps_derivative(v, piece) and v not in _ends(run, piece)
             ),
             wrt=tuple(
                 dict.fromkeys(
@@ -380,7 +333,7 @@ class DagNet:
     def _needs_value(
         self, name: str, run: list[MatLayer], active: list[MatLayer], piece: Piece
     ) -> bool:
-        is_loss = any(name in l.outputs and isinstance(l.block, Loss) for l in run)
+        is_loss = any(name in layer.outputs and isinstance(layer.block, Loss) for layer in run)
         return is_loss or name in self._remaining(name, run, active, piece)
 
     def _remaining(
@@ -402,7 +355,7 @@ class DagNet:
 
     def _staying(self, made: PieceCall, backward: bool) -> set[str]:
         run = made.net.executed
-        active, _ = _reached(run, made.piece.given)
+        active, _ = reached(run, made.piece.given)
         names = [*dict(made.piece.inputs), *(v for layer in run for v in layer.outputs)]
         return {v for n in names for v in self._remaining(n, run, active, made.piece)}
 
@@ -458,8 +411,10 @@ class DagNet:
                 shape = (1, 1, 2, total.shape[3])
                 scale = images if self.version == "beta25" else 1
                 before = params.get(layer.params[2], 0)
-                if layer in _reached(made.net.executed, made.piece.given)[0]:
-                    params[layer.params[2]] = before + total.reshape(shape) * total.dtype.type(scale)
+                if layer in reached(made.net.executed, made.piece.given)[0]:
+                    params[layer.params[2]] = before + total.reshape(shape) * total.dtype.type(
+                        scale
+                    )
         self._keep_parameter_derivatives(params)
 
     def _keep_parameter_derivatives(self, found: dict[str, Array]) -> None:
@@ -473,12 +428,6 @@ class DagNet:
             if self.parameter_server is not None and not self.hold_on:
                 self.parameter_server.push(name, der)
                 parameter.der = None
-
-
-def dropout_mask(shape: tuple[int, ...], rate: float, dtype: str) -> Array:
-    """A new mask: 0 with probability rate, else 1 / (1 - rate), by numpy's global generator."""
-    need(0 <= rate < 1, f"a dropout rate is at least 0 and below 1, not {rate}")
-    return (np.random.random_sample(shape) >= rate).astype(dtype) / np.dtype(dtype).type(1 - rate)
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -503,36 +452,16 @@ def _seed(name: str, seed: Any, shape: tuple[int, ...], dtype: str) -> Array:
     return np.array(np.broadcast_to(array, shape), dtype)
 
 
-def _executed(ordered: Iterable[MatLayer], inputs: Iterable[str]) -> list[MatLayer]:
-    """The layers that have all their inputs."""
-    known = set(inputs)
-    run = []
-    for layer in ordered:
-        if known.issuperset(layer.inputs):
-            run.append(layer)
-            known.update(layer.outputs)
-    return run
-
-
-def _reached(run: list[MatLayer], given: Iterable[str]) -> tuple[list[MatLayer], set[str]]:
-    from graphc.frontends.matconvnet.network import MatNet
-    from graphc.ir.graph import Graph
-
-    return MatNet(Graph(), run).reached(given)
-
-
 def _ends(run: list[MatLayer], piece: Piece) -> list[str]:
-    """Variables whose derivative is the given one: no layer reads them with a derivative."""
-    return [
+    """Variables whose derivative is the given one alone: no active layer hands them another."""
+    active, _ = reached(run, piece.given)
+    handed = {
         name
-        for name in piece.given
-        if name not in _reached(run, piece.given)[1] - {name}
-        and not any(
-            name == variable and layer.block.differentiates(i)
-            for layer in _reached(run, piece.given)[0]
-            for i, variable in enumerate(layer.inputs)
-        )
-    ]
+        for layer in active
+        for i, name in enumerate(layer.inputs)
+        if layer.block.differentiates(i)
+    }
+    return [name for name in piece.given if name not in handed]
 
 
 def _lets_go(layer: MatLayer) -> bool:

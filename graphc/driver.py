@@ -7,15 +7,17 @@ so that the plan sees which values backward still needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
+from graphc.error import need
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.network import CaffeNet, build
+from graphc.host_calls import HostedExecutable
 from graphc.ir.graph import Graph
 from graphc.ir.remark import Remark
 from graphc.ir.types import TensorType
@@ -41,6 +43,7 @@ class Signature:
         memory: "reuse", or "all" to keep every buffer apart.
         only: first and last layer of a part of the net.
         update: what a step of training does with the gradients of `wrt`; None: they are results.
+        target: the back end that runs it, a key of BACK_ENDS.
     """
 
     phase: Phase = "TEST"
@@ -56,6 +59,7 @@ class Signature:
     masks: tuple[str, ...] = ()
     only: tuple[str | None, str | None] = (None, None)
     update: UpdateRule | None = None
+    target: str = "cpu"
 
 
 @dataclass
@@ -74,6 +78,39 @@ class Compilation:
     def remarks(self) -> list[Remark]:
         """Every remark of every stage, in order."""
         return list(dict.fromkeys([*self.graph.remarks, *self.program.remarks]))
+
+
+@dataclass(frozen=True)
+class BackEnd:
+    """A way to run a program: `compile` makes a bundle of it, `load` makes that callable."""
+
+    compile: Callable[[Program], Any]
+    load: Callable[[Any], Executable]
+
+
+def _compile_cuda(program: Program) -> Any:
+    from graphc.codegen.cuda.program import compile_cuda
+
+    return compile_cuda(program)
+
+
+def _load_emulated(bundle: Any) -> Executable:
+    from graphc.runtime import emulator
+
+    return emulator.load(bundle)
+
+
+def _load_cuda(bundle: Any) -> Executable:
+    from graphc.runtime import cuda
+
+    return cuda.load(bundle)
+
+
+BACK_ENDS: dict[str, BackEnd] = {
+    "cpu": BackEnd(compile_program, load),
+    "cuda": BackEnd(_compile_cuda, _load_cuda),
+    "cuda-emulator": BackEnd(_compile_cuda, _load_emulated),
+}
 
 
 def front(definition: NetDefinition, signature: Signature) -> CaffeNet:
@@ -112,7 +149,12 @@ def lower(definition: NetDefinition, signature: Signature, stages: bool = False)
         update=None if rule is None else lambda graph: add_updates(graph, rule),
     )
     clock.mark("passes")
-    program = plan(result.graph, keep=set(signature.keep), memory=signature.memory)
+    program = plan(
+        result.graph,
+        keep=set(signature.keep),
+        memory=signature.memory,
+        join=not caffe.python_layers,  # the user's code must stay a step of its own
+    )
     clock.mark("plan")
     return Compilation(
         signature, caffe, result.stages, result.graph, program, seconds=clock.seconds
@@ -123,9 +165,19 @@ def compile_net(definition: NetDefinition, signature: Signature) -> Compilation:
     """`lower`, then machine code in memory, ready to run."""
     made = lower(definition, signature)
     clock = _Clock()
-    bundle = compile_program(made.program)
+    back_end = BACK_ENDS[signature.target]
+    for layer in made.caffe.python_layers:
+        need(
+            signature.target == "cpu",
+            f"layer '{layer}' is Python code; target '{signature.target}' cannot run it",
+        )
+    bundle = back_end.compile(made.program)
     clock.mark("code")
-    made.executable = load(bundle)
+    made.executable = back_end.load(bundle)
+    if made.caffe.python_layers:
+        made.executable = HostedExecutable(
+            made.executable, made.program, made.graph, made.caffe.python_layers
+        )
     clock.mark("load")
     made.seconds.update(clock.seconds)
     return made
@@ -138,14 +190,22 @@ def _kept(caffe: CaffeNet, signature: Signature) -> Iterable[str]:
     return signature.keep
 
 
-LOSS_OUTPUT = "loss.{}"
+def loss_outputs(graph: Graph) -> list[str]:
+    """Under what names a call returns the losses of a net's graph: none that the user has."""
+    names = []
+    for number in range(len(graph.losses)):
+        name = f"loss.{number}"
+        while name in graph.blobs:
+            name = f"{name}~loss"
+        names.append(name)
+    return names
 
 
 def _with_losses(graph: Graph) -> Graph:
     """Make every loss value an output of the call, so that the net's loss can be read."""
     new, _ = graph.copy()
-    for number, (value, _weight) in enumerate(new.losses):
-        new.outputs[LOSS_OUTPUT.format(number)] = value
+    for name, (value, _weight) in zip(loss_outputs(graph), new.losses, strict=True):
+        new.outputs[name] = value
     return new
 
 

@@ -302,8 +302,8 @@ class _Function:
         for name in names:
             shape = self.made.caffe.graph.blobs[name].shape
             self.coefficients[name] = rng.standard_normal(shape)
-        for number, (_, weight) in enumerate(self.made.caffe.graph.losses):
-            output = driver.LOSS_OUTPUT.format(number)
+        graph = self.made.caffe.graph
+        for output, (_, weight) in zip(driver.loss_outputs(graph), graph.losses, strict=True):
             self.coefficients[output] = np.full(self.arrays[output].shape, weight)
 
     def forward(self) -> Arrays:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
 import numpy as np
 
 from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, build_graph
@@ -43,7 +42,7 @@ class Piece:
 
 @dataclass
 class PieceCall:
-    """A compiled piece; `seconds` holds what each layer took in the last call, (forward, backward)."""
+    """A compiled piece; `seconds` is what each layer took last: [forward, backward]."""
 
     piece: Piece
     net: MatNet
@@ -81,8 +80,10 @@ class PieceCall:
 
     def _run(self, backward: bool) -> None:
         program = self.call.program
-        steps = range(program.forward_steps, len(program.steps)) if backward else range(
-            program.forward_steps
+        steps = (
+            range(program.forward_steps, len(program.steps))
+            if backward
+            else range(program.forward_steps)
         )
         for number in steps:
             start = time.perf_counter()
@@ -130,5 +131,3 @@ def compile_piece(name: str, layers: list[MatLayer], piece: Piece) -> PieceCall:
     graph.outputs = {v: graph.blobs[v] for v in values}
     call = compile_graph_call(graph, wrt, piece.given, keep)
     return PieceCall(piece, net, call)
-
-

@@ -53,13 +53,15 @@ class Net:
         infogain_input: "probabilities" for nets that put a Softmax before an InfogainLoss, as Caffe
             had it before 2017; since then the loss takes "scores".
         shapes: shapes of net inputs, in place of the definition's.
+        target: what runs the net: "cpu", "cuda" (a GPU, by pycuda), or "cuda-emulator" (the CUDA
+            program on the CPU, slow, to test it).
     Raises:
         NetError: with everything that is wrong in the definition.
     """
 
     def __init__(
         self,
-        source: str | Path,
+        source: str | Path | NetDefinition,
         weights: Any = None,
         phase: Phase = TEST,
         level: int = 0,
@@ -73,12 +75,17 @@ class Net:
         masks: Sequence[str] = (),
         infogain_input: str = "scores",
         shapes: Mapping[str, Sequence[int]] | None = None,
+        target: str = "cpu",
     ):
         need(phase in (TRAIN, TEST), f"phase is TRAIN or TEST, not {phase!r}")
         need(dtype in ("float32", "float64"), f"dtype is float32 or float64, not {dtype!r}")
         need(
             infogain_input in ("scores", "probabilities"),
             f"infogain_input is 'scores' or 'probabilities', not {infogain_input!r}",
+        )
+        need(
+            target in driver.BACK_ENDS,
+            f"target is one of {', '.join(driver.BACK_ENDS)}, not {target!r}",
         )
         need(memory in ("all", "reuse"), f"memory is 'all' or 'reuse', not {memory!r}")
         need(
@@ -91,14 +98,16 @@ class Net:
         )
         need(_is_whole(level), f"level is a whole number, not {level!r}")
         need(
-            isinstance(source, (str, PathLike)),
+            isinstance(source, (str, PathLike, NetDefinition)),
             f"a net is a path or a text, not {type(source).__name__}",
         )
         stages = _names(stages, "stages")
         masks = _names(masks, "masks")
         self.threads = int(threads) if threads is not None else usable_cores()
-        self.definition: NetDefinition = read_net(
-            source, phase=phase, level=level, stages=stages, layer_types=LAYERS
+        self.definition: NetDefinition = (
+            source
+            if isinstance(source, NetDefinition)
+            else read_net(source, phase=phase, level=level, stages=stages, layer_types=LAYERS)
         )
         self._signature = Signature(
             phase=phase,
@@ -108,6 +117,7 @@ class Net:
             dtype=dtype,
             masks=masks,
             infogain_input=infogain_input,
+            target=target,
         )
         self._dtype = dtype
         self._compiled: dict[Signature, Compilation] = {}
@@ -159,11 +169,11 @@ class Net:
     @property
     def loss(self) -> float:
         """The weighted sum of all losses of the last forward pass."""
-        made = self._need_forward("the loss")
-        total = 0.0
-        for number, (_, weight) in enumerate(made.caffe.graph.losses):
-            total += weight * float(self._outputs[driver.LOSS_OUTPUT.format(number)].sum())
-        return total
+        graph = self._need_forward("the loss").caffe.graph
+        return sum(
+            weight * float(self._outputs[name].sum())
+            for name, (_, weight) in zip(driver.loss_outputs(graph), graph.losses, strict=True)
+        )
 
     def set_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Copy arrays into net inputs. Shapes must agree up to trailing ones."""
@@ -198,6 +208,7 @@ class Net:
             return self._forward_part(start, end, wanted, inputs)
         self._follow_reshape()
         self.set_inputs(inputs)
+        self._count_selected()
         signature = self._accumulating(self._custom or self._default_signature())
         self._run_forward(self._compilation(_keeping(signature, wanted)))
         return {name: self._blob_data(name) for name in driver.names([*self.outputs, *wanted])}
@@ -255,6 +266,8 @@ class Net:
         given = dict(gradients or {})
         signature, returned = self._backward_signature(None, None, None, wrt, given)
         self.set_inputs(inputs or {})
+        if self._count_selected():
+            signature = driver.with_shapes(signature, self._shapes)
         self._give(given)
         made = self._compilation(self._accumulating(signature))
         self._run_forward(made, "both")
@@ -538,9 +551,7 @@ class Net:
         """Copy what this call will renew, so that the same pass can be run once more."""
         self._before = {}
         held = {**self._parameters, **self._states}
-        for name in made.graph.updates:
-            if name.removesuffix(".diff") in self._parameters and name.endswith(".diff"):
-                continue
+        for name in made.caffe.graph.updates:
             type = made.graph.values[name].type
             array = held.get(name)
             fits = array is not None and array.shape == type.shape
@@ -708,6 +719,34 @@ class Net:
         self._backward_made = None
         self._custom = None
         self._forward_is_current = False
+
+    def _count_selected(self) -> bool:
+        """Give the tops of Filter layers as many items as their selectors let pass; any change?"""
+        changed = False
+        for place in range(len(self._front().selections)):
+            selection = self._front().selections[place]
+            count = int(np.count_nonzero(self._selector(selection.selector)))
+            for top in selection.tops:
+                shape = self._front().graph.blobs[top].shape
+                if shape[0] != count:
+                    self._shapes[top] = (count, *shape[1:])
+                    changed = True
+        if changed:
+            self._check_parameters(self._front())
+            self._active = None
+            self._forward_is_current = False
+            if self._custom is not None:
+                self._custom = driver.with_shapes(self._custom, self._shapes)
+        return changed
+
+    def _selector(self, name: str) -> np.ndarray:
+        """A blob that a Filter layer reads, for the inputs as they are."""
+        if name in self._inputs:
+            return self._inputs[name]
+        makers = [layer for layer, tops in self._front().layer_tops.items() if name in tops]
+        value = np.array(self._forward_part(None, makers[-1], (name,), {})[name])
+        self._restore_states()
+        return value
 
     def _check_parameters(self, front: CaffeNet) -> None:
         for name, type in driver.parameter_types(front).items():

@@ -22,6 +22,7 @@ from graphc.ops.update import (
     RmsPropUpdate,
     Scaled,
     SgdUpdate,
+    SumOfSquares,
     Update,
     WeightDecay,
 )
@@ -125,9 +126,8 @@ def _clip_factor(graph: Graph, gradients: list[Value], limit: float) -> Value:
     graph.origin = Origin("", "clip", backward=True)
     total: Value | None = None
     for gradient in gradients:
-        squares = gradient * gradient
-        if squares.type.rank > 1:  # row by row, which threads can share
-            squares = Sum(tuple(range(1, squares.type.rank)))(squares)
+        # Row by row first, which threads can share.
+        squares = SumOfSquares(tuple(range(1, gradient.type.rank)))(gradient)
         if squares.type.rank:
             squares = Sum((0,))(squares)
         total = squares if total is None else total + squares
@@ -140,7 +140,7 @@ def _update(graph: Graph, rule: UpdateRule, learned: Learned, gradient: Value, r
     parameter = graph.values[learned.name]
     states = history_names(rule.method, learned.name)
     histories = [graph.input(state, parameter.type, "state") for state in states]
-    operator = METHODS[rule.method](*rule.settings, learned.factor)
+    operator = METHODS[rule.method](*rule.settings, learned.factor)  # type: ignore[call-arg]
     updated, *renewed = operator(parameter, gradient, *histories, rate)
     parameter.role = "state"
     graph.updates[learned.name] = updated

@@ -29,7 +29,7 @@ import numpy as np
 
 from graphc.error import need
 from graphc.frontends.matconvnet import functions, losses
-from graphc.frontends.matconvnet.array import four_axes, is_missing, real_kind
+from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
 from graphc.graph_call import GraphCall, compile_graph_call
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
@@ -111,7 +111,7 @@ def concat(*xs: Any, dim: int = 3, dzdy: Any = None) -> Any:
 
 
 def bilinearsampler(x: Any, grid: Any, *, dzdy: Any = None) -> Any:
-    """vl_nnbilinearsampler: x at the points of grid, 2 x Ho x Wo x No. Returns y, or (dx, dgrid)."""
+    """vl_nnbilinearsampler: x at points of grid, 2 x Ho x Wo x No. Returns y, or (dx, dgrid)."""
     return _call(functions.bilinearsampler, {"x": x, "grid": grid}, dzdy, {})
 
 
@@ -209,12 +209,6 @@ def dropout(x: Any, mask: Any = None, *, dzdy: Any = None, rate: float = 0.5) ->
         mask = dropout_mask(np.shape(x), rate, real_kind({"x": x}))
         return _masked(x, mask, None), mask
     return _masked(x, mask, dzdy)
-
-
-def dropout_mask(shape: tuple[int, ...], rate: float, dtype: str) -> Array:
-    """A new mask: 0 with probability rate, else 1 / (1 - rate)."""
-    need(0 <= rate < 1, f"a dropout rate is at least 0 and below 1, not {rate}")
-    return (np.random.random_sample(shape) >= rate).astype(dtype) / np.dtype(dtype).type(1 - rate)
 
 
 def _masked(x: Any, mask: Any, dzdy: Any) -> Any:

@@ -53,7 +53,7 @@ def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
     elif not isinstance(weights, (str, PathLike)):
         kind = type(weights).__name__
         raise NetError(f"weights are a path, a dict or 'random:SEED', not {kind}")
-    elif is_hdf5(weights):
+    elif is_hdf5(Path(weights)):
         _load_hdf5(net, parameters, Path(weights))
         return
     else:

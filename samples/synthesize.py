@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from digits_data import as_text
+from digits_data import as_text, load_split
 
 import graphc
 
@@ -26,6 +26,11 @@ def objective(net: graphc.Net, picture: np.ndarray, label: int, penalty: float) 
     return float(score) - penalty * float((picture**2).sum())
 
 
+def mean_digit() -> np.ndarray:
+    """The mean of the training pictures, where the paper starts, too."""
+    return load_split()[0].mean(axis=0, keepdims=True)
+
+
 def synthesize(
     net: graphc.Net,
     label: int,
@@ -34,10 +39,10 @@ def synthesize(
     step_size: float = 0.05,
     progress: int = 0,
 ) -> np.ndarray:
-    """The picture after `steps` steps of ascent from an empty one; prints now and then."""
+    """The picture after `steps` steps of ascent from the mean digit; prints now and then."""
     one_hot = np.zeros(net.blobs["score"].shape, np.float32)
     one_hot[0, label] = 1
-    picture = np.zeros(net.blobs["data"].shape, np.float32)
+    picture = mean_digit()
     for step in range(steps):
         if progress and step % progress == 0:
             value = objective(net, picture, label, penalty)
@@ -55,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
 
     net = graphc.Net(FOLDER / "digits.prototxt", weights=FOLDER / "digits.caffemodel")
-    before = objective(net, np.zeros((1, 1, 8, 8), np.float32), options.label, options.penalty)
+    before = objective(net, mean_digit(), options.label, options.penalty)
     picture = synthesize(net, options.label, options.penalty, options.steps, progress=20)
     after = objective(net, picture, options.label, options.penalty)
     scores = net.forward(data=picture)["score"][0]

@@ -22,7 +22,6 @@ GROUPS = ("layers", "semantics", "nets")
 
 # Cases that are not run, each with its reason.
 LEFT_OUT: dict[str, str] = {
-    "layers/filter": "Filter is refused: the extent of its top depends on the data",
     "layers/inplace_power_linear": "Caffe's Power with exponent 1, in place, overwrites the"
     " gradient it is about to read; graphc gives the derivative",
 }

@@ -112,7 +112,5 @@ def test_what_is_missing_is_said(text: str, message: str):
 
 def test_what_graphc_does_not_do_is_refused_in_a_sentence():
     start = 'layer { name: "i" type: "Input" top: "x" input_param { shape { dim: 4 } } }\n'
-    with pytest.raises(NetError, match="as many items as its selector"):
-        make(start + 'layer { name: "f" type: "Filter" bottom: "x" bottom: "x" top: "y" }')
     with pytest.raises(NetError, match="writes a file at every pass"):
         make(start + 'layer { name: "o" type: "HDF5Output" bottom: "x" bottom: "x" }')

@@ -25,6 +25,7 @@ FLOORS = {
     "graphc.frontends": 4,
     "graphc.codegen": 4,
     "graphc.driver": 5,
+    "graphc.host_calls": 5,
     "graphc.net": 5,
     "graphc.blob": 5,
     "graphc.arrays": 1,
@@ -33,7 +34,13 @@ FLOORS = {
     "graphc.random_inputs": 5,
     "graphc.gradient_check": 5,
     "graphc.training_step": 4,
+    "graphc.training_net": 5,
     "graphc.solver": 5,
+    "graphc.graph_call": 5,
+    "graphc.mat_call": 5,
+    "graphc.vl": 5,
+    "graphc.dagnn": 5,
+    "graphc.simple_net": 5,
     "graphc.cli": 6,
 }
 
@@ -52,6 +59,7 @@ FORBIDDEN = [
 
 # Third-party library -> the only places that may import it.
 DOORS = {
+    "scipy": ("graphc.frontends.matconvnet.mat_file",),
     "networkx": ("graphc.ir.graph",),
     "llvmlite": ("graphc.codegen.llvm",),
     "google": ("graphc.frontends.caffe",),

@@ -44,6 +44,11 @@ ALLOWED = {
     "onto an addend": """kernel s(a: float32[3, 7], x: float32[3], y: float32[3]) each i:3
         t = sum c:7 a[i, c]
         y[i] = add(t, x[i])""",
+    "a contraction's Let": """kernel f(a: int32[3], x: int32[3], y: int32[3], z: int32[3]) each i:3
+        t = sum k:3 mul(a[k], a[i])
+        s = add(t, x[i])
+        y[i] = s
+        z[i] = max(s, 0:int32)""",
     "zeroed, then added to": """kernel add(x: float32[3, 4], y: float32[3, 4]) each i:3
         t = sum c:4 x[i, c]
         y[i, c] = 0.0 for c:4
@@ -132,12 +137,11 @@ REFUSED = {
         y[i, 0] = t""",
         "the contraction still reads",
     ),
-    "a Let that generated code reads again": (
+    "a contraction's second store": (
         """kernel f(a: int32[3], b: int32[3], x: int32[3], y: int32[3], z: int32[3]) each i:3
         t = sum k:3 mul(a[k], b[i])
-        s = add(t, x[i])
-        y[i] = s
-        z[i] = max(s, 0:int32)""",
+        y[i] = add(t, x[i])
+        z[i] = max(add(t, x[i]), 0:int32)""",
         "has stored y",
     ),
 }

@@ -1,4 +1,4 @@
-"""MatConvNet's functions against values that MatConvNet computed, and what the values cannot ask."""
+"""MatConvNet's functions against values it computed, and what the values cannot ask."""
 
 from __future__ import annotations
 

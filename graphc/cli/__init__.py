@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from graphc import __version__
+from graphc.cli.bench import bench
 from graphc.cli.check import check
 from graphc.cli.compile import compile
 from graphc.cli.doctor import doctor
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for function in VERBS:
     app.command()(verb(function))
+app.add_typer(bench, name="bench")
 
 
 def _print_version(asked: bool) -> None:

@@ -75,7 +75,8 @@ class Op:
     def equals(self, *inputs: Any, **_: Any) -> Any:
         """The graph this operator may replace: other operators on its fields and `inputs`.
 
-        None where it replaces nothing. A list stands for several forms. Fields may only be passed
+        None where it replaces nothing. A list stands for several forms; a form may be a pair of a
+        value and the fields that the operator then has, whatever was met. Fields may only be passed
         on, not computed with: `fuse` calls this with pattern variables in their place.
         """
         return None
@@ -108,6 +109,11 @@ class Op:
     def examples(cls) -> Iterator[Example]:
         """Instances with inputs; the operator table's tests run on them."""
         raise NotImplementedError
+
+    def viewed(self, old: tuple[int, ...], new: tuple[int, ...]) -> Op | None:
+        """The operator that does to its one input, reshaped from `old` to `new`, what this one does
+        before the same reshaping; None where there is none."""
+        return None
 
     def keeps_order(self) -> bool:
         """Whether, element by element, a larger input never gives a smaller output, and the

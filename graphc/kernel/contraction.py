@@ -62,7 +62,11 @@ class Operand:
 
 @dataclass(frozen=True)
 class Contraction:
-    """The parts of a kernel that is one: `fold` and the `stores` after it (the epilogue)."""
+    """The parts of a kernel that is one: `fold` and the `stores` after it (the epilogue).
+
+    Generated code must compute the values of all stores of an element before it stores the first:
+    each may lie where another one's value comes from.
+    """
 
     kernel: Kernel
     left: Operand
@@ -74,15 +78,8 @@ class Contraction:
 
     @property
     def scheduled(self) -> Kernel:
-        """The kernel as it is generated: the fold, all values of an element, then its stores."""
-        values = [
-            Let(Local(f"stored{number}", store.value.dtype), store.value)
-            for number, store in enumerate(self.stores)
-        ]
-        stores = [
-            replace(store, value=let.local) for store, let in zip(self.stores, values, strict=True)
-        ]
-        return replace(self.kernel, body=(self.fold, *values, *stores))
+        """The fold and the stores, without locals between."""
+        return replace(self.kernel, body=(self.fold, *self.stores))
 
 
 def match(kernel: Kernel) -> Contraction | None:

@@ -128,8 +128,7 @@ def may_overwrite(kernel: Kernel, input_position: int, output_position: int) -> 
     """None where the output may lie in the very bytes of the input, else a sentence why not.
 
     The two must then have one offset; dtype, shape and strides are compared here. Where one array
-    is passed as several inputs, ask for each of them. What is analysed is the kernel as it is
-    generated: a contraction's Lets written into its stores.
+    is passed as several inputs, ask for each of them.
     """
     source, target = kernel.inputs[input_position], kernel.outputs[output_position]
     contraction = match(kernel)
@@ -137,7 +136,6 @@ def may_overwrite(kernel: Kernel, input_position: int, output_position: int) -> 
         for operand in (contraction.left, contraction.right):
             if operand.buffer == source:
                 return f"the contraction still reads {source.name} for other tiles"
-        kernel = contraction.scheduled
     mismatch = _mismatch(source, target)
     if mismatch:
         return mismatch

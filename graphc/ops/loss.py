@@ -163,11 +163,17 @@ class SoftmaxLogLoss(Op):
     floor: float = SCORE_FLOOR
     ignore_label: int | None = None
 
-    def equals(self, x: Value, label: Value) -> Value:
-        loss: Value = MultinomialLogLoss(self.axis, self.floor, self.ignore_label)(
-            Softmax(self.axis)(x), label
-        )
-        return loss
+    def equals(self, x: Value, label: Value) -> list[Value | tuple[Value, dict[str, float]]]:
+        """Caffe's pair, and MatConvNet's, whose value has no floor."""
+        # That file takes what losses share from this one.
+        from graphc.ops.score import NegativeLog, Pick
+
+        p = Softmax(self.axis)(x)
+        picked = Pick(self.axis, self.ignore_label, 1.0)(p, label)
+        return [
+            MultinomialLogLoss(self.axis, self.floor, self.ignore_label)(p, label),
+            (NegativeLog(self.floor)(picked), {"floor": 0.0}),
+        ]
 
     def infer(self, x: TensorType, label: TensorType) -> TensorType:
         return need_labels(x, label, self.axis)

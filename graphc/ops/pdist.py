@@ -17,7 +17,7 @@ from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, away_from_zero, normal, operator
 from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer
-from graphc.kernel.lang import Expr
+from graphc.kernel.lang import Expr, Var
 
 
 def _need_vectors(d: TensorType, p: float) -> TensorType:
@@ -114,7 +114,7 @@ class LpNormGradient(Op):
         here = (n, c, *rest)
         dd[here] = k.let(scale) * _slope(k, d[here], self.p, self.epsilon)
 
-    def _factor(self, k: Writer, d: Array, n: Expr, c: Expr, rest: list[Expr]) -> Expr:
+    def _factor(self, k: Writer, d: Array, n: Var, c: Var, rest: list[Var]) -> Expr:
         if not self.root or self.p == 1:
             return k.number(1.0 if self.root else self.p, d.dtype)
         total = k.sum(c, _power(k, k.abs(d[(n, c, *rest)]), self.p))

@@ -4,8 +4,8 @@ x [N, C, W, H] and rois [R, 5] -> y [R, C, *size]. A row of rois is (image, u0, 
 image's number and two corners, which belong to the region, all counted from 1; u runs along W and v
 along H. `transform` (a, b, c, d, e, f) maps a corner to u' = a u + b v + c, v' = d u + e v + f,
 which is rounded, halves away from 0. A region of `length` elements along an axis with `count` bins
-has bin i from floor(i length / count) to ceil((i + 1) length / count), so that bins may overlap. What
-lies outside the image does not count; a bin without elements gives 0. Girshick, "Fast R-CNN",
+has bin i from floor(i length / count) to ceil((i + 1) length / count): bins may overlap. What lies
+outside the image does not count; a bin without elements gives 0. Girshick, "Fast R-CNN",
 ICCV 2015.
 """
 
@@ -23,7 +23,7 @@ from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer
 from graphc.kernel.lang import INDEX, Expr
 
-Transform = tuple[float, float, float, float, float, float]
+Transform = tuple[float, ...]
 IDENTITY: Transform = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 

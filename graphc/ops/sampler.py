@@ -1,15 +1,16 @@
 """Bilinear sampling of images at real positions, as in spatial transformer networks.
 
 x [N, C, W, H] and grid [M, V, U, 2] -> y [M, C, V, U], M a multiple of N: image n serves the grids
-n * M / N up to (n + 1) * M / N - 1. grid[..., 0] is the place along the last axis of x, grid[..., 1]
-along the one before; -1 and 1 are the centres of the first and the last element. A point before a
-first centre gives 0; past a last centre the image goes over to 0 within one element, as it does in
-MatConvNet. Jaderberg et al., "Spatial transformer networks", NIPS 2015.
+n * M / N up to (n + 1) * M / N - 1. grid[..., 0] is the place along the last axis of x,
+grid[..., 1] along the one before; -1 and 1 are the centres of the first and the last element. A
+point before a first centre gives 0; past a last centre the image goes over to 0 within one element,
+as it does in MatConvNet. Jaderberg et al., "Spatial transformer networks", NIPS 2015.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def _need_grid(name: str, x: TensorType, grid: TensorType) -> TensorType:
 class _Place:
     """Where one grid point falls: the corner of the pixel square, and how far inside it is."""
 
-    def __init__(self, k: Writer, grid: Array, at: tuple[Expr, ...], size: tuple[int, int]):
+    def __init__(self, k: Writer, grid: Array, at: tuple[Expr, ...], size: tuple[int, ...]):
         self.k, self.size = k, size
         self.low: list[Expr] = []
         self.part: list[Expr] = []
@@ -163,7 +164,8 @@ class BilinearDataGradient(Op):
         for corner in CORNERS:
             _, weights, (n, w, h, inside) = _corner(dx, grid, corner)
             share = np.where(inside, weights[0] * weights[1], 0)[:, None] * dy
-            np.add.at(dx, (n, slice(None), w, h), np.moveaxis(share, 1, -1))
+            where: Any = (n, slice(None), w, h)
+            np.add.at(dx, where, np.moveaxis(share, 1, -1))
         return dx
 
     def kernel(self, k: Writer, grid: Array, dy: Array, dx: Array) -> None:
@@ -202,7 +204,7 @@ class BilinearDataGradient(Op):
 class _Flat(_Place):
     """A place without names of its own, for a store's loops: a name holds for `each` only."""
 
-    def __init__(self, k: Writer, grid: Array, at: tuple[Expr, ...], size: tuple[int, int]):
+    def __init__(self, k: Writer, grid: Array, at: tuple[Expr, ...], size: tuple[int, ...]):
         self.k, self.size = k, size
         self.low, self.part = [], []
         for extent, which in zip(size, (1, 0), strict=True):

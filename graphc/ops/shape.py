@@ -82,7 +82,7 @@ class Slice(Op):
         need_axis(x, self.axis)
         bounds = self._bounds(x.shape[self.axis])
         need(
-            all(low < high for low, high in pairwise(bounds)),
+            all(low <= high for low, high in pairwise(bounds)),
             f"slice points {list(self.points)} must rise and lie inside axis {self.axis} of {x}",
         )
         return tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,6 +34,13 @@ class Softmax(Op):
     def reference(self, x: np.ndarray) -> np.ndarray:
         mass = np.exp(x - x.max(self.axis, keepdims=True))
         return np.asarray(mass / mass.sum(self.axis, keepdims=True))
+
+    def viewed(self, old: tuple[int, ...], new: tuple[int, ...]) -> Softmax | None:
+        before, classes = math.prod(old[: self.axis]), old[self.axis]
+        for axis, extent in enumerate(new):
+            if extent == classes and math.prod(new[:axis]) == before:
+                return Softmax(axis)
+        return None
 
     def gradient(self, dy: Value, y: Value, x: Value) -> Value:
         dx: Value = SoftmaxGradient(self.axis)(y, dy)

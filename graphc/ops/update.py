@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import Sum
+from graphc.ir.core import Broadcast, Sum
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, away_from_zero, normal, operator, positive
 from graphc.ir.types import TensorType
@@ -250,6 +250,39 @@ class WeightDecay(Map):
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(0.1), normal(2, 3), normal(2, 3))
         yield Example(cls(0.1, 1), normal(2, 3), away_from_zero(2, 3))
+
+
+@operator
+class SumOfSquares(Op):
+    """The sum of x^2 over `axes`, which go."""
+
+    axes: tuple[int, ...]
+
+    def infer(self, x: TensorType) -> TensorType:
+        fine = len(set(self.axes)) == len(self.axes) and all(0 <= a < x.rank for a in self.axes)
+        need(fine and x.is_real, f"{self.op_name}: {list(self.axes)} are no axes of reals {x}")
+        return x.with_shape(*(e for axis, e in enumerate(x.shape) if axis not in self.axes))
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.square(x).sum(self.axes, dtype=x.dtype))
+
+    def gradient(self, dy: Value, y: Value, x: Value) -> Value:
+        spread: Value = Broadcast(x.shape, self.axes)(dy)
+        return spread * x * 2.0
+
+    def kernel(self, k: Writer, x: Array, y: Array) -> None:
+        place = tuple(k.each(*y.shape))
+        kept = iter(place)
+        folded = [axis for axis in range(x.rank) if axis in self.axes]
+        over = dict(zip(folded, k.axes(*(x.shape[a] for a in folded)), strict=True))
+        element = x[tuple(over[a] if a in over else next(kept) for a in range(x.rank))]
+        y[place] = k.sum(list(over.values()), element * element) if over else element * element
+
+    @classmethod
+    def examples(cls) -> Iterator[Example]:
+        yield Example(cls((1, 2)), normal(3, 4, 5))
+        yield Example(cls((0,)), normal(7))
+        yield Example(cls(()), normal())
 
 
 @operator

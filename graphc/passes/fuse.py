@@ -11,19 +11,22 @@ it met to the fused operator. The same variable met twice must stand for the sam
 
 Of several matches at one value the largest wins. A value inside the match that has other readers
 stays for them: the fused operator reads the pattern's inputs and needs nothing in between.
+
+A View between two operators of a pattern does not hide it where the first operator can be done
+after the View as well (`Op.viewed`): the fused operator then reads a View of the pattern's input.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphc.error import NetError, need
-from graphc.ir.core import Add, Multiply
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.core import Add, Multiply, View
+from graphc.ir.graph import Graph, Node, Origin, Value
 from graphc.ir.op import REGISTRY, Op
 from graphc.ir.types import TensorType
 
@@ -39,12 +42,16 @@ class Wild:
 
 @dataclass(frozen=True)
 class Rule:
-    """One form of one operator: the pattern graph's result and inputs; `size` counts its nodes."""
+    """One form of one operator: the pattern graph's result and inputs; `size` counts its nodes.
+
+    fixed: fields that the fused operator has whatever the pattern met.
+    """
 
     made: type[Op]
     root: Value
     inputs: tuple[Value, ...]
     size: int
+    fixed: tuple[tuple[str, Any], ...] = ()
 
     @property
     def root_op(self) -> Op:
@@ -55,17 +62,26 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class _Match:
-    """What the pattern's values and fields stand for in the graph."""
+class _Viewed:
+    """`value` in the shape of `type`: what an operator reads once a View is moved before it."""
 
-    values: dict[Value, Value]
+    value: Value
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class _Match:
+    """What the pattern's values and fields stand for in the graph; `crossed`: what Views show."""
+
+    values: dict[Value, Value | _Viewed]
     fields: dict[str, Any]
+    crossed: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Fusion:
     op: Op
-    inputs: tuple[Value, ...]
+    inputs: tuple[Value | _Viewed, ...]
     inside: tuple[Value, ...]
 
 
@@ -91,7 +107,11 @@ def rules_of(made: type[Op]) -> list[Rule]:
         raise NetError(f"'equals' of operator '{made.op_name}' is no pattern: {error}") from error
     if forms is None:
         return []
-    return [_rule(made, form, inputs) for form in (forms if isinstance(forms, list) else [forms])]
+    found = []
+    for form in forms if isinstance(forms, list) else [forms]:
+        root, fixed = form if isinstance(form, tuple) else (form, {})
+        found.append(_rule(made, root, inputs, fixed))
+    return found
 
 
 def _wild_instance(made: type[Op]) -> Op:
@@ -101,7 +121,7 @@ def _wild_instance(made: type[Op]) -> Op:
     return op
 
 
-def _rule(made: type[Op], root: Any, inputs: tuple[Value, ...]) -> Rule:
+def _rule(made: type[Op], root: Any, inputs: tuple[Value, ...], fixed: dict[str, Any]) -> Rule:
     name = made.op_name
     need(isinstance(root, Value), f"'equals' of operator '{name}' must give one value a form")
     graph: Graph = root.graph
@@ -111,7 +131,7 @@ def _rule(made: type[Op], root: Any, inputs: tuple[Value, ...]) -> Rule:
     nodes = [node for node in graph.nodes if any(value in needed for value in node.outputs)]
     need(nodes, f"'equals' of operator '{name}' is one of its inputs")
     _require_fields(made, nodes)
-    rule = Rule(made, root, inputs, len(nodes))
+    rule = Rule(made, root, inputs, len(nodes), tuple(fixed.items()))
     need(type(rule.root_op) is not made, f"'equals' of operator '{name}' is that operator itself")
     return rule
 
@@ -136,32 +156,56 @@ def _matches(rule: Rule, value: Value) -> Iterator[_Match]:
     yield from _match_value(rule.root, value, _Match({}, {}))
 
 
-def _match_value(pattern: Value, value: Value, known: _Match) -> Iterator[_Match]:
+def _match_value(pattern: Value, value: Value | _Viewed, known: _Match) -> Iterator[_Match]:
     if pattern in known.values:
-        if known.values[pattern] is value:
+        if known.values[pattern] == value:
             yield known
         return
-    with_it = _Match(known.values | {pattern: value}, known.fields)
+    start = dataclasses.replace(known, values=known.values | {pattern: value})
     wanted = pattern.graph.producer(pattern)
     if wanted is None:
-        yield with_it
+        yield start
+        return
+    if isinstance(value, _Viewed):
         return
     node = value.graph.producer(value)
-    if node is None or type(node.op) is not type(wanted.op):
+    if node is None:
         return
-    if wanted.outputs.index(pattern) != node.outputs.index(value):
+    if isinstance(node.op, View):
+        yield from _match_through_view(wanted, node, start)
+    if wanted.outputs.index(pattern) == node.outputs.index(value):
+        yield from _match_node(wanted, node.op, node.inputs, start)
+
+
+def _match_node(
+    wanted: Node, op: Op, inputs: Sequence[Value | _Viewed], known: _Match
+) -> Iterator[_Match]:
+    if type(op) is not type(wanted.op) or len(wanted.inputs) != len(inputs):
         return
-    fields = _match_fields(wanted.op, node.op, known.fields)
-    if fields is None or len(wanted.inputs) != len(node.inputs):
+    fields = _match_fields(wanted.op, op, known.fields)
+    if fields is None:
         return
-    start = _Match(with_it.values, fields)
-    yield from _match_inputs(wanted.inputs, node.inputs, start)
-    if isinstance(node.op, Add | Multiply):
-        yield from _match_inputs(wanted.inputs, node.inputs[::-1], start)
+    start = dataclasses.replace(known, fields=fields)
+    yield from _match_inputs(wanted.inputs, inputs, start)
+    if isinstance(op, Add | Multiply):
+        yield from _match_inputs(wanted.inputs, inputs[::-1], start)
+
+
+def _match_through_view(wanted: Node, view: Node, known: _Match) -> Iterator[_Match]:
+    """Matches of an operator before `view` that could stand behind it."""
+    source, shown = view.inputs[0], view.outputs[0]
+    node = source.graph.producer(source)
+    if node is None or len(node.inputs) != 1 or len(node.outputs) != 1:
+        return
+    moved = node.op.viewed(source.shape, shown.shape)
+    if moved is not None:
+        argument = _Viewed(node.inputs[0], TensorType(node.inputs[0].type.dtype, shown.shape))
+        start = dataclasses.replace(known, crossed=(*known.crossed, source))
+        yield from _match_node(wanted, moved, (argument,), start)
 
 
 def _match_inputs(
-    patterns: tuple[Value, ...], values: tuple[Value, ...], known: _Match
+    patterns: Sequence[Value], values: Sequence[Value | _Viewed], known: _Match
 ) -> Iterator[_Match]:
     if not patterns:
         yield known
@@ -215,7 +259,7 @@ def _once(graph: Graph, known: list[Rule], protected: dict[str, str]) -> Graph |
             continue
         outputs = new.apply(
             fusion.op,
-            *(mapping[value] for value in fusion.inputs),
+            *(_argument(item, new, mapping, node.origin) for item in fusion.inputs),
             names=[value.name for value in node.outputs],
             origin=node.origin,
         )
@@ -224,6 +268,15 @@ def _once(graph: Graph, known: list[Rule], protected: dict[str, str]) -> Graph |
         changed = True
     new.remarks = list(graph.remarks)
     return graph.finish(new, mapping) if changed else None
+
+
+def _argument(
+    item: Value | _Viewed, new: Graph, mapping: dict[Value, Value], origin: Origin
+) -> Value:
+    if isinstance(item, Value):
+        return mapping[item]
+    (made,) = new.apply(View(item.type.shape), mapping[item.value], origin=origin)
+    return made
 
 
 def _fusion_at(
@@ -251,12 +304,14 @@ def _fusion_at(
 
 def _fusion_of(rule: Rule, match: _Match, root: Value) -> _Fusion:
     fields = {f.name for f in dataclasses.fields(rule.made)}  # type: ignore[arg-type]
-    op = rule.made(**{name: item for name, item in match.fields.items() if name in fields})
+    met = {name: item for name, item in match.fields.items() if name in fields}
+    op = rule.made(**{**met, **dict(rule.fixed)})
     inside = tuple(
         value
         for pattern, value in match.values.items()
-        if pattern not in rule.inputs and value is not root
+        if pattern not in rule.inputs and value is not root and isinstance(value, Value)
     )
+    inside = (*inside, *match.crossed)
     return _Fusion(op, tuple(match.values[value] for value in rule.inputs), inside)
 
 
@@ -311,6 +366,8 @@ def _warn_repetitions(graph: Graph, known: list[Rule]) -> None:
         inside.add((0, type(node.op)))
         for position, value in enumerate(node.inputs):
             maker = graph.producer(value)
+            while maker is not None and isinstance(maker.op, View):
+                maker = graph.producer(maker.inputs[0])
             if maker is None or not maker.op.once_only or (position, type(maker.op)) not in inside:
                 continue
             name = maker.op.op_name

@@ -2,10 +2,10 @@
 
 THE RULE. A step of backward joins a step of forward where
 
-- both sweep the same array (the scores), with the same parallel loops, and the joined sweep does
-  some of its work once for both;
+- both sweep the same array (the scores) for one layer, with the same parallel loops, or they begin
+  with the same folds, which are then done once;
 - it waits for nothing that backward makes and for nothing that the user gives or may change
-  between the passes, but for small steps (a normaliser) that may come forward with it;
+  between the passes, but for fills and small steps (a normaliser) that may come forward with it;
 - all others that read the scores have read them by then, so that it may write over the scores and
   the pass needs no more memory than before.
 
@@ -16,15 +16,17 @@ plays no part in the rule, so every memory mode joins the same steps and gives t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from graphc.kernel.facts import may_overwrite
+from graphc.kernel.facts import may_overwrite, reads
 from graphc.kernel.join import join_siblings
 from graphc.kernel.lang import Fold, Kernel
 from graphc.plan.draft import Draft, DraftStep, merged, same_sweep
 
-# A step may come forward with a gradient if it makes at most this part of the gradient's bytes.
-SMALL = 1 / 8
+# A step may come forward with a gradient if it makes at most this part of the gradient's bytes:
+# a number for each position, not for each class.
+SMALL = 1 / 2
 # What the user may change between forward and backward.
 CHANGING = ("gradient", "state", "parameter")
 
@@ -39,21 +41,33 @@ class _Early:
 
 
 def make_early_gradients(draft: Draft) -> None:
-    """Join gradients into the forward steps that sweep the same scores."""
-    for first in [step for step in draft.steps if not step.backward]:
-        if any(isinstance(statement, Fold) for statement in first.kernel.body):
-            _join_gradient(draft, first)
+    """Join gradients into the forward steps that sweep the same scores, those of one layer first."""
+    for one_layer in (True, False):
+        for first in [step for step in draft.steps if not step.backward]:
+            scores = max(first.reads, key=lambda name: draft.arrays[name].type.size, default=None)
+            if scores is not None and _sweeps(first, scores):
+                _join_gradient(draft, first, scores, one_layer)
 
 
-def _join_gradient(draft: Draft, first: DraftStep) -> None:
-    scores = max(first.reads, key=lambda name: draft.arrays[name].type.size, default=None)
-    if scores is None:
-        return
+def _sweeps(step: DraftStep, name: str) -> bool:
+    """Whether a step reads about as many elements of an array as it has."""
+    kernel = step.kernel
+    buffer = kernel.inputs[step.reads.index(name)]
+    each = math.prod(axis.extent for axis in kernel.each)
+    own = [math.prod(axis.extent for axis in access.own) for access in reads(kernel, buffer)]
+    return not step.is_copy and each * max(own, default=0) >= math.prod(buffer.shape)
+
+
+def _join_gradient(draft: Draft, first: DraftStep, scores: str, one_layer: bool) -> None:
     for second in [step for step in draft.steps if step.backward and scores in step.reads]:
-        if not same_sweep(first.kernel, second.kernel) or second in draft.commits:
+        if second.is_copy or not same_sweep(first.kernel, second.kernel):
+            continue
+        if one_layer != bool(set(first.layers) & set(second.layers)):
             continue
         made = join_siblings(first.kernel, first.arguments, second.kernel, second.arguments)
-        if isinstance(made, str) or not _saves(first.kernel, second.kernel, made[0]):
+        if isinstance(made, str):
+            continue
+        if not one_layer and not _saves(first.kernel, second.kernel, made[0]):
             continue
         early = _early(draft, first, second, scores)
         if isinstance(early, str):
@@ -98,7 +112,7 @@ def _early(draft: Draft, first: DraftStep, second: DraftStep, scores: str) -> _E
             if maker is first or first in _ancestors(maker, needed):
                 return f"it needs {name}, which is made from the loss"
             made = sum(draft.arrays[written].type.bytes for written in maker.writes)
-            if made > SMALL * size:
+            if maker.reads and made > SMALL * size:
                 return f"it needs {name}, which is made later"
             helpers.append(maker)
             waiting.append(maker)

@@ -27,8 +27,8 @@ MOST_ARGUMENTS = 12
 
 def join_steps(draft: Draft) -> None:
     """Join what can be joined, from the first consumer to the last."""
-    _Joining(draft).run()
     make_early_gradients(draft)
+    _Joining(draft).run()
 
 
 class _Joining:

@@ -10,6 +10,7 @@ Everything here is read off the kernels; no operator is known by name but the co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -33,6 +34,7 @@ from graphc.kernel.lang import (
 )
 
 Order = tuple[int, ...]
+FEW = 4
 
 
 def channels_last(rank: int) -> Order:
@@ -174,6 +176,7 @@ def _packing(kernel: Kernel, found: list[Access], argument: int) -> Order | None
     """The order in which a windowed contraction wants its weights: folded axes, then the vector's.
 
     Of the folded axes those of the window come first and the channels last, beside the vector.
+    A vector of a few elements would leave most lanes empty: then the lanes are the folded channels.
     """
     own = next((a for a in found if a.argument == argument), None)
     if own is None:
@@ -184,7 +187,12 @@ def _packing(kernel: Kernel, found: list[Access], argument: int) -> Order | None
     if not vector:
         return None
     folded = [axis for axis in axes if axis not in vector]
-    return (*(a for a in folded if a >= 2), *(a for a in folded if a < 2), *vector)
+    window, channels = [a for a in folded if a >= 2], [a for a in folded if a < 2]
+    shape = kernel.buffers[argument].shape
+    width = math.prod(shape[axis] for axis in vector)
+    if width <= FEW and math.prod(shape[axis] for axis in channels) > 2 * width:
+        return (*window, *vector, *channels)
+    return (*window, *channels, *vector)
 
 
 # -- regions ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from graphc.error import NetError, did_you_mean, need
 from graphc.runtime.bundle import Bundle, SlotEntry
 
 ALIGNMENT = 64
+_LEAST, _MOST = -(2**63), 2**63 - 1  # where float values that are no int64 end up
 _PASSES = ("forward", "backward", "both")
 
 
@@ -164,7 +165,9 @@ class Executable:
         check = self.bundle.checks[code - 1]
         owner = f"layer '{check.layer}'" if check.layer else f"'{self.bundle.name}'"
         kind = f" ({check.kind})" if check.kind else ""
-        raise NetError(f"{owner}{kind}: {check.message}; found {self._error[1]}")
+        found = {_LEAST: "a number below all", _MOST: "a number above all"}
+        value = found.get(self._error[1], str(self._error[1]))
+        raise NetError(f"{owner}{kind}: {check.message}; found {value}")
 
 
 def _check_array(array: np.ndarray, slot: SlotEntry) -> None:

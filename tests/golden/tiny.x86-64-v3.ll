@@ -5,53 +5,125 @@ target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:
 define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3", ptr %".4", i64 %".5", i64 %".6", ptr %".7") nounwind
 {
 .9:
-  %".12" = icmp slt i64 %".5", %".6"
-  br i1 %".12", label %".10", label %".11"
-.10:
-  %".14" = phi  i64 [%".5", %".9"], [%".48", %".18"]
-  %".22" = mul i64 %".14", 3
-  %".23" = getelementptr float, ptr %".1", i64 %".22"
-  %".42" = mul i64 %".14", 4
-  %".43" = getelementptr float, ptr %".4", i64 %".42"
-  br label %".15"
+  %".10" = alloca [64 x float], align 64
+  %".13" = icmp slt i64 %".5", %".6"
+  br i1 %".13", label %".11", label %".12"
 .11:
+  %".15" = phi  i64 [%".5", %".9"], [%".120", %".108"]
+  %".16" = mul i64 0, 8
+  %".17" = mul i64 %".16", 3
+  %".18" = getelementptr float, ptr %".2", i64 %".17"
+  br label %".19"
+.12:
   ret void
-.15:
-  %".28" = mul i64 0, 3
-  %".29" = getelementptr float, ptr %".2", i64 %".28"
-  br label %".17"
-.17:
-  %".20" = phi  i64 [0, %".15"], [%".36", %".17"]
-  %".21" = phi  <8 x float> [splat (float              0x0), %".15"], [%".35", %".17"]
-  %".24" = getelementptr float, ptr %".23", i64 %".20"
-  %".25" = load float, ptr %".24", align 4
-  %".26" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".25", i32 0
-  %".27" = shufflevector <8 x float> %".26", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  %".30" = getelementptr float, ptr %".29", i64 %".20"
-  %".31" = getelementptr float, ptr %".30", <8 x i64> <i64 0, i64 3, i64 6, i64 9, i64 12, i64 15, i64 18, i64 21>
-  %".32" = call <8 x float> @"llvm.masked.gather.v8f32.v8p0"(<8 x ptr> %".31", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".33" = fmul <8 x float> %".27", %".32"
-  %".34" = fadd <8 x float> %".21", %".33"
-  %".35" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".34", <8 x float> %".21"
-  %".36" = add i64 %".20", 1
-  %".37" = icmp slt i64 %".36", 3
-  br i1 %".37", label %".17", label %".18"
-.18:
-  %".39" = getelementptr float, ptr %".3", i64 0
-  %".40" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".39", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".41" = fadd <8 x float> %".35", %".40"
-  %".44" = getelementptr float, ptr %".43", i64 0
-  %".45" = fcmp olt <8 x float> %".41", splat (float              0x0)
-  %".46" = select  <8 x i1> %".45", <8 x float> splat (float              0x0), <8 x float> %".41"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".46", ptr %".44", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".48" = add i64 %".14", 1
-  %".49" = icmp slt i64 %".48", %".6"
-  br i1 %".49", label %".10", label %".11"
+.19:
+  %".21" = getelementptr float, ptr %".18", i64 0
+  %".22" = mul i64 0, 8
+  %".23" = getelementptr float, ptr %".10", i64 %".22"
+  %".24" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".21", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".25" = getelementptr float, ptr %".21", i64 3
+  %".26" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".25", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".27" = getelementptr float, ptr %".21", i64 6
+  %".28" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".27", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".29" = getelementptr float, ptr %".21", i64 9
+  %".30" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".29", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".31" = shufflevector <8 x float> %".24", <8 x float> %".26", <8 x i32> <i32 0, i32 8, i32 2, i32 10, i32 4, i32 12, i32 6, i32 14>
+  %".32" = shufflevector <8 x float> %".24", <8 x float> %".26", <8 x i32> <i32 1, i32 9, i32 3, i32 11, i32 5, i32 13, i32 7, i32 15>
+  %".33" = shufflevector <8 x float> %".28", <8 x float> %".30", <8 x i32> <i32 0, i32 8, i32 2, i32 10, i32 4, i32 12, i32 6, i32 14>
+  %".34" = shufflevector <8 x float> %".28", <8 x float> %".30", <8 x i32> <i32 1, i32 9, i32 3, i32 11, i32 5, i32 13, i32 7, i32 15>
+  %".35" = shufflevector <8 x float> splat (float              0x0), <8 x float> splat (float              0x0), <8 x i32> <i32 0, i32 8, i32 2, i32 10, i32 4, i32 12, i32 6, i32 14>
+  %".36" = shufflevector <8 x float> splat (float              0x0), <8 x float> splat (float              0x0), <8 x i32> <i32 1, i32 9, i32 3, i32 11, i32 5, i32 13, i32 7, i32 15>
+  %".37" = shufflevector <8 x float> splat (float              0x0), <8 x float> splat (float              0x0), <8 x i32> <i32 0, i32 8, i32 2, i32 10, i32 4, i32 12, i32 6, i32 14>
+  %".38" = shufflevector <8 x float> splat (float              0x0), <8 x float> splat (float              0x0), <8 x i32> <i32 1, i32 9, i32 3, i32 11, i32 5, i32 13, i32 7, i32 15>
+  %".39" = shufflevector <8 x float> %".31", <8 x float> %".33", <8 x i32> <i32 0, i32 1, i32 8, i32 9, i32 4, i32 5, i32 12, i32 13>
+  %".40" = shufflevector <8 x float> %".31", <8 x float> %".33", <8 x i32> <i32 2, i32 3, i32 10, i32 11, i32 6, i32 7, i32 14, i32 15>
+  %".41" = shufflevector <8 x float> %".32", <8 x float> %".34", <8 x i32> <i32 0, i32 1, i32 8, i32 9, i32 4, i32 5, i32 12, i32 13>
+  %".42" = shufflevector <8 x float> %".32", <8 x float> %".34", <8 x i32> <i32 2, i32 3, i32 10, i32 11, i32 6, i32 7, i32 14, i32 15>
+  %".43" = shufflevector <8 x float> %".35", <8 x float> %".37", <8 x i32> <i32 0, i32 1, i32 8, i32 9, i32 4, i32 5, i32 12, i32 13>
+  %".44" = shufflevector <8 x float> %".35", <8 x float> %".37", <8 x i32> <i32 2, i32 3, i32 10, i32 11, i32 6, i32 7, i32 14, i32 15>
+  %".45" = shufflevector <8 x float> %".36", <8 x float> %".38", <8 x i32> <i32 0, i32 1, i32 8, i32 9, i32 4, i32 5, i32 12, i32 13>
+  %".46" = shufflevector <8 x float> %".36", <8 x float> %".38", <8 x i32> <i32 2, i32 3, i32 10, i32 11, i32 6, i32 7, i32 14, i32 15>
+  %".47" = shufflevector <8 x float> %".39", <8 x float> %".43", <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 8, i32 9, i32 10, i32 11>
+  %".48" = shufflevector <8 x float> %".39", <8 x float> %".43", <8 x i32> <i32 4, i32 5, i32 6, i32 7, i32 12, i32 13, i32 14, i32 15>
+  %".49" = shufflevector <8 x float> %".41", <8 x float> %".45", <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 8, i32 9, i32 10, i32 11>
+  %".50" = shufflevector <8 x float> %".41", <8 x float> %".45", <8 x i32> <i32 4, i32 5, i32 6, i32 7, i32 12, i32 13, i32 14, i32 15>
+  %".51" = shufflevector <8 x float> %".40", <8 x float> %".44", <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 8, i32 9, i32 10, i32 11>
+  %".52" = shufflevector <8 x float> %".40", <8 x float> %".44", <8 x i32> <i32 4, i32 5, i32 6, i32 7, i32 12, i32 13, i32 14, i32 15>
+  %".53" = shufflevector <8 x float> %".42", <8 x float> %".46", <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 8, i32 9, i32 10, i32 11>
+  %".54" = shufflevector <8 x float> %".42", <8 x float> %".46", <8 x i32> <i32 4, i32 5, i32 6, i32 7, i32 12, i32 13, i32 14, i32 15>
+  store <8 x float> %".47", ptr %".23", align 4
+  %".56" = getelementptr float, ptr %".23", i64 8
+  store <8 x float> %".49", ptr %".56", align 4
+  %".58" = getelementptr float, ptr %".23", i64 16
+  store <8 x float> %".51", ptr %".58", align 4
+  %".60" = getelementptr float, ptr %".23", i64 24
+  store <8 x float> %".53", ptr %".60", align 4
+  %".62" = getelementptr float, ptr %".23", i64 32
+  store <8 x float> %".48", ptr %".62", align 4
+  %".64" = getelementptr float, ptr %".23", i64 40
+  store <8 x float> %".50", ptr %".64", align 4
+  %".66" = getelementptr float, ptr %".23", i64 48
+  store <8 x float> %".52", ptr %".66", align 4
+  %".68" = getelementptr float, ptr %".23", i64 56
+  store <8 x float> %".54", ptr %".68", align 4
+  %".70" = mul i64 0, 3
+  %".71" = getelementptr float, ptr %".1", i64 %".70"
+  br label %".72"
+.72:
+  %".75" = phi  i64 [0, %".19"], [%".91", %".72"]
+  %".76" = phi  <8 x float> [splat (float              0x0), %".19"], [%".85", %".72"]
+  %".77" = phi  <8 x float> [splat (float              0x0), %".19"], [%".90", %".72"]
+  %".78" = getelementptr float, ptr %".71", i64 %".75"
+  %".79" = mul i64 %".75", 8
+  %".80" = getelementptr float, ptr %".10", i64 %".79"
+  %".81" = load <8 x float>, ptr %".80", align 4
+  %".82" = load float, ptr %".78", align 4
+  %".83" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".82", i32 0
+  %".84" = shufflevector <8 x float> %".83", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
+  %".85" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".84", <8 x float> %".81", <8 x float> %".76")
+  %".86" = getelementptr float, ptr %".78", i64 3
+  %".87" = load float, ptr %".86", align 4
+  %".88" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".87", i32 0
+  %".89" = shufflevector <8 x float> %".88", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
+  %".90" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".89", <8 x float> %".81", <8 x float> %".77")
+  %".91" = add i64 %".75", 1
+  %".92" = icmp slt i64 %".91", 3
+  br i1 %".92", label %".72", label %".73"
+.73:
+  %".94" = add i64 0, 0
+  br label %".95"
+.95:
+  %".97" = add i64 %".16", 0
+  %".98" = getelementptr float, ptr %".3", i64 %".97"
+  %".99" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".98", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".100" = fadd <8 x float> %".85", %".99"
+  %".101" = fcmp olt <8 x float> %".100", splat (float              0x0)
+  %".102" = select  <8 x i1> %".101", <8 x float> splat (float              0x0), <8 x float> %".100"
+  %".103" = mul i64 %".94", 4
+  %".104" = getelementptr float, ptr %".4", i64 %".103"
+  %".105" = getelementptr float, ptr %".104", i64 %".97"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".102", ptr %".105", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".107" = add i64 0, 1
+  br label %".108"
+.108:
+  %".110" = add i64 %".16", 0
+  %".111" = getelementptr float, ptr %".3", i64 %".110"
+  %".112" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".111", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".113" = fadd <8 x float> %".90", %".112"
+  %".114" = fcmp olt <8 x float> %".113", splat (float              0x0)
+  %".115" = select  <8 x i1> %".114", <8 x float> splat (float              0x0), <8 x float> %".113"
+  %".116" = mul i64 %".107", 4
+  %".117" = getelementptr float, ptr %".4", i64 %".116"
+  %".118" = getelementptr float, ptr %".117", i64 %".110"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".115", ptr %".118", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".120" = add i64 %".15", 1
+  %".121" = icmp slt i64 %".120", %".6"
+  br i1 %".121", label %".11", label %".12"
 }
 
-declare <8 x float> @"llvm.masked.gather.v8f32.v8p0"(<8 x ptr> %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
-
 declare <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
+
+declare <8 x float> @"llvm.fma.v8f32"(<8 x float> %".1", <8 x float> %".2", <8 x float> %".3")
 
 declare void @"llvm.masked.store.v8f32.p0"(<8 x float> %".1", ptr %".2", i32 %".3", <8 x i1> %".4")
 
@@ -61,7 +133,7 @@ define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64
   %".11" = icmp slt i64 %".4", %".5"
   br i1 %".11", label %".9", label %".10"
 .9:
-  %".13" = phi  i64 [%".4", %".8"], [%".187", %".54"]
+  %".13" = phi  i64 [%".4", %".8"], [%".189", %".54"]
   %".14" = getelementptr float, ptr %".2", i64 %".13"
   %".15" = load float, ptr %".14", align 4
   %".16" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".15")
@@ -104,147 +176,147 @@ define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64
   %".51" = fcmp ogt <1 x float> %".50", %".49"
   %".52" = select  <1 x i1> %".51", <1 x float> %".50", <1 x float> %".49"
   %".53" = extractelement <1 x float> %".52", i32 0
-  %".57" = insertelement <8 x i64> <i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef>, i64 %".31", i32 0
-  %".58" = shufflevector <8 x i64> %".57", <8 x i64> <i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef>, <8 x i32> zeroinitializer
-  %".62" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".53", i32 0
-  %".63" = shufflevector <8 x float> %".62", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".64" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".53", i32 0
+  %".65" = shufflevector <8 x float> %".64", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
   br label %".54"
 .54:
-  %".56" = add <8 x i64> splat (i64 0), <i64 0, i64 1, i64 2, i64 3, i64 4, i64 5, i64 6, i64 7>
-  %".59" = icmp eq <8 x i64> %".56", %".58"
-  %".60" = getelementptr float, ptr %".35", i64 0
-  %".61" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".60", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".64" = fsub <8 x float> %".61", %".63"
-  %".65" = fcmp ogt <8 x float> %".64", splat (float 0x4056400000000000)
-  %".66" = select  <8 x i1> %".65", <8 x float> splat (float 0x4056400000000000), <8 x float> %".64"
-  %".67" = fcmp olt <8 x float> %".66", splat (float 0xc05a000000000000)
-  %".68" = select  <8 x i1> %".67", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".66"
-  %".69" = fmul <8 x float> %".68", splat (float 0x3ff7154760000000)
-  %".70" = fadd <8 x float> %".69", splat (float 0x4168000000000000)
-  %".71" = fsub <8 x float> %".70", splat (float 0x4168000000000000)
-  %".72" = bitcast <8 x float> %".70" to <8 x i32>
-  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".68")
-  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".73")
-  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".74", <8 x float> splat (float 0x3f8122c520000000))
-  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".74", <8 x float> splat (float 0x3fa5555380000000))
-  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".74", <8 x float> splat (float 0x3fc5554aa0000000))
-  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".74", <8 x float> splat (float 0x3fe0000000000000))
-  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
-  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
-  %".81" = sub <8 x i32> %".72", splat (i32 1262485250)
-  %".82" = lshr <8 x i32> %".81", splat (i32 1)
-  %".83" = sub <8 x i32> %".81", %".82"
-  %".84" = shl <8 x i32> %".82", splat (i32 23)
-  %".85" = bitcast <8 x i32> %".84" to <8 x float>
-  %".86" = fmul <8 x float> %".80", %".85"
-  %".87" = shl <8 x i32> %".83", splat (i32 23)
-  %".88" = bitcast <8 x i32> %".87" to <8 x float>
-  %".89" = fmul <8 x float> %".86", %".88"
-  %".90" = select  <8 x i1> %".59", <8 x float> splat (float              0x0), <8 x float> %".89"
-  %".91" = fadd <8 x float> splat (float              0x0), %".90"
-  %".92" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".91", <8 x float> splat (float              0x0)
-  %".93" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".94" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".95" = fadd <4 x float> %".93", %".94"
-  %".96" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".97" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".98" = fadd <2 x float> %".96", %".97"
-  %".99" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".100" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".101" = fadd <1 x float> %".99", %".100"
-  %".102" = extractelement <1 x float> %".101", i32 0
-  %".103" = getelementptr float, ptr %".35", i64 %".31"
-  %".104" = load float, ptr %".103", align 4
-  %".105" = fsub float %".104", %".53"
-  %".106" = fcmp ogt float %".105", 0x4056400000000000
-  %".107" = select  i1 %".106", float 0x4056400000000000, float %".105"
-  %".108" = fcmp olt float %".107", 0xc05a000000000000
-  %".109" = select  i1 %".108", float 0xc05a000000000000, float %".107"
-  %".110" = fmul float %".109", 0x3ff7154760000000
-  %".111" = fadd float %".110", 0x4168000000000000
-  %".112" = fsub float %".111", 0x4168000000000000
-  %".113" = bitcast float %".111" to i32
-  %".114" = call float @"llvm.fma.f32"(float %".112", float 0xbfe62e4000000000, float %".109")
-  %".115" = call float @"llvm.fma.f32"(float %".112", float 0xbeb7f7d1c0000000, float %".114")
-  %".116" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".115", float 0x3f8122c520000000)
-  %".117" = call float @"llvm.fma.f32"(float %".116", float %".115", float 0x3fa5555380000000)
-  %".118" = call float @"llvm.fma.f32"(float %".117", float %".115", float 0x3fc5554aa0000000)
-  %".119" = call float @"llvm.fma.f32"(float %".118", float %".115", float 0x3fe0000000000000)
-  %".120" = call float @"llvm.fma.f32"(float %".119", float %".115", float 0x3ff0000000000000)
-  %".121" = call float @"llvm.fma.f32"(float %".120", float %".115", float 0x3ff0000000000000)
-  %".122" = sub i32 %".113", 1262485250
-  %".123" = lshr i32 %".122", 1
-  %".124" = sub i32 %".122", %".123"
-  %".125" = shl i32 %".123", 23
-  %".126" = bitcast i32 %".125" to float
-  %".127" = fmul float %".121", %".126"
-  %".128" = shl i32 %".124", 23
-  %".129" = bitcast i32 %".128" to float
-  %".130" = fmul float %".127", %".129"
-  %".131" = getelementptr float, ptr %".3", i64 %".13"
-  %".132" = fsub float %".53", %".104"
-  %".133" = fsub float %".130", 0x3ff0000000000000
-  %".134" = fadd float %".102", %".133"
-  %".135" = fadd float 0x3ff0000000000000, %".134"
-  %".136" = fsub float %".135", 0x3ff0000000000000
-  %".137" = fsub float %".135", %".136"
-  %".138" = fsub float 0x3ff0000000000000, %".137"
-  %".139" = fsub float %".134", %".136"
-  %".140" = fadd float %".138", %".139"
-  %".141" = fdiv float %".140", %".135"
-  %".142" = fcmp olt float %".135", 0x3810000000000000
-  %".143" = fmul float %".135", 0x4170000000000000
-  %".144" = select  i1 %".142", float %".143", float %".135"
-  %".145" = bitcast float %".144" to i32
-  %".146" = add i32 %".145", 4913933
-  %".147" = lshr i32 %".146", 23
-  %".148" = and i32 %".146", 8388607
-  %".149" = add i32 %".147", 1262485504
-  %".150" = bitcast i32 %".149" to float
-  %".151" = select  i1 %".142", float 0x41680012e0000000, float 0x4168000fe0000000
-  %".152" = fsub float %".150", %".151"
-  %".153" = add i32 %".148", 1060439283
-  %".154" = bitcast i32 %".153" to float
-  %".155" = fsub float %".154", 0x3ff0000000000000
-  %".156" = fmul float %".155", %".155"
-  %".157" = fmul float %".156", 0x3fe0000000000000
-  %".158" = call float @"llvm.fma.f32"(float 0xbfb3833520000000, float %".155", float 0x3fc0528040000000)
-  %".159" = call float @"llvm.fma.f32"(float %".158", float %".155", float 0xbfc0d72960000000)
-  %".160" = call float @"llvm.fma.f32"(float %".159", float %".155", float 0x3fc22d5b00000000)
-  %".161" = call float @"llvm.fma.f32"(float %".160", float %".155", float 0xbfc54723a0000000)
-  %".162" = call float @"llvm.fma.f32"(float %".161", float %".155", float 0x3fc99a0360000000)
-  %".163" = call float @"llvm.fma.f32"(float %".162", float %".155", float 0xbfd0002280000000)
-  %".164" = call float @"llvm.fma.f32"(float %".163", float %".155", float 0x3fd5555540000000)
-  %".165" = fmul float %".156", %".155"
-  %".166" = fmul float %".164", %".165"
-  %".167" = call float @"llvm.fma.f32"(float %".152", float 0x3eb7f7d1c0000000, float %".166")
-  %".168" = fadd float %".167", %".141"
-  %".169" = fsub float %".157", %".168"
-  %".170" = fsub float %".155", %".169"
-  %".171" = call float @"llvm.fma.f32"(float %".152", float 0x3fe62e4000000000, float %".170")
-  %".172" = fcmp ogt float %".135",              0x0
-  %".173" = fcmp olt float %".135", 0x7ff0000000000000
-  %".174" = and i1 %".172", %".173"
-  %".175" = fcmp olt float %".135",              0x0
-  %".176" = select  i1 %".175", float 0x7ff8000000000000, float %".135"
-  %".177" = fcmp oeq float %".135",              0x0
-  %".178" = select  i1 %".177", float 0xfff0000000000000, float %".176"
-  %".179" = select  i1 %".174", float %".171", float %".178"
-  %".180" = call float @"llvm.fabs.f32"(float %".134")
-  %".181" = fcmp olt float %".180", 0x3e60000000000000
-  %".182" = select  i1 %".181", float %".134", float %".179"
-  %".183" = fadd float %".132", %".182"
-  %".184" = fcmp olt float 0x4055d58a00000000, %".183"
-  %".185" = select  i1 %".184", float 0x4055d58a00000000, float %".183"
-  store float %".185", ptr %".131", align 4
-  %".187" = add i64 %".13", 1
-  %".188" = icmp slt i64 %".187", %".5"
-  br i1 %".188", label %".9", label %".10"
+  %".56" = add i64 0, 0
+  %".57" = sub i64 %".31", %".56"
+  %".58" = trunc i64 %".57" to i32
+  %".59" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".58", i32 0
+  %".60" = shufflevector <8 x i32> %".59", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".61" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".60"
+  %".62" = getelementptr float, ptr %".35", i64 0
+  %".63" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".62", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".66" = fsub <8 x float> %".63", %".65"
+  %".67" = fcmp ogt <8 x float> %".66", splat (float 0x4056400000000000)
+  %".68" = select  <8 x i1> %".67", <8 x float> splat (float 0x4056400000000000), <8 x float> %".66"
+  %".69" = fcmp olt <8 x float> %".68", splat (float 0xc05a000000000000)
+  %".70" = select  <8 x i1> %".69", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".68"
+  %".71" = fmul <8 x float> %".70", splat (float 0x3ff7154760000000)
+  %".72" = fadd <8 x float> %".71", splat (float 0x4168000000000000)
+  %".73" = fsub <8 x float> %".72", splat (float 0x4168000000000000)
+  %".74" = bitcast <8 x float> %".72" to <8 x i32>
+  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".73", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".70")
+  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".73", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".75")
+  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".76", <8 x float> splat (float 0x3f8122c520000000))
+  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".76", <8 x float> splat (float 0x3fa5555380000000))
+  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".76", <8 x float> splat (float 0x3fc5554aa0000000))
+  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".76", <8 x float> splat (float 0x3fe0000000000000))
+  %".81" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".80", <8 x float> %".76", <8 x float> splat (float 0x3ff0000000000000))
+  %".82" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".81", <8 x float> %".76", <8 x float> splat (float 0x3ff0000000000000))
+  %".83" = sub <8 x i32> %".74", splat (i32 1262485250)
+  %".84" = lshr <8 x i32> %".83", splat (i32 1)
+  %".85" = sub <8 x i32> %".83", %".84"
+  %".86" = shl <8 x i32> %".84", splat (i32 23)
+  %".87" = bitcast <8 x i32> %".86" to <8 x float>
+  %".88" = fmul <8 x float> %".82", %".87"
+  %".89" = shl <8 x i32> %".85", splat (i32 23)
+  %".90" = bitcast <8 x i32> %".89" to <8 x float>
+  %".91" = fmul <8 x float> %".88", %".90"
+  %".92" = select  <8 x i1> %".61", <8 x float> splat (float              0x0), <8 x float> %".91"
+  %".93" = fadd <8 x float> splat (float              0x0), %".92"
+  %".94" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".93", <8 x float> splat (float              0x0)
+  %".95" = shufflevector <8 x float> %".94", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".96" = shufflevector <8 x float> %".94", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".97" = fadd <4 x float> %".95", %".96"
+  %".98" = shufflevector <4 x float> %".97", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".99" = shufflevector <4 x float> %".97", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".100" = fadd <2 x float> %".98", %".99"
+  %".101" = shufflevector <2 x float> %".100", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".102" = shufflevector <2 x float> %".100", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".103" = fadd <1 x float> %".101", %".102"
+  %".104" = extractelement <1 x float> %".103", i32 0
+  %".105" = getelementptr float, ptr %".35", i64 %".31"
+  %".106" = load float, ptr %".105", align 4
+  %".107" = fsub float %".106", %".53"
+  %".108" = fcmp ogt float %".107", 0x4056400000000000
+  %".109" = select  i1 %".108", float 0x4056400000000000, float %".107"
+  %".110" = fcmp olt float %".109", 0xc05a000000000000
+  %".111" = select  i1 %".110", float 0xc05a000000000000, float %".109"
+  %".112" = fmul float %".111", 0x3ff7154760000000
+  %".113" = fadd float %".112", 0x4168000000000000
+  %".114" = fsub float %".113", 0x4168000000000000
+  %".115" = bitcast float %".113" to i32
+  %".116" = call float @"llvm.fma.f32"(float %".114", float 0xbfe62e4000000000, float %".111")
+  %".117" = call float @"llvm.fma.f32"(float %".114", float 0xbeb7f7d1c0000000, float %".116")
+  %".118" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".117", float 0x3f8122c520000000)
+  %".119" = call float @"llvm.fma.f32"(float %".118", float %".117", float 0x3fa5555380000000)
+  %".120" = call float @"llvm.fma.f32"(float %".119", float %".117", float 0x3fc5554aa0000000)
+  %".121" = call float @"llvm.fma.f32"(float %".120", float %".117", float 0x3fe0000000000000)
+  %".122" = call float @"llvm.fma.f32"(float %".121", float %".117", float 0x3ff0000000000000)
+  %".123" = call float @"llvm.fma.f32"(float %".122", float %".117", float 0x3ff0000000000000)
+  %".124" = sub i32 %".115", 1262485250
+  %".125" = lshr i32 %".124", 1
+  %".126" = sub i32 %".124", %".125"
+  %".127" = shl i32 %".125", 23
+  %".128" = bitcast i32 %".127" to float
+  %".129" = fmul float %".123", %".128"
+  %".130" = shl i32 %".126", 23
+  %".131" = bitcast i32 %".130" to float
+  %".132" = fmul float %".129", %".131"
+  %".133" = getelementptr float, ptr %".3", i64 %".13"
+  %".134" = fsub float %".53", %".106"
+  %".135" = fsub float %".132", 0x3ff0000000000000
+  %".136" = fadd float %".104", %".135"
+  %".137" = fadd float 0x3ff0000000000000, %".136"
+  %".138" = fsub float %".137", 0x3ff0000000000000
+  %".139" = fsub float %".137", %".138"
+  %".140" = fsub float 0x3ff0000000000000, %".139"
+  %".141" = fsub float %".136", %".138"
+  %".142" = fadd float %".140", %".141"
+  %".143" = fdiv float %".142", %".137"
+  %".144" = fcmp olt float %".137", 0x3810000000000000
+  %".145" = fmul float %".137", 0x4170000000000000
+  %".146" = select  i1 %".144", float %".145", float %".137"
+  %".147" = bitcast float %".146" to i32
+  %".148" = add i32 %".147", 4913933
+  %".149" = lshr i32 %".148", 23
+  %".150" = and i32 %".148", 8388607
+  %".151" = add i32 %".149", 1262485504
+  %".152" = bitcast i32 %".151" to float
+  %".153" = select  i1 %".144", float 0x41680012e0000000, float 0x4168000fe0000000
+  %".154" = fsub float %".152", %".153"
+  %".155" = add i32 %".150", 1060439283
+  %".156" = bitcast i32 %".155" to float
+  %".157" = fsub float %".156", 0x3ff0000000000000
+  %".158" = fmul float %".157", %".157"
+  %".159" = fmul float %".158", 0x3fe0000000000000
+  %".160" = call float @"llvm.fma.f32"(float 0xbfb3833520000000, float %".157", float 0x3fc0528040000000)
+  %".161" = call float @"llvm.fma.f32"(float %".160", float %".157", float 0xbfc0d72960000000)
+  %".162" = call float @"llvm.fma.f32"(float %".161", float %".157", float 0x3fc22d5b00000000)
+  %".163" = call float @"llvm.fma.f32"(float %".162", float %".157", float 0xbfc54723a0000000)
+  %".164" = call float @"llvm.fma.f32"(float %".163", float %".157", float 0x3fc99a0360000000)
+  %".165" = call float @"llvm.fma.f32"(float %".164", float %".157", float 0xbfd0002280000000)
+  %".166" = call float @"llvm.fma.f32"(float %".165", float %".157", float 0x3fd5555540000000)
+  %".167" = fmul float %".158", %".157"
+  %".168" = fmul float %".166", %".167"
+  %".169" = call float @"llvm.fma.f32"(float %".154", float 0x3eb7f7d1c0000000, float %".168")
+  %".170" = fadd float %".169", %".143"
+  %".171" = fsub float %".159", %".170"
+  %".172" = fsub float %".157", %".171"
+  %".173" = call float @"llvm.fma.f32"(float %".154", float 0x3fe62e4000000000, float %".172")
+  %".174" = fcmp ogt float %".137",              0x0
+  %".175" = fcmp olt float %".137", 0x7ff0000000000000
+  %".176" = and i1 %".174", %".175"
+  %".177" = fcmp olt float %".137",              0x0
+  %".178" = select  i1 %".177", float 0x7ff8000000000000, float %".137"
+  %".179" = fcmp oeq float %".137",              0x0
+  %".180" = select  i1 %".179", float 0xfff0000000000000, float %".178"
+  %".181" = select  i1 %".176", float %".173", float %".180"
+  %".182" = call float @"llvm.fabs.f32"(float %".136")
+  %".183" = fcmp olt float %".182", 0x3e60000000000000
+  %".184" = select  i1 %".183", float %".136", float %".181"
+  %".185" = fadd float %".134", %".184"
+  %".186" = fcmp olt float 0x4055d58a00000000, %".185"
+  %".187" = select  i1 %".186", float 0x4055d58a00000000, float %".185"
+  store float %".187", ptr %".133", align 4
+  %".189" = add i64 %".13", 1
+  %".190" = icmp slt i64 %".189", %".5"
+  br i1 %".190", label %".9", label %".10"
 }
 
 declare i64 @"llvm.fptosi.sat.i64.f32"(float %".1")
-
-declare <8 x float> @"llvm.fma.v8f32"(<8 x float> %".1", <8 x float> %".2", <8 x float> %".3")
 
 declare float @"llvm.fma.f32"(float %".1", float %".2", float %".3")
 
@@ -293,7 +365,7 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".11" = icmp slt i64 %".4", %".5"
   br i1 %".11", label %".9", label %".10"
 .9:
-  %".13" = phi  i64 [%".4", %".8"], [%".176", %".133"]
+  %".13" = phi  i64 [%".4", %".8"], [%".159", %".141"]
   %".14" = getelementptr float, ptr %".2", i64 %".13"
   %".15" = load float, ptr %".14", align 4
   %".16" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".15")
@@ -336,132 +408,117 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".51" = fcmp ogt <1 x float> %".50", %".49"
   %".52" = select  <1 x i1> %".51", <1 x float> %".50", <1 x float> %".49"
   %".53" = extractelement <1 x float> %".52", i32 0
-  %".57" = insertelement <8 x i64> <i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef>, i64 %".31", i32 0
-  %".58" = shufflevector <8 x i64> %".57", <8 x i64> <i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef, i64 undef>, <8 x i32> zeroinitializer
-  %".62" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".53", i32 0
-  %".63" = shufflevector <8 x float> %".62", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".54"
-.54:
-  %".56" = add <8 x i64> splat (i64 0), <i64 0, i64 1, i64 2, i64 3, i64 4, i64 5, i64 6, i64 7>
-  %".59" = icmp eq <8 x i64> %".56", %".58"
-  %".60" = getelementptr float, ptr %".35", i64 0
-  %".61" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".60", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".64" = fsub <8 x float> %".61", %".63"
-  %".65" = fcmp ogt <8 x float> %".64", splat (float 0x4056400000000000)
-  %".66" = select  <8 x i1> %".65", <8 x float> splat (float 0x4056400000000000), <8 x float> %".64"
-  %".67" = fcmp olt <8 x float> %".66", splat (float 0xc05a000000000000)
-  %".68" = select  <8 x i1> %".67", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".66"
-  %".69" = fmul <8 x float> %".68", splat (float 0x3ff7154760000000)
-  %".70" = fadd <8 x float> %".69", splat (float 0x4168000000000000)
-  %".71" = fsub <8 x float> %".70", splat (float 0x4168000000000000)
-  %".72" = bitcast <8 x float> %".70" to <8 x i32>
-  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".68")
-  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".73")
-  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".74", <8 x float> splat (float 0x3f8122c520000000))
-  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".74", <8 x float> splat (float 0x3fa5555380000000))
-  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".74", <8 x float> splat (float 0x3fc5554aa0000000))
-  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".74", <8 x float> splat (float 0x3fe0000000000000))
-  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
-  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
-  %".81" = sub <8 x i32> %".72", splat (i32 1262485250)
-  %".82" = lshr <8 x i32> %".81", splat (i32 1)
-  %".83" = sub <8 x i32> %".81", %".82"
-  %".84" = shl <8 x i32> %".82", splat (i32 23)
-  %".85" = bitcast <8 x i32> %".84" to <8 x float>
-  %".86" = fmul <8 x float> %".80", %".85"
-  %".87" = shl <8 x i32> %".83", splat (i32 23)
+  %".54" = getelementptr float, ptr %".35", i64 %".31"
+  %".55" = load float, ptr %".54", align 4
+  %".61" = mul i64 %".13", 4
+  %".62" = getelementptr float, ptr %".3", i64 %".61"
+  %".65" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".53", i32 0
+  %".66" = shufflevector <8 x float> %".65", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".56"
+.56:
+  %".58" = getelementptr float, ptr %".35", i64 0
+  %".59" = getelementptr float, ptr %".58", i64 4
+  call void @"llvm.prefetch.p0"(ptr %".59", i32 0, i32 3, i32 1)
+  %".63" = getelementptr float, ptr %".62", i64 0
+  %".64" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".58", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".67" = fsub <8 x float> %".64", %".66"
+  %".68" = fcmp ogt <8 x float> %".67", splat (float 0x4056400000000000)
+  %".69" = select  <8 x i1> %".68", <8 x float> splat (float 0x4056400000000000), <8 x float> %".67"
+  %".70" = fcmp olt <8 x float> %".69", splat (float 0xc05a000000000000)
+  %".71" = select  <8 x i1> %".70", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".69"
+  %".72" = fmul <8 x float> %".71", splat (float 0x3ff7154760000000)
+  %".73" = fadd <8 x float> %".72", splat (float 0x4168000000000000)
+  %".74" = fsub <8 x float> %".73", splat (float 0x4168000000000000)
+  %".75" = bitcast <8 x float> %".73" to <8 x i32>
+  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".74", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".71")
+  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".74", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".76")
+  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".77", <8 x float> splat (float 0x3f8122c520000000))
+  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".77", <8 x float> splat (float 0x3fa5555380000000))
+  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".77", <8 x float> splat (float 0x3fc5554aa0000000))
+  %".81" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".80", <8 x float> %".77", <8 x float> splat (float 0x3fe0000000000000))
+  %".82" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".81", <8 x float> %".77", <8 x float> splat (float 0x3ff0000000000000))
+  %".83" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".82", <8 x float> %".77", <8 x float> splat (float 0x3ff0000000000000))
+  %".84" = sub <8 x i32> %".75", splat (i32 1262485250)
+  %".85" = lshr <8 x i32> %".84", splat (i32 1)
+  %".86" = sub <8 x i32> %".84", %".85"
+  %".87" = shl <8 x i32> %".85", splat (i32 23)
   %".88" = bitcast <8 x i32> %".87" to <8 x float>
-  %".89" = fmul <8 x float> %".86", %".88"
-  %".90" = select  <8 x i1> %".59", <8 x float> splat (float              0x0), <8 x float> %".89"
-  %".91" = fadd <8 x float> splat (float              0x0), %".90"
-  %".92" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".91", <8 x float> splat (float              0x0)
-  %".93" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".94" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".95" = fadd <4 x float> %".93", %".94"
-  %".96" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".97" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".98" = fadd <2 x float> %".96", %".97"
-  %".99" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".100" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".101" = fadd <1 x float> %".99", %".100"
-  %".102" = extractelement <1 x float> %".101", i32 0
-  %".103" = getelementptr float, ptr %".35", i64 %".31"
-  %".104" = load float, ptr %".103", align 4
-  %".105" = fsub float %".104", %".53"
-  %".106" = fcmp ogt float %".105", 0x4056400000000000
-  %".107" = select  i1 %".106", float 0x4056400000000000, float %".105"
-  %".108" = fcmp olt float %".107", 0xc05a000000000000
-  %".109" = select  i1 %".108", float 0xc05a000000000000, float %".107"
-  %".110" = fmul float %".109", 0x3ff7154760000000
-  %".111" = fadd float %".110", 0x4168000000000000
-  %".112" = fsub float %".111", 0x4168000000000000
-  %".113" = bitcast float %".111" to i32
-  %".114" = call float @"llvm.fma.f32"(float %".112", float 0xbfe62e4000000000, float %".109")
-  %".115" = call float @"llvm.fma.f32"(float %".112", float 0xbeb7f7d1c0000000, float %".114")
-  %".116" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".115", float 0x3f8122c520000000)
-  %".117" = call float @"llvm.fma.f32"(float %".116", float %".115", float 0x3fa5555380000000)
-  %".118" = call float @"llvm.fma.f32"(float %".117", float %".115", float 0x3fc5554aa0000000)
-  %".119" = call float @"llvm.fma.f32"(float %".118", float %".115", float 0x3fe0000000000000)
-  %".120" = call float @"llvm.fma.f32"(float %".119", float %".115", float 0x3ff0000000000000)
-  %".121" = call float @"llvm.fma.f32"(float %".120", float %".115", float 0x3ff0000000000000)
-  %".122" = sub i32 %".113", 1262485250
-  %".123" = lshr i32 %".122", 1
-  %".124" = sub i32 %".122", %".123"
-  %".125" = shl i32 %".123", 23
-  %".126" = bitcast i32 %".125" to float
-  %".127" = fmul float %".121", %".126"
-  %".128" = shl i32 %".124", 23
-  %".129" = bitcast i32 %".128" to float
-  %".130" = fmul float %".127", %".129"
-  %".131" = fadd float %".102", %".130"
-  %".132" = fdiv float 0x3fe0000000000000, %".131"
-  %".135" = mul i64 %".13", 4
-  %".136" = getelementptr float, ptr %".3", i64 %".135"
-  %".138" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".132", i32 0
-  %".139" = shufflevector <8 x float> %".138", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  %".142" = fneg float %".102"
-  %".143" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".142", i32 0
-  %".144" = shufflevector <8 x float> %".143", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".133"
-.133:
-  %".137" = getelementptr float, ptr %".136", i64 0
-  %".140" = add <8 x i64> splat (i64 0), <i64 0, i64 1, i64 2, i64 3, i64 4, i64 5, i64 6, i64 7>
-  %".141" = icmp eq <8 x i64> %".140", %".58"
-  %".145" = getelementptr float, ptr %".35", i64 0
-  %".146" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".145", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".147" = fsub <8 x float> %".146", %".63"
-  %".148" = fcmp ogt <8 x float> %".147", splat (float 0x4056400000000000)
-  %".149" = select  <8 x i1> %".148", <8 x float> splat (float 0x4056400000000000), <8 x float> %".147"
-  %".150" = fcmp olt <8 x float> %".149", splat (float 0xc05a000000000000)
-  %".151" = select  <8 x i1> %".150", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".149"
-  %".152" = fmul <8 x float> %".151", splat (float 0x3ff7154760000000)
-  %".153" = fadd <8 x float> %".152", splat (float 0x4168000000000000)
-  %".154" = fsub <8 x float> %".153", splat (float 0x4168000000000000)
-  %".155" = bitcast <8 x float> %".153" to <8 x i32>
-  %".156" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".154", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".151")
-  %".157" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".154", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".156")
-  %".158" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".157", <8 x float> splat (float 0x3f8122c520000000))
-  %".159" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".158", <8 x float> %".157", <8 x float> splat (float 0x3fa5555380000000))
-  %".160" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".159", <8 x float> %".157", <8 x float> splat (float 0x3fc5554aa0000000))
-  %".161" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".160", <8 x float> %".157", <8 x float> splat (float 0x3fe0000000000000))
-  %".162" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".161", <8 x float> %".157", <8 x float> splat (float 0x3ff0000000000000))
-  %".163" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".162", <8 x float> %".157", <8 x float> splat (float 0x3ff0000000000000))
-  %".164" = sub <8 x i32> %".155", splat (i32 1262485250)
-  %".165" = lshr <8 x i32> %".164", splat (i32 1)
-  %".166" = sub <8 x i32> %".164", %".165"
-  %".167" = shl <8 x i32> %".165", splat (i32 23)
-  %".168" = bitcast <8 x i32> %".167" to <8 x float>
-  %".169" = fmul <8 x float> %".163", %".168"
-  %".170" = shl <8 x i32> %".166", splat (i32 23)
-  %".171" = bitcast <8 x i32> %".170" to <8 x float>
-  %".172" = fmul <8 x float> %".169", %".171"
-  %".173" = select  <8 x i1> %".141", <8 x float> %".144", <8 x float> %".172"
-  %".174" = fmul <8 x float> %".139", %".173"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".174", ptr %".137", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".176" = add i64 %".13", 1
-  %".177" = icmp slt i64 %".176", %".5"
-  br i1 %".177", label %".9", label %".10"
+  %".89" = fmul <8 x float> %".83", %".88"
+  %".90" = shl <8 x i32> %".86", splat (i32 23)
+  %".91" = bitcast <8 x i32> %".90" to <8 x float>
+  %".92" = fmul <8 x float> %".89", %".91"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".92", ptr %".63", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".94" = add i64 0, 0
+  %".95" = sub i64 %".31", %".94"
+  %".96" = trunc i64 %".95" to i32
+  %".97" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".96", i32 0
+  %".98" = shufflevector <8 x i32> %".97", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".99" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".98"
+  %".100" = select  <8 x i1> %".99", <8 x float> splat (float              0x0), <8 x float> %".92"
+  %".101" = fadd <8 x float> splat (float              0x0), %".100"
+  %".102" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".101", <8 x float> splat (float              0x0)
+  %".103" = shufflevector <8 x float> %".102", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".104" = shufflevector <8 x float> %".102", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".105" = fadd <4 x float> %".103", %".104"
+  %".106" = shufflevector <4 x float> %".105", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".107" = shufflevector <4 x float> %".105", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".108" = fadd <2 x float> %".106", %".107"
+  %".109" = shufflevector <2 x float> %".108", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".110" = shufflevector <2 x float> %".108", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".111" = fadd <1 x float> %".109", %".110"
+  %".112" = extractelement <1 x float> %".111", i32 0
+  %".113" = fsub float %".55", %".53"
+  %".114" = fcmp ogt float %".113", 0x4056400000000000
+  %".115" = select  i1 %".114", float 0x4056400000000000, float %".113"
+  %".116" = fcmp olt float %".115", 0xc05a000000000000
+  %".117" = select  i1 %".116", float 0xc05a000000000000, float %".115"
+  %".118" = fmul float %".117", 0x3ff7154760000000
+  %".119" = fadd float %".118", 0x4168000000000000
+  %".120" = fsub float %".119", 0x4168000000000000
+  %".121" = bitcast float %".119" to i32
+  %".122" = call float @"llvm.fma.f32"(float %".120", float 0xbfe62e4000000000, float %".117")
+  %".123" = call float @"llvm.fma.f32"(float %".120", float 0xbeb7f7d1c0000000, float %".122")
+  %".124" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".123", float 0x3f8122c520000000)
+  %".125" = call float @"llvm.fma.f32"(float %".124", float %".123", float 0x3fa5555380000000)
+  %".126" = call float @"llvm.fma.f32"(float %".125", float %".123", float 0x3fc5554aa0000000)
+  %".127" = call float @"llvm.fma.f32"(float %".126", float %".123", float 0x3fe0000000000000)
+  %".128" = call float @"llvm.fma.f32"(float %".127", float %".123", float 0x3ff0000000000000)
+  %".129" = call float @"llvm.fma.f32"(float %".128", float %".123", float 0x3ff0000000000000)
+  %".130" = sub i32 %".121", 1262485250
+  %".131" = lshr i32 %".130", 1
+  %".132" = sub i32 %".130", %".131"
+  %".133" = shl i32 %".131", 23
+  %".134" = bitcast i32 %".133" to float
+  %".135" = fmul float %".129", %".134"
+  %".136" = shl i32 %".132", 23
+  %".137" = bitcast i32 %".136" to float
+  %".138" = fmul float %".135", %".137"
+  %".139" = fadd float %".112", %".138"
+  %".140" = fdiv float 0x3fe0000000000000, %".139"
+  %".144" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".140", i32 0
+  %".145" = shufflevector <8 x float> %".144", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".152" = fneg float %".112"
+  %".153" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".152", i32 0
+  %".154" = shufflevector <8 x float> %".153", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".141"
+.141:
+  %".143" = getelementptr float, ptr %".62", i64 0
+  %".146" = add i64 0, 0
+  %".147" = sub i64 %".31", %".146"
+  %".148" = trunc i64 %".147" to i32
+  %".149" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".148", i32 0
+  %".150" = shufflevector <8 x i32> %".149", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".151" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".150"
+  %".155" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".143", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".156" = select  <8 x i1> %".151", <8 x float> %".154", <8 x float> %".155"
+  %".157" = fmul <8 x float> %".145", %".156"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".157", ptr %".143", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".159" = add i64 %".13", 1
+  %".160" = icmp slt i64 %".159", %".5"
+  br i1 %".160", label %".9", label %".10"
 }
+
+declare void @"llvm.prefetch.p0"(ptr %".1", i32 %".2", i32 %".3", i32 %".4")
 
 define internal void @"k5_map_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
 {
@@ -568,12 +625,12 @@ define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".27" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".26", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
   %".28" = load float, ptr %".24", align 4
   %".29" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".28", i32 0
-  %".30" = shufflevector <8 x float> %".29", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".30" = shufflevector <8 x float> %".29", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
   %".31" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".30", <8 x float> %".27", <8 x float> %".22")
   %".32" = getelementptr float, ptr %".24", i64 4
   %".33" = load float, ptr %".32", align 4
   %".34" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".33", i32 0
-  %".35" = shufflevector <8 x float> %".34", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".35" = shufflevector <8 x float> %".34", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
   %".36" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".35", <8 x float> %".27", <8 x float> %".23")
   %".37" = add i64 %".21", 1
   %".38" = icmp slt i64 %".37", 4
@@ -626,22 +683,22 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".29" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".28", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
   %".30" = load float, ptr %".26", align 4
   %".31" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".30", i32 0
-  %".32" = shufflevector <8 x float> %".31", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".32" = shufflevector <8 x float> %".31", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
   %".33" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".32", <8 x float> %".29", <8 x float> %".21")
   %".34" = getelementptr float, ptr %".26", i64 1
   %".35" = load float, ptr %".34", align 4
   %".36" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".35", i32 0
-  %".37" = shufflevector <8 x float> %".36", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".37" = shufflevector <8 x float> %".36", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
   %".38" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".37", <8 x float> %".29", <8 x float> %".22")
   %".39" = getelementptr float, ptr %".26", i64 2
   %".40" = load float, ptr %".39", align 4
   %".41" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".40", i32 0
-  %".42" = shufflevector <8 x float> %".41", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".42" = shufflevector <8 x float> %".41", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
   %".43" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".42", <8 x float> %".29", <8 x float> %".23")
   %".44" = getelementptr float, ptr %".26", i64 3
   %".45" = load float, ptr %".44", align 4
   %".46" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".45", i32 0
-  %".47" = shufflevector <8 x float> %".46", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".47" = shufflevector <8 x float> %".46", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
   %".48" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".47", <8 x float> %".29", <8 x float> %".24")
   %".49" = add i64 %".20", 1
   %".50" = icmp slt i64 %".49", 2
@@ -815,9 +872,23 @@ entry:
   %clamped = select i1 %few, i32 %wanted, i32 256
   %threads = sext i32 %clamped to i64
   %several = icmp sgt i64 %threads, 1
-  br i1 %several, label %create, label %start
+  br i1 %several, label %count, label %start
+count:
+  %s = phi i64 [ %first, %entry ], [ %following, %counted ]
+  %work = phi i64 [ 0, %entry ], [ %more_work, %counted ]
+  %counting = icmp slt i64 %s, %last
+  br i1 %counting, label %counted, label %weigh
+counted:
+  %work_place = getelementptr i64, ptr @graphc_work, i64 %s
+  %step_work = load i64, ptr %work_place
+  %more_work = add i64 %work, %step_work
+  %following = add i64 %s, 1
+  br label %count
+weigh:
+  %worth = icmp sge i64 %work, 4800000
+  br i1 %worth, label %create, label %start
 create:
-  %t = phi i64 [ 1, %entry ], [ %next, %made ]
+  %t = phi i64 [ 1, %weigh ], [ %next, %made ]
   %member = getelementptr [256 x %member], ptr %members, i64 0, i64 %t
   store ptr %team, ptr %member
   %number_place = getelementptr %member, ptr %member, i32 0, i32 1
@@ -832,7 +903,7 @@ made:
   br i1 %all, label %start, label %create
 start:
   ; Where the system refuses a thread, the team is those that were made.
-  %size = phi i64 [ 1, %entry ], [ %t, %create ], [ %threads, %made ]
+  %size = phi i64 [ 1, %entry ], [ 1, %weigh ], [ %t, %create ], [ %threads, %made ]
   store atomic i64 %size, ptr %size_place release, align 8
   call void @graphc_walk(ptr %team, i64 0)
   br label %join
@@ -869,7 +940,7 @@ run:
   %s3 = getelementptr ptr, ptr %slots, i64 0
   %b3 = load ptr, ptr %s3
   %p3 = getelementptr i8, ptr %b3, i64 0
-  call void @k0_mat_mul_add_bias_relu(ptr %p0, ptr %p1, ptr %p2, ptr %p3, i64 0, i64 2, ptr %error)
+  call void @k0_mat_mul_add_bias_relu(ptr %p0, ptr %p1, ptr %p2, ptr %p3, i64 0, i64 1, ptr %error)
   br label %done
 done:
   ret void
@@ -1043,20 +1114,39 @@ done:
 }
 @graphc_steps = internal constant [9 x ptr] [ptr @graphc_step_0, ptr @graphc_step_1, ptr @graphc_step_2, ptr @graphc_step_3, ptr @graphc_step_4, ptr @graphc_step_5, ptr @graphc_step_6, ptr @graphc_step_7, ptr @graphc_step_8]
 @graphc_waits = internal constant [9 x i8] [i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0]
-
+@graphc_work = internal constant [9 x i64] [i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0]
 define i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error)
-  ret i32 %code
+  %code0 = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error)
+  %bad0 = icmp ne i32 %code0, 0
+  br i1 %bad0, label %failed0, label %fine0
+failed0:
+  ret i32 %code0
+fine0:
+  ret i32 0
 }
-
 define i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error)
-  ret i32 %code
+  %code0 = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error)
+  %bad0 = icmp ne i32 %code0, 0
+  br i1 %bad0, label %failed0, label %fine0
+failed0:
+  ret i32 %code0
+fine0:
+  ret i32 0
 }
-
 define i32 @graphc_both(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code = call i32 @graphc_run(ptr %slots, i64 0, i64 9, i32 %threads, ptr %error)
-  ret i32 %code
+  %code0 = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error)
+  %bad0 = icmp ne i32 %code0, 0
+  br i1 %bad0, label %failed0, label %fine0
+failed0:
+  ret i32 %code0
+fine0:
+  %code1 = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error)
+  %bad1 = icmp ne i32 %code1, 0
+  br i1 %bad1, label %failed1, label %fine1
+failed1:
+  ret i32 %code1
+fine1:
+  ret i32 0
 }
 
 define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {

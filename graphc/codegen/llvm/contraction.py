@@ -9,13 +9,17 @@ from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.loops import POINTER, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.panel import TiledProduct
-from graphc.codegen.llvm.product import Product, products
+from graphc.codegen.llvm.product import Product, products, whole_product
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.tiling import choose_tiling
 from graphc.codegen.llvm.vector import TYPES, Values
+from graphc.codegen.llvm.window_dot import WindowDot, choose_window_dot
 from graphc.ir.types import REAL
-from graphc.kernel.contraction import match
+from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Kernel
+
+Tiled = TiledProduct | DotProduct | WindowDot
+FEW_PHASES = 4  # products that are worth comparing with a schedule for all of them at once
 
 
 def emit_contraction(
@@ -25,20 +29,39 @@ def emit_contraction(
     contraction = match(kernel)
     if contraction is None or contraction.left.buffer.dtype not in REAL:
         return None
-    parts = products(contraction)
-    if parts is None:
+    tiled = _schedule(contraction, target)
+    if not tiled:
         return None
-    tiled = []
-    for product in parts:
-        part = _tiled(product, target)
-        if part is None:
-            return None
-        tiled.append(part)
+    parts = [part.product for part in tiled]
     function = kernel_function(module, kernel, name)
     _emit(function, kernel, target, tiled)
     extent = sum(part.extent for part in tiled)
     steps = sum(p.size(p.each) * p.size(p.over) for p in parts)
     return EmittedKernel(function, extent, 1, 2.0 * steps, ())
+
+
+def _schedule(contraction: Contraction, target: Target) -> list[Tiled]:
+    """What the contraction becomes; nothing where no tiles suit."""
+    windows = _windows(contraction, target)
+    parts = products(contraction)
+    if windows is not None and (parts is None or len(parts) > FEW_PHASES):
+        return [windows]
+    tiled = [_tiled(product, target) for product in parts or ()]
+    found: list[Tiled] = [part for part in tiled if part is not None]
+    if len(found) < len(tiled):
+        found = []
+    if windows is not None and (
+        not found or windows.tiling.cost < sum(part.tiling.cost for part in found)
+    ):
+        return [windows]
+    return found
+
+
+def _windows(contraction: Contraction, target: Target) -> WindowDot | None:
+    """The contraction in dots, where it reads windows and its operands lie so."""
+    product = whole_product(contraction)
+    tiling = None if product is None else choose_window_dot(product, target)
+    return None if product is None or tiling is None else WindowDot(product, tiling)
 
 
 def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | None:
@@ -48,9 +71,7 @@ def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | None
     return None if tiling is None else TiledProduct(product, tiling)
 
 
-def _emit(
-    function: ir.Function, kernel: Kernel, target: Target, tiled: list[TiledProduct | DotProduct]
-) -> None:
+def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Tiled]) -> None:
     builder = ir.IRBuilder(function.append_basic_block())
     frame = Frame(builder)
     vector_math = VectorMath(builder, function.module, target)

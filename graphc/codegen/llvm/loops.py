@@ -15,6 +15,7 @@ from llvmlite import ir
 
 INT1, INT32, INT64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VOID, POINTER = ir.VoidType(), ir.PointerType()
+PART = 16
 Count: TypeAlias = ir.Value | int
 Carry: TypeAlias = list[ir.Value]
 
@@ -155,10 +156,12 @@ class Frame:
         carry: Sequence[ir.Value],
         body: Callable[[ir.Value, Count | None, Carry], Carry],
         chunk: int = 0,
+        smaller: int = 0,
     ) -> Carry:
         """carry = body(i, rest, carry) for groups of lanes.
 
-        rest: the number of lanes in a last, partial group, else None. chunk: see `chunked`.
+        rest: the number of lanes in a last, partial group, else None. chunk, smaller: see
+        `chunked`.
         """
         b = self.builder
         if isinstance(start, int) and isinstance(stop, int):
@@ -166,7 +169,9 @@ class Frame:
         else:
             length = b.sub(whole(stop), whole(start))
             main = b.add(whole(start), b.and_(length, whole(-lanes)))
-        full = self.chunked(start, main, lanes, carry, lambda i, c: body(i, None, c), chunk)
+        full = self.chunked(
+            start, main, lanes, carry, lambda i, c: body(i, None, c), chunk, smaller
+        )
         if isinstance(main, int) and isinstance(stop, int):
             if main >= stop:
                 return full
@@ -184,23 +189,34 @@ class Frame:
         carry: Sequence[ir.Value],
         body: Callable[[ir.Value, Carry], Carry],
         chunk: int = 0,
+        smaller: int = 0,
     ) -> Carry:
         """A loop that adds to `carry` sums of at most `chunk` iterations each.
 
         A float sum's error grows with the number of additions one after another; so it grows with
-        the larger of chunk and the number of chunks. chunk 0 is a plain loop.
+        the larger of chunk and the number of chunks. chunk 0 is a plain loop. A chunk is made of
+        chunks that are `smaller` times smaller, and those again, where that is not 0.
         """
         if not chunk:
             return self.loop(start, stop, step, carry, body)
         b, zeros = self.builder, [ir.Constant(v.type, None) for v in carry]
+        inner = chunk // smaller if smaller and chunk > smaller else 0
         if isinstance(start, int) and isinstance(stop, int) and stop - start <= chunk * step:
-            part = self.loop(start, stop, step, zeros, body)
+            part = self.chunked(start, stop, step, zeros, body, inner, smaller)
             return [b.fadd(c, p) for c, p in zip(carry, part, strict=True)]
 
         def one(first: ir.Value, sums: Carry) -> Carry:
             end = b.add(first, whole(chunk * step))
             end = b.select(b.icmp_signed("<", end, whole(stop)), end, whole(stop))
-            part = self.loop(first, end, step, zeros, body)
+            part = self.chunked(first, end, step, zeros, body, inner, smaller)
             return [b.fadd(s, p) for s, p in zip(sums, part, strict=True)]
 
         return self.loop(start, stop, chunk * step, carry, one)
+
+
+def part_size(count: int) -> int:
+    """The chunk for a sum of `count` terms: a power of PART, so that there are at most PART."""
+    size = PART
+    while size * PART < count:
+        size *= PART
+    return size

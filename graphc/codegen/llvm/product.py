@@ -114,6 +114,16 @@ def products(contraction: Contraction) -> list[Product] | None:
     return found
 
 
+def whole_product(contraction: Contraction) -> Product | None:
+    """One product for all phases, its divided indices `stepped`; None where that cannot be."""
+    axes = _divided(contraction)
+    if axes is None or not all(_can_step(contraction, divided) for divided in axes):
+        return None
+    product = _product(contraction, [], ())
+    _merge(product)
+    return product
+
+
 # -- phases -----------------------------------------------------------------------------------
 
 # An `each` axis, the fold axis in the same divided index, and the divisor.

@@ -177,20 +177,36 @@ def _tables_text(flags: Sequence[bool], work: Sequence[int]) -> str:
 
 
 def _entries_text(program: Program) -> str:
-    """The entries. A failed check ends `both` before backward adds to the user's gradients."""
-    count = len(program.steps)
-    forward, whole = (0, program.forward_steps), (0, count)
-    backward = (program.forward_steps, count)
-    checked = any(
-        isinstance(statement, Check)
-        for step in program.steps[: program.forward_steps]
-        for statement in step.kernel.body
-    )
+    count, forward = len(program.steps), program.forward_steps
+    ranges = {
+        "graphc_forward": (0, forward),
+        "graphc_backward": (forward, count),
+        "graphc_both": (0, count),
+    }
+    checked = any(isinstance(s, Check) for t in program.steps[:forward] for s in t.kernel.body)
+    if checked:
+        del ranges["graphc_both"]
     parts = [
-        _entry_text("graphc_forward", [forward]),
-        _entry_text("graphc_backward", [backward]),
-        _entry_text("graphc_both", [forward, backward] if checked else [whole]),
+        f"""
+define i32 @{name}(ptr %slots, i32 %threads, ptr %error) nounwind {{
+  %code = call i32 @graphc_run(ptr %slots, i64 {first}, i64 {last}, i32 %threads, ptr %error)
+  ret i32 %code
+}}"""
+        for name, (first, last) in ranges.items()
     ]
+    if checked:  # backward may change parameters, so it does not run on what forward refused
+        parts.append("""
+define i32 @graphc_both(ptr %slots, i32 %threads, ptr %error) nounwind {
+  %code = call i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error)
+  %refused = icmp ne i32 %code, 0
+  br i1 %refused, label %done, label %go_on
+go_on:
+  %second = call i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error)
+  ret i32 %second
+done:
+  ret i32 %code
+}
+""")
     parts.append("""
 define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
   %first = sext i32 %step to i64

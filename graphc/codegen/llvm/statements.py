@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from graphc.codegen.llvm.lanes import TYPES, is_vector
-from graphc.codegen.llvm.loops import INT1, INT32, INT64, Carry, Count, Frame, whole
+from graphc.codegen.llvm.loops import (
+    INT1,
+    INT32,
+    INT64,
+    PART,
+    Carry,
+    Count,
+    Frame,
+    part_size,
+    whole,
+)
 from graphc.codegen.llvm.nodes import (
     CheckNode,
     FoldNode,
@@ -26,8 +36,8 @@ from graphc.codegen.llvm.vector import Values
 from graphc.ir.types import REAL
 from graphc.kernel.lang import Axis
 
-# A float sum adds at most so many terms one after another before it starts anew.
-LONGEST_SUM = 512
+# A float sum of more terms is made of parts, so that fewer are added one after another.
+LONGEST_SUM = 4 * PART
 _LIMITS = {"int32": 2**31, "int64": 2**63}
 
 
@@ -127,7 +137,7 @@ class Statements:
             self.values.prefetch(address, address.terms.get(rows[-1], 0))
 
     def _summed(self, fold: FoldNode) -> bool:
-        """Whether the fold is a float sum too long for one level."""
+        """Whether the fold is a float sum so long that it is made of parts."""
         real = all(value.dtype in REAL for value in fold.values)
         return fold.kind == "sum" and real and self.plan.nodes.size(fold.axes) > LONGEST_SUM
 
@@ -242,7 +252,7 @@ class _Nest:
         statement: FoldNode | StoreNode,
         inner: Axis | None,
         lanes: int,
-        two_levels: bool,
+        in_parts: bool,
     ):
         self.owner = owner
         self.frame = owner.frame
@@ -250,7 +260,7 @@ class _Nest:
         self.builder = owner.builder
         self.inner = inner
         self.lanes = lanes
-        self.two_levels = two_levels
+        self.in_parts = in_parts
         self.axes = [a for a in statement.axes if a != inner] + ([inner] if inner else [])
         lane_axis = inner or owner.values.axis
         self.clips: dict[int, list[Clip]] = {}
@@ -331,10 +341,11 @@ class _Nest:
             with v.at_axis(axis, i):
                 return once(c)
 
-        chunk = LONGEST_SUM if self.two_levels else 0
+        count = self.owner.plan.nodes.extents[axis] // (self.lanes if axis == self.inner else 1)
+        chunk = part_size(count) if self.in_parts else 0
         if axis == self.inner:
-            return self.frame.lane_loop(start, stop, self.lanes, carry, lanes, chunk)
-        return self.frame.chunked(start, stop, 1, carry, single, chunk)
+            return self.frame.lane_loop(start, stop, self.lanes, carry, lanes, chunk, PART)
+        return self.frame.chunked(start, stop, 1, carry, single, chunk, PART)
 
     def _range(self, place: int, axis: Axis) -> tuple[Count, Count]:
         """Where the loop begins and ends, clipped by the guards that are its bounds."""

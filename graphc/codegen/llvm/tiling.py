@@ -152,6 +152,7 @@ def _row_axes(
     held = {step.each_axis for step in product.stepped.values()}  # their values must be known
     free = [x for x in product.each if x != vector and x in a.strides and x not in b.strides]
     free = [x for x in free if x not in held]
+    free.sort(key=lambda axis: abs(a.strides[axis]))  # of equal tiles the first is taken
     guarded = {axis for guard in product.guards for axis in guard.terms}
     yield from ((row, None) for row in free)
     for deep in free:

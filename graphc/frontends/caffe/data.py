@@ -181,14 +181,3 @@ def hdf5_output(c: LayerContext) -> Value:
         "HDF5Output writes a file at every pass, which graphc does not; read the blobs"
         f" {', '.join(c.layer.bottoms)} after the call instead"
     )
-
-
-@layer("Filter")
-def filter_items(c: LayerContext) -> Value:
-    """Refused: how many items pass is known only while the net runs."""
-    raise c.fail(
-        "Filter's top has as many items as its selector has non-zero numbers, which is known only"
-        " while the net runs; graphc plans all memory before. Leave the items in and weigh them"
-        " with the selector (Scale with two bottoms, axis 0), or pick a fixed number of items with"
-        " BatchReindex"
-    )

@@ -21,7 +21,7 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 Layers = dict[str, dict[int, NDArray[np.float32]]]
 
 
-def _library() -> Any:
+def hdf5_library() -> Any:
     """The module h5py, which is installed only where it was asked for."""
     try:
         import h5py
@@ -44,7 +44,7 @@ def read_hdf5_weights(path: str | Path) -> Layers:
 
     Raises NetError for a file that cannot be read, or that holds no group `data`.
     """
-    h5py = _library()
+    h5py = hdf5_library()
     try:
         with h5py.File(path, "r") as file:
             if not isinstance(file.get("data"), h5py.Group):
@@ -76,7 +76,7 @@ def write_hdf5_weights(
     Raises NetError if the file cannot be written, or for a layer name that HDF5 has no place for.
     """
     held = io.BytesIO()
-    with _library().File(held, "w") as file:
+    with hdf5_library().File(held, "w") as file:
         data = file.create_group("data")
         for layer, arrays in layers.items():
             if not layer.strip("/.") or "\0" in layer:
@@ -90,7 +90,7 @@ def write_hdf5_weights(
 def hdf5_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """The shape of every data set at the top of a file. NetError for one that cannot be read."""
     try:
-        with _library().File(path, "r") as file:
+        with hdf5_library().File(path, "r") as file:
             return {name: item.shape for name, item in file.items() if hasattr(item, "dtype")}
     except (OSError, RuntimeError) as error:
         raise NetError(f"cannot read '{path}' as HDF5: {error}") from None

@@ -69,6 +69,14 @@ class Parameter:
     learned: bool = True  # False for batch norm's statistics
 
 
+@dataclass(frozen=True)
+class Selection:
+    """A Filter layer: the tops have as many items as `selector` has numbers other than 0."""
+
+    selector: str
+    tops: tuple[str, ...]
+
+
 @dataclass
 class Surroundings:
     """What all layers of one net share while the net is built."""
@@ -85,6 +93,8 @@ class Surroundings:
     owners: dict[str, str] = field(default_factory=dict)  # "ip2/0" -> "ip1/0", shared or not
     shared: dict[str, str] = field(default_factory=dict)  # the user's parameter name -> owner
     warnings: list[Diagnostic] = field(default_factory=list)
+    selections: list[Selection] = field(default_factory=list)
+    python_layers: dict[str, Any] = field(default_factory=dict)  # by name, the user's objects
     streams: int = 0
 
 

@@ -22,6 +22,7 @@ from graphc.error import Diagnostic, NetError, did_you_mean
 from graphc.frontends.caffe import data as _data  # noqa: F401  (enters its layers in the table)
 from graphc.frontends.caffe import losses as _losses  # noqa: F401
 from graphc.frontends.caffe import normalisation as _normalisation  # noqa: F401
+from graphc.frontends.caffe import python_layer as _python_layer  # noqa: F401
 from graphc.frontends.caffe import recurrent as _recurrent  # noqa: F401
 from graphc.frontends.caffe import rows as _rows  # noqa: F401
 from graphc.frontends.caffe import shapes as _shapes  # noqa: F401
@@ -32,9 +33,11 @@ from graphc.frontends.caffe.layer import (
     LAYERS,
     LayerContext,
     Parameter,
+    Selection,
     Surroundings,
 )
 from graphc.frontends.caffe.layer_definition import LayerDefinition
+from graphc.frontends.caffe.python_layer import PythonLayer
 from graphc.ir.core import StopGradient
 from graphc.ir.graph import Graph, Origin, Value
 
@@ -51,6 +54,8 @@ class CaffeNet:
         default_wrt: names Caffe's rule computes gradients for: inputs, then parameters.
         seeds: outputs that a gradient is given for by default (those without a loss weight).
         layer_tops, layer_bottoms: blob names per layer.
+        selections: the Filter layers, whose tops' extents depend on data.
+        python_layers: by layer name, the objects of Python layers.
         refusals: why Caffe's default backward pass cannot be run; empty where it can.
     """
 
@@ -65,6 +70,8 @@ class CaffeNet:
     layer_bottoms: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[Diagnostic] = field(default_factory=list)
     refusals: list[Diagnostic] = field(default_factory=list)
+    python_layers: dict[str, PythonLayer] = field(default_factory=dict)
+    selections: list[Selection] = field(default_factory=list)
 
 
 def build(
@@ -107,7 +114,8 @@ def _selected(
     names = [layer.name for layer in layers]
     for name in (first, last):
         if name is not None and name not in names:
-            raise NetError(f"there is no layer '{name}'; {did_you_mean(str(name), names)}".rstrip("; "))
+            hint = did_you_mean(str(name), names)
+            raise NetError(f"there is no layer '{name}'; {hint}".rstrip("; "))
     start = 0 if first is None else names.index(first)
     stop = len(names) if last is None else names.index(last) + 1
     if start >= stop:
@@ -362,6 +370,8 @@ class _Builder:
         graph = self.graph
         graph.origin = Origin()
         net = self.net
+        net.python_layers = self.around.python_layers
+        net.selections = self.around.selections
         net.inputs = [v.name for v in graph.inputs("input")]
         produced = [top for layer, tops in net.layer_tops.items() for top in tops]
         loose = {name for name in produced if name not in self.read}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -236,7 +237,12 @@ def slice_layer(c: LayerContext) -> tuple[Value, ...]:
         )
     if tops == 1:
         return (x,)
-    points = points or tuple(range(extent // tops, extent, extent // tops))
+    if any(low >= high for low, high in pairwise((0, *points, extent))) and points:
+        raise c.fail(
+            f"slice points {list(points)} must rise and lie inside axis {axis} of {list(x.shape)}",
+            "slice_point",
+        )
+    points = points or tuple(part * (extent // tops) for part in range(1, tops))
     parts: tuple[Value, ...] = Slice(axis, points)(x)
     return parts
 

@@ -7,7 +7,6 @@ A block is made with DagNN's properties, named the Python way: `Conv(size=(3, 3,
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -19,7 +18,6 @@ from graphc.frontends.matconvnet import functions, losses
 from graphc.frontends.matconvnet.mat_file import listed, plain
 from graphc.ir.core import Broadcast, View
 from graphc.ir.graph import Graph, Value
-from graphc.ir.types import TensorType
 
 
 @dataclass
@@ -224,7 +222,7 @@ class BatchNorm(Block):
 
     def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
         need(len(params) in (2, 3), f"it takes 3 parameters, {len(params)} are given")
-        options = {"epsilon": float(self.epsilon), "assume": False}
+        options: dict[str, Any] = {"epsilon": float(self.epsilon), "assume": False}
         if around.testing:
             need(len(params) == 3, "in test mode its third parameter, the moments, is needed")
             return functions.bnorm(x[0], params[0], params[1], params[2], **options)[0]
@@ -239,7 +237,7 @@ class BatchNorm(Block):
 
 @dataclass
 class Scale(Block):
-    """x .* s (+ b); s and b are further inputs, then parameters, repeated where they have size 1."""
+    """x .* s (+ b); s and b are further inputs, then parameters, repeated where of size 1."""
 
     size: Any = ()
     has_bias: bool = True
@@ -405,9 +403,10 @@ class Loss(Block):
 
 @dataclass
 class L2Loss(Block):
-    """(x - t)^2 element by element, its derivative 2 (x - t); t is reshaped to the size of x."""
+    """(x - t)^2 element by element, its derivative 2 (x - t); t is reshaped to the size of x.
 
-    learned: ClassVar[tuple[int, ...]] = (0, 1)
+    The target has no derivative.
+    """
 
     def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
         need(len(x) == 2, f"it takes a prediction and a target, not {len(x)} inputs")
@@ -420,18 +419,22 @@ def per_position(given: Value, x: Value, kind: str) -> Value:
     There may be one for each image, or one for each position (or attribute).
     """
     n, c, w, h = x.shape
-    whole = (n, c, w, h) if kind in losses.ATTRIBUTES else (n, w, h)
-    channels = c if kind in losses.ATTRIBUTES else 1
-    if given.type.size == n and math.prod(whole) != n and channels == 1:
-        wide: Value = Broadcast(whole, tuple(range(1, len(whole))))(View((n,))(given))
-        return wide
+    by_attribute = kind in losses.ATTRIBUTES
+    whole = (n, c, w, h) if by_attribute else (n, w, h)
+    if given.type.size == n and not (by_attribute and c > 1):
+        return _wide(View((n,))(given), whole)
     need(
-        given.type.size == math.prod(whole) and (given.type.size == n or given.shape[0] == n),
+        given.shape == (n, c if by_attribute else 1, w, h),
         f"labels or weights of {functions.shown(given.shape)} do not fit scores of"
         f" {functions.shown(x.shape)}",
     )
     flat: Value = View(whole)(given)
     return flat
+
+
+def _wide(per_image: Value, shape: tuple[int, ...]) -> Value:
+    wide: Value = Broadcast(shape, tuple(range(1, len(shape))))(per_image)
+    return wide
 
 
 BLOCKS: dict[str, type[Block]] = {
@@ -441,9 +444,6 @@ BLOCKS: dict[str, type[Block]] = {
         BatchNorm, Scale, Sum, Concat, Crop, BilinearSampler, ROIPooling, PDist, Loss, L2Loss,
     )
 }  # fmt: skip
-
-
-
 
 
 def block_from_struct(layer: str, kind: str, properties: dict[str, Any]) -> Block:
@@ -481,8 +481,3 @@ def _loss_options(layer: str, options: list[Any]) -> dict[str, Any]:
 def snake_case(name: str) -> str:
     """poolSize -> pool_size."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def like(array: np.ndarray, dtype: str) -> TensorType:
-    """The type of an array H x W x C x N on our axes."""
-    return TensorType(dtype, array.shape[::-1])

@@ -206,10 +206,10 @@ def _corner_transform(transform: Any) -> tuple[float, ...]:
 
 
 def normalize(x: Value, *, param: Any = (5, 1, 0.0001 / 5, 0.75)) -> Value:
-    """x (kappa + alpha sum of squares)^-beta over N neighbouring channels, param [N kappa alpha beta].
+    """x (kappa + alpha sum of squares)^-beta over neighbouring channels, [N kappa alpha beta].
 
-    Channels k - floor((N - 1) / 2) .. k + ceil((N - 1) / 2). alpha is not divided by N. The power is
-    exact, as in MatConvNet's GPU code; its CPU code approximates it to 3e-3.
+    Channels k - floor((N - 1) / 2) .. k + ceil((N - 1) / 2). alpha is not divided by N. The power
+    is exact, as in MatConvNet's GPU code; its CPU code approximates it to 3e-3.
     """
     window, kappa, alpha, beta = numbers_of(param, 4, "param")
     size = int(window)
@@ -221,7 +221,8 @@ def normalize(x: Value, *, param: Any = (5, 1, 0.0001 / 5, 0.75)) -> Value:
     squares = View((n, 1, c, w * h))(x * x)
     pads = (((size - 1) // 2, size // 2), (0, 0))
     mean = AvgPool((size, 1), (1, 1), pads, (c, w * h))(squares)
-    return x * Power(-beta, alpha * size, kappa)(View(x.shape)(mean))
+    y: Value = x * Power(-beta, alpha * size, kappa)(View(x.shape)(mean))
+    return y
 
 
 def spnorm(x: Value, *, param: Any) -> Value:
@@ -233,14 +234,16 @@ def spnorm(x: Value, *, param: Any) -> Value:
     size = _turned((high, wide), "param [ph pw ...]")
     pads = tuple(((extent - 1) // 2, extent // 2) for extent in size)
     mean = AvgPool(size, (1, 1), pads, x.shape[2:], count_padding=False)(x * x)
-    return x * Power(-beta, alpha, 1.0)(mean)
+    y: Value = x * Power(-beta, alpha, 1.0)(mean)
+    return y
 
 
 def noffset(x: Value, *, param: Any) -> Value:
     """x - a L^b with L = max(sum of squares over channels, 1e-8), param [a b]."""
     a, b = numbers_of(param, 2, "param")
     offset = FlooredPower(b, NOFFSET_FLOOR)(Sum((1,))(x * x))
-    return x - Broadcast(x.shape, (1,))(offset * a)
+    y: Value = x - Broadcast(x.shape, (1,))(offset * a)
+    return y
 
 
 def normalizelp(x: Value, *, p: Any = 2, epsilon: float = 0.01, spatial: bool = False) -> Value:
@@ -250,7 +253,8 @@ def normalizelp(x: Value, *, p: Any = 2, epsilon: float = 0.01, spatial: bool = 
     square = x * x
     mass = Sum(axes)(square if p == 2 else Power(p / 2)(square))
     scale = Power(-1.0 / p, 1.0, float(epsilon))(mass)
-    return x * Broadcast(x.shape, axes)(scale)
+    y: Value = x * Broadcast(x.shape, axes)(scale)
+    return y
 
 
 def bnorm(

@@ -1,8 +1,8 @@
 """The losses of vl_nnloss and vl_nnsoftmaxloss as graphs.
 
-Scores x are [N, C, W, H]. Categorical labels and their weights are [N, W, H], attributes' [N, C, W, H].
-Labels are the classes from 1 on, or -1 and +1 for attributes; 0 means ignored. The result is the sum
-over everything that counts, one number.
+Scores x are [N, C, W, H]. Categorical labels and their weights are [N, W, H], those of attributes
+[N, C, W, H]. Labels are the classes from 1 on, or -1 and +1 for attributes; 0 means ignored. The
+result is the sum over everything that counts, one number.
 """
 
 # ruff: noqa: N803 (options have MATLAB's names)

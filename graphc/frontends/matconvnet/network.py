@@ -50,18 +50,29 @@ class MatNet:
     masks: dict[str, str] = field(default_factory=dict)
     moments: dict[str, str] = field(default_factory=dict)
 
-    def reached(self, given: Iterable[str]) -> tuple[list[MatLayer], set[str]]:
-        """Layers that a derivative given for these variables passes, and variables that get one."""
-        with_derivative = set(given)
-        active = []
-        for layer in reversed(self.executed):
-            if not with_derivative.intersection(layer.outputs):
-                continue
+
+def executed(ordered: Iterable[MatLayer], inputs: Iterable[str]) -> list[MatLayer]:
+    """The layers that have all their inputs, given those of the net."""
+    known = set(inputs)
+    run = []
+    for layer in ordered:
+        if known.issuperset(layer.inputs):
+            run.append(layer)
+            known.update(layer.outputs)
+    return run
+
+
+def reached(run: Sequence[MatLayer], given: Iterable[str]) -> tuple[list[MatLayer], set[str]]:
+    """Layers that a derivative given for these variables passes, and variables that get one."""
+    touched = set(given)
+    active = []
+    for layer in reversed(run):
+        if touched.intersection(layer.outputs):
             active.append(layer)
-            with_derivative.update(
+            touched.update(
                 name for i, name in enumerate(layer.inputs) if layer.block.differentiates(i)
             )
-        return active[::-1], with_derivative
+    return active[::-1], touched
 
 
 def build_graph(
@@ -81,9 +92,8 @@ def build_graph(
     around = Surroundings(graph, "test" if mode == "test" else "normal", version)
     for variable, type in inputs.items():
         graph.blobs[variable] = graph.input(variable, type)
-    for layer in layers:
-        if all(variable in graph.blobs for variable in layer.inputs):
-            _add(made, layer, params, around)
+    for layer in executed(layers, inputs):
+        _add(made, layer, params, around)
     made.masks = around.masks
     for layer_name, value in around.moments.items():
         made.moments[layer_name] = MOMENTS.format(layer_name)

@@ -1,0 +1,78 @@
+"""The picture of `graphc bench loss`: speed, errors, training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from graphc.bench.loss import FORMS
+from graphc.bench.loss_report import LossReport
+from graphc.error import NetError
+
+COLOURS = {FORMS[0]: "#1b6ca8", FORMS[1]: "#d1495b", FORMS[2]: "#edae49"}
+OTHER = "#8d99ae"
+
+
+def draw_report(report: LossReport, path: str | Path) -> None:
+    """Write a PNG (or what the suffix says). Raises NetError where matplotlib is missing."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NetError(
+            "--plot needs matplotlib, which is not installed: pip install 'graphc[plot]'"
+        ) from None
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    speed, error, training = figure.subplots(1, 3)
+    _draw_speed(speed, report)
+    _draw_errors(error, report)
+    _draw_training(training, report)
+    size = report.size
+    figure.suptitle(f"softmax loss, forward and backward: {size.batch} x {size.classes}")
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as problem:
+        raise NetError(f"cannot write '{path}': {problem}") from None
+
+
+def _draw_speed(axes: Any, report: LossReport) -> None:
+    rows = [*report.timings, report.copy]
+    rates = [report.rate(row) / 1e9 for row in rows]
+    bars = axes.barh(
+        [row.name for row in rows],
+        rates,
+        xerr=[rate * row.spread / 2 for rate, row in zip(rates, rows, strict=True)],
+        color=[COLOURS.get(row.name, OTHER) for row in rows],
+    )
+    axes.bar_label(bars, [f"{rate:.1f}" for rate in rates], padding=6)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("GB/s (scores read once, gradient written once)")
+    axes.set_title("speed")
+
+
+def _draw_errors(axes: Any, report: LossReport) -> None:
+    for form in FORMS:
+        found = [e for e in report.errors if e.name == form]
+        spreads = [e.spread for e in found]
+        values = [e.gradient if math.isfinite(e.gradient) else math.nan for e in found]
+        axes.loglog(spreads, values, "o-", color=COLOURS[form], label=form)
+        lost = [e.spread for e in found if not math.isfinite(e.gradient)]
+        axes.plot(lost, [2.0] * len(lost), "x", color=COLOURS[form])
+    axes.axhline(3e-7, color=OTHER, linewidth=0.8, linestyle=":")
+    axes.set_xlabel("spread of the scores")
+    axes.set_title("error of the gradient (x: inf or nan)")
+    axes.legend()
+
+
+def _draw_training(axes: Any, report: LossReport) -> None:
+    for curve in report.curves:
+        wrong = [100 * part for part in curve.wrong]
+        axes.plot(wrong, color=COLOURS[curve.name], label=curve.name)
+    axes.set_xlabel("step")
+    axes.set_ylabel("classified wrongly, %")
+    axes.set_ylim(0, 100)
+    axes.set_title("training of the same small net")
+    axes.legend()

@@ -1,0 +1,146 @@
+"""Everything `graphc bench loss` finds out, in the order in which it must be found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.bench.loss import (
+    FORMS,
+    Candidate,
+    Error,
+    Size,
+    Timing,
+    check,
+    draw,
+    errors,
+    interleaved,
+    timed,
+)
+from graphc.bench.loss_training import Curve, train
+from graphc.bench.torch_loss import Torch
+from graphc.error import need
+
+Progress = Callable[[int, int, str], None]
+COPY = "copy"
+
+
+@dataclass(frozen=True)
+class LossReport:
+    """What was measured.
+
+    checked: the largest gradient error of each timed form, compared with float64 before any time
+    was taken. copy: a plain copy of the scores to another array, by numpy, between the other runs.
+    """
+
+    size: Size
+    threads: int
+    checked: dict[str, float]
+    timings: list[Timing]
+    rival: str
+    copy: Timing
+    errors: list[Error]
+    curves: list[Curve]
+
+    def rate(self, timing: Timing) -> float:
+        """Effective bytes a second: the scores read once and the gradient written once."""
+        return self.size.bytes / timing.seconds
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it."""
+        rows = [*self.timings, self.copy]
+        return {
+            "size": asdict(self.size),
+            "threads": self.threads,
+            "gradient_error": self.checked,
+            "rival": self.rival,
+            "times": [
+                {
+                    "name": row.name,
+                    "seconds": row.seconds,
+                    "best_seconds": row.best,
+                    "spread": row.spread,
+                    "effective_bytes_per_second": self.rate(row),
+                    "part_of_copy": self.copy.seconds / row.seconds,
+                    "bytes_moved": row.bytes or None,
+                    "memory": row.memory or None,
+                }
+                for row in rows
+            ],
+            "errors": [asdict(error) for error in self.errors],
+            "training": [asdict(curve) for curve in self.curves],
+        }
+
+
+def bench_loss(
+    size: Size,
+    repeats: int = 15,
+    threads: int = 1,
+    torch: bool = False,
+    python: str = "",
+    steps: int = 120,
+    progress: Progress = lambda done, total, label: None,
+) -> LossReport:
+    """Check, then time in turns, then the errors over the spread of scores, then the training.
+
+    torch: also run PyTorch's cross_entropy, in the Python named (None: this one).
+    Raises NetError where a result is wrong: then nothing has been timed.
+    """
+    need(repeats >= 1, f"there is at least one run, not {repeats}")
+    stages = 4
+    progress(0, stages, "right results")
+    x, label = draw(size, 1.0)
+    candidates = [Candidate(size, form, threads) for form in FORMS[:2]]
+    checked = {c.name: check(c, x, label, size.axis) for c in candidates}
+    rival = Torch(x, label, size.axis, threads, python) if torch else None
+    progress(1, stages, "times")
+    try:
+        timings, copy = _timings(size, candidates, rival, x, repeats)
+    finally:
+        if rival is not None:
+            rival.close()
+    progress(2, stages, "errors")
+    found = errors(size)
+    progress(3, stages, "training")
+    curves = [train(form, steps) for form in FORMS[:2]]
+    progress(4, stages, "")
+    version = f"torch {rival.version}" if rival else ""
+    return LossReport(size, threads, checked, timings, version, copy, found, curves)
+
+
+def _timings(
+    size: Size,
+    candidates: list[Candidate],
+    rival: Torch | None,
+    x: np.ndarray,
+    repeats: int,
+) -> tuple[list[Timing], Timing]:
+    copy = Timing(COPY, size.bytes, size.bytes)
+    target = np.empty_like(x)
+    work = {c.name: timed(c.run) for c in candidates}
+    work[COPY] = timed(lambda: np.copyto(target, x))
+    timings = [c.timing for c in candidates]
+    for form in rival.forms if rival else ():
+        timings.append(Timing(f"torch {form}", 0, 0))
+        work[f"torch {form}"] = _rival_run(rival, form)
+    runs = interleaved(work, repeats)
+    for timing in (*timings, copy):
+        timing.runs = runs[timing.name]
+    _check_rival(rival, candidates[0].loss)
+    return timings, copy
+
+
+def _rival_run(rival: Torch | None, form: str) -> Callable[[], float]:
+    assert rival is not None
+    return lambda: rival.run(form)
+
+
+def _check_rival(rival: Torch | None, loss: float) -> None:
+    for form, theirs in rival.losses.items() if rival else ():
+        need(
+            abs(theirs - loss) <= 1e-5 * max(1.0, abs(loss)),
+            f"torch {form} finds a loss of {theirs}, not {loss}: they do not compute the same",
+        )

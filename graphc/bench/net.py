@@ -1,0 +1,228 @@
+"""A whole net against the machine's limits, and against PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graphc.bench.contest import Contestant, Timing, contest
+from graphc.bench.machine import Limits, measure_limits
+from graphc.bench.memory import extra_bytes
+from graphc.bench.torch_rival import VARIANTS, TorchRun, Workload
+from graphc.bench.work import work_of
+from graphc.driver import Compilation
+from graphc.error import NetError, need
+from graphc.net import Net
+from graphc.plan.program import Step
+from graphc.random_inputs import input_kinds, random_input
+from graphc.runtime.cpu import Executable
+
+OURS = "graphc"
+TOLERANCE = 1e-3  # of the norm of a difference, as a part of the norm of the result
+
+
+@dataclass(frozen=True)
+class Call:
+    """A net compiled and bound, and what it is called with.
+
+    which: the entry, "forward" or "both". wrt, given: as in a Signature; given has arrays.
+    """
+
+    net: Net
+    made: Compilation
+    which: str
+    inputs: Mapping[str, np.ndarray]
+    wrt: tuple[str, ...]
+    given: Mapping[str, np.ndarray]
+
+    @property
+    def executable(self) -> Executable:
+        """The machine code; its arrays are bound."""
+        assert self.made.executable is not None
+        return self.made.executable
+
+    def run(self) -> None:
+        """One native call on the bound arrays."""
+        self.executable.call(self.which, self.net.threads)
+
+
+def prepare(net: Net, wrt: Sequence[str], given: Sequence[str], seed: int = 0) -> Call:
+    """Compile a net for these gradients (none: forward alone), and run it once on random inputs."""
+    front = net.front()
+    rng = np.random.default_rng(seed)
+    kinds = input_kinds(front.graph)
+    inputs = {
+        value.name: random_input(value, kinds[value.name], rng)
+        for value in front.graph.inputs("input")
+        if value.name in front.inputs
+    }
+    blobs = front.graph.blobs
+    gradients = {
+        name: rng.standard_normal(blobs[name].shape).astype(blobs[name].type.dtype)
+        for name in (given if wrt else ())
+    }
+    made = net.prepare(wrt=tuple(wrt), given=tuple(gradients))
+    call = Call(net, made, "both" if wrt else "forward", inputs, tuple(wrt), gradients)
+    if wrt:
+        net.forward_backward(inputs, gradients, wrt=wrt)
+    else:
+        net.forward(**inputs)
+    return call
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One contestant's result. memory: bytes of a call, arrays of the user's included."""
+
+    name: str
+    timing: Timing
+    flops: float
+    bytes: float
+    memory: int | None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class NetReport:
+    """A comparison. products, bytes: work of one call. refusals: rivals that could not run."""
+
+    limits: Limits
+    products: int
+    bytes: int
+    figures: tuple[Figures, ...]
+    refusals: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        """The best rival's median over ours: above 1, ours is faster."""
+        ours = next(f for f in self.figures if f.name == OURS).timing.median
+        others = [f.timing.median for f in self.figures if f.name != OURS]
+        return min(others) / ours if others else None
+
+
+def bench_net(
+    call: Call,
+    rivals: Sequence[str] = VARIANTS,
+    seconds: float = 10.0,
+) -> NetReport:
+    """Measure a call, and torch's variants of the same graph if any are named.
+
+    Raises NetError where results differ by more than TOLERANCE: then nothing is timed. A variant
+    that torch itself cannot run is a refusal, not an error.
+    """
+    threads = call.net.threads
+    workload = workload_of(call)
+    refusals: dict[str, str] = {}
+    errors: dict[str, float] = {}
+    runs: list[TorchRun] = []
+    for variant in rivals:
+        try:
+            checked = TorchRun(workload, variant, threads, masked=True)
+            errors[checked.name] = disagreement(call, checked.results())
+            runs.append(TorchRun(workload, variant, threads))
+            runs[-1].run()
+        except NetError:
+            raise
+        except Exception as error:
+            refusals[variant] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    before = measure_limits(threads)
+    contestants = [Contestant(OURS, call.run)]
+    contestants += [Contestant(run.name, run.run) for run in runs]
+    timings = contest(contestants, seconds)
+    limits = before.better(measure_limits(threads))
+    work = [work_of(call.made.program, step) for step in steps_of(call)]
+    products, moved = sum(w.products for w in work), sum(w.bytes for w in work)
+    memory = {run.name: _torch_bytes(run) for run in runs}
+    memory[OURS] = planned_bytes(call.made)
+    figures = tuple(
+        Figures(
+            name,
+            timing,
+            products / timing.median,
+            moved / timing.median,
+            memory[name],
+            errors.get(name),
+        )
+        for name, timing in timings.items()
+    )
+    return NetReport(limits, products, moved, figures, refusals)
+
+
+def steps_of(call: Call) -> tuple[Step, ...]:
+    """The steps that a call runs."""
+    program = call.made.program
+    return program.steps if call.which == "both" else program.steps[: program.forward_steps]
+
+
+def planned_bytes(made: Compilation) -> int:
+    """The arena, and the user's arrays: all that a call touches."""
+    arrays = sum(slot.type.bytes for slot in made.program.slots if slot.role != "arena")
+    return made.program.arena_bytes + arrays
+
+
+def _torch_bytes(run: TorchRun) -> int | None:
+    extra = extra_bytes(run.run)
+    return None if extra is None else extra + run.held_bytes()
+
+
+def workload_of(call: Call) -> Workload:
+    """The same graph, values and gradients for a rival; states as they are before the next call."""
+    graph = call.made.caffe.graph
+    arrays = {
+        value.name: np.array(call.executable.arrays[value.name])
+        for value in graph.inputs()
+        if value.name in call.executable.arrays
+    }
+    need(
+        all(v.type.dtype != "float64" for v in graph.inputs()),
+        "the torch rival compares float32 nets",
+    )
+    return Workload(graph, arrays, call.wrt, call.given)
+
+
+def disagreement(call: Call, theirs: Mapping[str, np.ndarray]) -> float:
+    """The largest relative difference of any result, in the 2-norm. Raises NetError past TOLERANCE.
+
+    Runs the call once, with its states as they are; they are put back afterwards.
+    """
+    arrays = call.executable.arrays
+    states = [s.name for s in call.executable.bundle.slots if s.role == "state"]
+    before = {name: arrays[name].copy() for name in states}
+    call.run()
+    worst, name = 0.0, ""
+    for key, other in theirs.items():
+        own = _result(arrays, key, states, before)
+        if own is None:
+            continue
+        error = relative_difference(own, other)
+        if not error <= worst:
+            worst, name = error, key
+    for key, values in before.items():
+        arrays[key][...] = values
+    if not worst <= TOLERANCE:
+        raise NetError(
+            f"torch and graphc disagree on '{name}': the relative difference is {worst:.2g}, more"
+            f" than {TOLERANCE:g}; nothing was timed"
+        )
+    return worst
+
+
+def _result(
+    arrays: Mapping[str, np.ndarray],
+    key: str,
+    states: Sequence[str],
+    before: Mapping[str, np.ndarray],
+) -> np.ndarray | None:
+    """A result of the call; of a gradient that adds up, what this call has added."""
+    found = arrays.get(f"{key}~out", arrays.get(key))
+    return found - before[key] if found is not None and key in states else found
+
+
+def relative_difference(own: np.ndarray, other: np.ndarray) -> float:
+    """The norm of the difference, as a part of the norm of `own`."""
+    exact = own.astype(np.float64)
+    difference = float(np.linalg.norm(exact - other))
+    size = float(np.linalg.norm(exact))
+    return difference / size if size else difference

@@ -1,0 +1,154 @@
+"""Single operators against the machine's limits and against PyTorch.
+
+An operator is timed as it runs inside a net: tensors lie as the compiler likes them, and the
+transposes of the user's arrays at the edges of this one-operator net are left out. torch gets its
+tensors row-major and channels-last, and the better counts. Packing weights belongs to the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.bench.contest import Contestant, Timing, contest
+from graphc.bench.machine import Limits
+from graphc.bench.net import OURS, relative_difference
+from graphc.bench.operator_table import Row
+from graphc.bench.torch_rival import TorchRun, Workload
+from graphc.bench.work import work_of
+from graphc.codegen.llvm.jit import load
+from graphc.codegen.llvm.object import compile_program
+from graphc.error import NetError
+from graphc.passes.pipeline import compile_graph
+from graphc.plan.planner import plan
+from graphc.plan.program import Program, Step
+from graphc.runtime.cpu import Executable
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class RowReport:
+    """A row's figures. seconds and the rival's are medians; `errors`: against each variant."""
+
+    name: str
+    way: str
+    products: int
+    bytes: int
+    timing: Timing
+    rivals: dict[str, Timing]
+    errors: dict[str, float]
+    fma: float  # of the peak, 0 where it is no contraction
+    copy: float  # of the copy bandwidth
+
+    @property
+    def ratio(self) -> float | None:
+        """The best rival's median over ours: above 1, ours is faster."""
+        others = [timing.median for timing in self.rivals.values()]
+        return min(others) / self.timing.median if others else None
+
+
+class OneOperator:
+    """A row compiled and bound to random arrays; `run` runs what counts of it."""
+
+    def __init__(self, row: Row, threads: int, seed: int = 0):
+        self.row = row
+        self.graph = row.graph()
+        self.threads = threads
+        backward = row.way == "backward"
+        self.wrt = ("x",) if backward else ()
+        rng = np.random.default_rng(seed)
+        self.arrays = {
+            v.name: rng.standard_normal(v.shape).astype(v.type.dtype) for v in self.graph.inputs()
+        }
+        shape = self.graph.blobs["y"].shape
+        self.given = {"y": rng.standard_normal(shape).astype("float32")} if backward else {}
+        made = compile_graph(self.graph, self.wrt, tuple(self.given))
+        self.program = plan(made.graph, memory="all")
+        self.executable: Executable = load(compile_program(self.program))
+        for name, array in self.executable.bind_new().items():
+            source = self.given.get(name.removesuffix(".diff"), self.arrays.get(name))
+            if source is not None:
+                array[...] = source
+        self.executable.call("both", threads)
+        self.numbers = list(counted_steps(self.program, row))
+
+    def run(self) -> None:
+        """The operator's steps."""
+        for number in self.numbers:
+            self.executable.step(number, self.threads)
+
+    def results(self) -> dict[str, np.ndarray]:
+        """What a whole call gives, under the rival's names."""
+        names = {"y": "y", "x.diff": "x.diff"}
+        arrays = self.executable.arrays
+        return {n: arrays.get(f"{n}~out", arrays.get(n)) for n in names if n in arrays}
+
+    def steps(self) -> list[Step]:
+        """The steps that count."""
+        return [self.program.steps[number] for number in self.numbers]
+
+
+def counted_steps(program: Program, row: Row) -> Iterator[int]:
+    """Numbers of the operator's own steps: not the transposes of tensors at the net's edges."""
+    for number, step in enumerate(program.steps):
+        if row.way == "backward" and number < program.forward_steps:
+            continue
+        if step.kernel.name != "copy" or _is_weight(program, step, row):
+            yield number
+
+
+def _is_weight(program: Program, step: Step, row: Row) -> bool:
+    """Whether a copy packs weights, or unpacks their gradient."""
+    names = {program.slots[program.buffers[name].slot].name for name in step.arguments}
+    return (
+        "x1" in names
+        if row.way in ("forward", "data gradient")
+        else (row.way == "weight gradient" and bool(names & {"y", "y~out"}))
+    )
+
+
+def bench_row(row: Row, limits: Limits, rivals: Sequence[str], seconds: float = 1.0) -> RowReport:
+    """Measure one row. Raises NetError where a rival's results differ by more than TOLERANCE."""
+    ours = OneOperator(row, limits.threads)
+    workload = Workload(ours.graph, ours.arrays, ours.wrt, ours.given)
+    errors: dict[str, float] = {}
+    contestants = [Contestant(OURS, ours.run)]
+    for variant in rivals:
+        if variant == "compile" and row.library:
+            continue
+        errors[variant] = _checked(ours, TorchRun(workload, variant, limits.threads, masked=True))
+        run = TorchRun(workload, variant, limits.threads)
+        contestants.append(Contestant(variant, run.backward_alone() if ours.wrt else run.run))
+    timings = contest(contestants, seconds)
+    timing = timings.pop(OURS)
+    products = sum(work_of(ours.program, step).products for step in ours.steps())
+    return RowReport(
+        row.name,
+        row.way,
+        products,
+        row.bytes,
+        timing,
+        timings,
+        errors,
+        products / timing.median / limits.fma,
+        row.bytes / timing.median / limits.copy,
+    )
+
+
+def _checked(ours: OneOperator, rival: TorchRun) -> float:
+    """The largest difference of any result, as a part of it."""
+    own = ours.results()
+    worst = 0.0
+    for name, theirs in rival.results().items():
+        error = relative_difference(own[name], theirs)
+        if not error <= TOLERANCE:
+            raise NetError(
+                f"torch and graphc disagree on {ours.row.name}, {ours.row.way}: the relative"
+                f" difference is {error:.2g}, more than {TOLERANCE:g}; it was not timed"
+            )
+        worst = max(worst, error)
+    return worst

@@ -1,0 +1,159 @@
+"""`graphc bench`: what is gained, measured on this machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphc.cli.options import verb
+from graphc.cli.report import need_writable, print_json, progress, shown_seconds, table
+
+if TYPE_CHECKING:
+    from graphc.bench.loss import Error
+    from graphc.bench.loss_report import LossReport
+    from graphc.bench.loss_training import Curve
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure what is gained, on this machine.",
+)
+CURVE_POINTS = 7
+
+
+class Rival(StrEnum):
+    """Who else computes the same."""
+
+    torch = "torch"
+
+
+@bench.command()
+@verb
+def loss(
+    *,
+    classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Examples.")] = 4096,
+    axis: Annotated[
+        int, typer.Option(min=0, max=1, help="The axis of the classes: 1 (neighbours) or 0.")
+    ] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the median counts.")] = 15,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of a call.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 120,
+    rival: Annotated[
+        Rival | None, typer.Option(help="Also measure this library's loss, eager and compiled.")
+    ] = None,
+    rival_python: Annotated[
+        str, typer.Option(metavar="PATH", help="The Python that has the rival; else this one.")
+    ] = "",
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE.png", help="Draw it (needs matplotlib).")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the fused softmax loss.
+
+    It is compared with the two layers that it replaces: time, memory, errors as the scores spread,
+    and what a small net learns. Results are compared with float64 before anything is timed.
+    """
+    from graphc.bench.loss import Size
+    from graphc.bench.loss_report import bench_loss
+
+    need_writable(plot)
+    with progress("measuring") as step:
+        report = bench_loss(
+            Size(batch, classes, axis),
+            repeats=repeats,
+            threads=threads,
+            torch=rival is Rival.torch,
+            python=rival_python,
+            steps=steps,
+            progress=step,
+        )
+    if plot is not None:
+        from graphc.bench.loss_picture import draw_report
+
+        draw_report(report, plot)
+    if json:
+        print_json(report.as_json())
+        return
+    _print(report)
+    if plot is not None:
+        typer.echo(f"\nwritten: {plot}")
+
+
+def _print(report: LossReport) -> None:
+    size = report.size
+    place = "" if size.axis == 1 else ", classes along axis 0"
+    threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
+    typer.echo(
+        f"softmax loss and its gradient: {size.batch} examples, {size.classes} classes{place},"
+        f" float32, {threads}"
+    )
+    found = ", ".join(f"{name} {error:.1e}" for name, error in report.checked.items())
+    typer.echo(f"checked against float64; gradient error: {found}\n")
+    _print_times(report)
+    typer.echo("")
+    _print_errors(report.errors)
+    typer.echo("")
+    _print_curves(report.curves)
+
+
+def _print_times(report: LossReport) -> None:
+    rows = []
+    for timing in (*report.timings, report.copy):
+        rate = report.rate(timing)
+        rows.append(
+            (
+                timing.name,
+                shown_seconds(timing.seconds),
+                f"{100 * timing.spread:.0f} %",
+                f"{timing.bytes / 1e6:.1f} MB" if timing.bytes else "",
+                f"{timing.memory / 1e6:.1f} MB" if timing.memory else "",
+                f"{rate / 1e9:.1f}",
+                f"{100 * report.copy.seconds / timing.seconds:.0f} %",
+            )
+        )
+    head = ("", "median", "spread", "moved", "memory", "GB/s", "of copy")
+    typer.echo(table(head, rows, numbers=range(1, 7)))
+    typer.echo(
+        "GB/s: the scores read once and the gradient written once; spread: of half of the runs"
+    )
+    fused, *others = report.timings
+    speeds = [f"{other.seconds / fused.seconds:.1f} times that of {other.name}" for other in others]
+    rival = f" ({report.rival})" if report.rival else ""
+    typer.echo(f"the speed of fused is {', '.join(speeds)}{rival}")
+
+
+def _print_errors(errors: list[Error]) -> None:
+    rows = [
+        (
+            f"{error.spread:g}",
+            error.name,
+            f"{error.loss:.1e}",
+            f"{error.gradient:.1e}",
+            str(error.bad),
+            f"{100 * error.stuck:.0f} %",
+        )
+        for error in sorted(errors, key=lambda e: e.spread)
+    ]
+    head = ("spread", "", "loss error", "gradient error", "inf or nan", "no gradient")
+    typer.echo("errors against float64 as the scores spread")
+    typer.echo(table(head, rows, numbers=(0, 2, 3, 4, 5)))
+    typer.echo("no gradient: examples whose label's gradient is 0 and should not be")
+
+
+def _print_curves(curves: list[Curve]) -> None:
+    count = len(curves[0].losses)
+    places = sorted({round(i * (count - 1) / (CURVE_POINTS - 1)) for i in range(CURVE_POINTS)})
+    rows = [
+        (
+            curve.name,
+            *(f"{curve.losses[p]:.3g} ({100 * curve.wrong[p]:.0f} %)" for p in places),
+        )
+        for curve in curves
+    ]
+    typer.echo("training of the same small net: loss (classified wrongly) at steps")
+    head = ("", *(str(place) for place in places))
+    typer.echo(table(head, rows, numbers=range(1, len(places) + 1)))

@@ -1,0 +1,99 @@
+"""One kernel as one `__global__` function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.codegen.cuda.body import Body
+from graphc.codegen.cuda.contraction import emit_contraction
+from graphc.codegen.cuda.expressions import TYPES
+from graphc.codegen.cuda.rows import RowBody
+from graphc.codegen.cuda.schedule import Schedule, read, schedule
+from graphc.codegen.cuda.text import Names, Text, comment
+from graphc.kernel.lang import Check, Kernel
+from graphc.kernel.text import print_kernel
+
+MOST_BLOCKS = 65536  # of a grid whose threads run several iterations each
+_SHOWN_LINES = 12  # of the kernel's own text
+
+
+@dataclass(frozen=True)
+class EmittedKernel:
+    """A kernel's function and how it is launched. A grid of 0 blocks: there is nothing to do."""
+
+    name: str
+    text: str
+    grid: int
+    threads: int
+    shared_bytes: int
+    checks: bool
+
+
+def emit_kernel(
+    kernel: Kernel, name: str, alone: bool, heading: Sequence[str] = ()
+) -> EmittedKernel:
+    """The function `name`. `alone`: no output ever shares memory with another argument."""
+    text = Text()
+    for line in heading:
+        text.line(f"// {comment(line)}")
+    shown = print_kernel(kernel).splitlines()
+    for line in shown[:_SHOWN_LINES]:
+        text.line(f"//   {comment(line)}"[:160])
+    if len(shown) > _SHOWN_LINES:
+        text.line(f"//   ... {len(shown) - _SHOWN_LINES} more lines")
+    names = Names()
+    buffers = {buffer.name: names.fresh(buffer.name) for buffer in kernel.buffers}
+    checks = any(isinstance(s, Check) for s in kernel.body)
+    form = "AloneBuffer" if alone else "Buffer"
+    formals = [f"{form}<const {TYPES[b.dtype]}> {buffers[b.name]}" for b in kernel.inputs]
+    formals += [f"{form}<{TYPES[b.dtype]}> {buffers[b.name]}" for b in kernel.outputs]
+    if checks:
+        formals += ["long long* error", "int first_check"]
+    head = f"{name}({', '.join(formals)})"
+    tiled = emit_contraction(text, kernel, names, buffers, head)
+    if tiled is not None:
+        return EmittedKernel(name, str(text), tiled.grid, tiled.threads, tiled.shared_bytes, checks)
+    made = schedule(read(kernel), alone)
+    text.line(f'extern "C" __global__ void __launch_bounds__({made.threads})')
+    with text.block(head):
+        emit = _threads if made.form == "threads" else _block
+        grid, shared_bytes = emit(text, made, names, buffers, alone)
+    return EmittedKernel(name, str(text), grid, made.threads, shared_bytes, checks)
+
+
+def _threads(
+    text: Text, made: Schedule, names: Names, buffers: dict[str, str], alone: bool
+) -> tuple[int, int]:
+    """A thread an iteration; more than the grid has are taken in turns."""
+    count, nodes = made.iterations, made.nodes
+    body = Body(text, names, made, buffers)
+    if count == 0 or nodes.size(made.serial) == 0:
+        return 0, 0
+    grid = min(-(-count // made.threads), MOST_BLOCKS)
+    kind = "int" if count + grid * made.threads < 2**31 else "long long"
+    if count == 1:
+        with text.block("if (blockIdx.x * blockDim.x + threadIdx.x == 0)"):
+            body.all()
+        return 1, 0
+    start = names.fresh("e")
+    first = "blockIdx.x * blockDim.x + threadIdx.x"
+    first = first if kind == "int" else f"(long long){first}"
+    step = "gridDim.x * blockDim.x"
+    with text.block(f"for ({kind} {start} = {first}; {start} < {count}; {start} += {step})"):
+        body.decompose(start, made.parallel)
+        body.all()
+    return grid, 0
+
+
+def _block(
+    text: Text, made: Schedule, names: Names, buffers: dict[str, str], alone: bool
+) -> tuple[int, int]:
+    """A block an iteration."""
+    body = RowBody(text, names, made, buffers, alone)
+    if made.iterations > 1:
+        body.decompose("blockIdx.x", made.parallel)
+    body.all()
+    return made.iterations, body.shared_bytes
+
+

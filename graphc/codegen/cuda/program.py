@@ -1,0 +1,212 @@
+"""A whole Program as one CUDA text, and the plan of its launches.
+
+The text holds the prelude, every distinct kernel once, and a function that launches the steps in
+order on one table of slots, slot 0 being the arena:
+
+    int graphc_run(void* const* slots, int first, int last, long long* error, cudaStream_t stream)
+
+`error` are two int64 on the device, as in the code for processors. NVRTC leaves the launches out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.codegen.cuda.expressions import TYPES
+from graphc.codegen.cuda.kernel import EmittedKernel, emit_kernel
+from graphc.codegen.cuda.prelude import PRELUDE
+from graphc.codegen.cuda.text import Text, comment, identifier
+from graphc.codegen.llvm.fingerprint import fingerprint
+from graphc.ir.types import DTYPES
+from graphc.kernel.lang import Check
+from graphc.plan.program import Program, ProgramBuffer, Step
+from graphc.runtime.bundle import CheckEntry, Place, SlotEntry, StepEntry
+from graphc.runtime.launch import CudaBundle, Launch
+
+_MOST_USERS = 6  # of a kernel that its comment names
+
+
+def cuda_text(program: Program) -> str:
+    """The program as CUDA C++."""
+    return compile_cuda(program).text
+
+
+def compile_cuda(program: Program) -> CudaBundle:
+    """The text, and the tables that a call needs."""
+    keys = _keys(program)
+    emitted = _emit_kernels(program, keys)
+    launches: list[Launch] = []
+    first_check = 0
+    for step, key in zip(program.steps, keys, strict=True):
+        kernel = emitted[key]
+        buffers = [program.buffers[name] for name in step.arguments]
+        launches.append(
+            Launch(
+                kernel=kernel.name,
+                grid=kernel.grid,
+                threads=kernel.threads,
+                shared_bytes=kernel.shared_bytes,
+                places=tuple((b.slot, b.offset) for b in buffers),
+                first_check=first_check if kernel.checks else None,
+            )
+        )
+        first_check += sum(isinstance(s, Check) for s in step.kernel.body)
+    return CudaBundle(
+        name=program.name,
+        text=_text(program, list(emitted.values()), launches),
+        launches=tuple(launches),
+        slots=tuple(SlotEntry(s.name, s.role, s.type.dtype, s.type.shape) for s in program.slots),
+        arena_bytes=program.arena_bytes,
+        checks=tuple(
+            CheckEntry(step.layer, step.kind, statement.message)
+            for step in program.steps
+            for statement in step.kernel.body
+            if isinstance(statement, Check)
+        ),
+        steps=tuple(StepEntry(s.kernel.name, s.layer, s.kind, s.backward) for s in program.steps),
+        forward_steps=program.forward_steps,
+        readable=_places(program, program.readable),
+        readable_forward=_places(program, program.readable_forward),
+        overwritten=dict(program.overwritten),
+    )
+
+
+def _keys(program: Program) -> list[str]:
+    """For each step the fingerprint of its kernel."""
+    known: dict[int, str] = {}
+    for step in program.steps:
+        if id(step.kernel) not in known:
+            known[id(step.kernel)] = fingerprint(step.kernel)
+    return [known[id(step.kernel)] for step in program.steps]
+
+
+def _places(program: Program, blobs: dict[str, str]) -> dict[str, Place]:
+    """Where each blob's buffer lies."""
+    found = ((blob, program.buffers[name]) for blob, name in blobs.items())
+    return {blob: Place(b.slot, b.offset, b.dtype, b.shape, b.strides) for blob, b in found}
+
+
+# -- kernels --------------------------------------------------------------------------------------
+
+
+def _emit_kernels(program: Program, keys: Sequence[str]) -> dict[str, EmittedKernel]:
+    users: dict[str, list[int]] = {}
+    for number, key in enumerate(keys):
+        users.setdefault(key, []).append(number)
+    emitted = {}
+    for number, (key, steps) in enumerate(users.items()):
+        kernel = program.steps[steps[0]].kernel
+        emitted[key] = emit_kernel(
+            kernel,
+            name=f"k{number}_{identifier(kernel.name)}"[:48],
+            alone=all(_is_alone(program, program.steps[step]) for step in steps),
+            heading=_heading(program, steps),
+        )
+    return emitted
+
+
+def _heading(program: Program, steps: Sequence[int]) -> list[str]:
+    shown = [f"step {number}: {_title(program.steps[number])}" for number in steps[:_MOST_USERS]]
+    if len(steps) > _MOST_USERS:
+        shown.append(f"and {len(steps) - _MOST_USERS} more steps")
+    return shown
+
+
+def _title(step: Step) -> str:
+    """`conv1 (Convolution), backward`."""
+    kind = f" ({step.kind})" if step.kind else ""
+    return f"{step.layer or 'net'}{kind}{', backward' if step.backward else ''}"
+
+
+def _is_alone(program: Program, step: Step) -> bool:
+    """Whether no output of the step shares bytes with another argument."""
+    places = [program.buffers[name] for name in step.arguments]
+    first_output = len(step.kernel.inputs)
+    return not any(
+        _meet(places[output], places[other])
+        for output in range(first_output, len(places))
+        for other in range(output)
+    )
+
+
+def _meet(a: ProgramBuffer, b: ProgramBuffer) -> bool:
+    return (
+        a.slot == b.slot
+        and a.offset < b.offset + b.span_bytes
+        and b.offset < a.offset + a.span_bytes
+    )
+
+
+# -- the text -------------------------------------------------------------------------------------
+
+
+def _text(program: Program, kernels: Sequence[EmittedKernel], launches: Sequence[Launch]) -> str:
+    text = Text()
+    text.line(f"// '{comment(program.name)}' as CUDA C++: {len(program.steps)} steps,")
+    text.line(f"// {len(kernels)} kernels, an arena of {program.arena_bytes} bytes.")
+    text.line()
+    parts = [str(text), PRELUDE]
+    parts += [kernel.text for kernel in kernels]
+    parts.append(_launches_text(program, launches))
+    return "\n".join(parts)
+
+
+def _launches_text(program: Program, launches: Sequence[Launch]) -> str:
+    text = Text()
+    text.line("#ifndef __CUDACC_RTC__  // what follows runs on the host")
+    text.line()
+    text.line("// The slots:")
+    for number, slot in enumerate(program.slots):
+        text.line(f"//   {number} {slot.role} {comment(slot.name)}: {slot.type}")
+    text.line(f"static const int graphc_steps = {len(program.steps)};")
+    text.line(f"static const int graphc_forward_steps = {program.forward_steps};")
+    text.line()
+    head = "static cudaError_t graphc_launch(void* const* slots, int step, long long* error, cudaStream_t stream)"
+    with text.block(head), text.block("switch (step)"):
+        for number, (step, launch) in enumerate(zip(program.steps, launches, strict=True)):
+            if launch.grid:
+                _launch_text(text, program, number, step, launch)
+    text.lines.insert(-1, "  return (cudaError_t)0;")
+    text.line()
+    text.line("// Steps first .. last - 1, in order; what is returned is not 0 where a launch fails.")
+    head = (
+        'extern "C" int graphc_run(void* const* slots, int first, int last, long long* error,'
+        " cudaStream_t stream)"
+    )
+    with text.block(head):
+        with text.block("for (int step = first; step < last; ++step)"):
+            text.line("const cudaError_t failed = graphc_launch(slots, step, error, stream);")
+            text.line("if (failed) return (int)failed;")
+        text.line("return 0;")
+    text.line("#endif")
+    return str(text)
+
+
+def _launch_text(text: Text, program: Program, number: int, step: Step, launch: Launch) -> None:
+    text.line(f"// {comment(_title(step))}")
+    with text.block(f"case {number}:"):
+        arguments = []
+        formals = step.kernel.buffers
+        for position, (formal, name) in enumerate(zip(formals, step.arguments, strict=True)):
+            place = program.buffers[name]
+            constant = "const " if position < len(step.kernel.inputs) else ""
+            kind = f"{constant}{TYPES[formal.dtype]}"
+            count = place.span_bytes // DTYPES[formal.dtype]
+            text.line(
+                f"Buffer<{kind}> b{position} = placed<{kind}>(slots[{place.slot}],"
+                f" {place.offset}, {count}, {_quoted(name)});"
+            )
+            arguments.append(f"&b{position}")
+        if launch.first_check is not None:
+            text.line(f"int first_check = {launch.first_check};")
+            arguments += ["&error", "&first_check"]
+        text.line(f"void* arguments[] = {{{', '.join(arguments)}}};")
+        text.line(
+            f"return cudaLaunchKernel({launch.kernel}, dim3({launch.grid}),"
+            f" dim3({launch.threads}), arguments, {launch.shared_bytes}, stream);"
+        )
+
+
+def _quoted(name: str) -> str:
+    """A name as a C string."""
+    return '"' + comment(name).replace("\\", "/").replace('"', "'") + '"'

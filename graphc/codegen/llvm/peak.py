@@ -1,0 +1,205 @@
+"""Loops whose speed is a limit of the machine: products, and memory that is read or copied.
+
+What a benchmark is compared with. The loops are made by the same code generator as kernels, with
+the same vectors, so a kernel at 100 % of a limit can be no faster.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from graphc.codegen.llvm.target import Target
+
+_NAMES = ("limit_products", "limit_read", "limit_copy", "limit_stream")
+_UNROLLED = 8  # vectors of memory a round
+
+
+@dataclass(frozen=True)
+class LimitLoops:
+    """The loops as functions that can be called from several threads at once.
+
+    products(rounds): runs `rounds` rounds of `flops_a_round` floating-point operations of float32.
+    read(source, count): reads `count` chunks of `chunk_bytes` bytes.
+    copy(target, source, count): copies them; both begin at multiples of a vector.
+    stream(target, source, count): the same with stores that go past the caches.
+    """
+
+    products: Callable[[int], None]
+    read: Callable[[int, int], None]
+    copy: Callable[[int, int, int], None]
+    stream: Callable[[int, int, int], None]
+    flops_a_round: int
+    chunk_bytes: int
+    keep: Any
+
+
+def limit_loops(target: Target | None = None) -> LimitLoops:
+    """Generate and load the loops for this machine."""
+    chosen = target or Target.host()
+    lanes = chosen.lanes("float32")
+    accumulators = _accumulators(chosen)
+    text = "\n".join(
+        [
+            f'target triple = "{chosen.triple}"',
+            _products_text(chosen, lanes, accumulators),
+            _read_text(lanes),
+            _copy_text("limit_copy", chosen, lanes, stream=False),
+            _copy_text("limit_stream", chosen, lanes, stream=True),
+        ]
+    )
+    machine = chosen.machine(position_independent=True)
+    code = machine.emit_object(llvm.parse_assembly(text))
+    engine = llvm.create_lljit_compiler()
+    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    for name in _NAMES:
+        library.export_symbol(name)
+    tracker = library.link(engine, "limits")
+    long, place = ctypes.c_int64, ctypes.c_void_p
+    # The functions give a number, so that no compiler may leave their work out.
+    products, read, copy, stream = (
+        ctypes.CFUNCTYPE(ctypes.c_float, *arguments)(int(tracker[name]))
+        for name, arguments in zip(
+            _NAMES,
+            ((long,), (place, long), (place, place, long), (place, place, long)),
+            strict=True,
+        )
+    )
+    return LimitLoops(
+        products=products,
+        read=read,
+        copy=copy,
+        stream=stream,
+        flops_a_round=2 * lanes * accumulators,
+        chunk_bytes=4 * lanes * _UNROLLED,
+        keep=(tracker, engine),
+    )
+
+
+def _accumulators(target: Target) -> int:
+    """Sums that do not wait for each other: more than latency times units, and all in registers."""
+    return min(16, target.registers - 4)
+
+
+def _products_text(target: Target, lanes: int, accumulators: int) -> str:
+    """sum = sum * a + b for many sums; they tend to b / (1 - a), so nothing overflows."""
+    vector = f"<{lanes} x float>"
+    lines = [
+        f"declare {vector} @llvm.fma.v{lanes}f32({vector}, {vector}, {vector})",
+        "define float @limit_products(i64 %rounds) nounwind {",
+        "entry:",
+        f"  %a = {_spread(lanes, '0x3FEFF00000000000')}",
+        f"  %b = {_spread(lanes, '0x3F80000000000000')}",
+        "  br label %loop",
+        "loop:",
+        "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
+    ]
+    for i in range(accumulators):
+        lines.append(f"  %s{i} = phi {vector} [ %b, %entry ], [ %t{i}, %loop ]")
+    for i in range(accumulators):
+        if target.has_fma:
+            lines.append(
+                f"  %t{i} = call {vector} @llvm.fma.v{lanes}f32"
+                f"({vector} %s{i}, {vector} %a, {vector} %b)"
+            )
+        else:
+            lines.append(f"  %m{i} = fmul {vector} %s{i}, %a")
+            lines.append(f"  %t{i} = fadd {vector} %m{i}, %b")
+    lines += [
+        "  %next = add i64 %n, 1",
+        "  %more = icmp slt i64 %next, %rounds",
+        "  br i1 %more, label %loop, label %done",
+        "done:",
+    ]
+    total = "%t0"
+    for i in range(1, accumulators):
+        lines.append(f"  %u{i} = fadd {vector} {total}, %t{i}")
+        total = f"%u{i}"
+    lines += [f"  %first = extractelement {vector} {total}, i64 0", "  ret float %first", "}"]
+    return "\n".join(lines)
+
+
+def _spread(lanes: int, number: str) -> str:
+    """A vector of one number that the code generator cannot know, so that it stays a register."""
+    values = ", ".join([f"float {number}"] * lanes)
+    return f"freeze <{lanes} x float> <{values}>"
+
+
+def _read_text(lanes: int) -> str:
+    """Eight running exclusive ors, one a vector of the chunk."""
+    vector = f"<{lanes} x i32>"
+    lines = [
+        "define float @limit_read(ptr %source, i64 %count) nounwind {",
+        "entry:",
+        "  br label %loop",
+        "loop:",
+        "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
+    ]
+    for i in range(_UNROLLED):
+        lines.append(f"  %s{i} = phi {vector} [ zeroinitializer, %entry ], [ %t{i}, %loop ]")
+    lines.append(f"  %start = mul i64 %n, {_UNROLLED}")
+    for i in range(_UNROLLED):
+        lines += [
+            f"  %i{i} = add i64 %start, {i}",
+            f"  %p{i} = getelementptr {vector}, ptr %source, i64 %i{i}",
+            f"  %v{i} = load {vector}, ptr %p{i}, align {4 * lanes}",
+            f"  %t{i} = xor {vector} %s{i}, %v{i}",
+        ]
+    lines += _loop_end()
+    total = "%t0"
+    for i in range(1, _UNROLLED):
+        lines.append(f"  %u{i} = xor {vector} {total}, %t{i}")
+        total = f"%u{i}"
+    lines += [
+        f"  %first = extractelement {vector} {total}, i64 0",
+        "  %result = bitcast i32 %first to float",
+        "  ret float %result",
+        "}",
+    ]
+    return "\n".join(lines)
+
+
+def _copy_text(name: str, target: Target, lanes: int, stream: bool) -> str:
+    vector = f"<{lanes} x i32>"
+    mark = ", !nontemporal !0" if stream else ""
+    fence = stream and target.triple.startswith(("x86_64", "i686", "amd64"))
+    lines = ["!0 = !{i32 1}"] if stream else []
+    if fence:
+        lines.append("declare void @llvm.x86.sse.sfence()")
+    lines += [
+        f"define float @{name}(ptr %target, ptr %source, i64 %count) nounwind {{",
+        "entry:",
+        "  br label %loop",
+        "loop:",
+        "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
+        f"  %start = mul i64 %n, {_UNROLLED}",
+    ]
+    for i in range(_UNROLLED):
+        lines += [
+            f"  %i{i} = add i64 %start, {i}",
+            f"  %p{i} = getelementptr {vector}, ptr %source, i64 %i{i}",
+            f"  %v{i} = load {vector}, ptr %p{i}, align {4 * lanes}",
+        ]
+    for i in range(_UNROLLED):
+        lines += [
+            f"  %q{i} = getelementptr {vector}, ptr %target, i64 %i{i}",
+            f"  store {vector} %v{i}, ptr %q{i}, align {4 * lanes}{mark}",
+        ]
+    lines += _loop_end()
+    if fence:
+        lines.append("  call void @llvm.x86.sse.sfence()")
+    lines += ["  ret float 0.0", "}"]
+    return "\n".join(lines)
+
+
+def _loop_end() -> list[str]:
+    return [
+        "  %next = add i64 %n, 1",
+        "  %more = icmp slt i64 %next, %count",
+        "  br i1 %more, label %loop, label %done",
+        "done:",
+    ]

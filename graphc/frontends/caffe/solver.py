@@ -1,0 +1,253 @@
+"""A Caffe solver definition: which net it trains, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from graphc.error import Diagnostic, NetError, did_you_mean
+from graphc.frontends.caffe.definition import NetDefinition, NetState, build_definition
+from graphc.frontends.caffe.message import Message
+from graphc.frontends.caffe.prototxt import Parsed, parse, read_source
+from graphc.frontends.caffe.rate_policy import RatePolicy, policy_mistakes, rate_policy
+from graphc.source import Source
+
+METHODS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+_OLD_METHODS = {method.upper(): method for method in METHODS}
+_TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
+
+
+@dataclass(frozen=True)
+class SolverDefinition:
+    """What a solver's text says.
+
+    Attributes:
+        method: one of METHODS.
+        settings: the method's numbers, in the order momentum, momentum2, rms_decay, delta as far as
+            the method has them.
+        rates: the learning rate.
+        decay, norm: the weight decay; norm 1 is L1. clip: largest norm of the gradient, or None.
+        iter_size: passes whose gradients are averaged in one iteration.
+        max_iter: the last iteration; 0 where none is given.
+        seed: None where none is given.
+        snapshot: iterations between snapshots; 0: none.
+        snapshot_prefix: the beginning of their names, as given; `hdf5` chooses their format.
+        weights: files to start from.
+        folder: what relative paths start from.
+        net: the net in its training phase.
+        late: what is wrong, but found by Caffe only when it takes a step; so whoever does must
+            raise it. A snapshot can be looked at without.
+    """
+
+    method: str
+    settings: tuple[float, ...]
+    rates: RatePolicy
+    decay: float
+    norm: Literal[1, 2]
+    clip: float | None
+    iter_size: int
+    max_iter: int
+    seed: int | None
+    snapshot: int
+    snapshot_prefix: str
+    hdf5: bool
+    weights: tuple[str, ...]
+    folder: Path
+    net: NetDefinition
+    late: tuple[Diagnostic, ...]
+    warnings: tuple[Diagnostic, ...]
+    message: Message
+
+
+def read_solver(
+    text: str | Path | Source, *, layer_types: Collection[str] | None = None
+) -> SolverDefinition:
+    """Read a solver's prototxt, and the net it trains.
+
+    `text` is a path, or the text itself where it holds a newline or `{`. Paths in it start from its
+    own folder; where the net's file is not there but in the working folder, from that one, as when
+    Caffe is run at the root of its tree. Raises NetError with every mistake, each with its place,
+    but for those in `late`.
+    """
+    source = read_source(text)
+    parsed = parse(source, "SolverParameter")
+    if parsed.errors and not parsed.usable:
+        raise NetError(parsed.errors)
+    solver = parsed.message
+    errors = [*parsed.errors, *_mistakes(solver)]
+    given = [name for name in _TRAIN_NETS if solver.has(name)]
+    if len(given) != 1:
+        errors.append(_net_mistake(solver, given))
+    folder = _folder(source, solver)
+    if errors:
+        raise NetError(sorted(errors, key=lambda d: d.span.start if d.span else 0))
+    net = _train_net(solver, given[0], folder, layer_types)
+    method = _method(solver)
+    clip = solver.get("clip_gradients")
+    seed = solver.get("random_seed")
+    return SolverDefinition(
+        method=method,
+        settings=_settings(method, solver),
+        rates=rate_policy(solver),
+        decay=solver.get("weight_decay"),
+        norm=1 if solver.get("regularization_type") == "L1" else 2,
+        clip=clip if clip >= 0 else None,
+        iter_size=solver.get("iter_size"),
+        max_iter=solver.get("max_iter"),
+        seed=seed if seed >= 0 else None,
+        snapshot=solver.get("snapshot"),
+        snapshot_prefix=_snapshot_prefix(solver, source, folder),
+        hdf5=solver.get("snapshot_format") == "HDF5",
+        weights=tuple(n.strip() for given in solver.all("weights") for n in given.split(",")),
+        folder=folder,
+        net=net,
+        late=(*policy_mistakes(solver), *_norm_mistakes(solver)),
+        warnings=(*parsed.warnings, *_warnings(solver)),
+        message=solver,
+    )
+
+
+# -- the method -----------------------------------------------------------------------------------
+
+
+def _method(solver: Message) -> str:
+    if solver.has("solver_type"):
+        return _OLD_METHODS[solver.get("solver_type")]
+    return str(solver.get("type"))
+
+
+def _settings(method: str, solver: Message) -> tuple[float, ...]:
+    fields = {
+        "SGD": ("momentum",),
+        "Nesterov": ("momentum",),
+        "AdaGrad": ("delta",),
+        "RMSProp": ("rms_decay", "delta"),
+        "AdaDelta": ("momentum", "delta"),
+        "Adam": ("momentum", "momentum2", "delta"),
+    }
+    return tuple(solver.get(name) for name in fields[method])
+
+
+def _mistakes(solver: Message) -> Iterator[Diagnostic]:
+    """Errors in single fields."""
+    yield from _method_mistakes(solver)
+    least = {"iter_size": 1, "average_loss": 1, "snapshot": 0, "max_iter": 0}
+    for name, number in least.items():
+        if solver.get(name) < number:
+            span = solver.span_of(name)
+            yield Diagnostic(f"{name} must be at least {number}, not {solver.get(name)}", span)
+    yield from _test_mistakes(solver)
+
+
+def _norm_mistakes(solver: Message) -> Iterator[Diagnostic]:
+    kind = solver.get("regularization_type")
+    if kind not in ("L1", "L2") and solver.get("weight_decay"):
+        span = solver.span_of("regularization_type")
+        yield Diagnostic(f"unknown regularization type '{kind}'; it is L1 or L2", span)
+
+
+def _method_mistakes(solver: Message) -> Iterator[Diagnostic]:
+    if solver.has("type") and solver.has("solver_type"):
+        span = solver.name_span_of("solver_type")
+        yield Diagnostic("give type or the older solver_type, not both", span)
+        return
+    method = _method(solver)
+    if method not in METHODS:
+        hint = did_you_mean(method, METHODS) or f"the types are {', '.join(METHODS)}"
+        yield Diagnostic(f"unknown solver type '{method}'", solver.span_of("type"), hint=hint)
+    if method in ("AdaGrad", "RMSProp") and solver.get("momentum") != 0:
+        span = solver.span_of("momentum")
+        yield Diagnostic(f"{method} has no momentum; it must be 0", span)
+    if method == "RMSProp" and not 0 <= solver.get("rms_decay") < 1:
+        span = solver.span_of("rms_decay")
+        number = solver.get("rms_decay")
+        yield Diagnostic(f"rms_decay must be at least 0 and below 1, not {number:g}", span)
+    for name in ("momentum", "momentum2") if method == "Adam" else ():
+        if not 0 <= solver.get(name) < 1:
+            number, span = solver.get(name), solver.span_of(name)
+            yield Diagnostic(f"Adam's {name} must be at least 0 and below 1, not {number:g}", span)
+
+
+def _test_mistakes(solver: Message) -> Iterator[Diagnostic]:
+    """Whether every test net has its iterations."""
+    named = len(solver.all("test_net")) + len(solver.all("test_net_param"))
+    counts = len(solver.all("test_iter"))
+    generic = solver.has("net") or solver.has("net_param")
+    if counts < named or (counts > named and not generic):
+        span = solver.name_span_of("test_iter" if counts else "test_net")
+        yield Diagnostic(f"there are {named} test nets and {counts} test_iter", span)
+        return
+    states = len(solver.all("test_state"))
+    if states and states != counts:
+        span = solver.name_span_of("test_state")
+        yield Diagnostic(f"there are {counts} test nets and {states} test_state", span)
+    if counts and solver.get("test_interval") <= 0:
+        span = solver.name_span_of("test_iter")
+        yield Diagnostic("with test_iter, test_interval must be at least 1", span)
+
+
+def _warnings(solver: Message) -> Iterator[Diagnostic]:
+    if solver.get("base_lr") == 0:
+        place = solver.span_of("base_lr") if solver.has("base_lr") else solver.span
+        yield Diagnostic("base_lr is 0: nothing will be learned", place, "warning")
+    if solver.get("snapshot_diff"):
+        place = solver.span_of("snapshot_diff")
+        yield Diagnostic("gradients are not written into snapshots", place, "warning")
+
+
+# -- the net --------------------------------------------------------------------------------------
+
+
+def _net_mistake(solver: Message, given: list[str]) -> Diagnostic:
+    if not given:
+        fields = ", ".join(_TRAIN_NETS)
+        return Diagnostic(f"the solver has no net to train; give one of {fields}", solver.span)
+    span = solver.name_span_of(given[1])
+    return Diagnostic(f"the net to train is given twice, by {' and '.join(given)}", span)
+
+
+def _folder(source: Source, solver: Message) -> Path:
+    path = Path(source.name)
+    own = path.parent if path.is_file() else Path()
+    name = solver.get("net") or solver.get("train_net")
+    return Path() if name and not (own / name).is_file() and Path(name).is_file() else own
+
+
+def _train_net(
+    solver: Message, field: str, folder: Path, layer_types: Collection[str] | None
+) -> NetDefinition:
+    """The net to train. Its own state, then train_state, change phase, level and stages."""
+    if field in ("net", "train_net"):
+        try:
+            net = parse(read_source(folder / solver.get(field)))
+        except NetError as error:
+            raise NetError(str(error), solver.span_of(field)) from None
+        if net.errors and not net.usable:
+            raise NetError(net.errors)
+    else:
+        net = Parsed(solver.get(field), [], [], True)
+    states = [net.message.get("state"), solver.get("train_state")]
+    phase: Literal["TRAIN", "TEST"] = "TRAIN"
+    level = 0
+    for state in states:
+        phase = state.get("phase") if state.has("phase") else phase
+        level = state.get("level") if state.has("level") else level
+    return build_definition(
+        net.message,
+        NetState(phase, level, frozenset(states[1].all("stage"))),
+        layer_types=layer_types,
+        errors=net.errors,
+        warnings=net.warnings,
+    )
+
+
+def _snapshot_prefix(solver: Message, source: Source, folder: Path) -> str:
+    """As given; without one, or where it names a folder, with the solver's own name."""
+    given: str = solver.get("snapshot_prefix")
+    path = Path(source.name)
+    own = path.with_suffix("") if path.is_file() else Path("solver")
+    if not given:
+        return own.name if path.is_file() and path.parent == folder else str(own)
+    return str(Path(given) / own.name) if (folder / given).is_dir() else given

@@ -1,0 +1,154 @@
+"""Caffe's solver states (`.solverstate`, `.solverstate.h5`): what training needs to go on.
+
+A state is the iteration, the name of the weight file that belongs to it, the number of steps the
+rate has taken, and the method's history: one array for each parameter of the net in its order, then
+(AdaDelta, Adam) a second set.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphc.error import NetError
+from graphc.frontends.caffe import schema, wire
+from graphc.frontends.caffe.caffemodel import (
+    LARGEST_FILE,
+    blob_parts,
+    damaged,
+    enclosed,
+    read_file,
+    read_stored,
+    string_field,
+    write_beside,
+)
+from graphc.frontends.caffe.hdf5 import hdf5_library, is_hdf5
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass
+class SolverState:
+    """What a file holds. `learned_net` is the weight file's name as it was given when writing."""
+
+    iteration: int
+    learned_net: str = ""
+    current_step: int = 0
+    history: Sequence[FloatArray] = field(default_factory=list)
+
+
+def read_solverstate(path: str | Path) -> SolverState:
+    """Read a state in either format. Raises NetError for a file that is none, or is damaged."""
+    if is_hdf5(path):
+        return _read_hdf5(path)
+    data = read_file(path)
+    state = SolverState(-1)
+    history: list[FloatArray] = []
+    names = {f.number: f.name for f in schema.descriptor("SolverState").fields}
+    try:
+        for number, _, payload in wire.fields(data):
+            name = names.get(number)
+            if name == "iter" and isinstance(payload, int):
+                state.iteration = payload
+            elif name == "current_step" and isinstance(payload, int):
+                state.current_step = payload
+            elif name == "learned_net" and isinstance(payload, memoryview):
+                state.learned_net = bytes(payload).decode("utf-8", "replace")
+            elif name == "history" and isinstance(payload, memoryview):
+                what = f"history {len(history)}"
+                history.append(read_stored(payload, what, str(path)).values)
+    except wire.WireError as error:
+        raise damaged(path, data, error) from None
+    if not 0 <= state.iteration < 1 << 31:
+        raise NetError(f"'{path}' tells no iteration: is it a solverstate?")
+    state.history = history
+    return state
+
+
+def write_solverstate(path: str | Path, state: SolverState) -> None:
+    """Write a state, in HDF5 where the path ends in `.h5`. The file is there whole or not at all.
+
+    Raises NetError where it cannot be written, or would be larger than protobuf allows.
+    """
+    if Path(path).suffix == ".h5":
+        _write_hdf5(path, state)
+        return
+    parts: list[bytes | memoryview] = [
+        _number("iter", state.iteration),
+        string_field("SolverState", "learned_net", state.learned_net),
+    ]
+    number = schema.field_number("SolverState", "history")
+    for array in state.history:
+        parts += enclosed(number, blob_parts(array))
+    parts.append(_number("current_step", state.current_step))
+    size = sum(len(part) for part in parts)
+    if size > LARGEST_FILE:
+        raise NetError(
+            f"the state needs {size} bytes; a solverstate can have {LARGEST_FILE}:"
+            " write it in HDF5 (snapshot_format: HDF5)"
+        )
+    write_beside(path, parts)
+
+
+def _number(name: str, value: int) -> bytes:
+    """A field that holds a whole number."""
+    key = schema.field_number("SolverState", name) << 3 | wire.VARINT
+    return wire.encode_varint(key) + wire.encode_varint(value)
+
+
+# -- HDF5 -----------------------------------------------------------------------------------------
+
+
+def _read_hdf5(path: str | Path) -> SolverState:
+    h5py = hdf5_library()
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [name for name in ("iter", "history") if name not in file]
+            if missing:
+                raise NetError(f"'{path}' has no '{missing[0]}': is it a solverstate.h5?")
+            held = file["history"]
+            return SolverState(
+                _whole(file, "iter"),
+                _text(file["learned_net"][()]) if "learned_net" in file else "",
+                _whole(file, "current_step") if "current_step" in file else 0,
+                [np.asarray(held[str(i)][()], np.float32) for i in range(len(held))],
+            )
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, NetError):
+            raise
+        raise NetError(f"cannot read '{path}' as a solver state: {error}") from None
+
+
+def _whole(file: Any, name: str) -> int:
+    return int(np.asarray(file[name][()]).reshape(-1)[0])
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _write_hdf5(path: str | Path, state: SolverState) -> None:
+    h5py = hdf5_library()
+    held = io.BytesIO()
+    with h5py.File(held, "w") as file:
+        file.create_dataset("iter", data=np.array([state.iteration], "<i4"))
+        if state.learned_net:
+            # Caffe reads it into a buffer of the stored size, so the final zero must be stored.
+            text = state.learned_net.encode() + b"\0"
+            kind = h5py.h5t.C_S1.copy()
+            kind.set_size(len(text))
+            kind.set_strpad(h5py.h5t.STR_NULLTERM)
+            space = h5py.h5s.create(h5py.h5s.SCALAR)
+            made = h5py.h5d.create(file.id, b"learned_net", kind, space)
+            made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(text, f"S{len(text)}"), kind)
+        file.create_dataset("current_step", data=np.array([state.current_step], "<i4"))
+        history = file.create_group("history")
+        for index, array in enumerate(state.history):
+            history.create_dataset(str(index), data=np.asarray(array, "<f4"))
+    write_beside(path, [held.getbuffer()])

@@ -1,0 +1,137 @@
+"""SimpleNN's layer structures: what a file holds, with the missing fields, and as blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.error import NetError, did_you_mean, need
+from graphc.frontends.matconvnet import blocks
+from graphc.frontends.matconvnet.array import is_missing
+from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
+
+LOSSES = ("loss", "softmaxloss")
+
+# What vl_simplenn_tidy supplies for each type of layer.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "conv": {"pad": 0, "stride": 1, "dilate": 1},
+    "convt": {"crop": 0, "upsample": 1, "numGroups": 1},
+    "pool": {"pad": 0, "stride": 1, "method": "max"},
+    "normalize": {"param": [5, 1, 0.0001 / 5, 0.75]},
+    "lrn": {"param": [5, 1, 0.0001 / 5, 0.75]},
+    "softmax": {},
+    "loss": {},
+    "softmaxloss": {},
+    "relu": {"leak": 0},
+    "sigmoid": {},
+    "noffset": {"param": [1, 0.5]},
+    "spnorm": {"param": [2, 2, 10, 2]},
+    "dropout": {"rate": 0.5},
+    "bnorm": {"epsilon": 1e-5},
+    "pdist": {"p": 2, "noRoot": False, "aggregate": False, "epsilon": 1e-3},
+    "custom": {},
+}
+WEIGHTS = {"conv": 2, "convt": 2, "bnorm": 3}
+
+
+def read_layers(path: str | Path) -> tuple[list[dict[str, Any]], Any]:
+    """Layers and meta: variables of the file, or fields of its variable `net`.
+
+    Raises NetError where the file holds no SimpleNN net.
+    """
+    found = read_mat(path)
+    inner = found.get("net", found)
+    layers = listed(inner.get("layers")) if isinstance(inner, dict) else []
+    if not layers or not all(isinstance(layer, dict) for layer in layers):
+        raise NetError(f"'{path}' holds no SimpleNN net: there are no layers")
+    if "block" in layers[0]:
+        raise NetError(f"'{path}' holds a DagNN net; read it with graphc.DagNet.load")
+    meta = inner.get("meta", {})
+    legacy = {k: inner[k] for k in ("classes", "normalization") if k in inner}
+    return layers, {**legacy, **meta} if isinstance(meta, dict) else meta
+
+
+def tidy(layer: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """A copy of a layer with all fields it needs; layer `number` counts from 1."""
+    made = dict(layer)
+    made.setdefault("name", f"layer{number}")
+    kind = str(made.get("type", ""))
+    if kind not in DEFAULTS:
+        hint = did_you_mean(kind, DEFAULTS)
+        raise NetError(
+            f"layer '{made['name']}' has the type '{kind}', which is not known here"
+            + (f"; {hint}" if hint else "")
+        )
+    made.setdefault("precious", False)
+    made["precious"] = bool(plain(made["precious"]))
+    if kind == "custom":
+        return made
+    if "filters" in made:  # how weights were stored before version 1.0-beta8
+        made["weights"] = [made.pop("filters"), made.pop("biases", None)]
+    for key, value in DEFAULTS[kind].items():
+        made[key] = plain(made[key]) if key in made else value
+    if "pool" in made:
+        made["pool"] = plain(made["pool"])
+    if kind in WEIGHTS:
+        made["weights"] = _weights(made, kind)
+    if kind == "pool":
+        need("pool" in made, f"layer '{made['name']}' (pool) has no field 'pool'")
+    return made
+
+
+def _weights(layer: dict[str, Any], kind: str) -> list[Any]:
+    given = [None if is_missing(w) else w for w in listed(layer.get("weights"))]
+    least = 2 if kind == "bnorm" else 1
+    need(
+        len(given) >= least and len(given) <= WEIGHTS[kind],
+        f"layer '{layer['name']}' ({kind}) has {len(given)} weights; there are {WEIGHTS[kind]}",
+    )
+    if kind == "bnorm" and len(given) == 2:
+        first = np.asarray(given[0])
+        given.append(np.zeros((first.size, 2), first.dtype))
+    return [*given, *[None] * (WEIGHTS[kind] - len(given))]
+
+
+def weight_numbers(layer: Mapping[str, Any]) -> list[tuple[int, Any]]:
+    """The weights that are there, with their numbers from 1."""
+    if layer["type"] not in WEIGHTS:
+        return []
+    return [(j, w) for j, w in enumerate(layer["weights"], 1) if not is_missing(w)]
+
+
+def block_of(layer: Mapping[str, Any]) -> blocks.Block:
+    """What a layer computes."""
+    kind, get = layer["type"], layer.get
+    match kind:
+        case "conv":
+            return blocks.Conv(stride=get("stride"), pad=get("pad"), dilate=get("dilate"))
+        case "convt":
+            return blocks.ConvTranspose(
+                upsample=get("upsample"), crop=get("crop"), num_groups=layer["numGroups"]
+            )
+        case "pool":
+            return blocks.Pooling(get("pool"), layer["method"], get("stride"), get("pad"))
+        case "normalize" | "lrn":
+            return blocks.LRN(get("param"))
+        case "relu":
+            return blocks.ReLU(float(layer["leak"]))
+        case "noffset":
+            return blocks.NormOffset(get("param"))
+        case "spnorm":
+            return blocks.SpatialNorm(get("param"))
+        case "dropout":
+            return blocks.DropOut(float(layer["rate"]))
+        case "bnorm":
+            return blocks.BatchNorm(epsilon=float(layer["epsilon"]))
+        case "pdist":
+            return blocks.PDist(
+                layer["p"], bool(layer["aggregate"]), bool(layer["noRoot"]), layer["epsilon"]
+            )
+        case "loss" | "softmaxloss":
+            return blocks.Loss()
+        case "softmax":
+            return blocks.SoftMax()
+    return blocks.Sigmoid()

@@ -1,0 +1,162 @@
+"""Run a CUDA program on a CPU, for tests: its own text, built by a C++ compiler.
+
+The text is compiled with `cuda_on_cpu.h` before it, which runs the threads of a block as fibers and
+finds what a GPU would forgive (see there). The library exports the same entries as native code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphc.error import NetError
+from graphc.runtime.cpu import Executable, Functions
+from graphc.runtime.launch import CudaBundle
+
+HEADER = Path(__file__).parent / "cuda_on_cpu.h"
+FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-fno-strict-aliasing", "-ffp-contract=off")
+_FAILED = -1
+
+_ENTRIES = r"""
+static int graphc_answer(void** slots, int first, int last, long long* error) {
+  error[0] = error[1] = 0;
+  if (graphc_run(slots, first, last, error, nullptr)) return -1;
+  return int(error[0]);
+}
+extern "C" int graphc_forward(void** slots, int, long long* error) {
+  return graphc_answer(slots, 0, graphc_forward_steps, error);
+}
+extern "C" int graphc_backward(void** slots, int, long long* error) {
+  return graphc_answer(slots, graphc_forward_steps, graphc_steps, error);
+}
+extern "C" int graphc_both(void** slots, int, long long* error) {
+  return graphc_answer(slots, 0, graphc_steps, error);
+}
+extern "C" int graphc_step(void** slots, int step, int, long long* error) {
+  return graphc_answer(slots, step, step + 1, error);
+}
+extern "C" void graphc_order(uint64_t seed) { emulator::machine.seed = seed; }
+extern "C" const char* graphc_complaint() {
+  emulator::machine.failed = false;
+  return emulator::machine.message;
+}
+"""
+
+
+def compiler() -> list[str]:
+    """The C++ compiler's command: $CXX, or g++. Raises NetError where there is none."""
+    command = os.environ.get("CXX", "").split() or ["g++"]
+    if shutil.which(command[0]) is None:
+        raise NetError(
+            f"the CUDA emulator needs a C++ compiler, and '{command[0]}' is not found;"
+            " install g++ or set CXX"
+        )
+    return command
+
+
+class EmulatedExecutable(Executable):
+    """A CUDA program on the CPU.
+
+    `seed` chooses the order of threads and blocks: 0 is that of their numbers, others are random.
+    Before a forward pass the arena is filled with nans.
+    """
+
+    bundle: CudaBundle  # type: ignore[assignment]
+
+    def __init__(self, bundle: CudaBundle, library: ctypes.CDLL, seed: int = 0):
+        names = ("graphc_forward", "graphc_backward", "graphc_both", "graphc_step")
+        addresses = {name: _address(library, name) for name in names}
+        super().__init__(bundle, Functions(addresses, library))  # type: ignore[arg-type]
+        self.seed = seed
+        self._library = library
+        library.graphc_order.argtypes = [ctypes.c_uint64]
+        library.graphc_complaint.restype = ctypes.c_char_p
+
+    def call(self, what: str = "forward", threads: int = 1) -> None:
+        """Run `forward`, `backward` or `both`, one thread of the system doing all."""
+        if what != "backward":
+            self.arena[...] = 0xFF
+        self._library.graphc_order(self.seed)
+        super().call(what, threads)
+
+    def step(self, number: int, threads: int = 1) -> None:
+        """Run one step."""
+        self._library.graphc_order(self.seed)
+        super().step(number, threads)
+
+    def _report(self, code: int) -> None:
+        if code == _FAILED:
+            complaint = self._library.graphc_complaint().decode()
+            raise NetError(f"'{self.bundle.name}' in the CUDA emulator: {complaint}")
+        super()._report(code)
+
+
+def _address(library: ctypes.CDLL, name: str) -> int:
+    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+def load(bundle: CudaBundle, seed: int = 0, flags: Sequence[str] = ()) -> EmulatedExecutable:
+    """Build the program's library, or find it in the cache, and load it.
+
+    Raises NetError where there is no C++ compiler or it does not take the text.
+    """
+    return EmulatedExecutable(bundle, ctypes.CDLL(str(build(bundle.text, flags))), seed)
+
+
+def build(text: str, flags: Sequence[str] = ()) -> Path:
+    """The shared library of a CUDA text with the entries of native code."""
+    command = [*compiler(), *FLAGS, *flags]
+    digest = hashlib.sha256(_version())
+    for part in (*command, text, _ENTRIES):
+        digest.update(part.encode() + b"\0")
+    place = _folder() / f"emulator-{digest.hexdigest()[:40]}.so"
+    if place.exists() and _is_private(place.parent):
+        return place
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        source, library = Path(scratch, "net.cpp"), Path(scratch, "net.so")
+        source.write_text(text + _ENTRIES)
+        done = subprocess.run(
+            [*command, "-include", str(HEADER), str(source), "-o", str(library)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            first = next((line for line in done.stderr.splitlines() if "error" in line), "")
+            raise NetError(f"the C++ compiler refuses the CUDA text: {first or done.stderr[:400]}")
+        os.replace(library, place)
+    return place
+
+
+@functools.cache
+def _version() -> bytes:
+    return HEADER.read_bytes()
+
+
+def _folder() -> Path:
+    """Where libraries are kept: the folder of compiled code, if it is this user's alone."""
+    chosen = os.environ.get("GRAPHC_CACHE", "")
+    place = Path(chosen) if chosen else Path.home() / ".cache" / "graphc"
+    with contextlib.suppress(OSError):
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_private(place) and os.access(place, os.W_OK):
+            return place
+    return Path(tempfile.mkdtemp(prefix="graphc-"))
+
+
+def _is_private(place: Path) -> bool:
+    """Whether nobody but this user can have put code into the folder."""
+    status = place.stat()
+    own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -1,0 +1,43 @@
+"""A program for a GPU as plain data: its CUDA text, and what to launch with which arguments.
+
+The back ends that run it (`graphc.runtime.cuda`, `graphc.runtime.emulator`) need nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.runtime.bundle import CheckEntry, Place, SlotEntry, StepEntry
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One step. Its arguments are the addresses of `places`, (slot, byte offset), in order.
+
+    After them, where `first_check` is not None, come the address of the error words and that
+    number. A grid of 0 blocks is not launched.
+    """
+
+    kernel: str
+    grid: int
+    threads: int
+    shared_bytes: int
+    places: tuple[tuple[int, int], ...]
+    first_check: int | None
+
+
+@dataclass(frozen=True)
+class CudaBundle:
+    """All that is needed to run a program on a GPU; tables as in a Bundle."""
+
+    name: str
+    text: str
+    launches: tuple[Launch, ...]
+    slots: tuple[SlotEntry, ...]
+    arena_bytes: int
+    checks: tuple[CheckEntry, ...]
+    steps: tuple[StepEntry, ...]
+    forward_steps: int
+    readable: dict[str, Place]
+    readable_forward: dict[str, Place]
+    overwritten: dict[str, str]

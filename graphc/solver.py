@@ -1,0 +1,182 @@
+"""Training as Caffe does it: `graphc.Solver`.
+
+    solver = graphc.Solver("solver.prototxt")
+    for images, labels in batches:
+        solver.net.set_inputs({"data": images, "label": labels})
+        loss = solver.step()
+    solver.snapshot()
+
+A snapshot is two files, PREFIX_iter_N.caffemodel and PREFIX_iter_N.solverstate (or .h5 of both),
+which Caffe reads, and the other way round.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from graphc.error import NetError, NetWarning, need
+from graphc.frontends.caffe.layer import LAYERS
+from graphc.frontends.caffe.solver import SolverDefinition, read_solver
+from graphc.frontends.caffe.solverstate import SolverState, read_solverstate, write_solverstate
+from graphc.training_net import TrainingNet
+
+Feed = Callable[[], Mapping[str, Any]]
+
+
+class Solver:
+    """A solver definition at work.
+
+    Args:
+        source: a path of a solver prototxt, or its text (which holds a newline or `{`).
+        weights: what the net starts from, as in `graphc.Net`; the definition's own `weights` and
+            fillers otherwise.
+        keep, threads, memory, dtype: as in `graphc.Net`.
+    Attributes:
+        net: the net in its training phase; a `graphc.Net` with a `step()` besides.
+        definition: what the text says.
+    Raises:
+        NetError: with everything that is wrong in the definition. A wrong rate policy is raised by
+            `step`, as in Caffe.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        weights: Any = None,
+        keep: Iterable[str] = (),
+        threads: int | None = None,
+        memory: Literal["all", "reuse"] = "reuse",
+        dtype: str = "float32",
+    ):
+        need(
+            isinstance(source, (str, PathLike)),
+            f"a solver is a path or a text, not {type(source).__name__}",
+        )
+        self.definition: SolverDefinition = read_solver(source, layer_types=LAYERS)
+        for warning in self.definition.warnings:
+            warnings.warn(str(warning), NetWarning, stacklevel=2)
+        self.net = TrainingNet(self.definition, weights, keep, threads, memory, dtype)
+        if weights is None:
+            for name in self.definition.weights:
+                self.net.copy_from(self.definition.folder / name)
+        self.net._advance = self.step
+        self._iteration = 0
+        self._rate_steps = 0  # how often the rate has been lowered, for multistep
+
+    @property
+    def iter(self) -> int:
+        """Iterations done."""
+        return self._iteration
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next iteration. Raises NetError where the policy has none."""
+        return self._next_rate()[0]
+
+    def step(self, n: int = 1, feed: Feed | None = None) -> float:
+        """Run `n` iterations, each on what the net's inputs hold.
+
+        Args:
+            feed: called before each forward pass (iter_size times an iteration) for the values of
+                net inputs by name.
+        Returns:
+            The loss of the last iteration, before its update; the mean of its passes.
+        """
+        whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 0
+        need(whole, f"the number of iterations is a whole number of at least 0, not {n!r}")
+        loss = 0.0
+        for _ in range(n):
+            loss = self._iterate(feed)
+        return loss
+
+    def snapshot(self) -> Path:
+        """Write the parameters and the solver's state; returns the path of the state.
+
+        Each file is written beside its place and renamed, the state last: whenever the process is
+        killed, every file under its final name is whole, and so is what a state names.
+        """
+        given = f"{self.definition.snapshot_prefix}_iter_{self.iter}"
+        suffix = ".h5" if self.definition.hdf5 else ""
+        folder = self.definition.folder
+        self.net.save(folder / f"{given}.caffemodel{suffix}")
+        path = folder / f"{given}.solverstate{suffix}"
+        learned = f"{given}.caffemodel{suffix}"
+        histories = self.net.histories()
+        write_solverstate(path, SolverState(self.iter, learned, self._rate_steps, histories))
+        return path
+
+    def restore(self, path: str | Path) -> None:
+        """Go on from a snapshot: a .solverstate or .solverstate.h5, by Caffe or by graphc.
+
+        The weight file that it names is looked for beside it, then where its name leads from the
+        solver's folder and from the working folder. Raises NetError, and changes nothing, where
+        something is missing or belongs to another net or method.
+        """
+        need(isinstance(path, (str, PathLike)), f"a path is needed, not {type(path).__name__}")
+        state = read_solverstate(path)
+        histories = self.net.histories()
+        if len(state.history) != len(histories):
+            raise NetError(
+                f"'{path}' holds {len(state.history)} histories; {self.definition.method} needs"
+                f" {len(histories)} for this net: is it the state of another solver?"
+            )
+        for number, (held, new) in enumerate(zip(histories, state.history, strict=True)):
+            if _trimmed(held.shape) != _trimmed(new.shape):
+                raise NetError(
+                    f"history {number} in '{path}' has shape {list(new.shape)},"
+                    f" this net's has {list(held.shape)}"
+                )
+        if state.learned_net:
+            self.net.copy_from(self._weight_file(Path(path), state.learned_net))
+        for held, new in zip(histories, state.history, strict=True):
+            held[...] = new.reshape(held.shape)
+        self._iteration = state.iteration
+        self._rate_steps = state.current_step
+        self.net.continue_random_numbers(state.iteration * self.definition.iter_size)
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _next_rate(self) -> tuple[float, int]:
+        if self.definition.late:
+            raise NetError(self.definition.late)
+        return self.definition.rates.at(self._iteration, self._rate_steps)
+
+    def _iterate(self, feed: Feed | None) -> float:
+        rate, steps = self._next_rate()
+        passes = self.definition.iter_size
+        total = 0.0
+        for number in range(passes):
+            if feed is not None:
+                self.net.set_inputs(feed())
+            if number < passes - 1:
+                self.net.add_gradients(first=number == 0)
+            else:
+                self.net.update(rate, self._iteration)
+            total += self.net.loss
+        self._rate_steps = steps
+        self._iteration += 1
+        every = self.definition.snapshot
+        if every and self._iteration % every == 0:
+            self.snapshot()
+        return total / passes
+
+    def _weight_file(self, state: Path, name: str) -> Path:
+        tried = [state.parent / Path(name).name, self.definition.folder / name, Path(name)]
+        for path in tried:
+            if path.is_file():
+                return path
+        raise NetError(f"'{state}' needs its weight file '{name}', which is not there")
+
+
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without leading ones, which old files add."""
+    extents = list(shape)
+    while extents and extents[0] == 1:
+        extents.pop(0)
+    return tuple(extents)

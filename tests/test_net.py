@@ -1,0 +1,701 @@
+"""graphc.Net from the user's side: blobs, parameters, passes, gradients, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+from graphc.runtime.cpu import Executable
+
+# A convolution, relu and dropout in place, average pooling, an inner product.
+TRUNK = """
+layer {
+  name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 4 dim: 3 dim: 6 dim: 6 } }
+}
+layer {
+  name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 5 kernel_size: 3 weight_filler { type: "xavier" } }
+}
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer {
+  name: "drop" type: "Dropout" bottom: "conv" top: "conv"
+  dropout_param { dropout_ratio: 0.4 }
+}
+layer {
+  name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+  pooling_param { pool: AVE kernel_size: 2 stride: 2 }
+}
+layer {
+  name: "ip" type: "InnerProduct" bottom: "pool" top: "ip"
+  inner_product_param { num_output: 7 weight_filler { type: "xavier" } }
+}
+"""
+SCORES = (
+    'force_backward: true name: "scores"'
+    + TRUNK
+    + 'layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }\n'
+)
+LOSS = (
+    'name: "loss"'
+    + TRUNK
+    + """
+layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 4 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+layer { name: "decay" type: "EuclideanLoss" bottom: "ip" bottom: "ip" top: "zero" loss_weight: 3 }
+"""
+)
+RNG = np.random.default_rng(7)
+DATA = RNG.standard_normal((4, 3, 6, 6)).astype(np.float32)
+SEED = RNG.standard_normal((4, 7)).astype(np.float32)
+LABEL = np.array([0, 6, 3, 3])
+LEARNED = ("conv/0", "conv/1", "ip/0", "ip/1")
+
+
+def scores(**options: Any) -> graphc.Net:
+    return graphc.Net(SCORES, **options)
+
+
+def training(**options: Any) -> graphc.Net:
+    return graphc.Net(LOSS, phase=graphc.TRAIN, **options)
+
+
+def parameter(net: graphc.Net, name: str) -> Any:
+    layer, _, index = name.rpartition("/")
+    return net.params[layer][int(index)]
+
+
+def slope(value: Callable[[], float], array: np.ndarray, step: float = 1e-6) -> np.ndarray:
+    """The gradient of `value` by each element of `array`, by central differences in float64."""
+    found = np.zeros(array.shape)
+    for place in np.ndindex(array.shape):
+        held = array[place]
+        array[place] = held + step
+        above = value()
+        array[place] = held - step
+        found[place] = (above - value()) / (2 * step)
+        array[place] = held
+    return found
+
+
+def close(got: np.ndarray, wanted: np.ndarray, tolerance: float = 1e-6) -> None:
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+
+
+# -- what a net shows ------------------------------------------------------------------------------
+
+
+def test_names_and_shapes() -> None:
+    net = scores()
+    assert net.name == "scores"
+    assert net.inputs == ["data"]
+    assert net.outputs == ["prob"]
+    assert list(net.blobs) == ["data", "conv", "pool", "ip", "prob"]
+    assert net.blobs["conv"].shape == (4, 5, 4, 4)
+    assert {name: [p.shape for p in blobs] for name, blobs in net.params.items()} == {
+        "conv": [(5, 3, 3, 3), (5,)],
+        "ip": [(7, 20), (7,)],
+    }
+    assert training().outputs == ["loss", "zero"]
+
+
+def test_source_is_a_path_or_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(SCORES)
+    one_line = SCORES.replace("\n", " ")
+    found = [graphc.Net(source).forward(data=DATA)["prob"] for source in (SCORES, path, one_line)]
+    found.append(graphc.Net(str(path)).forward(data=DATA)["prob"])
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_forward_is_what_numpy_says() -> None:
+    net = scores(dtype="float64", keep=["conv", "pool", "ip"])
+    found = net.forward(data=DATA)
+    weights, bias = (p.data for p in net.params["conv"])
+    windows = np.lib.stride_tricks.sliding_window_view(DATA.astype(np.float64), (3, 3), (2, 3))
+    conv = np.maximum(np.einsum("nchwyx,ocyx->nohw", windows, weights) + bias[:, None, None], 0)
+    pool = conv.reshape(4, 5, 2, 2, 2, 2).mean(axis=(3, 5))
+    ip = pool.reshape(4, 20) @ net.params["ip"][0].data.T + net.params["ip"][1].data
+    prob = np.exp(ip) / np.exp(ip).sum(axis=1, keepdims=True)
+    close(net.blobs["conv"].data, conv, 1e-12)
+    close(net.blobs["pool"].data, pool, 1e-12)
+    close(net.blobs["ip"].data, ip, 1e-12)
+    close(found["prob"], prob, 1e-12)
+
+
+def test_weights_by_seed_dict_and_path(tmp_path: Path) -> None:
+    one, same, other = (scores(weights=f"random:{seed}") for seed in (3, 3, 4))
+    assert np.array_equal(one.params["ip"][0].data, same.params["ip"][0].data)
+    assert not np.array_equal(one.params["ip"][0].data, other.params["ip"][0].data)
+    assert not one.params["ip"][1].data.any()
+    one.save(tmp_path / "one.caffemodel")
+    values = {layer: [p.data for p in blobs] for layer, blobs in one.params.items()}
+    flat = {
+        f"{layer}/{i}": array for layer, blobs in values.items() for i, array in enumerate(blobs)
+    }
+    wanted = one.forward(data=DATA)["prob"]
+    for weights in (tmp_path / "one.caffemodel", str(tmp_path / "one.caffemodel"), values, flat):
+        np.testing.assert_array_equal(scores(weights=weights).forward(data=DATA)["prob"], wanted)
+    other.copy_from(tmp_path / "one.caffemodel")
+    np.testing.assert_array_equal(other.forward(data=DATA)["prob"], wanted)
+
+
+def test_weights_of_some_layers_leave_the_others() -> None:
+    net = scores()
+    held = net.params["conv"][0].data.copy()
+    net.copy_from({"ip": [np.ones((7, 20)), np.zeros(7)], "stranger": [np.zeros(3)]})
+    assert np.array_equal(net.params["conv"][0].data, held)
+    assert (net.params["ip"][0].data == 1).all()
+
+
+def test_double_weights_stay_exact() -> None:
+    value = 1 / 3
+    net = scores(dtype="float64")
+    net.copy_from({"ip": [np.full((7, 20), value), np.zeros(7)]})
+    assert net.params["ip"][0].data[0, 0] == value
+
+
+def test_fillers_and_dropout_follow_the_seed() -> None:
+    nets = [training(seed=seed) for seed in (5, 5, 6)]
+    for net in nets:
+        net.forward(data=DATA, label=LABEL)
+    assert np.array_equal(nets[0].params["conv"][0].data, nets[1].params["conv"][0].data)
+    assert not np.array_equal(nets[0].params["conv"][0].data, nets[2].params["conv"][0].data)
+    assert nets[0].loss == nets[1].loss != nets[2].loss
+
+
+def test_warns_of_weights_that_are_all_zero() -> None:
+    text = SCORES.replace('num_output: 7 weight_filler { type: "xavier" }', "num_output: 7")
+    with pytest.warns(graphc.NetWarning, match="layer 'ip': all its weights are zero"):
+        graphc.Net(text)
+
+
+# -- arrays ----------------------------------------------------------------------------------------
+
+
+def test_arrays_of_inputs_outputs_and_parameters_are_stable() -> None:
+    net = scores()
+    weights, data = net.params["ip"][0].data, net.blobs["data"].data
+    prob = net.forward(data=DATA)["prob"]
+    gradient = net.backward(prob=SEED)["data"]
+    diff, image_diff = net.params["ip"][0].diff, net.blobs["data"].diff
+    assert gradient is image_diff
+    net.clear_param_diffs()
+    net.forward(data=2 * DATA)
+    net.backward(prob=SEED, wrt=["data", "ip/0", "pool"])
+    net.forward_backward({"data": DATA}, {"prob": SEED})
+    assert net.params["ip"][0].data is weights
+    assert net.blobs["data"].data is data
+    assert net.blobs["prob"].data is prob
+    assert net.params["ip"][0].diff is diff
+    assert net.blobs["data"].diff is image_diff
+    for array in (weights, data, prob, diff, image_diff):
+        assert array.flags.c_contiguous
+
+
+def test_values_written_in_place_are_seen() -> None:
+    net, other = scores(), scores()
+    net.blobs["data"].data[...] = DATA
+    net.params["ip"][0].data[...] *= 2
+    other.copy_from({"ip": [2 * other.params["ip"][0].data, other.params["ip"][1].data]})
+    np.testing.assert_array_equal(net.forward()["prob"], other.forward(data=DATA)["prob"])
+    net.blobs["prob"].diff[...] = SEED
+    np.testing.assert_array_equal(net.backward()["data"], other.backward(prob=SEED)["data"])
+
+
+def test_parameter_gradients_written_in_place_are_added_to() -> None:
+    net, other = scores(), scores()
+    net.params["ip"][1].diff[...] = 10
+    for one in (net, other):
+        one.forward(data=DATA)
+        one.backward(prob=SEED)
+    close(net.params["ip"][1].diff, other.params["ip"][1].diff + 10)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.ones((4, 3, 6, 6, 1, 1), np.float64),
+        np.ones((4, 3, 6, 6), np.uint8),
+        np.ones((4, 3, 6, 6), bool),
+        np.ones((4, 3, 6, 6), np.float16),
+        np.ones((4, 3, 6, 6), ">f4"),
+        np.asfortranarray(np.ones((4, 3, 6, 6))),
+        np.ones((8, 3, 6, 6))[::2],
+        np.ones((4, 3, 6, 6)).tolist(),
+    ],
+    ids=["ones behind", "uint8", "bool", "half", "big-endian", "fortran", "strided", "list"],
+)
+def test_real_arrays_of_any_kind_are_taken(array: Any) -> None:
+    net = scores()
+    wanted = net.forward(data=np.ones((4, 3, 6, 6), np.float32))["prob"].copy()
+    net.forward(data=DATA)
+    np.testing.assert_array_equal(net.forward(data=array)["prob"], wanted)
+
+
+def test_shared_parameters_are_one_array() -> None:
+    layer = """
+layer {{
+  name: "{0}" type: "InnerProduct" bottom: "{1}" top: "{0}"
+  param {{ name: "w" }} param {{ name: "b" }}
+  inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} }}
+}}"""
+    text = 'force_backward: true input: "x" input_shape { dim: 2 dim: 4 }'
+    net = graphc.Net(text + layer.format("one", "x") + layer.format("two", "one"), dtype="float64")
+    assert net.params["one"][0].data is net.params["two"][0].data
+    x = RNG.standard_normal((2, 4))
+    seed = RNG.standard_normal((2, 4))
+
+    def value() -> float:
+        return float((net.forward(x=x)["two"] * seed).sum())
+
+    wanted = slope(value, net.params["one"][0].data)
+    net.forward(x=x)
+    net.backward(two=seed)
+    close(net.params["two"][0].diff, wanted, 1e-7)
+    assert net.params["one"][0].diff is net.params["two"][0].diff
+
+
+# -- gradients -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["data", "conv/0", "conv/1", "ip/0", "ip/1"])
+def test_loss_gradients_match_differences(name: str) -> None:
+    net = training(dtype="float64", masks=["drop"])
+    net.set_inputs({"mask/drop": RNG.integers(0, 2, (4, 5, 4, 4)), "data": DATA, "label": LABEL})
+
+    def value() -> float:
+        net.forward()
+        return net.loss
+
+    array = net.blobs["data"].data if name == "data" else parameter(net, name).data
+    wanted = slope(value, array)
+    net.forward()
+    close(net.backward(wrt=[name])[name], wanted, 1e-7)
+
+
+def test_a_gradient_given_for_an_inner_blob_adds_to_what_arrives() -> None:
+    net = training(dtype="float64", masks=["drop"])
+    net.set_inputs({"mask/drop": RNG.integers(0, 2, (4, 5, 4, 4)), "label": LABEL})
+    pool_seed = RNG.standard_normal((4, 5, 2, 2))
+
+    def value() -> float:
+        pool = net.forward(blobs=["pool"])["pool"]
+        return net.loss + float((pool * pool_seed).sum())
+
+    net.blobs["data"].data[...] = DATA
+    wanted = slope(value, net.blobs["data"].data)
+    net.forward()
+    close(net.backward(pool=pool_seed, wrt=["data"])["data"], wanted, 1e-7)
+
+
+def test_gradients_of_several_blobs_at_once() -> None:
+    net = scores(dtype="float64", keep=["ip"])
+    net.forward(data=DATA)
+    found = net.backward(prob=SEED, wrt=["ip", "data", "ip/1"])
+    assert list(found) == ["ip", "data", "ip/1"]
+    prob = net.blobs["prob"].data
+    wanted = prob * (SEED - (SEED * prob).sum(axis=1, keepdims=True))
+    close(found["ip"], wanted, 1e-12)
+    close(found["ip/1"], wanted.sum(axis=0), 1e-12)
+
+
+def test_wrt_names_one_blob() -> None:
+    net = scores()
+    net.forward(data=DATA)
+    assert list(net.backward(prob=SEED, wrt="pool")) == ["pool"]
+
+
+def test_diffs_come_beside_the_inputs() -> None:
+    net = scores()
+    net.forward(data=DATA)
+    found = net.backward(diffs=["pool"], prob=SEED)
+    assert set(found) == {"data", "pool"}
+    assert found["pool"].any()
+
+
+def test_without_wrt_inputs_follow_caffe() -> None:
+    net = training()
+    net.forward(data=DATA, label=LABEL)
+    assert net.backward() == {}  # no force_backward: only parameters get gradients
+    assert all(parameter(net, name).diff.any() for name in LEARNED)
+    forced = scores()
+    forced.forward(data=DATA)
+    assert list(forced.backward(prob=SEED)) == ["data"]
+
+
+def test_parameter_gradients_add_up_until_cleared() -> None:
+    net = training(masks=["drop"])
+    net.set_inputs({"mask/drop": np.ones((4, 5, 4, 4)), "data": DATA, "label": LABEL})
+    net.forward()
+    net.backward()
+    once = {name: parameter(net, name).diff.copy() for name in LEARNED}
+    for times in (2, 3, 4):
+        net.forward()
+        net.backward()
+        for name in LEARNED:
+            close(parameter(net, name).diff, times * once[name], 1e-5)
+    net.clear_param_diffs()
+    assert not any(parameter(net, name).diff.any() for name in LEARNED)
+    net.clear_param_diffs()
+    net.forward_backward()
+    for name in LEARNED:
+        np.testing.assert_array_equal(parameter(net, name).diff, once[name])
+
+
+def test_parameters_that_are_not_asked_for_are_left_alone() -> None:
+    net = scores()
+    net.forward(data=DATA)
+    net.backward(prob=SEED)
+    held = {name: parameter(net, name).diff.copy() for name in LEARNED}
+    net.backward(prob=SEED, wrt=["data", "ip/1"])
+    for name in ("conv/0", "conv/1", "ip/0"):
+        np.testing.assert_array_equal(parameter(net, name).diff, held[name])
+    close(parameter(net, "ip/1").diff, 2 * held["ip/1"])
+
+
+def test_blob_gradients_are_overwritten() -> None:
+    net = scores()
+    net.forward(data=DATA)
+    first = net.backward(prob=SEED, wrt=["data", "pool"])
+    copies = {name: array.copy() for name, array in first.items()}
+    again = net.backward(prob=SEED, wrt=["data", "pool"])
+    for name, array in again.items():
+        assert array is first[name]
+        np.testing.assert_array_equal(array, copies[name])
+
+
+@pytest.mark.parametrize("memory", ["reuse", "all"])
+def test_backward_may_be_called_again_and_again(memory: Any) -> None:
+    net = training(memory=memory)
+    net.forward(data=DATA, label=LABEL)
+    loss = net.loss
+    wanted = net.backward(wrt=["data"])["data"].copy()
+    for _ in range(3):
+        np.testing.assert_array_equal(net.backward(wrt=["data"])["data"], wanted)
+    assert net.loss == loss
+
+
+@pytest.mark.parametrize("memory", ["reuse", "all"])
+def test_asked_later_is_as_asked_first(memory: Any) -> None:
+    first, later = training(memory=memory), training(memory=memory)
+    for net in (first, later):
+        net.forward(data=DATA, label=LABEL)
+    wanted = {name: a.copy() for name, a in first.backward(wrt=["pool", "ip/0"]).items()}
+    later.backward()
+    later.backward(wrt=["data"])
+    later.clear_param_diffs()
+    found = later.backward(wrt=["pool", "ip/0"])
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
+    # and the next forward pass draws what it would have drawn anyway
+    losses = []
+    for net in (first, later):
+        net.forward()
+        losses.append(net.loss)
+    assert losses[0] == losses[1]
+
+
+def test_dropout_draws_anew_in_each_forward_pass() -> None:
+    net = training(keep=["conv"])
+    kept = []
+    for _ in range(2):
+        net.forward(data=np.ones((4, 3, 6, 6)), label=LABEL)
+        kept.append(net.blobs["conv"].data != 0)
+    assert not np.array_equal(kept[0], kept[1])
+    gradient = net.backward(wrt=["conv"])["conv"]
+    assert gradient.any()
+
+
+def test_backward_of_dropout_uses_the_mask_of_forward() -> None:
+    text = """force_backward: true
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 50 dim: 40 } } }
+    layer { name: "drop" type: "Dropout" bottom: "x" top: "y" dropout_param { dropout_ratio: 0.3 } }
+    """
+    net = graphc.Net(text, phase=graphc.TRAIN)
+    for _ in range(3):
+        y = net.forward(x=np.ones((50, 40)))["y"].copy()
+        np.testing.assert_array_equal(net.backward(y=np.ones((50, 40)))["x"], y)
+        np.testing.assert_array_equal(net.backward(y=np.ones((50, 40)), wrt=["x"])["x"], y)
+        assert set(np.unique(y)) == {np.float32(0), np.float32(1) / np.float32(1 - 0.3)}
+        assert abs((y == 0).mean() - 0.3) < 0.05
+
+
+def test_forward_backward_is_both() -> None:
+    one, two = training(), training()
+    one.forward(data=DATA, label=LABEL)
+    wanted = one.backward(wrt=["data", "conv/0"])
+    found = two.forward_backward({"data": DATA, "label": LABEL}, wrt=["data", "conv/0"])
+    assert list(found) == ["data", "conv/0"]
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
+    assert one.loss == two.loss
+    given = scores()
+    given.forward(data=DATA)
+    wanted = given.backward(prob=SEED)
+    found = scores().forward_backward({"data": DATA}, {"prob": SEED})
+    np.testing.assert_array_equal(found["data"], wanted["data"])
+
+
+def test_loss_is_the_weighted_sum() -> None:
+    text = LOSS.replace('bottom: "ip" bottom: "ip"', 'bottom: "ip" bottom: "goal"').replace(
+        'layer { name: "label"',
+        'layer { name: "goal" type: "Input" top: "goal" input_param { shape { dim: 4 dim: 7 } } }\n'
+        'layer { name: "label"',
+    )
+    net = graphc.Net(text, dtype="float64")
+    found = net.forward(data=DATA, label=LABEL, goal=SEED)
+    assert net.loss == pytest.approx(float(found["loss"] + 3 * found["zero"]), rel=1e-12)
+    ip = net.forward(blobs=["ip"])["ip"]
+    assert float(found["zero"]) == pytest.approx(((ip - SEED) ** 2).sum() / 8, rel=1e-9)
+
+
+# -- parts of a net --------------------------------------------------------------------------------
+
+
+def test_a_part_gives_the_tops_of_its_last_layer() -> None:
+    net = scores()
+    whole = net.forward(data=DATA, blobs=["pool", "ip"])
+    copies = {name: array.copy() for name, array in whole.items()}
+    part = net.forward(end="pool", data=DATA)
+    assert list(part) == ["pool"]
+    np.testing.assert_allclose(part["pool"], copies["pool"], rtol=1e-6)
+    rest = net.forward(start="ip", pool=2 * copies["pool"], blobs=["ip"])
+    weights, bias = (p.data for p in net.params["ip"])
+    close(rest["ip"], 2 * copies["pool"].reshape(4, 20) @ weights.T + bias)
+    assert set(rest) == {"ip", "prob"}
+
+
+def test_gradient_ascent_from_a_layer_inside() -> None:
+    """forward(end=), write the layer's diff, backward(start=): how people look for features."""
+    net, other = scores(), scores()
+    seed = RNG.standard_normal((4, 5, 2, 2)).astype(np.float32)
+    net.forward(end="pool", data=DATA)
+    np.testing.assert_array_equal(net.blobs["pool"].data.shape, (4, 5, 2, 2))
+    net.blobs["pool"].diff[...] = seed
+    found = net.backward(start="pool")
+    other.forward(data=DATA)
+    np.testing.assert_array_equal(found["data"], other.backward(pool=seed)["data"])
+
+
+def test_backward_between_two_layers() -> None:
+    net = scores(dtype="float64")
+    net.forward(data=DATA)
+    found = net.backward(start="ip", end="ip", ip=SEED)
+    assert list(found) == ["pool"]
+    wanted = (SEED @ net.params["ip"][0].data).reshape(4, 5, 2, 2)
+    close(found["pool"], wanted, 1e-12)
+    assert not net.params["conv"][0].diff.any()
+    close(net.params["ip"][1].diff, SEED.sum(axis=0))
+
+
+def test_backward_after_given_blobs_is_refused() -> None:
+    net = scores()
+    net.forward(data=DATA)
+    net.forward(start="ip", pool=np.zeros((4, 5, 2, 2)))
+    with pytest.raises(graphc.NetError, match="began at layer 'ip'"):
+        net.backward(prob=SEED)
+    net.forward()
+    assert net.backward(prob=SEED)["data"].any()
+
+
+# -- what can be read ------------------------------------------------------------------------------
+
+
+def test_an_overwritten_blob_names_keep() -> None:
+    net = scores(phase=graphc.TRAIN)
+    net.forward_backward({"data": DATA}, {"prob": SEED})
+    lost = []
+    for name in ("conv", "pool", "ip"):
+        for read in (lambda b: b.data, lambda b: b.diff):
+            try:
+                read(net.blobs[name])
+            except graphc.NetError as error:
+                lost.append(name)
+                assert "keep=" in str(error)
+                assert name in str(error)
+    assert lost
+
+
+@pytest.mark.parametrize("memory", ["reuse", "all"])
+def test_kept_blobs_and_gradients_can_be_read(memory: Any) -> None:
+    names = ["conv", "pool", "ip"]
+    keep = [] if memory == "all" else [*names, *[f"{name}.diff" for name in names]]
+    kept, other = scores(memory=memory, keep=keep), scores()
+    kept.forward_backward({"data": DATA}, {"prob": SEED})
+    values = {name: kept.blobs[name].data.copy() for name in names}
+    diffs = {name: kept.blobs[name].diff.copy() for name in names}
+    other.forward(data=DATA)
+    wanted = other.backward(prob=SEED, wrt=names)
+    for name in names:
+        np.testing.assert_array_equal(diffs[name], wanted[name])
+        np.testing.assert_array_equal(values[name], other.forward(blobs=[name])[name])
+
+
+def test_kept_gradients_are_those_of_the_last_pass() -> None:
+    net = scores(keep=["ip.diff"])
+    assert not net.blobs["ip"].diff.any()
+    net.forward(data=DATA)
+    net.backward(prob=SEED)
+    once = net.blobs["ip"].diff.copy()
+    assert once.any()
+    net.backward(prob=2 * SEED)
+    close(net.blobs["ip"].diff, 2 * once)
+
+
+def test_one_name_may_stand_alone() -> None:
+    net = scores(keep="ip")
+    net.forward(data=DATA)
+    net.backward(prob=SEED)
+    assert net.blobs["ip"].data.shape == (4, 7)
+
+
+def test_a_blob_in_place_shows_its_last_value() -> None:
+    net = scores(keep=["conv"])
+    net.forward(data=DATA)
+    assert (net.blobs["conv"].data >= 0).all()
+
+
+# -- shapes ----------------------------------------------------------------------------------------
+
+
+def test_reshape_and_back() -> None:
+    net = scores()
+    wanted = net.forward(data=DATA)["prob"].copy()
+    gradient = net.backward(prob=SEED)["data"].copy()
+    net.blobs["data"].reshape(1, 3, 6, 6)
+    assert net.blobs["data"].shape == (1, 3, 6, 6)
+    net.reshape()
+    assert net.blobs["prob"].shape == (1, 7)
+    single = net.forward(data=DATA[2:3])["prob"]
+    np.testing.assert_allclose(single, wanted[2:3], rtol=1e-5)
+    found = net.backward(prob=SEED[2:3])["data"]
+    close(found, gradient[2:3], 1e-5)
+    net.blobs["data"].reshape(4, 3, 6, 6)  # without net.reshape(): forward follows suit
+    np.testing.assert_array_equal(net.forward(data=DATA)["prob"], wanted)
+
+
+def test_a_reshape_that_does_not_fit_is_refused_and_forgotten() -> None:
+    net = scores()
+    wanted = net.forward(data=DATA)["prob"].copy()
+    net.blobs["data"].reshape(4, 3, 9, 9)
+    with pytest.raises(graphc.NetError, match="parameter 'ip/0'"):
+        net.reshape()
+    assert net.blobs["data"].shape == (4, 3, 6, 6)
+    np.testing.assert_array_equal(net.forward()["prob"], wanted)
+
+
+def test_shapes_when_the_net_is_made() -> None:
+    net = scores(shapes={"data": (2, 3, 6, 6)})
+    assert net.forward(data=DATA[:2])["prob"].shape == (2, 7)
+
+
+# -- choices of the constructor --------------------------------------------------------------------
+
+
+def run_all(net: graphc.Net) -> Iterator[np.ndarray]:
+    net.forward(data=DATA, label=LABEL)
+    yield np.array(net.loss)
+    yield net.backward(wrt=["data"])["data"]
+    net.backward(wrt=LEARNED)
+    for name in LEARNED:
+        yield parameter(net, name).diff
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"memory": "all"}, {"threads": 2}, {"fuse": False}, {"keep": ["conv", "pool.diff"]}],
+    ids=["memory all", "two threads", "not fused", "keep"],
+)
+def test_choices_do_not_change_the_numbers(options: dict[str, Any]) -> None:
+    usual = training(threads=1)
+    other = training(**{"threads": 1, **options})
+    for got, wanted in zip(run_all(other), run_all(usual), strict=True):
+        close(got, wanted, 2e-6)
+
+
+def test_memory_all_gives_the_same_bits() -> None:
+    for got, wanted in zip(run_all(training(memory="all")), run_all(training()), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_float32_is_close_to_float64() -> None:
+    double = training(dtype="float64")
+    single = training(weights={n: [p.data for p in b] for n, b in double.params.items()})
+    for got, wanted in zip(run_all(single), run_all(double), strict=True):
+        assert wanted.dtype == np.float64
+        close(got, wanted, 1e-5)
+
+
+def test_two_nets_side_by_side() -> None:
+    alone = [list(map(np.copy, run_all(training(seed=seed)))) for seed in (1, 2)]
+    nets = [training(seed=seed) for seed in (1, 2)]
+    for got in zip(run_all(nets[0]), run_all(nets[1]), alone[0], alone[1], strict=True):
+        np.testing.assert_array_equal(got[0], got[2])
+        np.testing.assert_array_equal(got[1], got[3])
+
+
+def test_phases() -> None:
+    train, test = training(), graphc.Net(LOSS)
+    test.copy_from({n: [p.data for p in b] for n, b in train.params.items()})
+    losses = set()
+    for _ in range(2):
+        train.forward(data=DATA, label=LABEL)
+        test.forward(data=DATA, label=LABEL)
+        losses.add(test.loss)
+        assert train.loss != test.loss
+    assert len(losses) == 1
+
+
+def test_an_input_that_nobody_reads_is_an_output() -> None:
+    text = """force_backward: true input: "x" input: "spare"
+    input_shape { dim: 2 dim: 3 } input_shape { dim: 5 }
+    layer { name: "r" type: "ReLU" bottom: "x" top: "y" }
+    """
+    net = graphc.Net(text)
+    found = net.forward(x=[[1, -2, 3], [4, 5, -6]], spare=range(5))
+    assert found["spare"].tolist() == [0, 1, 2, 3, 4]
+    gradients = net.backward(y=np.full((2, 3), 7), wrt=["x", "y"])
+    assert gradients["y"].tolist() == [[7, 7, 7], [7, 7, 7]]
+    assert gradients["x"].tolist() == [[7, 0, 7], [7, 7, 0]]
+
+
+def test_a_blob_may_be_called_anything() -> None:
+    text = """input: "x" input: "label" input_shape { dim: 2 dim: 3 } input_shape { dim: 2 }
+    layer { name: "loss.0~loss" type: "Power" bottom: "x" top: "loss.0" power_param { scale: 5 } }
+    layer { name: "wrt" type: "SoftmaxWithLoss" bottom: "x" bottom: "label" top: "start" }
+    layer { name: "threads" type: "ReLU" bottom: "x" top: "loss.0~loss" }
+    layer { name: "x.diff" type: "ReLU" bottom: "x" top: "x.out" }
+    """
+    net = graphc.Net(text)
+    found = net.forward(x=np.ones((2, 3)), label=[0, 1])
+    assert (found["loss.0"] == 5).all()
+    assert (found["loss.0~loss"] == 1).all()
+    assert net.loss == pytest.approx(np.log(3), rel=1e-6)
+    assert float(found["start"]) == pytest.approx(np.log(3), rel=1e-6)
+
+
+def test_forward_is_run_once_for_each_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while gradients add up, and where a blob is wanted beside the outputs."""
+    calls: list[str] = []
+    run = Executable.call
+
+    def counted(self: Executable, what: str = "forward", threads: int = 1) -> None:
+        calls.append(what)
+        run(self, what, threads)
+
+    monkeypatch.setattr(Executable, "call", counted)
+    net = training()
+    for wanted in ((), (), ("pool",)):
+        net.forward(data=DATA, label=LABEL, blobs=wanted)
+        net.backward()
+    assert calls == 3 * ["forward", "backward"]
+    net.clear_param_diffs()
+    net.forward_backward()
+    assert calls[6:] == ["both"]
