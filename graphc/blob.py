@@ -73,13 +73,13 @@ class ParameterBlob:
     @property
     def data(self) -> np.ndarray:
         """The values."""
-        return self._net._parameters[self.name]
+        return self._net.arrays.parameters[self.name]
 
     @property
     def diff(self) -> np.ndarray:
         """The gradient, added up over backward calls until `clear_param_diffs`."""
         self._net._diffs_are_clear.discard(self.name)
-        return self._net._parameter_diff(self.name)
+        return self._net.arrays.parameter_diff(self.name)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -23,13 +23,13 @@ from graphc import driver
 from graphc.arrays import assign, checked
 from graphc.blob import Blob, Named, ParameterBlob
 from graphc.driver import Compilation, Signature
-from graphc.error import NetError, NetWarning, did_you_mean, need
+from graphc.error import NetError, NetWarning, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
-from graphc.frontends.caffe.gradient_rules import has_gradient
-from graphc.frontends.caffe.layer import COUNTER, LAYERS
+from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.network import CaffeNet
+from graphc.gradient_request import as_names, request, unknown
+from graphc.net_arrays import NetArrays, refuse_nan
 from graphc.phase import TEST, TRAIN, Phase
-from graphc.runtime.bundle import SlotEntry
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 from graphc.weights import fill_parameters, load_weights, save_weights
 
@@ -101,8 +101,8 @@ class Net:
             isinstance(source, (str, PathLike, NetDefinition)),
             f"a net is a path or a text, not {type(source).__name__}",
         )
-        stages = _names(stages, "stages")
-        masks = _names(masks, "masks")
+        stages = as_names(stages, "stages")
+        masks = as_names(masks, "masks")
         self.threads = int(threads) if threads is not None else usable_cores()
         self.definition: NetDefinition = (
             source
@@ -111,7 +111,7 @@ class Net:
         )
         self._signature = Signature(
             phase=phase,
-            keep=_names(keep, "keep"),
+            keep=as_names(keep, "keep"),
             memory=memory,
             fuse=fuse,
             dtype=dtype,
@@ -119,7 +119,6 @@ class Net:
             infogain_input=infogain_input,
             target=target,
         )
-        self._dtype = dtype
         self._compiled: dict[Signature, Compilation] = {}
         self._fronts: dict[Signature, CaffeNet] = {}
         self._shapes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
@@ -130,18 +129,21 @@ class Net:
         self._backward_made: Compilation | None = None
         self._known_diffs: set[str] = set()
         self._custom: Signature | None = None
-        self._states: dict[str, np.ndarray] = {COUNTER: aligned_zeros((), "int64")}
-        self._states[COUNTER][...] = seed * 1_000_003
-        self._before: dict[str, np.ndarray] = {}  # states as the last forward pass found them
-        self._start()
+        front = self._front()
+        self.arrays = NetArrays(front, dtype, int(seed))
+        self._shapes = {name: array.shape for name, array in self.arrays.inputs.items()}
+        self._diffs_are_clear = set(self.arrays.parameters)
+        blobs = [name for name in front.graph.blobs if ":" not in name]
+        self.blobs = Named("blob", {name: Blob(self, name) for name in blobs})
+        self.params = self._parameter_lists(front)
         for name in shapes or ():
-            need(name in self._inputs, _unknown("net input", name, self._inputs))
+            need(name in self.arrays.inputs, unknown("net input", name, self.arrays.inputs))
         for name in self._signature.keep:
             known = name.removesuffix(".diff") in self._front().graph.blobs
-            need(known, f"keep: {_unknown('blob', name, self.blobs)}")
-        fill_parameters(self._front(), self._parameters, seed)
+            need(known, f"keep: {unknown('blob', name, self.blobs)}")
+        fill_parameters(self._front(), self.arrays.parameters, seed)
         if weights is not None:
-            load_weights(self._front(), self._parameters, weights)
+            load_weights(self._front(), self.arrays.parameters, weights)
         self._warn_about_zeros(weights)
 
     # -- what the user sees -----------------------------------------------------------------
@@ -171,7 +173,7 @@ class Net:
         """The weighted sum of all losses of the last forward pass."""
         graph = self._need_forward("the loss").caffe.graph
         return sum(
-            weight * float(self._outputs[name].sum())
+            weight * float(self.arrays.outputs[name].sum())
             for name, (_, weight) in zip(driver.loss_outputs(graph), graph.losses, strict=True)
         )
 
@@ -181,10 +183,10 @@ class Net:
         numbers = {}
         for name, array in inputs.items():
             if name not in known:
-                raise NetError(_unknown("net input", name, known))
-            numbers[name] = checked(array, self._inputs[name].shape, f"input '{name}'")
+                raise NetError(unknown("net input", name, known))
+            numbers[name] = checked(array, self.arrays.inputs[name].shape, f"input '{name}'")
         for name, array in numbers.items():
-            self._inputs[name][...] = array
+            self.arrays.inputs[name][...] = array
         if inputs:
             self._forward_is_current = False
 
@@ -201,9 +203,9 @@ class Net:
         that come from outside of it as they were left by the last call; other values for them may
         be given like inputs. After a part that begins at the net's inputs, backward may follow.
         """
-        wanted = _names(blobs or (), "blobs")
+        wanted = as_names(blobs or (), "blobs")
         for name in wanted:
-            need(name in self.blobs, _unknown("blob", name, self.blobs))
+            need(name in self.blobs, unknown("blob", name, self.blobs))
         if start is not None or end is not None:
             return self._forward_part(start, end, wanted, inputs)
         self._follow_reshape()
@@ -236,7 +238,9 @@ class Net:
         Asking for other gradients than last time compiles once and runs forward again, from the
         held inputs and with the same random numbers.
         """
-        signature, returned = self._backward_signature(diffs, start, end, wrt, gradients)
+        signature, returned = self._backward_signature(
+            gradients, diffs=diffs, start=start, end=end, wrt=wrt
+        )
         self._give(gradients)
         if not signature.wrt:
             return {}
@@ -249,7 +253,7 @@ class Net:
         made = self._made_for(self._accumulating(signature))
         if made is not self._active or not self._forward_is_current or self._arena_is_spent:
             if self._forward_is_current:
-                self._restore_states()
+                self.arrays.restore_states()
             self._run_forward(made)
         self._arena_is_spent = made.signature.memory == "reuse"
         self._call(made, "backward")
@@ -264,7 +268,7 @@ class Net:
         """Both in one native call; returns what `backward` returns."""
         self._follow_reshape()
         given = dict(gradients or {})
-        signature, returned = self._backward_signature(None, None, None, wrt, given)
+        signature, returned = self._backward_signature(given, wrt=wrt)
         self.set_inputs(inputs or {})
         if self._count_selected():
             signature = driver.with_shapes(signature, self._shapes)
@@ -280,18 +284,18 @@ class Net:
 
     def clear_param_diffs(self) -> None:
         """Start parameter gradients afresh: the next backward overwrites them."""
-        self._diffs_are_clear = set(self._parameters)
-        for array in self._parameter_diffs.values():
+        self._diffs_are_clear = set(self.arrays.parameters)
+        for array in self.arrays.parameter_diffs.values():
             array[...] = 0
 
     def copy_from(self, weights: Any) -> None:
         """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`."""
-        load_weights(self._front(), self._parameters, weights)
+        load_weights(self._front(), self.arrays.parameters, weights)
         self._forward_is_current = False
 
     def save(self, path: str | Path) -> None:
         """Write a .caffemodel (HDF5 where the path ends in .h5), whole or not at all."""
-        save_weights(self._front(), self._parameters, path)
+        save_weights(self._front(), self.arrays.parameters, path)
 
     def prepare(self, wrt: Sequence[str] | None = None, given: Sequence[str] = ()) -> Compilation:
         """Compile for calls with these gradients, ahead of the first of them.
@@ -299,8 +303,8 @@ class Net:
         wrt as in `backward`; `()` makes forward calls that keep nothing for a backward pass.
         given: the blobs whose gradients will be given.
         """
-        names = _names(given, "given")
-        signature, _ = self._backward_signature(None, None, None, wrt, dict.fromkeys(names))
+        names = as_names(given, "given")
+        signature, _ = self._backward_signature(dict.fromkeys(names), wrt=wrt)
         if not signature.wrt:
             signature = replace(signature, given=())
         self._custom = signature
@@ -315,25 +319,6 @@ class Net:
         return self._active or self._compilation(self._default_signature())
 
     # -- signatures -------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        front = self._front()
-        graph = front.graph
-        self._inputs = {
-            name: aligned_zeros(graph.values[name].shape, self._dtype) for name in front.inputs
-        }
-        self._shapes = {name: array.shape for name, array in self._inputs.items()}
-        self._parameters: dict[str, np.ndarray] = {
-            name: aligned_zeros(type.shape, self._dtype)
-            for name, type in driver.parameter_types(front).items()
-        }
-        self._parameter_diffs: dict[str, np.ndarray] = {}
-        self._diffs_are_clear = set(self._parameters)
-        self._diffs: dict[str, np.ndarray] = {}
-        self._outputs: dict[str, np.ndarray] = {}
-        self._constants: dict[str, np.ndarray] = {}
-        self.blobs = Named("blob", {n: Blob(self, n) for n in graph.blobs if ":" not in n})
-        self.params = self._parameter_lists(front)
 
     def _parameter_lists(self, front: CaffeNet) -> dict[str, list[ParameterBlob]]:
         lists: dict[str, list[ParameterBlob]] = Named("layer with parameters", {})
@@ -361,78 +346,16 @@ class Net:
         )
 
     def _backward_signature(
-        self,
-        diffs: Sequence[str] | None,
-        start: str | None,
-        end: str | None,
-        wrt: Sequence[str] | None,
-        gradients: Mapping[str, Any],
-    ) -> tuple[Signature, list[str]]:
-        front = self._front()
-        if wrt is None and end is None and diffs is None and front.refusals:
-            raise NetError(front.refusals)
-        given = self._given(front, start, gradients)
-        if wrt is not None:
-            returned = list(_names(wrt, "wrt"))
-            wanted = [self._owner(name) for name in returned]
-        elif end is not None:
-            wanted, returned = self._down_to(front, end)
-        else:
-            wanted = list(front.default_wrt)
-            returned = [name for name in wanted if name in front.inputs]
-        for name in _names(diffs or (), "diffs"):
-            wanted.append(self._owner(name))
-            returned.append(name)
-        known = [*front.graph.blobs, *self._parameters]
-        for name in [*wanted, *given]:
-            if name not in known:
-                raise NetError(_unknown("blob or parameter", name, known))
-        for name in returned:
-            self._need_gradient(front, name)
-        signature = replace(self._signature, given=driver.names(given), wrt=driver.names(wanted))
-        return driver.with_shapes(signature, self._shapes), returned
-
-    def _need_gradient(self, front: CaffeNet, name: str) -> None:
-        """Refuse a blob that is read as labels, or the like, alone."""
-        readers = [
-            (layer, position)
-            for layer in front.definition.layers
-            for position, bottom in enumerate(layer.bottoms)
-            if bottom == name
-        ]
-        if readers and not any(has_gradient(layer, position) for layer, position in readers):
-            layer = readers[0][0]
-            raise NetError(f"'{name}' has no gradient: {layer.label} ({layer.type}) gives it none")
-
-    def _given(self, front: CaffeNet, start: str | None, gradients: Mapping[str, Any]) -> list[str]:
-        if start is not None:
-            if start not in front.layer_tops:
-                raise NetError(_unknown("layer", start, front.layer_tops))
-            tops = [top for top in front.layer_tops[start] if top not in gradients]
-            return [*tops, *gradients]
-        if gradients:
-            return list(gradients)
-        return list(front.seeds)
-
-    def _down_to(self, front: CaffeNet, end: str) -> tuple[list[str], list[str]]:
-        if end not in front.layer_bottoms:
-            raise NetError(_unknown("layer", end, front.layer_bottoms))
-        layers = list(front.layer_tops)
-        after = set(layers[layers.index(end) :])
-        learned = [
-            name
-            for name in front.default_wrt
-            if name in self._parameters and name.rpartition("/")[0] in after
-        ]
-        bottoms = list(front.layer_bottoms[end])
-        return bottoms + learned, bottoms
-
-    def _owner(self, name: str) -> str:
-        return self._front().owners.get(name, name)
+        self, gradients: Mapping[str, Any], **asked: Any
+    ) -> tuple[Signature, tuple[str, ...]]:
+        """What a backward call compiles, and the names it returns."""
+        wish = request(self._front(), gradients=gradients, **asked)
+        signature = replace(self._signature, given=wish.given, wrt=wish.wanted)
+        return driver.with_shapes(signature, self._shapes), wish.returned
 
     def _accumulating(self, signature: Signature) -> Signature:
         """Add to the parameter gradients unless all that this call touches were cleared."""
-        touched = {name for name in signature.wrt if name in self._parameters}
+        touched = {name for name in signature.wrt if name in self.arrays.parameters}
         return replace(signature, accumulate=bool(touched - self._diffs_are_clear))
 
     def _give(self, gradients: Mapping[str, Any]) -> None:
@@ -444,7 +367,7 @@ class Net:
         for name, array in numbers.items():
             self._diff(name)[...] = array
 
-    def _after_backward(self, made: Compilation, returned: list[str]) -> dict[str, np.ndarray]:
+    def _after_backward(self, made: Compilation, returned: Iterable[str]) -> dict[str, np.ndarray]:
         """Note what this call has renewed; the gradients to return."""
         signature = made.signature
         self._backward_made = made
@@ -452,8 +375,8 @@ class Net:
         self._custom = replace(signature, accumulate=False)
         self._diffs_are_clear -= set(signature.wrt)
         for name in made.signature.given:  # was also asked for, in an array of its own
-            if f"{name}.diff~out" in self._outputs and name in signature.wrt:
-                self._diff(name)[...] = self._outputs[f"{name}.diff~out"]
+            if f"{name}.diff~out" in self.arrays.outputs and name in signature.wrt:
+                self._diff(name)[...] = self.arrays.outputs[f"{name}.diff~out"]
         return {name: self._gradient(name) for name in returned}
 
     def _made_for(self, signature: Signature) -> Compilation:
@@ -472,98 +395,30 @@ class Net:
     # -- running ----------------------------------------------------------------------------
 
     def _run_forward(self, made: Compilation, which: str = "forward") -> None:
-        self._check_inputs(self._inputs)
+        refuse_nan(self.arrays.inputs)
         self._forward_is_current = False
         self._backward_made = None
-        self._note_states(made)
+        self.arrays.note_states(made)
         try:
             self._call(made, which)
         except NetError:
-            self._restore_states()
+            self.arrays.restore_states()
             raise
         self._active = made
         self._forward_is_current = True
         self._arena_is_spent = False
         self._began_inside = ""
 
-    def _check_inputs(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """A nan among the inputs is refused here, where it can still be named."""
-        for name, array in inputs.items():
-            with np.errstate(all="ignore"):
-                doubtful = array.size and np.isnan(array.sum())
-            if doubtful and np.isnan(array).any():
-                first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
-                raise NetError(f"input '{name}' holds nan, first at {list(first)}")
-
-    def _call(self, made: Compilation, which: str) -> None:
+    def _call(
+        self, made: Compilation, which: str, inputs: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """One native call on the net's arrays; `inputs` stand in for those of the net."""
         executable = made.executable
         assert executable is not None
-        executable.bind(
-            {
-                slot.name: self._array_of(slot, made)
-                for slot in executable.bundle.slots
-                if slot.role != "arena"
-            }
-        )
+        own = self.arrays.inputs if inputs is None else inputs
+        slots = [slot for slot in executable.bundle.slots if slot.role != "arena"]
+        executable.bind({slot.name: self.arrays.of(slot, made, own) for slot in slots})
         executable.call(which, self.threads)
-
-    def _array_of(self, slot: SlotEntry, made: Compilation) -> np.ndarray:
-        """The user's memory behind one slot of a program."""
-        if slot.role == "input":
-            return self._inputs[slot.name]
-        if slot.role == "parameter":
-            return self._parameters[slot.name]
-        if slot.role == "constant":
-            return self._constant(slot, made)
-        base = slot.name.removesuffix(".diff")
-        if slot.role == "gradient":
-            return self._diff(base)
-        if slot.name in self._parameters:
-            return self._parameters[slot.name]
-        if slot.name.endswith(".diff") and base in self._parameters:
-            return self._parameter_diff(base)
-        if slot.role == "state":
-            return self._state(slot)
-        if slot.name.endswith(".diff") and base in self.blobs:
-            return self._diff(base)
-        held = self._outputs.get(slot.name)
-        if held is None or held.shape != slot.shape:
-            held = aligned_zeros(slot.shape, slot.dtype)
-            self._outputs[slot.name] = held
-        return held
-
-    def _constant(self, slot: SlotEntry, made: Compilation) -> np.ndarray:
-        if slot.name not in self._constants:
-            held = aligned_zeros(slot.shape, slot.dtype)
-            held[...] = made.graph.constants[slot.name]
-            self._constants[slot.name] = held
-        return self._constants[slot.name]
-
-    def _state(self, slot: SlotEntry) -> np.ndarray:
-        """What the net remembers between calls; zeros at first, and again in another shape."""
-        held = self._states.get(slot.name)
-        if held is None or held.shape != slot.shape:
-            held = aligned_zeros(slot.shape, slot.dtype)
-            self._states[slot.name] = held
-        return held
-
-    def _note_states(self, made: Compilation) -> None:
-        """Copy what this call will renew, so that the same pass can be run once more."""
-        self._before = {}
-        held = {**self._parameters, **self._states}
-        for name in made.caffe.graph.updates:
-            type = made.graph.values[name].type
-            array = held.get(name)
-            fits = array is not None and array.shape == type.shape
-            self._before[name] = np.array(array) if fits else np.zeros(type.shape, type.dtype)
-
-    def _restore_states(self) -> None:
-        for name, value in self._before.items():
-            if name in self._parameters:
-                self._parameters[name][...] = value
-            else:
-                self._states[name] = aligned_zeros(value.shape, str(value.dtype))
-                self._states[name][...] = value
 
     def _forward_part(
         self,
@@ -579,14 +434,14 @@ class Net:
         signature = replace(driver.with_shapes(self._signature, shapes), only=(start, end))
         made = self._compilation(_keeping(signature, blobs))
         for name in inputs:
-            need(name in made.caffe.inputs, _unknown("input of this part", name, made.caffe.inputs))
-        part = {name: aligned_zeros(shapes[name], self._dtype) for name in made.caffe.inputs}
+            need(name in made.caffe.inputs, unknown("input of this part", name, made.caffe.inputs))
+        part = {name: aligned_zeros(shapes[name], self.arrays.dtype) for name in made.caffe.inputs}
         for name, target in part.items():
             given = inputs[name] if name in inputs else self._blob_data(name)
             assign(target, given, f"blob '{name}'")
-        self._check_inputs(part)
+        refuse_nan(part)
         self._run_part(made, part)
-        replaced = set(inputs) - set(self._inputs)
+        replaced = set(inputs) - set(self.arrays.inputs)
         if (
             start is None
         ):  # backward can run the whole net again from its inputs, to the same values
@@ -602,24 +457,23 @@ class Net:
 
     def _run_part(self, made: Compilation, part: dict[str, np.ndarray]) -> None:
         """Run a part of the net on these inputs. The loss stays that of the last whole pass."""
-        inputs, before = self._inputs, self._before
+        arrays = self.arrays
+        noted = arrays.noted()
         whole = made.signature.only[0] is None
-        losses = {} if whole else {n: a for n, a in self._outputs.items() if n not in self.blobs}
-        self._outputs = {n: a for n, a in self._outputs.items() if n not in losses}
-        self._inputs = {**inputs, **part}
-        self._note_states(made)
+        hidden = () if whole else [name for name in arrays.outputs if name not in self.blobs]
+        losses = {name: arrays.outputs.pop(name) for name in hidden}
+        arrays.note_states(made)
         try:
-            self._call(made, "forward")
+            self._call(made, "forward", part)
         except NetError:
-            self._restore_states()
+            arrays.restore_states()
             raise
         finally:
-            self._inputs = inputs
-            self._outputs.update(losses)
+            arrays.outputs.update(losses)
             if not whole:
-                self._before = before
-        for name in set(part) & set(inputs):
-            inputs[name][...] = part[name]
+                arrays.note_again(noted)
+        for name in set(part) & set(arrays.inputs):
+            arrays.inputs[name][...] = part[name]
 
     # -- blobs ------------------------------------------------------------------------------
 
@@ -627,12 +481,12 @@ class Net:
         return self._shapes.get(name) or self._front().graph.blobs[name].shape
 
     def _blob_data(self, name: str) -> np.ndarray:
-        if name in self._inputs:
-            return self._inputs[name]
+        if name in self.arrays.inputs:
+            return self.arrays.inputs[name]
         if name not in self._front().graph.blobs:
-            raise NetError(_unknown("blob", name, self.blobs))
+            raise NetError(unknown("blob", name, self.blobs))
         made = self._need_forward(f"blob '{name}'")
-        return self._outputs[name] if name in self._outputs else self._read(made, name)
+        return self.arrays.outputs[name] if name in self.arrays.outputs else self._read(made, name)
 
     def _blob_diff(self, name: str) -> np.ndarray:
         """The one gradient array of a blob: what backward left there, or what the user writes."""
@@ -644,7 +498,7 @@ class Net:
         if inner in made.program.readable:
             self._diff(name)[...] = made.executable.read(inner)
             self._known_diffs.add(name)
-        elif name not in self._diffs:
+        elif name not in self.arrays.diffs:
             raise NetError(f"{_gone(made, inner)}; backward({name}=...) gives one")
         return self._diff(name)
 
@@ -652,31 +506,22 @@ class Net:
         """The gradient array of a blob; zeros until somebody writes there."""
         blobs = self._front().graph.blobs
         if name not in blobs:
-            raise NetError(_unknown("blob", name, self.blobs))
-        held = self._diffs.get(name)
-        if held is None or held.shape != blobs[name].shape:
-            held = aligned_zeros(blobs[name].shape, self._dtype)
-            self._diffs[name] = held
-        return held
+            raise NetError(unknown("blob", name, self.blobs))
+        return self.arrays.diff(name, blobs[name].shape)
 
     def _gradient(self, name: str) -> np.ndarray:
-        owner = self._owner(name)
-        if owner in self._parameters:
-            return self._parameter_diff(owner)
+        owner = self._front().owners.get(name, name)
+        if owner in self.arrays.parameters:
+            return self.arrays.parameter_diff(owner)
         return self._diff(name)
-
-    def _parameter_diff(self, name: str) -> np.ndarray:
-        if name not in self._parameter_diffs:
-            self._parameter_diffs[name] = aligned_zeros(self._parameters[name].shape, self._dtype)
-        return self._parameter_diffs[name]
 
     def _read(self, made: Compilation, name: str) -> np.ndarray:
         """A copy of an inner blob from where the program left it."""
         program = made.program
-        if name in self._outputs and name in made.graph.outputs:
-            return self._outputs[name]
+        if name in self.arrays.outputs and name in made.graph.outputs:
+            return self.arrays.outputs[name]
         if name in made.caffe.inputs:
-            return self._inputs[name]
+            return self.arrays.inputs[name]
         executable = made.executable
         assert executable is not None
         early = executable.only_forward
@@ -694,7 +539,7 @@ class Net:
     # -- shapes -----------------------------------------------------------------------------
 
     def _reshape_input(self, name: str, shape: tuple[int, ...]) -> None:
-        if name not in self._inputs:
+        if name not in self.arrays.inputs:
             raise NetError(f"'{name}' is not a net input; only inputs can be reshaped")
         need(
             all(isinstance(e, (int, np.integer)) and e >= 0 for e in shape),
@@ -704,17 +549,14 @@ class Net:
 
     def _follow_reshape(self) -> None:
         """Bring arrays to the shapes asked for. On a refusal the old shapes stay."""
-        changed = {n for n, a in self._inputs.items() if a.shape != self._shapes[n]}
-        if not changed:
+        if all(a.shape == self._shapes[name] for name, a in self.arrays.inputs.items()):
             return
         try:
-            self._check_parameters(self._front())
-            new = {name: aligned_zeros(self._shapes[name], self._dtype) for name in changed}
+            self.arrays.check_parameters(self._front())
+            self.arrays.reshape(self._shapes)
         except NetError:
-            self._shapes = {name: array.shape for name, array in self._inputs.items()}
+            self._shapes = {name: array.shape for name, array in self.arrays.inputs.items()}
             raise
-        self._inputs.update(new)
-        self._outputs.clear()
         self._active = None
         self._backward_made = None
         self._custom = None
@@ -732,7 +574,7 @@ class Net:
                     self._shapes[top] = (count, *shape[1:])
                     changed = True
         if changed:
-            self._check_parameters(self._front())
+            self.arrays.check_parameters(self._front())
             self._active = None
             self._forward_is_current = False
             if self._custom is not None:
@@ -741,21 +583,12 @@ class Net:
 
     def _selector(self, name: str) -> np.ndarray:
         """A blob that a Filter layer reads, for the inputs as they are."""
-        if name in self._inputs:
-            return self._inputs[name]
+        if name in self.arrays.inputs:
+            return self.arrays.inputs[name]
         makers = [layer for layer, tops in self._front().layer_tops.items() if name in tops]
         value = np.array(self._forward_part(None, makers[-1], (name,), {})[name])
-        self._restore_states()
+        self.arrays.restore_states()
         return value
-
-    def _check_parameters(self, front: CaffeNet) -> None:
-        for name, type in driver.parameter_types(front).items():
-            old = self._parameters[name].shape
-            if type.shape != old:
-                raise NetError(
-                    f"reshaping would change parameter '{name}' from {list(old)}"
-                    f" to {list(type.shape)}"
-                )
 
     def _warn_about_zeros(self, weights: Any) -> None:
         for warning in self._front().warnings:
@@ -775,16 +608,6 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 
-def _names(given: Iterable[str] | str, what: str) -> tuple[str, ...]:
-    """Names in order, each once; a single one may stand alone."""
-    names = (given,) if isinstance(given, str) else given
-    need(
-        isinstance(names, Iterable) and all(isinstance(name, str) for name in names),
-        f"{what} is a sequence of names, not {given!r}",
-    )
-    return driver.names(names)
-
-
 def _keeping(signature: Signature, blobs: Sequence[str]) -> Signature:
     """The signature, with more blobs to be read after the call."""
     return replace(signature, keep=driver.names([*signature.keep, *blobs]))
@@ -797,9 +620,3 @@ def _gone(made: Compilation, name: str) -> str:
     ]
     why = made.program.overwritten.get(name) or (said[-1] if said else "")
     return why or f"'{name}' is not computed by this call; keep='{name}' computes it"
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    shown = [k for k in known if ":" not in k]
-    hint = did_you_mean(str(name), shown)
-    return f"there is no {kind} '{name}'" + (f"; {hint}" if hint else "")

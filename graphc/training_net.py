@@ -16,11 +16,10 @@ from graphc.error import NetError, need
 from graphc.frontends.caffe.layer import COUNTER
 from graphc.frontends.caffe.solver import SolverDefinition
 from graphc.net import Net
-from graphc.runtime.bundle import SlotEntry
+from graphc.net_arrays import SEED_STEP
+from graphc.net_arrays import SEED_STEP
 from graphc.runtime.cpu import aligned_zeros
 from graphc.training_step import METHODS, RATE, Learned, UpdateRule, history_names
-
-SEED_STEP = 1_000_003  # as far apart are the random numbers of two seeds
 
 
 class TrainingNet(Net):
@@ -51,7 +50,7 @@ class TrainingNet(Net):
             seed=self._seed,
         )
         self._solver = definition
-        self._rate = aligned_zeros((), dtype)
+        self._rate = self.arrays.extra[RATE] = aligned_zeros((), dtype)
         self._served: _Served | None = None
         self._advance: Callable[[], object] | None = None
         self._rule = _rule(self, definition)
@@ -75,7 +74,7 @@ class TrainingNet(Net):
         if layer is None:
             raise NetError("the net has no MemoryData layer")
         images, numbers = real_numbers(data, "data"), real_numbers(labels, "labels")
-        batch, *extents = self._inputs[layer.tops[0]].shape
+        batch, *extents = self.arrays.inputs[layer.tops[0]].shape
         need(
             list(images.shape[1:]) == extents and len(images) and len(images) % batch == 0,
             f"'{layer.name}' serves images [N, {', '.join(map(str, extents))}], N a multiple of"
@@ -135,14 +134,14 @@ class TrainingNet(Net):
         for number in range(count):
             for name, type in parameters.items():
                 state = history_names(self._rule.method, name)[number]
-                if state not in self._states:
-                    self._states[state] = aligned_zeros(type.shape, type.dtype)
-                held.append(self._states[state])
+                if state not in self.arrays.states:
+                    self.arrays.states[state] = aligned_zeros(type.shape, type.dtype)
+                held.append(self.arrays.states[state])
         return held
 
     def continue_random_numbers(self, passes: int) -> None:
         """Draw from here on as if so many passes had been run."""
-        self._states[COUNTER][...] = self._seed * SEED_STEP + passes
+        self.arrays.states[COUNTER][...] = self._seed * SEED_STEP + passes
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -166,9 +165,6 @@ class TrainingNet(Net):
     def _serve(self) -> None:
         if self._served is not None:
             self.set_inputs(self._served.next())
-
-    def _array_of(self, slot: SlotEntry, made: Compilation) -> np.ndarray:
-        return self._rate if slot.name == RATE else super()._array_of(slot, made)
 
 
 class _Served:

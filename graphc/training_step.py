@@ -8,6 +8,8 @@ sweep that makes the gradient. Only clipping has to wait for all of them.
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 
 from graphc.ir.core import Sum
@@ -84,7 +86,9 @@ def add_updates(graph: Graph, rule: UpdateRule) -> Graph:
     """
     new, _ = graph.copy()
     gradients = {learned.name: _gradient(new, learned, rule) for learned in rule.parameters}
-    factor = None if rule.clip is None else _clip_factor(new, list(gradients.values()), rule.clip)
+    factor: Value | None = None
+    if rule.clip is not None and gradients:
+        factor = _clip_factor(new, list(gradients.values()), rule.clip)
     rate: Value | None = None
     for learned in rule.parameters:
         if learned.factor == 0:
@@ -124,15 +128,12 @@ def _gradient(graph: Graph, learned: Learned, rule: UpdateRule) -> Value:
 def _clip_factor(graph: Graph, gradients: list[Value], limit: float) -> Value:
     """The factor for all gradients: 1, or less where their norm is above the limit."""
     graph.origin = Origin("", "clip", backward=True)
-    total: Value | None = None
+    sums: list[Value] = []
     for gradient in gradients:
         # Row by row first, which threads can share.
-        squares = SumOfSquares(tuple(range(1, gradient.type.rank)))(gradient)
-        if squares.type.rank:
-            squares = Sum((0,))(squares)
-        total = squares if total is None else total + squares
-    assert total is not None
-    factor: Value = ClipFactor(limit)(total)
+        rows = SumOfSquares(tuple(range(1, gradient.type.rank)))(gradient)
+        sums.append(Sum((0,))(rows) if gradient.type.rank else rows)
+    factor: Value = ClipFactor(limit)(functools.reduce(operator.add, sums))
     return factor
 
 
@@ -140,8 +141,8 @@ def _update(graph: Graph, rule: UpdateRule, learned: Learned, gradient: Value, r
     parameter = graph.values[learned.name]
     states = history_names(rule.method, learned.name)
     histories = [graph.input(state, parameter.type, "state") for state in states]
-    operator = METHODS[rule.method](*rule.settings, learned.factor)  # type: ignore[call-arg]
-    updated, *renewed = operator(parameter, gradient, *histories, rate)
+    update = METHODS[rule.method](*rule.settings, learned.factor)  # type: ignore[call-arg]
+    updated, *renewed = update(parameter, gradient, *histories, rate)
     parameter.role = "state"
     graph.updates[learned.name] = updated
     graph.updates.update(zip(states, renewed, strict=True))

@@ -170,15 +170,28 @@ def backwards(k, x, y, z):
     z[row, d] = y[row, (COLUMNS - 1) - d] + 1.0
 
 
+def extremes(k, x, high, low):
+    """Where a row is largest, then where it is smallest."""
+    (row,) = k.each(ROWS)
+    c, d = k.axes(COLUMNS, COLUMNS)
+    _, first = k.argmax(c, x[row, c], c)
+    _, last = k.argmin(d, x[row, d], d)
+    high[row] = first
+    low[row] = last
+
+
 def barriers_program() -> CudaBundle:
     made = Assembly("barriers")
     for name in ("x", "soft", "double", "turned"):
         made.user(name, ROWS, COLUMNS, role="input" if name == "x" else "output")
     for name in ("a", "b", "c"):
         made.user(name, SIDE, SIDE, role="output" if name == "c" else "input")
+    for name in ("high", "low"):
+        made.user(name, ROWS, dtype="int64", role="output")
     made.step(softmax, ["x"], ["soft"])
     made.step(product, ["a", "b"], ["c"])
     made.step(backwards, ["x"], ["double", "turned"])
+    made.step(extremes, ["x"], ["high", "low"])
     return compile_cuda(made.program())
 
 
@@ -196,6 +209,8 @@ def all_right(executable: EmulatedExecutable, seed: int) -> bool:
         (arrays["soft"], soft),
         (arrays["c"], arrays["a"].astype(np.float64) @ arrays["b"]),
         (arrays["turned"], 2 * x[:, ::-1] + 1),
+        (arrays["high"], x.argmax(1)),
+        (arrays["low"], x.argmin(1)),
     )
     return all(np.allclose(got, wanted, rtol=0, atol=1e-4) for got, wanted in pairs)
 

@@ -10,7 +10,14 @@ import shutil
 
 import numpy as np
 import pytest
-from test_operators import CASES, assert_close, expected, has_images, kernel_and_arrays, overwritable
+from test_operators import (
+    CASES,
+    assert_close,
+    expected,
+    has_images,
+    kernel_and_arrays,
+    overwritable,
+)
 
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.ir.types import TensorType
@@ -43,7 +50,7 @@ class Table:
         self.slots = [Slot("arena", "arena", TensorType("uint8", (0,)))]
         self.buffers: dict[str, ProgramBuffer] = {}
         self.steps: list[Step] = []
-        self.contents: dict[str, tuple[ProgramBuffer, np.ndarray]] = {}
+        self.contents: dict[str, np.ndarray] = {}
         self.results: dict[tuple[int, str], list[tuple[int, int, list[str]]]] = {}
         for number, layout in variants():
             self._add(number, layout)
@@ -76,7 +83,7 @@ class Table:
         count = buffer.span_bytes // np.dtype(formal.dtype).itemsize
         self.slots.append(Slot(name, "input", TensorType(formal.dtype, (count,))))
         self.buffers[name] = buffer
-        self.contents[name] = (buffer, array)
+        self.contents[name] = array
 
     def program(self) -> Program:
         memory = MemoryReport(0, 0, 0, 0)
@@ -88,7 +95,7 @@ class Table:
 
     def fill(self, executable: EmulatedExecutable) -> None:
         executable.bind_new()
-        for name, (buffer, array) in self.contents.items():
+        for name, array in self.contents.items():
             if array.size:
                 executable.view(name)[...] = array
 

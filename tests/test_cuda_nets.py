@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,8 @@ TOLERANCE = 5e-5
 
 LENET = """
 name: "LeNet"
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 6 dim: 1 dim: 28 dim: 28 } } }
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 6 dim: 1 dim: 28 dim: 28 } } }
 layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 6 } } }
 layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
   convolution_param { num_output: 20 kernel_size: 5 weight_filler { type: "xavier" } } }
@@ -43,9 +43,11 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: 
 INCEPTION = """
 name: "inception"
 force_backward: true
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 24 dim: 9 dim: 9 } } }
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 24 dim: 9 dim: 9 } } }
 layer { name: "one" type: "Convolution" bottom: "data" top: "one"
-  convolution_param { num_output: 16 kernel_size: 1 bias_term: false weight_filler { type: "xavier" } } }
+  convolution_param { num_output: 16 kernel_size: 1 bias_term: false
+    weight_filler { type: "xavier" } } }
 layer { name: "norm" type: "BatchNorm" bottom: "one" top: "norm" }
 layer { name: "scale" type: "Scale" bottom: "norm" top: "norm" scale_param { bias_term: true } }
 layer { name: "relu" type: "ReLU" bottom: "norm" top: "norm" }
@@ -61,7 +63,8 @@ layer { name: "all" type: "Concat" bottom: "norm" bottom: "three" bottom: "proj"
 layer { name: "mean" type: "Pooling" bottom: "all" top: "mean"
   pooling_param { pool: AVE global_pooling: true } }
 layer { name: "prelu" type: "PReLU" bottom: "mean" top: "mean" }
-layer { name: "target" type: "Input" top: "target" input_param { shape { dim: 2 dim: 44 dim: 1 dim: 1 } } }
+layer { name: "target" type: "Input" top: "target"
+  input_param { shape { dim: 2 dim: 44 dim: 1 dim: 1 } } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "mean" bottom: "target" top: "loss" }
 """
 
@@ -69,7 +72,8 @@ INFOGAIN = """
 name: "infogain"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 40 dim: 30 } } }
 layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 40 } } }
-layer { name: "gain" type: "Input" top: "gain" input_param { shape { dim: 1 dim: 1 dim: 70 dim: 70 } } }
+layer { name: "gain" type: "Input" top: "gain"
+  input_param { shape { dim: 1 dim: 1 dim: 70 dim: 70 } } }
 layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
   inner_product_param { num_output: 70 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "InfogainLoss" bottom: "ip" bottom: "label" bottom: "gain" top: "loss" }
@@ -77,7 +81,8 @@ layer { name: "loss" type: "InfogainLoss" bottom: "ip" bottom: "label" bottom: "
 
 CAFFENET = """
 name: "small CaffeNet"
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 67 dim: 67 } } }
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 3 dim: 67 dim: 67 } } }
 layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 2 } } }
 layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
   convolution_param { num_output: 24 kernel_size: 11 stride: 4 weight_filler { type: "xavier" } } }
@@ -87,7 +92,8 @@ layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "pool1"
 layer { name: "norm1" type: "LRN" bottom: "pool1" top: "norm1"
   lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 } }
 layer { name: "conv2" type: "Convolution" bottom: "norm1" top: "conv2"
-  convolution_param { num_output: 32 pad: 2 kernel_size: 5 group: 2 weight_filler { type: "xavier" } } }
+  convolution_param { num_output: 32 pad: 2 kernel_size: 5 group: 2
+    weight_filler { type: "xavier" } } }
 layer { name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }
 layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2"
   pooling_param { pool: MAX kernel_size: 3 stride: 2 } }
@@ -97,7 +103,8 @@ layer { name: "relu3" type: "ReLU" bottom: "conv3" top: "conv3" }
 layer { name: "fc6" type: "InnerProduct" bottom: "conv3" top: "fc6"
   inner_product_param { num_output: 64 weight_filler { type: "xavier" } } }
 layer { name: "relu6" type: "ReLU" bottom: "fc6" top: "fc6" }
-layer { name: "drop6" type: "Dropout" bottom: "fc6" top: "fc6" dropout_param { dropout_ratio: 0.5 } }
+layer { name: "drop6" type: "Dropout" bottom: "fc6" top: "fc6"
+  dropout_param { dropout_ratio: 0.5 } }
 layer { name: "fc8" type: "InnerProduct" bottom: "fc6" top: "fc8"
   inner_product_param { num_output: 100 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc8" bottom: "label" top: "loss" }
@@ -136,9 +143,7 @@ def assert_same(got: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> No
     assert list(got) == list(wanted)
     for name, array in wanted.items():
         scale = max(1e-30, float(np.abs(array).max()))
-        np.testing.assert_allclose(
-            got[name], array, rtol=0, atol=TOLERANCE * scale, err_msg=name
-        )
+        np.testing.assert_allclose(got[name], array, rtol=0, atol=TOLERANCE * scale, err_msg=name)
 
 
 @pytest.mark.parametrize("text", [LENET, INCEPTION, INFOGAIN, CAFFENET])

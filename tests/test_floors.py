@@ -27,6 +27,8 @@ FLOORS = {
     "graphc.driver": 5,
     "graphc.host_calls": 5,
     "graphc.net": 5,
+    "graphc.net_arrays": 5,
+    "graphc.gradient_request": 5,
     "graphc.blob": 5,
     "graphc.arrays": 1,
     "graphc.weights": 5,
@@ -41,6 +43,7 @@ FLOORS = {
     "graphc.vl": 5,
     "graphc.dagnn": 5,
     "graphc.simple_net": 5,
+    "graphc.bench": 5,
     "graphc.cli": 6,
 }
 
@@ -67,6 +70,7 @@ DOORS = {
     "typer": ("graphc.cli",),
     "click": ("graphc.cli",),
     "rich": ("graphc.cli",),
+    "torch": ("graphc.bench",),
     "PIL": ("graphc.picture",),
 }
 

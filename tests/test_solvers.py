@@ -485,6 +485,15 @@ def test_a_parameter_that_no_loss_reaches_still_decays() -> None:
 # -- what the definition says besides --------------------------------------------------------------
 
 
+def test_a_net_without_parameters_has_nothing_to_change() -> None:
+    text = INPUTS.replace("dim: 4", "dim: 3") + (
+        'layer { name: "l" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "l" }\n'
+    )
+    solver = make(f"{FIXED} clip_gradients: 1 iter_size: 2 net_param {{ {text} }}\n")
+    solver.net.set_inputs({"x": np.ones((6, 3))})
+    assert solver.step() == 1.5
+
+
 def test_train_state_and_the_nets_own_state() -> None:
     extra = 'include { stage: "own" stage: "solver" min_level: 2 }'
     text = LEAST_SQUARES.replace("PARAM", "") + (

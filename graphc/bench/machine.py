@@ -10,7 +10,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,8 +19,10 @@ from graphc.codegen.llvm.peak import LimitLoops, limit_loops
 from graphc.codegen.llvm.target import Target
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 
-_TRIES = 7
-_PRODUCT_SECONDS = 0.03
+# Short tries, and many: on a busy machine some of them are not interrupted.
+_PRODUCT_TRIES = 60
+_PRODUCT_SECONDS = 0.002
+_MEMORY_TRIES = 15
 _LEAST_BYTES = 1 << 26
 _MOST_BYTES = 1 << 28
 
@@ -72,8 +74,8 @@ def measure_limits(threads: int = 1) -> Limits:
         [partial(copy, to + place, from_ + place, count) for place, count in shares]
         for copy in (loops.copy, loops.stream)
     ]
-    read_seconds = min(together(read) for _ in range(_TRIES))
-    copy_seconds = min(together(work) for _ in range(_TRIES) for work in copies)
+    read_seconds = min(together(read) for _ in range(_MEMORY_TRIES))
+    copy_seconds = min(together(work) for _ in range(_MEMORY_TRIES) for work in copies)
     moved = chunks * loops.chunk_bytes
     return Limits(threads, fma, 2 * moved / copy_seconds, moved / read_seconds, block)
 
@@ -84,11 +86,11 @@ def _product_rate(loops: LimitLoops, threads: int) -> float:
         rounds *= 4
     rounds = max(1, int(rounds * _PRODUCT_SECONDS / seconds))
     work = [partial(loops.products, rounds)] * threads
-    best = min(together(work) for _ in range(_TRIES))
+    best = min(together(work) for _ in range(_PRODUCT_TRIES))
     return threads * rounds * loops.flops_a_round / best
 
 
-def together(work: list[Callable[[], object]]) -> float:
+def together(work: Sequence[Callable[[], object]]) -> float:
     """Seconds from the start of the first to the end of the last, each on a thread of its own."""
     if len(work) == 1:
         started = time.perf_counter()

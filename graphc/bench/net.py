@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphc.bench.contest import Contestant, Timing, contest
+from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
 from graphc.bench.machine import Limits, measure_limits
 from graphc.bench.memory import extra_bytes
 from graphc.bench.torch_rival import VARIANTS, TorchRun, Workload
@@ -68,7 +68,8 @@ def prepare(net: Net, wrt: Sequence[str], given: Sequence[str], seed: int = 0) -
     if wrt:
         net.forward_backward(inputs, gradients, wrt=wrt)
     else:
-        net.forward(**inputs)
+        net.set_inputs(inputs)
+        net.forward()
     return call
 
 
@@ -106,6 +107,7 @@ def bench_net(
     call: Call,
     rivals: Sequence[str] = VARIANTS,
     seconds: float = 10.0,
+    clock: str = "wall",
 ) -> NetReport:
     """Measure a call, and torch's variants of the same graph if any are named.
 
@@ -113,6 +115,7 @@ def bench_net(
     that torch itself cannot run is a refusal, not an error.
     """
     threads = call.net.threads
+    need_clock(clock, threads)
     workload = workload_of(call)
     refusals: dict[str, str] = {}
     errors: dict[str, float] = {}
@@ -130,7 +133,7 @@ def bench_net(
     before = measure_limits(threads)
     contestants = [Contestant(OURS, call.run)]
     contestants += [Contestant(run.name, run.run) for run in runs]
-    timings = contest(contestants, seconds)
+    timings = contest(contestants, seconds, clock=CLOCKS[clock])
     limits = before.better(measure_limits(threads))
     work = [work_of(call.made.program, step) for step in steps_of(call)]
     products, moved = sum(w.products for w in work), sum(w.bytes for w in work)
@@ -148,6 +151,15 @@ def bench_net(
         for name, timing in timings.items()
     )
     return NetReport(limits, products, moved, figures, refusals)
+
+
+def need_clock(clock: str, threads: int) -> None:
+    """Raise NetError where a thread's own clock would miss what other threads do."""
+    need(clock in CLOCKS, f"the clock is one of {', '.join(CLOCKS)}, not '{clock}'")
+    need(
+        clock == "wall" or threads == 1,
+        f"the cpu clock is that of one thread; a call with {threads} threads needs --clock wall",
+    )
 
 
 def steps_of(call: Call) -> tuple[Step, ...]:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
-from graphc.bench.contest import Contestant, Timing, contest
-from graphc.bench.machine import Limits
-from graphc.bench.net import OURS, relative_difference
+from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
+from graphc.bench.net import OURS, need_clock, relative_difference
 from graphc.bench.operator_table import Row
 from graphc.bench.torch_rival import TorchRun, Workload
 from graphc.bench.work import work_of
@@ -32,7 +31,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class RowReport:
-    """A row's figures. seconds and the rival's are medians; `errors`: against each variant."""
+    """A row's figures; `errors`: against each variant."""
 
     name: str
     way: str
@@ -41,8 +40,6 @@ class RowReport:
     timing: Timing
     rivals: dict[str, Timing]
     errors: dict[str, float]
-    fma: float  # of the peak, 0 where it is no contraction
-    copy: float  # of the copy bandwidth
 
     @property
     def ratio(self) -> float | None:
@@ -83,9 +80,9 @@ class OneOperator:
 
     def results(self) -> dict[str, np.ndarray]:
         """What a whole call gives, under the rival's names."""
-        names = {"y": "y", "x.diff": "x.diff"}
         arrays = self.executable.arrays
-        return {n: arrays.get(f"{n}~out", arrays.get(n)) for n in names if n in arrays}
+        found = {name: arrays.get(f"{name}~out", arrays.get(name)) for name in ("y", "x.diff")}
+        return {name: array for name, array in found.items() if array is not None}
 
     def steps(self) -> list[Step]:
         """The steps that count."""
@@ -111,19 +108,22 @@ def _is_weight(program: Program, step: Step, row: Row) -> bool:
     )
 
 
-def bench_row(row: Row, limits: Limits, rivals: Sequence[str], seconds: float = 1.0) -> RowReport:
+def bench_row(
+    row: Row, threads: int, rivals: Sequence[str], seconds: float = 1.0, clock: str = "wall"
+) -> RowReport:
     """Measure one row. Raises NetError where a rival's results differ by more than TOLERANCE."""
-    ours = OneOperator(row, limits.threads)
+    need_clock(clock, threads)
+    ours = OneOperator(row, threads)
     workload = Workload(ours.graph, ours.arrays, ours.wrt, ours.given)
     errors: dict[str, float] = {}
     contestants = [Contestant(OURS, ours.run)]
     for variant in rivals:
         if variant == "compile" and row.library:
             continue
-        errors[variant] = _checked(ours, TorchRun(workload, variant, limits.threads, masked=True))
-        run = TorchRun(workload, variant, limits.threads)
+        errors[variant] = _checked(ours, TorchRun(workload, variant, threads, masked=True))
+        run = TorchRun(workload, variant, threads)
         contestants.append(Contestant(variant, run.backward_alone() if ours.wrt else run.run))
-    timings = contest(contestants, seconds)
+    timings = contest(contestants, seconds, clock=CLOCKS[clock])
     timing = timings.pop(OURS)
     products = sum(work_of(ours.program, step).products for step in ours.steps())
     return RowReport(
@@ -134,8 +134,6 @@ def bench_row(row: Row, limits: Limits, rivals: Sequence[str], seconds: float = 
         timing,
         timings,
         errors,
-        products / timing.median / limits.fma,
-        row.bytes / timing.median / limits.copy,
     )
 
 

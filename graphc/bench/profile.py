@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.bench.contest import CLOCKS, Clock
 from graphc.bench.machine import Limits, measure_limits
-from graphc.bench.net import Call, steps_of
+from graphc.bench.net import Call, need_clock, steps_of
 from graphc.bench.work import Work, work_of
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
@@ -105,23 +106,25 @@ class Profile:
         )
 
 
-def profile(call: Call, seconds: float = 3.0) -> Profile:
+def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
     """Run both passes by turns for about `seconds`."""
     threads = call.net.threads
+    need_clock(clock, threads)
+    now = CLOCKS[clock]
     executable = call.executable
     program = call.made.program
     count = len(steps_of(call))
     before = measure_limits(threads)
     whole: list[float] = []
     rounds: list[list[float]] = []
-    cost = _clock_cost()
+    cost = _clock_cost(now)
     started = time.perf_counter()
     while len(whole) < LEAST_ROUNDS or time.perf_counter() - started < seconds:
         call.run()
-        begun = time.perf_counter()
+        begun = now()
         call.run()
-        whole.append(time.perf_counter() - begun)
-        rounds.append(_step_seconds(executable, count, threads))
+        whole.append(now() - begun)
+        rounds.append(_step_seconds(executable, count, threads, now))
     limits = before.better(measure_limits(threads))
     medians = [max(0.0, statistics.median(column) - cost) for column in zip(*rounds, strict=True)]
     steps = []
@@ -144,9 +147,8 @@ def profile(call: Call, seconds: float = 3.0) -> Profile:
     return Profile(limits, tuple(steps), sum(medians), statistics.median(whole), len(whole))
 
 
-def _step_seconds(executable: Executable, count: int, threads: int) -> list[float]:
+def _step_seconds(executable: Executable, count: int, threads: int, clock: Clock) -> list[float]:
     found = []
-    clock = time.perf_counter
     for number in range(count):
         begun = clock()
         executable.step(number, threads)
@@ -155,11 +157,11 @@ def _step_seconds(executable: Executable, count: int, threads: int) -> list[floa
 
 
 @cache
-def _clock_cost() -> float:
+def _clock_cost(clock: Clock) -> float:
     """Seconds that a step of no work takes, seen from here."""
     graph = Graph("nothing")
     graph.outputs["zero"] = graph.apply(Fill("float32", (), 0.0))[0]
     program = plan(compile_graph(graph).graph)
     executable = load(compile_program(program))
     executable.bind_new()
-    return statistics.median(_step_seconds(executable, 1, 1)[0] for _ in range(1000))
+    return statistics.median(_step_seconds(executable, 1, 1, clock)[0] for _ in range(1000))

@@ -300,7 +300,7 @@ def _line(emit: Emit, x: Any, scale: float, shift: float) -> Any:
 
 @translates("power")
 def _power(emit: Emit, node: Node, op: Any) -> Any:
-    x = _line(emit, *_arguments(emit, node), op.scale, op.shift)
+    x = _line(emit, emit.of(node.inputs[0]), op.scale, op.shift)
     return x if op.power == 1 else emit.call(emit.torch.pow, x, op.power)
 
 

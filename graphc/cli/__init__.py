@@ -14,6 +14,7 @@ import typer
 
 from graphc import __version__
 from graphc.cli.bench import bench
+from graphc.cli.bench_net import net, ops
 from graphc.cli.check import check
 from graphc.cli.compile import compile
 from graphc.cli.doctor import doctor
@@ -21,11 +22,12 @@ from graphc.cli.explain import explain
 from graphc.cli.gradient import grad
 from graphc.cli.options import verb
 from graphc.cli.plan import plan
+from graphc.cli.profile import profile
 from graphc.cli.run import run
 from graphc.cli.show import show
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
-VERBS = (run, grad, compile, show, plan, explain, check, doctor)
+VERBS = (run, grad, compile, show, plan, explain, check, doctor, profile)
 
 app = typer.Typer(
     name="graphc",
@@ -38,6 +40,8 @@ app = typer.Typer(
 )
 for function in VERBS:
     app.command()(verb(function))
+bench.command()(verb(net))
+bench.command()(verb(ops))
 app.add_typer(bench, name="bench")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from graphc.cli.options import Mode, NetOptions
 from graphc.cli.report import busy, print_json
 from graphc.cli.session import lowered, open_net
+from graphc.error import NetError
 
 
 class Emit(StrEnum):
@@ -23,6 +24,12 @@ class Emit(StrEnum):
     llvm = "llvm"
     asm = "asm"
     bundle = "bundle"
+    cuda = "cuda"
+    ptx = "ptx"
+    cubin = "cubin"
+
+
+ONLY_CUDA = (Emit.cuda, Emit.ptx, Emit.cubin)
 
 
 def compile(
@@ -33,7 +40,8 @@ def compile(
         typer.Option(
             help="so: a shared library and a C header. exe: a program that reads and writes .npy"
             " files. obj: an object file and a C header. llvm, asm: text. bundle: for"
-            " graphc.load, which compiles nothing."
+            " graphc.load, which compiles nothing. cuda: CUDA C++ text. ptx, cubin: what nvcc makes"
+            " of it."
         ),
     ] = Emit.so,
     target: Annotated[
@@ -41,7 +49,8 @@ def compile(
         typer.Option(
             metavar="NAME",
             help="The machine: host, x86-64-v2, x86-64-v3, x86-64-v4, znver4, neoverse-n1 ...;"
-            " code for this host may not run on an older processor.",
+            " code for this host may not run on an older processor. For a GPU: cuda, or its"
+            " architecture, sm_90.",
         ),
     ] = "",
     beside: Annotated[
@@ -58,18 +67,54 @@ def compile(
     It has gradients with --mode grad, or where --diff (here a blob's name alone) or --wrt are
     given. The linker is the system's C compiler, or what $CC names.
     """
-    from graphc.artifact import save
+    if emit in ONLY_CUDA or _is_gpu(target):
+        _compile_cuda(options, Path(output), emit, target)
+        return
+    from graphc.artifact import Form, save
     from graphc.codegen.llvm.target import Target
 
     machine = Target.named(target) if target else Target.host()
-    if options.mode is None:
-        gradients = bool(options.diff or options.wrt)
-        options = replace(options, mode=Mode.grad if gradients else Mode.infer)
+    options = _with_mode(options)
     with busy("compiling"):
         net = open_net(options)
         parameters = {blob.name: blob.data for blobs in net.params.values() for blob in blobs}
-        values = {**parameters, **net._states}
-        written = save(lowered(options), values, output, emit.value, machine, beside)
+        values = {**parameters, **net.arrays.states}
+        form = cast(Form, emit.value)
+        written = save(lowered(options), values, output, form, machine, beside)
+    _say(options, written)
+
+
+def _with_mode(options: NetOptions) -> NetOptions:
+    """Gradients where something about them is asked for."""
+    if options.mode is not None:
+        return options
+    gradients = bool(options.diff or options.wrt)
+    return replace(options, mode=Mode.grad if gradients else Mode.infer)
+
+
+def _is_gpu(target: str) -> bool:
+    return target == "cuda" or target.startswith("sm_")
+
+
+def _compile_cuda(options: NetOptions, path: Path, emit: Emit, target: str) -> None:
+    """For a GPU: a text, or what nvcc makes of it."""
+    from graphc.codegen.cuda.compiler import OLDEST_ARCHITECTURE, save
+    from graphc.codegen.cuda.program import cuda_text
+
+    if emit not in ONLY_CUDA:
+        forms = ", ".join(form.value for form in ONLY_CUDA)
+        raise typer.BadParameter(f"for a GPU there is {forms}, not {emit.value}")
+    architecture = target if target not in ("", "cuda") else OLDEST_ARCHITECTURE
+    with busy("compiling"):
+        text = cuda_text(lowered(_with_mode(options)).program)
+        try:
+            save(text, path, emit.value, architecture)
+        except OSError as error:
+            raise NetError(f"cannot write '{path}': {error.strerror}") from None
+    _say(options, [path])
+
+
+def _say(options: NetOptions, written: list[Path]) -> None:
     if options.json:
         print_json({"written": [str(path) for path in written]})
         return

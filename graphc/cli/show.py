@@ -26,6 +26,7 @@ class Form(StrEnum):
     program = "program"
     llvm = "llvm"
     asm = "asm"
+    cuda = "cuda"
     dot = "dot"
 
 
@@ -69,6 +70,10 @@ def _text(made: Compilation, form: Form, after: str | None) -> str:
         from graphc.plan.text import print_program
 
         return print_program(made.program, kernels=False)
+    if form is Form.cuda:
+        from graphc.codegen.cuda.program import cuda_text
+
+        return cuda_text(made.program)
     from graphc.codegen.llvm.object import assembly_text, llvm_text
 
     return llvm_text(made.program) if form is Form.llvm else assembly_text(made.program)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import shutil
 from typing import Any
 
 import numpy as np
 
 from graphc.error import NetError, need
-from graphc.runtime.bundle import Place
+from graphc.runtime.bundle import Place, SlotEntry
 from graphc.runtime.cpu import Executable, aligned_zeros
-from graphc.runtime.launch import CudaBundle
+from graphc.runtime.launch import CudaBundle, Launch
 
 COMPILER_OPTIONS = ("-std=c++17",)
 _ERROR_BYTES = 16
@@ -144,7 +145,7 @@ class CudaExecutable(Executable):
         self._error[0], self._error[1] = int(words[0]), int(words[1])
         self._report(int(words[0]))
 
-    def _launch(self, launch: Any) -> None:
+    def _launch(self, launch: Launch) -> None:
         if launch.grid == 0:
             return
         arguments = [int(self._memory[slot]) + offset for slot, offset in launch.places]
@@ -172,11 +173,8 @@ class CudaExecutable(Executable):
         return super().view(blob)
 
 
-def _bytes(slot: Any) -> int:
-    count = 1
-    for extent in slot.shape:
-        count *= extent
-    return count * np.dtype(slot.dtype).itemsize
+def _bytes(slot: SlotEntry) -> int:
+    return math.prod(slot.shape) * np.dtype(slot.dtype).itemsize
 
 
 def _span(place: Place) -> int:
@@ -184,4 +182,4 @@ def _span(place: Place) -> int:
     if 0 in place.shape:
         return 0
     reach = sum((e - 1) * s for e, s in zip(place.shape, place.strides, strict=True))
-    return (reach + 1) * np.dtype(place.dtype).itemsize
+    return int((reach + 1) * np.dtype(place.dtype).itemsize)

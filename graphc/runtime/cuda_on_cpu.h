@@ -2,7 +2,7 @@
 //
 // Blocks run one after another on one thread of the system. The threads of a block are fibers; one
 // runs until it comes to a barrier or an exchange between lanes, then the next one does. The order
-// is that of the thread numbers, or random and another one between any two barriers.
+// is that of the thread numbers, or random: then some warps run as far ahead of others as they can.
 //
 // What would go wrong on a GPU only sometimes is an error here: an index outside of a buffer, a
 // barrier that some threads never come to, lanes that meet at different lines. Shared memory begins
@@ -70,6 +70,7 @@ struct Machine {
   Fiber fibers[MOST_THREADS];
   Warp warps[WARPS];
   std::vector<unsigned> order;
+  std::vector<unsigned> warp_order;  // in a random order of threads: whose threads go first
   std::vector<unsigned char> shared;
   jmp_buf scheduler;
   unsigned threads = 0, current = 0, done = 0, arrived = 0;
@@ -150,26 +151,42 @@ inline void shuffle(std::vector<unsigned>& order) {
   for (size_t i = order.size(); i > 1; i--) std::swap(order[i - 1], order[random_below(unsigned(i))]);
 }
 
+// Run every thread of machine.order that is ready, in warp `only` if that is given. Whether any was.
+inline bool run_ready(int only = -1) {
+  bool progress = false;
+  for (unsigned t : machine.order) {
+    if (machine.fibers[t].state != READY || (only >= 0 && t / LANES != unsigned(only))) continue;
+    progress = true;
+    resume(t);
+    if (machine.failed) break;
+  }
+  return progress;
+}
+
+// The first warp with threads that are ready goes on; now and then another one comes first.
+inline bool run_some_warp() {
+  shuffle(machine.order);
+  if (random_below(16) == 0) shuffle(machine.warp_order);
+  for (unsigned warp : machine.warp_order)
+    if (run_ready(int(warp))) return true;
+  return false;
+}
+
 inline void run_block() {
   for (unsigned t = 0; t < machine.threads; t++) machine.fibers[t].state = READY;
   memset(machine.warps, 0, sizeof machine.warps);
   memset(machine.shared.data(), 0xff, machine.shared.size());
   machine.done = machine.arrived = 0;
   machine.line = 0;
+  if (machine.seed) shuffle(machine.warp_order);
   while (machine.done < machine.threads) {
-    if (machine.seed) shuffle(machine.order);
-    bool progress = false;
-    for (unsigned t : machine.order) {
-      if (machine.fibers[t].state != READY) continue;
-      progress = true;
-      resume(t);
-      if (machine.failed) return;
-    }
+    const bool progress = machine.seed ? run_some_warp() : run_ready();
+    if (machine.failed) return;
     if (progress) continue;
     unsigned stuck = 0;
     while (machine.fibers[stuck].state == DONE) stuck++;
     machine.current = stuck;
-    bool barrier = machine.fibers[stuck].state == AT_BARRIER;
+    const bool barrier = machine.fibers[stuck].state == AT_BARRIER;
     note_failure("waits at the %s of line %d, where not all threads come (%u of %u have ended)",
                  barrier ? "barrier" : "exchange",
                  barrier ? machine.line : machine.warps[stuck / LANES].line, machine.done,
@@ -284,6 +301,8 @@ bool launch(void (*kernel)(A...), const char* name, dim3 grid, dim3 block, void*
   gridDim = grid, blockDim = block;
   machine.order.resize(block.x);
   for (unsigned t = 0; t < block.x; t++) machine.order[t] = t;
+  machine.warp_order.resize(block.x / LANES);
+  for (unsigned w = 0; w < block.x / LANES; w++) machine.warp_order[w] = w;
   std::vector<unsigned> blocks(grid.x);
   for (unsigned b = 0; b < grid.x; b++) blocks[b] = b;
   if (machine.seed) shuffle(blocks);

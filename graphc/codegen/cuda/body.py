@@ -35,9 +35,7 @@ class Body:
         self.made = made
         self.axes: dict[Axis, str] = {}
         self.locals: dict[str, str] = {}
-        self.scalars = Scalars(
-            text, names, made.nodes.extents, self.axes, self.locals, buffers
-        )
+        self.scalars = Scalars(text, names, made.nodes.extents, self.axes, self.locals, buffers)
 
     def all(self) -> None:
         """The whole body of an iteration."""
@@ -69,7 +67,7 @@ class Body:
             if axis != axes[0]:
                 part = f"{part} % {extent}"
             kind = "int" if extent < 2**31 else "long long"
-            self.text.line(f"const {kind} {name} = ({kind})({part});")
+            self.text.line(f"const {kind} {name} = {part};")
             inner *= extent
 
     @contextlib.contextmanager

@@ -179,8 +179,8 @@ class _Tiled:
             kind = self.kind
             line(f"const Tile<{kind}> left = tile<{kind}>(0, {STEP * row_step});")
             line(f"const Tile<{kind}> right = tile<{kind}>({left_bytes}, {STEP * column_step});")
-            line(f"const int column = blockIdx.x % {across} * {shape.columns};")
-            line(f"const int row = blockIdx.x / {across} % {down} * {shape.rows};")
+            line(f"const int column = {_digit('blockIdx.x', 1, across)} * {shape.columns};")
+            line(f"const int row = {_digit('blockIdx.x', across, down)} * {shape.rows};")
             if self.made.batch:
                 line(f"const int batch = blockIdx.x / {across * down};")
                 self.body.decompose("batch", self.made.batch)
@@ -226,7 +226,9 @@ class _Tiled:
     def _element(self, operand: Operand) -> None:
         """`value`, if all indices lie inside of the operand and divide."""
         terms: dict[Axis, int] = {}
-        constant, conditions, places = 0, [], []
+        constant = 0
+        conditions: list[str] = []
+        places: list[tuple[str, int]] = []
         strides, extents = operand.buffer.strides, operand.buffer.shape
         for position, stride, extent in zip(operand.index, strides, extents, strict=True):
             if not position.guarded:
@@ -241,18 +243,15 @@ class _Tiled:
                 conditions += [f"{name} % {position.divisor} == 0"]
                 name = f"{name} / {position.divisor}"
             conditions.append(f"{name} < {extent}")
-            places.append(f"({name}) * {stride}LL" if stride > 1 else f"({name}) * {stride}")
-        parts = [
-            f"(long long){self.body.axes[axis]} * {stride}"
-            for axis, stride in terms.items()
-            if axis in self.body.axes and stride
-        ]
-        if constant or not (parts or places):
-            parts.append(f"{constant}")
-        wide = _reach(operand) >= 2**31
-        index = " + ".join([*parts, *places])
-        if not wide:
-            index = index.replace("(long long)", "").replace("LL", "")
+            places.append((f"({name})" if "/" in name else name, stride))
+        parts = [(self.body.axes[a], s) for a, s in terms.items() if a in self.body.axes and s]
+        wide = "(long long)" if _reach(operand) >= 2**31 else ""
+        index = " + ".join(
+            f"{wide}{name}" if stride == 1 else f"{wide}{name} * {stride}"
+            for name, stride in [*parts, *places]
+        )
+        if constant or not index:
+            index = f"{index} + {constant}" if index else f"{constant}"
         load = f"value = {self.buffers[operand.buffer.name]}[{index}];"
         self.text.line(f"if ({' && '.join(conditions)}) {load}" if conditions else load)
 
@@ -304,6 +303,13 @@ class _Tiled:
                         self.body.statement(statement)
 
 
+def _digit(linear: str, inner: int, extent: int) -> str:
+    """One digit of a mixed-radix number."""
+    if extent == 1:
+        return "0"
+    return f"{linear} % {extent}" if inner == 1 else f"{linear} / {inner} % {extent}"
+
+
 def _nearness(operand: Operand, axes: Sequence[Axis]) -> int:
     """The stride along the axis that runs fastest; large where there is none."""
     if not axes:
@@ -315,7 +321,9 @@ def _reach(operand: Operand) -> int:
     """The farthest element that an index may speak of, in elements."""
     shape, strides = operand.buffer.shape, operand.buffer.strides
     return sum(
-        max((extent - 1), sum(abs(f) * a.extent for a, f in p.affine.terms) + abs(p.affine.constant))
+        max(
+            (extent - 1), sum(abs(f) * a.extent for a, f in p.affine.terms) + abs(p.affine.constant)
+        )
         * abs(stride)
         for p, extent, stride in zip(operand.index, shape, strides, strict=True)
     )

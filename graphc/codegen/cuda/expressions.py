@@ -127,8 +127,10 @@ class Scalars:
 
     def place(self, address: Address) -> str:
         """`a0[...]`."""
-        terms = [(self.axes[axis], stride, self.extents[axis]) for axis, stride in
-                 sorted(address.terms.items(), key=lambda term: -abs(term[1]))]
+        terms = [
+            (self.axes[axis], stride, self.extents[axis])
+            for axis, stride in sorted(address.terms.items(), key=lambda term: -abs(term[1]))
+        ]
         reach = abs(address.constant) + sum(abs(s) * (extent - 1) for _, s, extent in terms)
         wide = reach >= 2**31
         parts = [_term(name, stride, wide) for name, stride, _ in terms]

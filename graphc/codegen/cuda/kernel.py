@@ -95,5 +95,3 @@ def _block(
         body.decompose("blockIdx.x", made.parallel)
     body.all()
     return made.iterations, body.shared_bytes
-
-

@@ -84,14 +84,16 @@ template <class R> __device__ __forceinline__ long long to_int64(R a) {
   if (a <= R(-9223372036854775808.0)) return -9223372036854775807LL - 1;
   return (long long)a;
 }
-template <class T, class R> __device__ __forceinline__ T to_integer(R a, long long low, long long high) {
+template <class T, class R>
+__device__ __forceinline__ T to_integer(R a, long long low, long long high) {
   return T(least(most(to_int64(a), low), high));
 }
 """
 
 _RANDOM = f"""\
 // Philox-2x32-10 (Salmon, Moraes, Dror and Shaw, 2011): 32 random bits of (key, stream, counter).
-__device__ __forceinline__ long long random_bits(long long key, long long stream, long long counter) {{
+__device__ __forceinline__ long long random_bits(
+    long long key, long long stream, long long counter) {{
   unsigned first = (unsigned)counter;
   unsigned second = (unsigned)((unsigned long long)counter >> 32);
   unsigned word = (unsigned)key + (unsigned)((unsigned long long)key >> 32) * 0x{HIGH_STEP:08x}u
@@ -182,7 +184,8 @@ __device__ __forceinline__ Found<K, C> first_best_of_block(
 
 // Note the first check that fails: its number in the net, and the number it shows.
 __device__ __forceinline__ void report(long long* error, int check, long long value) {
-  if (atomicCAS((unsigned long long*)error, 0ull, (unsigned long long)check) == 0ull) error[1] = value;
+  const unsigned long long number = check;
+  if (atomicCAS((unsigned long long*)error, 0ull, number) == 0ull) error[1] = value;
 }
 """
 

@@ -161,14 +161,19 @@ def _launches_text(program: Program, launches: Sequence[Launch]) -> str:
     text.line(f"static const int graphc_steps = {len(program.steps)};")
     text.line(f"static const int graphc_forward_steps = {program.forward_steps};")
     text.line()
-    head = "static cudaError_t graphc_launch(void* const* slots, int step, long long* error, cudaStream_t stream)"
+    head = (
+        "static cudaError_t graphc_launch(void* const* slots, int step, long long* error,"
+        " cudaStream_t stream)"
+    )
     with text.block(head), text.block("switch (step)"):
         for number, (step, launch) in enumerate(zip(program.steps, launches, strict=True)):
             if launch.grid:
                 _launch_text(text, program, number, step, launch)
     text.lines.insert(-1, "  return (cudaError_t)0;")
     text.line()
-    text.line("// Steps first .. last - 1, in order; what is returned is not 0 where a launch fails.")
+    text.line(
+        "// Steps first .. last - 1, in order; what is returned is not 0 where a launch fails."
+    )
     head = (
         'extern "C" int graphc_run(void* const* slots, int first, int last, long long* error,'
         " cudaStream_t stream)"

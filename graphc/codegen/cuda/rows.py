@@ -105,8 +105,7 @@ class RowBody(Body):
     def _first_best(self, fold: FoldNode) -> None:
         """The first in row-major order of the best: places decide between equals."""
         key, companion = (
-            c_type(value.dtype, fold_bounds(fold, place))
-            for place, value in enumerate(fold.values)
+            c_type(value.dtype, fold_bounds(fold, place)) for place, value in enumerate(fold.values)
         )
         kind, last = f"Found<{key}, {companion}>", "9223372036854775807LL"
         nothing, found = self.names.fresh("nothing"), self.names.fresh("found")

@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterator
 
 # What kernels may not call a variable: words of the language, and what the prelude defines.
-_TAKEN = frozenset(
-    "auto bool break case char class const continue default delete do double else enum extern"
-    " false float for goto if inline int long new operator private public register return short"
-    " signed sizeof static struct switch template this true typedef union unsigned using void"
-    " volatile while asm error first_check tile least most magnitude infinity report exp log pow"
-    " floor round tanh sqrt sigmoid sum left right part value first row column batch term line"
-    " a b i j k m n x y".split()
-)
+_TAKEN = """
+    auto bool break case char class const continue default delete do double else enum extern false
+    float for goto if inline int long new operator private public register return short signed
+    sizeof static struct switch template this true typedef union unsigned using void volatile while
+    asm error first_check tile least most magnitude infinity report exp log pow floor round tanh
+    sqrt sigmoid sum left right part value first row column batch term line a b i j k m n x y
+"""
 
 
 class Text:
@@ -45,7 +44,7 @@ class Names:
     """Identifiers of one function, each given once."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set(_TAKEN)
+        self._taken: set[str] = set(_TAKEN.split())
 
     def fresh(self, wish: str) -> str:
         """An identifier like `wish`."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
+from graphc.codegen.llvm.loops import INT64, Carry, Count, Frame, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.packing import Packer, packed_items
 from graphc.codegen.llvm.product import Product
@@ -73,6 +73,8 @@ class TiledProduct:
             when(frame, b.not_(full), lambda: run(self.last_vectors, self.tail))
 
         each(frame, low, high, share)
+        if tiling.streamed:
+            b.fence("seq_cst")  # such stores are in no order with those that tell other threads
 
 
 class _Panel:
@@ -105,7 +107,7 @@ class _Panel:
         self.tile.vectors, self.tile.tail = vectors, tail
         self.row_items = self.deep * vectors * tiling.lanes
         a, b = at.start(tiling.a), at.start(tiling.b)
-        b = at.along(b, tiling.b, tiling.vector, first)
+        a, b = (at.along(x, f, tiling.vector, first) for x, f in ((a, tiling.a), (b, tiling.b)))
         for axis, value in self.tile.open.items():
             a, b = self.tile.both(a, b, axis, value, inside=False)
         if tiling.chunked:
@@ -190,12 +192,31 @@ class _Panel:
 
         def tile(group: TileGroup, row: ir.Value) -> None:
             start = self.at.along(a, self.tiling.a, self.tiling.row, row)
-            for number, value in enumerate(self.tile.sums(start, b, group)):
-                m, j = divmod(number, self.tile.vectors)
-                place = self.builder.add(row, whole(m // self.deep))
-                self._store(place, whole(m % self.deep), j, value)
+            sums = self.tile.sums(start, b, group)
+            if not self.tiling.streamed:
+                self._store_tile(row, sums)
+                return
+            aligned = self._aligned()
+            self.at.values.streamed = True
+            when(self.frame, aligned, lambda: self._store_tile(row, sums))
+            self.at.values.streamed = False
+            when(self.frame, self.builder.not_(aligned), lambda: self._store_tile(row, sums))
 
         self._row_tiles(tile)
+
+    def _store_tile(self, row: ir.Value, sums: Carry) -> None:
+        for number, value in enumerate(sums):
+            m, j = divmod(number, self.tile.vectors)
+            place = self.builder.add(row, whole(m // self.deep))
+            self._store(place, whole(m % self.deep), j, value)
+
+    def _aligned(self) -> ir.Value:
+        """Whether what is stored to begins at a multiple of a vector's size."""
+        b = self.builder
+        base = self.at.values.bases[self.product.store_nodes()[0].address.buffer.name]
+        size = self.tiling.lanes * self.at.item
+        rest = b.and_(b.ptrtoint(base, INT64), whole(size - 1))
+        return b.icmp_signed("==", rest, whole(0))
 
     # -- sums in memory --
 

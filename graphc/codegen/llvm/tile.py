@@ -129,7 +129,7 @@ class Tile(FoldLoops):
 
     def _step(self, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]) -> Carry:
         """One multiply-add for every sum."""
-        vectors = [self._load_b(b, j) for j in range(self.vectors)]
+        vectors = [self._load_vector(b, j) for j in range(self.vectors)]
         if self.tiling.chunked:
             self._fetch_ahead(a, b)
         new = list(sums)
@@ -137,17 +137,20 @@ class Tile(FoldLoops):
         inner = self._stride(self.tiling.deep)
         for number, row in enumerate(rows):
             for deep in range(self.deep):
-                left = self.at.everywhere(self.at.moved(a, row * step + deep * inner))
+                place = self.at.moved(a, row * step + deep * inner)
+                left = None if self.tiling.elementwise else self.at.everywhere(place)
                 for j, right in enumerate(vectors):
                     k = (number * self.deep + deep) * self.vectors + j
-                    new[k] = self.at.math.fma(left, right, new[k])
+                    other = self._load_vector(place, j) if left is None else left
+                    new[k] = self.at.math.fma(other, right, new[k])
         return new
 
     def _fetch_ahead(self, a: ir.Value, b: ir.Value) -> None:
         """Ask for what the next chunk reads here."""
         tiling = self.tiling
         axis, count = (tiling.inner[0], tiling.strip) if tiling.strip else (tiling.chunks[-1], 1)
-        operands = [(tiling.a, a, 1), (tiling.b, b, self.vectors * tiling.lanes)]
+        width = self.vectors * tiling.lanes
+        operands = [(tiling.a, a, width if tiling.elementwise else 1), (tiling.b, b, width)]
         for factor, place, items in operands[: 1 if tiling.packing else 2]:
             ahead = count * factor.strides.get(axis, 0)
             for offset in range(0, items, LINE_BYTES // self.at.item) if ahead else ():
@@ -156,6 +159,7 @@ class Tile(FoldLoops):
     def _stride(self, axis: Axis | None) -> int:
         return self.tiling.a.strides.get(axis, 0) if axis is not None else 0
 
-    def _load_b(self, b: ir.Value, j: int) -> ir.Value:
+    def _load_vector(self, place: ir.Value, j: int) -> ir.Value:
         last = j == self.vectors - 1 and not self.tiling.packing
-        return self.at.load(self.at.moved(b, j * self.tiling.lanes), self.tail if last else None)
+        place = self.at.moved(place, j * self.tiling.lanes)
+        return self.at.load(place, self.tail if last else None)

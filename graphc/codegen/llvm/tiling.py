@@ -2,12 +2,14 @@
 
 The tile is acc[row, vector] += a[row, k] * b[k, vector]: `a` is read one number at a time and put
 in all lanes, `b` in vectors along an axis in which it lies contiguously and on which `a` does not
-depend. The choice is made among all tiles that the registers hold, by a count of the instructions,
-what is wasted in partial tiles included.
+depend; or on which `a` lies contiguously, too, and then is read in vectors. The choice is made
+among all tiles that the registers hold, by a count of the instructions, what is wasted in partial
+tiles included.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +23,7 @@ MOST_VECTORS = 8
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
 SHARES = 48  # the shared loop has so many iterations, where panels stay large enough
 FEWEST_TILES = 8
+STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
 SCRATCH_BYTES = 96 << 10
 
 
@@ -55,6 +58,8 @@ class Tiling:
     many values of the first of `inner` make a chunk. inner: fold loops inside a tile.
     panel_rows, lines: what one share covers of row (a multiple of rows, or all) and line.
     packing: each chunk of b is first copied ("copy") or transposed ("turn") into a dense block.
+    elementwise: a is read in vectors, too, as in a convolution of each channel by itself.
+    streamed: results go past the caches where they lie at multiples of a vector's size.
     """
 
     a: Factor
@@ -77,6 +82,8 @@ class Tiling:
     inner: list[Axis] = field(default_factory=list)
     vectors_outside: bool = True
     packing: str = ""
+    elementwise: bool = False
+    streamed: bool = False
     groups: list[TileGroup] = field(default_factory=list)
 
     @property
@@ -100,7 +107,29 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     _arrange_shares(best, product, target)
     if not best.packing and _would_collide(best, product, target):
         best.packing = "copy"
+    best.streamed = _streams(best, product, target)
     return best
+
+
+def _streams(tiling: Tiling, product: Product, target: Target) -> bool:
+    """Whether storing takes longer than the sums, into memory that no cache will hold.
+
+    Lines that are written whole need not be read first. The weight gradient of an inner product of
+    a small batch is so: a few multiplications for each element of a large matrix.
+    """
+    store, *others = product.store_nodes()
+    address = store.address
+    item = ITEM_BYTES[address.buffer.dtype]
+    size = math.prod(address.buffer.shape) * item
+    if others or store.mode != "set" or address.parts or address.buffer.name in store.value.reads:
+        return False
+    if tiling.chunked or tiling.lanes == 1 or address.terms.get(tiling.vector) != 1:
+        return False
+    steps = [s for axis, s in address.terms.items() if axis != tiling.vector]
+    vector_bytes = tiling.lanes * ITEM_BYTES[tiling.a.buffer.dtype]
+    if any(step * item % vector_bytes for step in (*steps, address.constant)):
+        return False
+    return product.size(product.over) <= STREAMED_SUM and size >= 8 * target.l2_bytes
 
 
 def _would_collide(tiling: Tiling, product: Product, target: Target) -> bool:
@@ -121,7 +150,10 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
     lanes = target.lanes(left.buffer.dtype)
     for a, b in ((left, right), (right, left)):
         for vector in product.each:
-            if vector not in b.strides or vector in a.strides:
+            if vector not in b.strides:
+                continue
+            elementwise = vector in a.strides
+            if elementwise and not a.strides[vector] == b.strides[vector] == 1:
                 continue
             packing = "" if b.strides[vector] == 1 else "turn"
             if packing and (b.guarded or lanes == 1 or not _turned(product, b)):
@@ -136,7 +168,7 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
                 if fixed and (tied is None or tied in product.stepped):
                     continue
                 like = Tiling(a, b, vector, lanes, row, deep, 1, 1, tied, fixed, 0.0)
-                like.packing = packing
+                like.packing, like.elementwise = packing, elementwise
                 yield from _sizes(product, target, like)
 
 
@@ -191,7 +223,8 @@ def _cost(
 
     def step(rows: int, vectors: int) -> float:
         lines = vectors * max(target.vector_bytes, 16) / 32
-        busy = max(rows * vectors, 8, rows + vectors + 2, lines)
+        loads = rows * vectors if tiling.elementwise else rows
+        busy = max(rows * vectors, 8, loads + vectors + 2, lines)
         same_set = a_bytes and a_bytes % 4096 == 0 and rows > 7
         return busy * (1.35 if same_set else 1.0)
 

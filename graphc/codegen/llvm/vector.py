@@ -24,7 +24,8 @@ class Values:
     """Evaluates nodes where the frame stands.
 
     axis: the loop variable that lanes run along, its value being that of lane 0. tail: the lanes
-    that exist, where not all do. active: those of them where the current guard holds.
+    that exist, where not all do. active: those of them where the current guard holds. streamed:
+    whole vectors are stored past the caches, at places that are multiples of their size.
     """
 
     def __init__(self, frame: Frame, math: VectorMath, bases: dict[str, ir.Value]):
@@ -39,6 +40,7 @@ class Values:
         self.lanes = 1
         self.tail: ir.Value | None = None
         self.active: ir.Value | None = None
+        self.streamed = False
         self.guarded = 0
         self._changing: list[Node] = []
 
@@ -400,7 +402,13 @@ class Values:
 
     def _store_place(self, value: ir.Value, place: ir.Value, form: str, dtype: str) -> None:
         if form == "one" or (form == "row" and self.active is None):
-            self.builder.store(value, place, align=DTYPES[dtype])
+            if form == "row" and self.streamed:
+                size = DTYPES[dtype] * self.lanes
+                stored = self.builder.store(value, place, align=size)
+                one = self.builder.module.add_metadata([ir.Constant(INT32, 1)])
+                stored.set_metadata("nontemporal", one)
+            else:
+                self.builder.store(value, place, align=DTYPES[dtype])
             return
         suffix, align = f"v{self.lanes}{SUFFIXES[dtype]}", ir.Constant(INT32, DTYPES[dtype])
         kind, pointers = ("store", "p0") if form == "row" else ("scatter", f"v{self.lanes}p0")

@@ -1,0 +1,144 @@
+"""`graphc profile`: where a net's time goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphc.cli.bench_net import ClockName, ClockOption, limits_json, limits_line, open_call
+from graphc.cli.options import NetOptions
+from graphc.cli.report import busy, note, print_json, shown_seconds, table
+
+if TYPE_CHECKING:
+    from graphc.bench.profile import LayerProfile, Profile
+
+
+def profile(
+    options: NetOptions,
+    *,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="A line for each step instead of each layer.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0, help="Time for the measurement.")] = 3.0,
+    clock: ClockOption = ClockName.wall,
+) -> None:
+    """Measure where a net's time goes.
+
+    Time, operations, bytes and how near to the machine's limits, forward beside backward.
+    """
+    from graphc.bench.profile import CLOSE
+    from graphc.bench.profile import profile as measure
+
+    with busy("compiling"):
+        call = open_call(options)
+    with busy("measuring"):
+        found = measure(call, seconds, clock.value)
+    if not found.is_close:
+        note(
+            f"warning: the steps together took {100 * found.difference:+.1f} % of the whole call,"
+            f" more than {100 * CLOSE:.0f} %: the machine is busy, or steps run by themselves"
+            " are shared among threads otherwise"
+        )
+    if options.json:
+        print_json(_as_json(call.net.name, found))
+        return
+    typer.echo(limits_line(found.limits))
+    typer.echo(_step_table(found) if steps else _layer_table(found))
+    typer.echo(
+        f"steps {shown_seconds(found.total)}, a call without clocks"
+        f" {shown_seconds(found.unprofiled)} ({100 * found.difference:+.1f} %)"
+    )
+
+
+def _layer_table(found: Profile) -> str:
+    rows = []
+    for name, (forward, backward) in found.layers().items():
+        spent = sum(part.seconds for part in (forward, backward) if part)
+        rows.append(
+            (
+                name or "(the net)",
+                f"{100 * spent / found.total:.1f} %",
+                *_columns(forward),
+                *_columns(backward),
+            )
+        )
+    own = ("time", "GFLOP", "MB", "roofline")
+    head = (
+        "layer",
+        "share",
+        *own,
+        *(f"backward {word}" if word == "time" else word for word in own),
+    )
+    return table(head, rows, numbers=range(1, 10))
+
+
+def _columns(part: LayerProfile | None) -> tuple[str, ...]:
+    if part is None:
+        return ("", "", "", "")
+    return (
+        shown_seconds(part.seconds),
+        f"{part.flops / 1e9:.3f}",
+        f"{part.bytes / 1e6:.2f}",
+        f"{100 * part.roofline:.0f} %",
+    )
+
+
+def _step_table(found: Profile) -> str:
+    rows = [
+        (
+            str(step.number),
+            ", ".join(step.layers),
+            step.kernel,
+            "backward" if step.backward else "forward",
+            shown_seconds(step.seconds),
+            f"{100 * step.seconds / found.total:.1f} %",
+            f"{step.work.flops / 1e9:.3f}",
+            f"{step.work.bytes / 1e6:.2f}",
+            f"{100 * step.roofline:.0f} %",
+        )
+        for step in sorted(found.steps, key=lambda step: -step.seconds)
+    ]
+    head = ("step", "layers", "kernel", "", "time", "share", "GFLOP", "MB", "roofline")
+    return table(head, rows, numbers=(0, 4, 5, 6, 7, 8))
+
+
+def _as_json(name: str, found: Profile) -> dict[str, Any]:
+    return {
+        "net": name,
+        "limits": limits_json(found.limits),
+        "total": found.total,
+        "unprofiled": found.unprofiled,
+        "difference": found.difference,
+        "is_close": found.is_close,
+        "rounds": found.rounds,
+        "steps": [
+            {
+                "number": step.number,
+                "layers": list(step.layers),
+                "kernel": step.kernel,
+                "kind": step.kind,
+                "backward": step.backward,
+                "seconds": step.seconds,
+                "flops": step.work.flops,
+                "bytes": step.work.bytes,
+                "roofline": step.roofline,
+            }
+            for step in sorted(found.steps, key=lambda step: -step.seconds)
+        ],
+        "layers": {
+            name: {"forward": _part_json(forward), "backward": _part_json(backward)}
+            for name, (forward, backward) in found.layers().items()
+        },
+    }
+
+
+def _part_json(part: LayerProfile | None) -> dict[str, Any] | None:
+    if part is None:
+        return None
+    return {
+        "seconds": part.seconds,
+        "flops": part.flops,
+        "bytes": part.bytes,
+        "roofline": part.roofline,
+    }

@@ -1,0 +1,102 @@
+"""What NVIDIA's compilers say to the emitted text. They need no GPU.
+
+NVRTC comes with the distributions nvidia-cuda-nvrtc and cuda-bindings, nvcc with the toolkit.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import test_cuda_nets as nets
+from test_cuda_kernels import Table
+
+import graphc
+from graphc.codegen.cuda.compiler import find_nvcc, save
+from graphc.codegen.cuda.program import compile_cuda
+from graphc.error import NetError
+
+ARCHITECTURES = ("sm_80", "sm_90")
+MOST_REGISTERS = 168  # of a thread: 256 threads of such a kernel still fit a multiprocessor
+# Real functions of double that are calls keep registers on a stack around the call.
+_CALLS = re.compile(r"\b(pow|exp|log|log1p|expm1|tanh|sigmoid)\(")
+
+
+def nets_text(text: str) -> str:
+    net = graphc.Net(text, phase=graphc.TRAIN)
+    return compile_cuda(net.prepare().program).text
+
+
+def nvrtc_log(text: str, architecture: str) -> str:
+    """What NVRTC says; it must take the text."""
+    from cuda.bindings import nvrtc
+
+    status, program = nvrtc.nvrtcCreateProgram(text.encode(), b"net.cu", 0, [], [])
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    options = [
+        f"--gpu-architecture={architecture}".encode(),
+        b"--std=c++17",
+        b"--ptxas-options=-v",
+    ]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = b" " * size
+    nvrtc.nvrtcGetProgramLog(program, log)
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()[:2000]
+    return log.decode()
+
+
+def check_resources(text: str, log: str) -> None:
+    """No kernel keeps registers in memory, none takes too many."""
+    bodies = dict(re.findall(r"^(k\w+)\(.*?\) \{\n(.*?)^\}", text, re.DOTALL | re.MULTILINE))
+    reports = re.findall(
+        r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers", log, re.DOTALL
+    )
+    assert {name for name, _, _ in reports} == set(bodies)
+    for name, spilled, registers in reports:
+        calls = "double" in bodies[name] and _CALLS.search(bodies[name])
+        assert int(spilled) == 0 or calls, f"{name} spills {spilled} bytes"
+        assert int(registers) <= MOST_REGISTERS, f"{name} takes {registers} registers"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nvrtc_takes_every_operator(dtype: str, architecture: str):
+    pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and nvidia-cuda-nvrtc")
+    text = compile_cuda(Table(dtype).program()).text
+    check_resources(text, nvrtc_log(text, architecture))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("net", ["LENET", "INCEPTION", "CAFFENET"])
+def test_nvrtc_takes_whole_nets(net: str, architecture: str):
+    pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and nvidia-cuda-nvrtc")
+    text = nets_text(getattr(nets, net))
+    check_resources(text, nvrtc_log(text, architecture))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc of the CUDA toolkit")
+def test_nvcc_takes_the_whole_text(tmp_path: Path):
+    text = nets_text(nets.LENET)
+    save(text, tmp_path / "lenet.cubin", "cubin", "sm_90")
+    assert (tmp_path / "lenet.cubin").read_bytes().startswith(b"\x7fELF")
+    save(text, tmp_path / "lenet.ptx", "ptx")
+    assert ".target sm_80" in (tmp_path / "lenet.ptx").read_text()
+    with pytest.raises(NetError, match="nvcc fails: .*error"):
+        save(text.replace("float", "flaot"), tmp_path / "wrong.ptx", "ptx")
+
+
+def test_architecture_and_compiler_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(NetError, match="written sm_80 or sm_90, not 'hopper'"):
+        save("", tmp_path / "x", "ptx", "hopper")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    with pytest.raises(NetError, match="needs nvcc"):
+        find_nvcc()
+    save("// text", tmp_path / "x.cu", "cuda")
+    assert (tmp_path / "x.cu").read_text() == "// text"
