@@ -10,7 +10,8 @@
     net.vars["prediction"].value, net.params["fcf"].der
 
 A block of the user's own is a dataclass derived from Block; its `build` writes the output in graph
-operators, on values with axes [N, C, W, H], and the derivative follows.
+operators, on values with axes [N, C, W, H], and the derivative follows. An operator (made with
+`graphc.operator`) will do as a block, and so will PythonBlock(forward, backward): plain functions.
 
 Arrays are H x W x C x N. The whole net, with its backward pass, is compiled into one program for
 every combination of input sizes, mode and derivatives asked for.
@@ -58,6 +59,7 @@ from graphc.frontends.matconvnet.blocks import (
     Sum,
     block_from_struct,
 )
+from graphc.frontends.matconvnet.custom import OperatorBlock, PythonBlock
 from graphc.frontends.matconvnet.dagnn import Parameter, Table, Variable, read_net
 from graphc.frontends.matconvnet.mat_file import listed, plain
 from graphc.frontends.matconvnet.network import (
@@ -67,12 +69,13 @@ from graphc.frontends.matconvnet.network import (
     execution_order,
     reached,
 )
+from graphc.ir.op import Op
 from graphc.mat_call import Piece, PieceCall, compile_piece
 
 __all__ = [
     "LRN", "BatchNorm", "BilinearSampler", "Block", "Concat", "Conv", "ConvTranspose", "Crop",
-    "DagNet", "DropOut", "L2Loss", "Loss", "NormOffset", "PDist", "Parameter", "Pooling",
-    "ROIPooling", "ReLU", "Scale", "Sigmoid", "SoftMax", "SpatialNorm", "Sum", "Variable",
+    "DagNet", "DropOut", "L2Loss", "Loss", "NormOffset", "OperatorBlock", "PDist", "Parameter",
+    "Pooling", "PythonBlock", "ROIPooling", "ReLU", "Scale", "Sigmoid", "SoftMax", "SpatialNorm", "Sum", "Variable",
 ]  # fmt: skip
 
 Array = np.ndarray
@@ -113,13 +116,18 @@ class DagNet:
     def add_layer(
         self,
         name: str,
-        block: Block,
+        block: Block | Op,
         inputs: str | Sequence[str],
         outputs: str | Sequence[str],
         params: str | Sequence[str] = (),
     ) -> None:
-        """Add a layer; variables and parameters of new names are made."""
+        """Add a layer; variables and parameters of new names are made.
+
+        The block may be an operator, applied to the inputs, then the parameters.
+        """
         need(name not in self.layers, f"there is a layer '{name}' already")
+        if isinstance(block, Op):
+            block = OperatorBlock(block)
         need(
             isinstance(block, Block),
             f"layer '{name}': a block is needed, such as Conv(...), not {type(block).__name__}",
@@ -182,7 +190,11 @@ class DagNet:
 
         Raises NetError where the file holds none, or a block that is not known.
         """
-        inner = read_net(path)
+        return cls.from_struct(read_net(path), version)
+
+    @classmethod
+    def from_struct(cls, inner: Mapping[str, Any], version: str = "beta25") -> DagNet:
+        """The net of a structure that DagNN saves: vars, params, layers, meta. See `load`."""
         net = cls(version)
         net.meta = inner.get("meta", {})
         problems: list[Any] = []

@@ -1,23 +1,15 @@
-"""Gradients against finite differences: is what a net computes the derivative of what it computes?
+"""Gradients of a Caffe net against finite differences.
 
-Everything is run through the native program, in float64. Each layer is checked alone, on the values
-that it gets in the net, so that a wrong gradient is found where it is made; then the whole net,
-which checks how layers are put together (values that are used twice, losses, fusion).
-
-The number that is derived is the sum of the weighted losses and of every blob that has a given
-gradient, multiplied with it. An element x is moved by h both ways:
-
-    slope = (f(x + h) - f(x - h)) / 2h
-
-Where that disagrees with the gradient, half the step decides: at a kink nearby (ReLU, maximum) the
-two slopes differ, or the slopes to either side do; then nothing can be said about the element.
+Each layer is checked alone, on the values that it gets in the net, so that a wrong gradient is
+found where it is made; then the whole net, which checks how layers are put together (values that
+are used twice, losses, fusion). Everything runs through the native program, in float64. How one
+array is compared is said in `graphc.finite_difference`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,57 +17,16 @@ import graphc.driver as driver
 from graphc.arrays import assign
 from graphc.driver import Signature
 from graphc.error import NetError
+from graphc.finite_difference import WHOLE_NET, Arrays, Finding, Sampling, check_function
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.filler import fill
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.random_inputs import input_kinds, random_input
 from graphc.weights import fill_parameters, load_weights
 
-Arrays = dict[str, np.ndarray]
 Progress = Callable[[int, int, str], None]
-Status = Literal["right", "wrong", "not smooth", "no gradient"]
 
-WHOLE_NET = "(whole net)"
-STEP = 1e-5  # relative to the typical element of an array
 _SMALL_BATCH = 2
-_ROUNDINGS = 16  # roundings, each of one unit in the last place, that an output may have seen
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the check found about one array.
-
-    Attributes:
-        layer: the layer that was run, or WHOLE_NET.
-        name: the input, blob or parameter that was moved.
-        checked, rough: how many elements were compared, and at how many more a kink is near.
-        worst: the index of the largest error among those compared; `gradient` and `difference` are
-            the two numbers there, `error` their distance relative to the larger one, or to a
-            thousandth of the array's largest gradient where both are smaller.
-        reason: why there is no gradient.
-    """
-
-    layer: str
-    name: str
-    shape: tuple[int, ...]
-    status: Status
-    checked: int = 0
-    rough: int = 0
-    worst: tuple[int, ...] | None = None
-    gradient: float = 0.0
-    difference: float = 0.0
-    error: float = 0.0
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How much is checked: elements of each array, their choice, and the relative error allowed."""
-
-    elements: int = 12
-    tolerance: float = 1e-5
-    seed: int = 0
-    threads: int = 1
 
 
 def small_shapes(definition: NetDefinition, signature: Signature) -> Signature:
@@ -231,7 +182,7 @@ def _check_layer(
     )
     function.set({bottom: blobs[bottom] for bottom in layer.bottoms} | own)
     function.draw_gradients(given, np.random.default_rng([sampling.seed, position]))
-    findings = _check(function, name, moved, sampling)
+    findings = check_function(function, name, moved, sampling)
     function.forward()
     for top, inner in tops.items():
         blobs[top] = function.executable.read(inner)
@@ -268,7 +219,7 @@ def _check_whole(
     function.draw_gradients(tuple(given), np.random.default_rng([sampling.seed, 2]))
     for name, array in (gradients or {}).items():
         assign(function.coefficients[name], array, f"the gradient of '{name}'")
-    return _check(function, WHOLE_NET, movable, sampling)
+    return check_function(function, WHOLE_NET, movable, sampling)
 
 
 class _Function:
@@ -335,139 +286,3 @@ class _Function:
             if remark.stage == "backward" and about and remark.sentence.startswith("its gradient"):
                 return remark.sentence
         return ""
-
-
-def _check(
-    function: _Function, layer: str, names: Sequence[str], sampling: Sampling
-) -> list[Finding]:
-    if not names or not function.coefficients:
-        return []
-    gradients = function.gradients(names)
-    findings = []
-    for number, name in enumerate(names):
-        reason = function.why_none(name)
-        shape = gradients[name].shape
-        if reason or name not in function.arrays:
-            findings.append(Finding(layer, name, shape, "no gradient", reason=reason))
-            continue
-        rng = np.random.default_rng([sampling.seed, number])
-        findings.append(_check_array(function, layer, name, gradients[name], rng, sampling))
-    return findings
-
-
-# -- elements --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Slope:
-    """A difference quotient over 2h: the whole, and how much of it rounding may have made."""
-
-    slope: float
-    noise: float
-
-
-def _check_array(
-    function: _Function,
-    layer: str,
-    name: str,
-    gradient: np.ndarray,
-    rng: np.random.Generator,
-    sampling: Sampling,
-) -> Finding:
-    size = gradient.size
-    if size == 0:
-        return Finding(layer, name, gradient.shape, "right")
-    chosen = rng.choice(size, min(sampling.elements, size), replace=False)
-    flat = gradient.reshape(-1)
-    chosen = np.unique([*chosen, int(np.abs(flat).argmax())])
-    floor = 1e-3 * float(np.abs(flat).max())
-    best = Finding(layer, name, gradient.shape, "right")
-    rough = compared = 0
-    largest = (-1.0, -1.0)
-    for index in chosen:
-        found = _compare(function, name, int(index), float(flat[index]), floor, sampling)
-        if found is None:
-            rough += 1
-            continue
-        compared += 1
-        compared_to, distance = found
-        if distance > largest:
-            largest = distance
-            where = tuple(int(i) for i in np.unravel_index(int(index), gradient.shape))
-            best = replace(
-                best,
-                worst=where,
-                gradient=float(flat[index]),
-                difference=compared_to,
-                error=distance[1],
-            )
-    status: Status = "right" if largest[0] <= sampling.tolerance else "wrong"
-    if compared == 0:
-        status = "not smooth"
-    return replace(best, status=status, checked=compared, rough=rough)
-
-
-def _compare(
-    function: _Function,
-    name: str,
-    index: int,
-    gradient: float,
-    floor: float,
-    sampling: Sampling,
-) -> tuple[float, tuple[float, float]] | None:
-    """(difference quotient, its errors as of `_errors`) at one element; None near a kink."""
-    flat = function.arrays[name].reshape(-1)
-    typical = float(np.sqrt(np.mean(np.square(flat))))
-    step = STEP * (max(abs(float(flat[index])), typical) or 1.0)
-    near = _slope(function, flat, index, step, -step)
-    errors = _errors(gradient, near, floor)
-    if errors[0] <= sampling.tolerance:
-        return near.slope, errors
-    half = _slope(function, flat, index, step / 2, -step / 2)
-    bends = [
-        abs(
-            _slope(function, flat, index, h, 0.0).slope
-            - _slope(function, flat, index, 0.0, -h).slope
-        )
-        for h in (step, step / 2)
-    ]
-    scale = max(abs(near.slope), abs(half.slope), floor)
-    allowed = sampling.tolerance * scale + half.noise
-    if abs(near.slope - half.slope) > allowed:
-        return None  # a kink lies between the two steps
-    if bends[1] > allowed and bends[1] > 0.75 * bends[0]:
-        return None  # a smooth bend shrinks with the step, a kink does not
-    return half.slope, _errors(gradient, half, floor)
-
-
-def _slope(function: _Function, flat: np.ndarray, index: int, above: float, below: float) -> _Slope:
-    """(f(x + above) - f(x + below)) / (above - below), summed over what changed at all."""
-    held = flat[index]
-    try:
-        flat[index] = held + above
-        high_at = flat[index]
-        high = function.forward()
-        flat[index] = held + below
-        width = float(high_at - flat[index])
-        low = function.forward()
-    finally:
-        flat[index] = held
-    total = noise = 0.0
-    for name, weight in function.coefficients.items():
-        change = weight * (high[name] - low[name])
-        total += float(change.sum())
-        moved = change != 0
-        noise += float(np.square(weight * high[name])[moved].sum())
-    rounding = _ROUNDINGS * np.finfo(np.float64).eps * np.sqrt(noise)
-    return _Slope(total / width, rounding / abs(width))
-
-
-def _errors(gradient: float, found: _Slope, floor: float) -> tuple[float, float]:
-    """The distance of both, without what rounding explains and with it, relative to the larger."""
-    distance = abs(gradient - found.slope)
-    if not np.isfinite(distance):
-        return float("inf"), float("inf")
-    scale = max(abs(gradient), abs(found.slope), floor)
-    if scale == 0:
-        return 0.0, 0.0
-    return max(0.0, distance - found.noise) / scale, distance / scale

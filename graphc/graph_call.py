@@ -11,8 +11,9 @@ import numpy as np
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
+from graphc.host_calls import Callback, HostedExecutable
 from graphc.ir.graph import Graph
-from graphc.passes.pipeline import compile_graph
+from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable, usable_cores
@@ -68,8 +69,28 @@ def compile_graph_call(
     given: Sequence[str] = (),
     keep: Iterable[str] = (),
     memory: Literal["all", "reuse"] = "reuse",
+    callbacks: Mapping[str, Callback] | None = None,
 ) -> GraphCall:
-    """Compile a front end's graph; arguments as for `compile_graph` and `plan`."""
-    made = compile_graph(graph, wrt=wrt, given=given, keep=keep).graph
-    program = plan(made, keep=set(keep), memory=memory)
-    return GraphCall(made, program, load(compile_program(program)))
+    """Compile a front end's graph; arguments as for `lower_graph`."""
+    made, program = lower_graph(graph, wrt, given, keep, memory, bool(callbacks))
+    executable = load(compile_program(program))
+    if callbacks:
+        executable = HostedExecutable(executable, program, made.graph, callbacks)
+    return GraphCall(made.graph, program, executable)
+
+
+def lower_graph(
+    graph: Graph,
+    wrt: Sequence[str] = (),
+    given: Sequence[str] = (),
+    keep: Iterable[str] = (),
+    memory: Literal["all", "reuse"] = "reuse",
+    has_callbacks: bool = False,
+    keep_stages: bool = False,
+) -> tuple[Compiled, Program]:
+    """All passes and the plan; arguments as for `compile_graph` and `plan`.
+
+    has_callbacks: steps are not joined, so that the user's code stays a step of its own.
+    """
+    made = compile_graph(graph, wrt=wrt, given=given, keep=keep, keep_stages=keep_stages)
+    return made, plan(made.graph, keep=set(keep), memory=memory, join=not has_callbacks)

@@ -6,23 +6,39 @@ arrays it sees are views of the program's memory. Such a program is planned with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from graphc.error import NetError, need
-from graphc.frontends.caffe.python_layer import LayerBlob, PythonLayer
+from graphc.frontends.caffe.python_layer import LayerBlob
 from graphc.ir.graph import Graph, Node
 from graphc.ops.host import HostCall, HostGradient
 from graphc.plan.program import Program, Step
 from graphc.runtime.cpu import Executable
 
 
+class Callback(Protocol):
+    """The user's code of one layer. Errors that it raises are NetErrors."""
+
+    label: str
+    name: str
+
+    def forward(self, bottom: Sequence[LayerBlob], top: Sequence[LayerBlob]) -> None:
+        """Fill the tops' data."""
+
+    def backward(
+        self, top: Sequence[LayerBlob], wanted: list[bool], bottom: Sequence[LayerBlob]
+    ) -> None:
+        """Fill the bottoms' diff where wanted."""
+
+
 class HostedExecutable(Executable):
     """An Executable that calls the user's objects, given by layer name, at their steps."""
 
     def __init__(
-        self, native: Executable, program: Program, graph: Graph, layers: Mapping[str, PythonLayer]
+        self, native: Executable, program: Program, graph: Graph, layers: Mapping[str, Callback]
     ):
         super().__init__(native.bundle, native._functions)
         self.program = program
@@ -39,13 +55,17 @@ class HostedExecutable(Executable):
         need(what in ranges, f"'{what}' is none of {', '.join(ranges)}")
         self.only_forward = what == "forward"
         for number in ranges[what]:
-            step = self.program.steps[number]
-            if step.kernel.name == HostCall.op_name:
-                self._forward(step)
-            elif step.kernel.name == HostGradient.op_name:
-                self._backward(step)
-            else:
-                self.step(number, threads)
+            self.step(number, threads)
+
+    def step(self, number: int, threads: int = 1) -> None:
+        """Run one step: native code, or the user's."""
+        step = self.program.steps[number]
+        if step.kernel.name == HostCall.op_name:
+            self._forward(step)
+        elif step.kernel.name == HostGradient.op_name:
+            self._backward(step)
+        else:
+            super().step(number, threads)
 
     def _forward(self, step: Step) -> None:
         node = self._node(step, HostCall)
@@ -111,7 +131,7 @@ def _blob(data: np.ndarray, diff: np.ndarray | None = None) -> LayerBlob:
     return blob
 
 
-def _keep(places: Iterable[np.ndarray], made: Iterable[np.ndarray], layer: PythonLayer) -> None:
+def _keep(places: Iterable[np.ndarray], made: Iterable[np.ndarray], layer: Callback) -> None:
     """Where the user set `blob.data = array` instead of writing into it, copy the array over."""
     for place, array in zip(places, made, strict=True):
         if array is place:

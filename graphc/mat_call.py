@@ -7,7 +7,7 @@ Arrays here are turned to our axes; see `graphc.frontends.matconvnet.array`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,6 +110,15 @@ class PieceCall:
 
 def compile_piece(name: str, layers: list[MatLayer], piece: Piece) -> PieceCall:
     """Build and compile layers for one purpose."""
+    net, wrt, keep = piece_graph(name, layers, piece)
+    call = compile_graph_call(net.graph, wrt, piece.given, keep, callbacks=net.callbacks)
+    return PieceCall(piece, net, call)
+
+
+def piece_graph(
+    name: str, layers: Sequence[MatLayer], piece: Piece
+) -> tuple[MatNet, list[str], list[str]]:
+    """The forward graph of layers, what to derive for, and what to keep."""
     net = build_graph(
         name,
         layers,
@@ -119,15 +128,12 @@ def compile_piece(name: str, layers: list[MatLayer], piece: Piece) -> PieceCall:
         piece.version,
     )
     graph = net.graph
-    backward = bool(piece.given)
     wrt = [PARAMETER.format(p) for p in piece.wrt if PARAMETER.format(p) in graph.values]
     inner: list[str] = []
     for variable in piece.derivatives:
         value = graph.blobs[variable]
         (wrt if value.role is not None else inner).append(variable)
     values = [v for v in piece.values if graph.blobs[v].role is None]
-    values += net.moments.values() if backward else ()
-    keep = [*values, *(f"{v}.diff" for v in inner)]
+    values += net.moments.values() if piece.given else ()
     graph.outputs = {v: graph.blobs[v] for v in values}
-    call = compile_graph_call(graph, wrt, piece.given, keep)
-    return PieceCall(piece, net, call)
+    return net, wrt, [*values, *(f"{v}.diff" for v in inner)]

@@ -17,7 +17,6 @@ from graphc.frontends.caffe.layer import COUNTER
 from graphc.frontends.caffe.solver import SolverDefinition
 from graphc.net import Net
 from graphc.net_arrays import SEED_STEP
-from graphc.net_arrays import SEED_STEP
 from graphc.runtime.cpu import aligned_zeros
 from graphc.training_step import METHODS, RATE, Learned, UpdateRule, history_names
 

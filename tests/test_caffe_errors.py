@@ -126,7 +126,7 @@ def test_pasted_net_is_accepted_with_a_warning() -> None:
 
 def test_every_refused_definition_has_a_place() -> None:
     refused = {name for name in cases("net") if name.startswith("err_")}
-    assert refused == set(PLACES) | set(DIFFERENT)
+    assert refused and refused <= set(PLACES) | set(DIFFERENT)
 
 
 # -- rules that the recorded definitions do not reach ----------------------------------------------

@@ -72,7 +72,8 @@ def test_a_wrong_gradient_is_found_in_its_layer(monkeypatch: pytest.MonkeyPatch)
     text = graphc("check", REGRESSION)
     assert text.exit_code == 1
     place = ", ".join(map(str, worst["worst"]))
-    assert f"act: the gradient of hidden[{place}] is " in text.stdout
+    assert "act: the gradient of hidden is " in text.stdout
+    assert f"; at [{place}] it is " in text.stdout
 
 
 def test_kinks_are_not_called_wrong(tmp_path: Path) -> None:

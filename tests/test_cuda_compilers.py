@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import test_cuda_nets as nets
-from test_cuda_kernels import Table
+from test_cuda_kernels import operators
 
 import graphc
 from graphc.codegen.cuda.compiler import find_nvcc, save
@@ -20,13 +20,22 @@ from graphc.error import NetError
 
 ARCHITECTURES = ("sm_80", "sm_90")
 MOST_REGISTERS = 168  # of a thread: 256 threads of such a kernel still fit a multiprocessor
-# Real functions of double that are calls keep registers on a stack around the call.
-_CALLS = re.compile(r"\b(pow|exp|log|log1p|expm1|tanh|sigmoid)\(")
+# In double, a division, pow and the like are calls, around which registers go to the stack.
+MOST_SPILLED = {"float": 0, "double": 32}
 
 
 def nets_text(text: str) -> str:
     net = graphc.Net(text, phase=graphc.TRAIN)
     return compile_cuda(net.prepare().program).text
+
+
+def need_nvrtc() -> None:
+    reason = "needs cuda-bindings and nvidia-cuda-nvrtc"
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason=reason)
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:
+        pytest.skip(f"{reason}: {str(error).splitlines()[0]}")
 
 
 def nvrtc_log(text: str, architecture: str) -> str:
@@ -50,14 +59,14 @@ def nvrtc_log(text: str, architecture: str) -> str:
 
 def check_resources(text: str, log: str) -> None:
     """No kernel keeps registers in memory, none takes too many."""
-    bodies = dict(re.findall(r"^(k\w+)\(.*?\) \{\n(.*?)^\}", text, re.DOTALL | re.MULTILINE))
+    kernels = dict(re.findall(r"^(k\d+_\w+)(\(.*?^\})", text, re.DOTALL | re.MULTILINE))
     reports = re.findall(
         r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers", log, re.DOTALL
     )
-    assert {name for name, _, _ in reports} == set(bodies)
+    assert {name for name, _, _ in reports} == set(kernels)
     for name, spilled, registers in reports:
-        calls = "double" in bodies[name] and _CALLS.search(bodies[name])
-        assert int(spilled) == 0 or calls, f"{name} spills {spilled} bytes"
+        kind = "double" if "double" in kernels[name] else "float"
+        assert int(spilled) <= MOST_SPILLED[kind], f"{name} spills {spilled} bytes"
         assert int(registers) <= MOST_REGISTERS, f"{name} takes {registers} registers"
 
 
@@ -65,8 +74,8 @@ def check_resources(text: str, log: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_nvrtc_takes_every_operator(dtype: str, architecture: str):
-    pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and nvidia-cuda-nvrtc")
-    text = compile_cuda(Table(dtype).program()).text
+    need_nvrtc()
+    text = compile_cuda(operators(dtype)[0].program()).text
     check_resources(text, nvrtc_log(text, architecture))
 
 
@@ -74,7 +83,7 @@ def test_nvrtc_takes_every_operator(dtype: str, architecture: str):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("net", ["LENET", "INCEPTION", "CAFFENET"])
 def test_nvrtc_takes_whole_nets(net: str, architecture: str):
-    pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and nvidia-cuda-nvrtc")
+    need_nvrtc()
     text = nets_text(getattr(nets, net))
     check_resources(text, nvrtc_log(text, architecture))
 
@@ -87,7 +96,7 @@ def test_nvcc_takes_the_whole_text(tmp_path: Path):
     assert (tmp_path / "lenet.cubin").read_bytes().startswith(b"\x7fELF")
     save(text, tmp_path / "lenet.ptx", "ptx")
     assert ".target sm_80" in (tmp_path / "lenet.ptx").read_text()
-    with pytest.raises(NetError, match="nvcc fails: .*error"):
+    with pytest.raises(NetError, match=r"nvcc fails: .*error"):
         save(text.replace("float", "flaot"), tmp_path / "wrong.ptx", "ptx")
 
 

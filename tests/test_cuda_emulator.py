@@ -5,14 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import test_llvm_program
+from cuda_programs import needs_compiler
 from native_programs import Assembly
+from test_cuda_kernels import operators
 
+from graphc.codegen.cuda.main import main_text
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.error import NetError
@@ -20,9 +24,7 @@ from graphc.runtime import emulator
 from graphc.runtime.emulator import EmulatedExecutable, load
 from graphc.runtime.launch import CudaBundle
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("g++") is None, reason="the CUDA emulator needs a C++ compiler"
-)
+pytestmark = needs_compiler
 
 ROWS, COLUMNS = 5, 400
 SIDE = 70
@@ -271,3 +273,79 @@ def test_libraries_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert first.stat().st_mtime_ns == written
     assert emulator.build(bundle.text + "// another\n") != first
     assert ctypes.CDLL(os.fspath(first)).graphc_run
+
+
+# -- the program around a text --------------------------------------------------------------------
+
+
+def build_main(bundle: CudaBundle, program: Path, *flags: str) -> None:
+    source = program.with_suffix(".cpp")
+    source.write_text(main_text(bundle))
+    command = [*emulator.compiler(), "-std=c++17", "-O1", "-w", *flags, "-include"]
+    command += [str(emulator.HEADER), str(source), "-o", str(program)]
+    subprocess.run(command, check=True)
+
+
+def run_main(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    # The program leaves its memory to the system when it ends.
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    return subprocess.run(
+        [program, *words], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def main_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("main") / "net"
+    build_main(compile_cuda(test_llvm_program.example()), program)
+    return program
+
+
+def write_inputs(folder: Path) -> np.ndarray:
+    """Files of the example's inputs; its loss."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((test_llvm_program.ROWS, test_llvm_program.CLASSES)).astype("f")
+    label = rng.integers(0, test_llvm_program.CLASSES, test_llvm_program.ROWS).astype("f")
+    np.save(folder / "x.npy", x)
+    np.save(folder / "label.npy", label)
+    return test_llvm_program.wanted({"x": x, "label": label}).sum()
+
+
+def test_main_reads_and_writes_files(main_program: Path, tmp_path: Path):
+    loss = write_inputs(tmp_path)
+    done = run_main(main_program, str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    got = np.load(tmp_path / "loss.npy")
+    assert (got.shape, got.dtype) == ((), np.float32)
+    assert abs(float(got) - loss) < 1e-5 * loss
+
+
+def test_main_refuses(main_program: Path, tmp_path: Path):
+    assert run_main(main_program).returncode == 2
+    missing = run_main(main_program, str(tmp_path))
+    assert (missing.returncode, missing.stderr) == (1, f"error: cannot read {tmp_path}/x.npy\n")
+    write_inputs(tmp_path)
+    np.save(tmp_path / "label.npy", np.zeros(7, "f"))
+    assert "needed is {'descr':'<f4'" in run_main(main_program, str(tmp_path)).stderr
+    np.save(tmp_path / "label.npy", np.full(test_llvm_program.ROWS, 99, "f"))
+    assert (
+        "the label is not within 0 .. 9; found 99" in run_main(main_program, str(tmp_path)).stderr
+    )
+
+
+@pytest.mark.long
+def test_sanitizers_find_nothing(tmp_path: Path):
+    """Every operator's kernel under the address and undefined-behaviour sanitizers."""
+    table, _ = operators("float32")
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+    bundle = compile_cuda(table.program())
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    executable = load(bundle)
+    table.fill(executable)
+    for name, array in executable.arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    build_main(bundle, tmp_path / "net", *flags)
+    done = run_main(tmp_path / "net", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "ERROR" not in done.stderr and "runtime error" not in done.stderr

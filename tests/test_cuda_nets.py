@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
+from cuda_programs import needs_compiler
 
 import graphc
 from graphc.error import NetError
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("g++") is None, reason="the CUDA emulator needs a C++ compiler"
-)
+pytestmark = needs_compiler
 
 # Both sides compute in float32 and add in different orders; gradients pass a few layers.
 TOLERANCE = 5e-5

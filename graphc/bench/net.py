@@ -20,7 +20,11 @@ from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import Executable
 
 OURS = "graphc"
-TOLERANCE = 1e-3  # of the norm of a difference, as a part of the norm of the result
+# The norm of a difference, as a part of the norm of the result. A ReLU whose input is 0 but for
+# rounding, or a maximum with a near tie, switches a whole element of a gradient: among n elements
+# that changes the norm by about 1 / sqrt(n).
+TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def bench_net(
 ) -> NetReport:
     """Measure a call, and torch's variants of the same graph if any are named.
 
-    Raises NetError where results differ by more than TOLERANCE: then nothing is timed. A variant
+    Raises NetError where results differ too much: then nothing is timed. A variant
     that torch itself cannot run is a refusal, not an error.
     """
     threads = call.net.threads
@@ -124,8 +128,9 @@ def bench_net(
         try:
             checked = TorchRun(workload, variant, threads, masked=True)
             errors[checked.name] = disagreement(call, checked.results())
-            runs.append(TorchRun(workload, variant, threads))
-            runs[-1].run()
+            timed = TorchRun(workload, variant, threads) if checked.is_masked else checked
+            timed.run()
+            runs.append(timed)
         except NetError:
             raise
         except Exception as error:
@@ -195,29 +200,33 @@ def workload_of(call: Call) -> Workload:
 
 
 def disagreement(call: Call, theirs: Mapping[str, np.ndarray]) -> float:
-    """The largest relative difference of any result, in the 2-norm. Raises NetError past TOLERANCE.
+    """The largest relative difference of any result, in the 2-norm.
 
-    Runs the call once, with its states as they are; they are put back afterwards.
+    Raises NetError past TOLERANCE, of gradients past GRADIENT_TOLERANCE. Runs the call once, with
+    its states as they are; they are put back afterwards.
     """
     arrays = call.executable.arrays
     states = [s.name for s in call.executable.bundle.slots if s.role == "state"]
     before = {name: arrays[name].copy() for name in states}
     call.run()
-    worst, name = 0.0, ""
+    worst = 0.0
+    wrong = ""
     for key, other in theirs.items():
         own = _result(arrays, key, states, before)
         if own is None:
             continue
         error = relative_difference(own, other)
-        if not error <= worst:
-            worst, name = error, key
+        allowed = GRADIENT_TOLERANCE if key.endswith(".diff") else TOLERANCE
+        if not error <= allowed:
+            wrong = wrong or (
+                f"torch and graphc disagree on '{key}': the relative difference is {error:.2g},"
+                f" more than {allowed:g}; nothing was timed"
+            )
+        worst = max(worst, error)
     for key, values in before.items():
         arrays[key][...] = values
-    if not worst <= TOLERANCE:
-        raise NetError(
-            f"torch and graphc disagree on '{name}': the relative difference is {worst:.2g}, more"
-            f" than {TOLERANCE:g}; nothing was timed"
-        )
+    if wrong:
+        raise NetError(wrong)
     return worst
 
 

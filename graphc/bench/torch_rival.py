@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.bench.torch_operators import TRANSLATIONS, Emit
+from graphc.bench import torch_layers, torch_maps, torch_products  # noqa: F401  (translations)
+from graphc.bench.torch_emit import TRANSLATIONS, Emit
 from graphc.error import NetError, need
 from graphc.ir.graph import Graph, Node, Value
 
@@ -52,7 +53,8 @@ class TorchRun:
     """One variant on one workload, ready to be run again and again.
 
     masked: dropout multiplies with the masks that the graph's own operators would draw, so that
-    results can be compared; without it torch draws masks, which is what is timed.
+    results can be compared; without it torch draws masks, which is what is timed. `is_masked` says
+    whether that made a difference.
     """
 
     def __init__(self, workload: Workload, variant: str, threads: int, masked: bool = False):
@@ -64,6 +66,7 @@ class TorchRun:
         self._wanted = _results(workload)
         counter = workload.arrays.get("dropout.counter", np.array(0)) if masked else None
         module, names, masks = translate(workload.graph, list(self._wanted.values()), counter)
+        self.is_masked = bool(masks)
         self._tensors = {name: self._tensor(name, variant, masks) for name in names}
         self._wrt = [self._leaf(name) for name in workload.wrt]
         self._seeds = self._made_seeds(variant)

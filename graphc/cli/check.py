@@ -17,7 +17,7 @@ from graphc.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from graphc.gradient_check import Finding
+    from graphc.finite_difference import Finding
 
 
 def check(
@@ -37,7 +37,8 @@ def check(
 
     from graphc import driver
     from graphc.cli.values import read_diffs, read_inputs
-    from graphc.gradient_check import Sampling, check_net, small_shapes
+    from graphc.finite_difference import Sampling
+    from graphc.gradient_check import check_net, small_shapes
     from graphc.runtime.cpu import usable_cores
 
     definition = definition_of(options)
@@ -64,14 +65,14 @@ def check(
             progress=step,
         )
     _print(findings, options.json)
-    if any(finding.status == "wrong" for finding in findings):
+    if any(finding.failed for finding in findings):
         raise typer.Exit(CHECK_FAILED)
 
 
 def _print(findings: list[Finding], as_json: bool) -> None:
     from dataclasses import asdict
 
-    wrong = [finding for finding in findings if finding.status == "wrong"]
+    wrong = [finding for finding in findings if finding.failed]
     if as_json:
         print_json({"right": not wrong, "findings": [asdict(finding) for finding in findings]})
         return
@@ -89,7 +90,7 @@ def _print(findings: list[Finding], as_json: bool) -> None:
     head = ("layer", "gradient of", "shape", "compared", "worst error", "")
     typer.echo(table(head, rows, numbers=(3, 4)))
     for finding in wrong:
-        typer.echo(_sentence(finding))
+        typer.echo(str(finding))
     rough = sum(finding.rough for finding in findings)
     if rough:
         typer.echo(f"left out because a kink is near (the + in `compared`): {rough}")
@@ -99,10 +100,3 @@ def _print(findings: list[Finding], as_json: bool) -> None:
         else f"nothing is wrong among {len(findings)} gradients"
     )
 
-
-def _sentence(finding: Finding) -> str:
-    index = ", ".join(map(str, finding.worst or ()))
-    return (
-        f"{finding.layer}: the gradient of {finding.name}[{index}] is {finding.gradient:.9g},"
-        f" finite differences give {finding.difference:.9g} (relative error {finding.error:.1e})"
-    )

@@ -41,7 +41,7 @@ def compile(
             help="so: a shared library and a C header. exe: a program that reads and writes .npy"
             " files. obj: an object file and a C header. llvm, asm: text. bundle: for"
             " graphc.load, which compiles nothing. cuda: CUDA C++ text. ptx, cubin: what nvcc makes"
-            " of it."
+            " of it; exe for a GPU reads and writes a folder of .npy files."
         ),
     ] = Emit.so,
     target: Annotated[
@@ -99,14 +99,16 @@ def _is_gpu(target: str) -> bool:
 def _compile_cuda(options: NetOptions, path: Path, emit: Emit, target: str) -> None:
     """For a GPU: a text, or what nvcc makes of it."""
     from graphc.codegen.cuda.compiler import OLDEST_ARCHITECTURE, save
-    from graphc.codegen.cuda.program import cuda_text
+    from graphc.codegen.cuda.main import main_text
+    from graphc.codegen.cuda.program import compile_cuda
 
-    if emit not in ONLY_CUDA:
-        forms = ", ".join(form.value for form in ONLY_CUDA)
+    if emit not in (*ONLY_CUDA, Emit.exe):
+        forms = ", ".join(form.value for form in (*ONLY_CUDA, Emit.exe))
         raise typer.BadParameter(f"for a GPU there is {forms}, not {emit.value}")
     architecture = target if target not in ("", "cuda") else OLDEST_ARCHITECTURE
     with busy("compiling"):
-        text = cuda_text(lowered(_with_mode(options)).program)
+        bundle = compile_cuda(lowered(_with_mode(options)).program)
+        text = main_text(bundle) if emit is Emit.exe else bundle.text
         try:
             save(text, path, emit.value, architecture)
         except OSError as error:

@@ -83,32 +83,35 @@ class Op:
 
     def infer(self, *inputs: Any, **_: Any) -> Types:
         """Types of the outputs. Raises NetError with one sentence on what is wrong."""
-        raise NotImplementedError
+        raise self._lacks("infer")
 
     def reference(self, *inputs: Any, **_: Any) -> Any:
         """The meaning, in numpy, in the inputs' precision: an array, or a tuple of several."""
-        raise NotImplementedError
+        raise self._lacks("reference")
 
     def gradient(self, dy: Any, y: Any, *inputs: Any, **_: Any) -> Any:
         """Gradients of the inputs as graph: a tuple of a Value or None per input.
 
         One input needs no tuple. None says that nothing flows there.
         `dy` and `y` are Values where there is one output, else tuples; an entry of `dy` is None
-        where no gradient arrives. What this reads is what backward keeps.
+        where no gradient arrives. What this reads is what backward keeps. An operator that leaves
+        this out gets its gradient from its kernel, if that works element by element.
         """
-        raise NetError(f"operator '{self.op_name}' has no gradient")
+        if not _FROM_KERNEL:
+            raise NetError(f"operator '{self.op_name}' has no gradient")
+        return _FROM_KERNEL[0](self, dy, y, *inputs)
 
     def kernel(self, k: Any, *buffers: Any, **_: Any) -> None:
         """Write the computation with the builder `k` (graphc.kernel.build).
 
         `buffers` are the inputs, then the outputs.
         """
-        raise NotImplementedError
+        raise self._lacks("kernel")
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
         """Instances with inputs; the operator table's tests run on them."""
-        raise NotImplementedError
+        raise NetError(f"operator '{cls.op_name}' gives no examples")
 
     def viewed(self, old: tuple[int, ...], new: tuple[int, ...]) -> Op | None:
         """The operator that does to its one input, reshaped from `old` to `new`, what this one does
@@ -125,6 +128,9 @@ class Op:
         input, and further outputs only say which."""
         return False
 
+    def _lacks(self, method: str) -> NetError:
+        return NetError(f"operator '{self.op_name}' does not say its '{method}'")
+
     def fields(self) -> dict[str, Any]:
         """Field names and values, in order."""
         assert dataclasses.is_dataclass(self)
@@ -137,17 +143,35 @@ class Op:
 
 REGISTRY: dict[str, type[Op]] = {}
 
+# How operators that do not say their gradient get one; who knows kernels puts it here.
+_FROM_KERNEL: list[Callable[..., Any]] = []
+
+
+def derive_gradients_with(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make `function(op, dy, y, *inputs)` the gradient of operators that do not say theirs."""
+    _FROM_KERNEL[:] = [function]
+    return function
+
+
 Class = TypeVar("Class", bound=type[Op])
 
 
 @dataclass_transform(frozen_default=True)
 def operator(cls: Class) -> Class:
-    """Make a class an operator: a frozen dataclass, entered in REGISTRY by its snake-case name."""
+    """Make a class an operator: a frozen dataclass, entered in REGISTRY by its snake-case name.
+
+    The same class defined again takes the place of the older one. Raises NetError where another
+    class has that name.
+    """
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
     made: Class = dataclass(frozen=True, repr=False)(cls)  # type: ignore[assignment]
     made.op_name = name
-    if name in REGISTRY and REGISTRY[name].__qualname__ != cls.__qualname__:
-        raise NetError(f"two operators are called '{name}'")
+    before = REGISTRY.get(name, cls)
+    if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise NetError(
+            f"two operators are called '{name}': {before.__module__}.{before.__qualname__} and"
+            f" {cls.__module__}.{cls.__qualname__}"
+        )
     REGISTRY[name] = made
     return made
 

@@ -87,6 +87,14 @@ def _as_loops(old: tuple[Axis, ...], new: tuple[Axis, ...]) -> dict[Expr, Expr] 
     return {Var(a): Var(b) for a, b in zip(old, new, strict=True)}
 
 
+def _in_loops(store: Store, axes: tuple[Axis, ...]) -> Store:
+    """The store with the loops of another statement, which run alike."""
+    loops = _as_loops(store.axes, axes) or {}
+    made = rebuild_statement(store, loops)
+    assert isinstance(made, Store)
+    return replace(made, axes=axes)
+
+
 def _costly(expr: Expr) -> Iterator[Expr]:
     """Costly calls in an expression, the outermost first."""
     return (part for part in walk(expr) if isinstance(part, Call) and part.function in COSTLY)
@@ -97,21 +105,23 @@ def _kept(kernel: Kernel, place: int, position: int, value: Expr) -> Kernel | No
 
     None where that would cost more than it saves: another array to keep apart.
     """
-    store = kernel.body[position]
-    assert isinstance(store, Store)
+    store = old = kernel.body[position]
+    assert isinstance(store, Store) and isinstance(old, Store)
     before = kernel.body[:place]
     known = {local for s in before for local in _locals(s)}
     if any(isinstance(part, Local) and part not in known for part in walk(value)):
         return None
     fold = kernel.body[place]
     assert isinstance(fold, Fold)
-    ahead = _as_loops(store.axes, fold.axes) or {}
-    index = tuple(rebuild(i, ahead) for i in store.index)
-    keep = Store(store.buffer, index, rebuild(value, ahead), fold.axes)
+    store = _in_loops(store, fold.axes)
+    value = rebuild(value, _as_loops(old.axes, fold.axes) or {})
+    keep = Store(store.buffer, store.index, value, store.axes)
     kept = Load(store.buffer, store.index)
     early: dict[Expr, Expr] = {}
     after: list[Statement] = []
     for statement in kernel.body[place:]:
+        if statement is old:
+            statement = store
         loops = _as_loops(store.axes, getattr(statement, "axes", ()))
         change: dict[Expr, Expr] = {}
         if loops is not None:

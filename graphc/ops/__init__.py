@@ -7,6 +7,7 @@ from graphc.ops import attribute as attribute
 from graphc.ops import binary as binary
 from graphc.ops import bnorm as bnorm
 from graphc.ops import conv as conv
+from graphc.ops import derived as derived
 from graphc.ops import distance as distance
 from graphc.ops import dropout as dropout
 from graphc.ops import elementwise as elementwise

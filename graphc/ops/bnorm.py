@@ -130,12 +130,12 @@ def _through_moments(dy: Any, x: Value, mu: Value, sigma: Value) -> Value:
     """dx from the gradients of both moments; None stands for no gradient."""
     nothing = x.graph.apply(Fill(mu.type.dtype, mu.shape, 0.0))[0]
     dmu, dsigma = (nothing if part is None else part for part in dy)
-    dx: Value = MomentsGradient()(x, mu, sigma, dmu, dsigma)
+    dx: Value = BatchMomentsGradient()(x, mu, sigma, dmu, dsigma)
     return dx
 
 
 @operator
-class MomentsGradient(Op):
+class BatchMomentsGradient(Op):
     """dx = (dmu + dsigma (x - mu) / sigma) / elements of a channel."""
 
     def infer(self, x: TensorType, *vectors: TensorType) -> TensorType:

@@ -41,7 +41,7 @@ class _Early:
 
 
 def make_early_gradients(draft: Draft) -> None:
-    """Join gradients into the forward steps that sweep the same scores, those of one layer first."""
+    """Join gradients into forward steps that sweep the same scores, those of one layer first."""
     for one_layer in (True, False):
         for first in [step for step in draft.steps if not step.backward]:
             scores = max(first.reads, key=lambda name: draft.arrays[name].type.size, default=None)

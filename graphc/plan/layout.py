@@ -34,7 +34,7 @@ from graphc.kernel.lang import (
 )
 
 Order = tuple[int, ...]
-FEW = 4
+FEW = 4  # elements that would leave most lanes of a vector empty
 
 
 def channels_last(rank: int) -> Order:
@@ -190,7 +190,8 @@ def _packing(kernel: Kernel, found: list[Access], argument: int) -> Order | None
     window, channels = [a for a in folded if a >= 2], [a for a in folded if a < 2]
     shape = kernel.buffers[argument].shape
     width = math.prod(shape[axis] for axis in vector)
-    if width <= FEW and math.prod(shape[axis] for axis in channels) > 2 * width:
+    grouped = any(own.loops[axis] & each for axis in channels)
+    if width <= FEW and not grouped and math.prod(shape[a] for a in channels) > 2 * width:
         return (*window, *vector, *channels)
     return (*window, *channels, *vector)
 

@@ -362,3 +362,24 @@ typedef int cudaError_t;
 typedef void* cudaStream_t;
 #define cudaLaunchKernel(kernel, grid, block, arguments, bytes, stream) \
   (emulator::launch(kernel, #kernel, grid, block, arguments, bytes) ? 0 : 1)
+
+// ---- what a main program asks of the runtime: memory begins as nans ----
+
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+inline cudaError_t cudaMalloc(void** place, size_t bytes) {
+  *place = aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (*place) memset(*place, 0xff, bytes);
+  return *place ? 0 : 2;
+}
+inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  memcpy(to, from, bytes);
+  return 0;
+}
+inline cudaError_t cudaMemset(void* place, int value, size_t bytes) {
+  memset(place, value, bytes);
+  return 0;
+}
+inline cudaError_t cudaDeviceSynchronize() { return 0; }
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == 1 ? emulator::machine.message : "no memory";
+}

@@ -1115,39 +1115,28 @@ done:
 @graphc_steps = internal constant [9 x ptr] [ptr @graphc_step_0, ptr @graphc_step_1, ptr @graphc_step_2, ptr @graphc_step_3, ptr @graphc_step_4, ptr @graphc_step_5, ptr @graphc_step_6, ptr @graphc_step_7, ptr @graphc_step_8]
 @graphc_waits = internal constant [9 x i8] [i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0]
 @graphc_work = internal constant [9 x i64] [i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0]
+
 define i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code0 = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error)
-  %bad0 = icmp ne i32 %code0, 0
-  br i1 %bad0, label %failed0, label %fine0
-failed0:
-  ret i32 %code0
-fine0:
-  ret i32 0
+  %code = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error)
+  ret i32 %code
 }
+
 define i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code0 = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error)
-  %bad0 = icmp ne i32 %code0, 0
-  br i1 %bad0, label %failed0, label %fine0
-failed0:
-  ret i32 %code0
-fine0:
-  ret i32 0
+  %code = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error)
+  ret i32 %code
 }
+
 define i32 @graphc_both(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code0 = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error)
-  %bad0 = icmp ne i32 %code0, 0
-  br i1 %bad0, label %failed0, label %fine0
-failed0:
-  ret i32 %code0
-fine0:
-  %code1 = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error)
-  %bad1 = icmp ne i32 %code1, 0
-  br i1 %bad1, label %failed1, label %fine1
-failed1:
-  ret i32 %code1
-fine1:
-  ret i32 0
+  %code = call i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error)
+  %refused = icmp ne i32 %code, 0
+  br i1 %refused, label %done, label %go_on
+go_on:
+  %second = call i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error)
+  ret i32 %second
+done:
+  ret i32 %code
 }
+
 
 define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
   %first = sext i32 %step to i64

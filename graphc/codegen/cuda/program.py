@@ -199,7 +199,7 @@ def _launch_text(text: Text, program: Program, number: int, step: Step, launch: 
             count = place.span_bytes // DTYPES[formal.dtype]
             text.line(
                 f"Buffer<{kind}> b{position} = placed<{kind}>(slots[{place.slot}],"
-                f" {place.offset}, {count}, {_quoted(name)});"
+                f" {place.offset}, {count}, {quoted(name)});"
             )
             arguments.append(f"&b{position}")
         if launch.first_check is not None:
@@ -212,6 +212,6 @@ def _launch_text(text: Text, program: Program, number: int, step: Step, launch: 
         )
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """A name as a C string."""
     return '"' + comment(name).replace("\\", "/").replace('"', "'") + '"'

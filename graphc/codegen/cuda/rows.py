@@ -49,7 +49,7 @@ class RowBody(Body):
             self.text.line("__syncthreads();")
             self._written, self._read = set(), set()
         super().statement(statement)
-        if isinstance(statement, FoldNode):
+        if isinstance(statement, FoldNode) and self.made.own[statement]:
             self._read = set()  # nobody has the result before all have read
         else:
             self._read |= reads

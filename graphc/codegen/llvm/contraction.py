@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from graphc.codegen.llvm.dot_tile import DotProduct, choose_dot
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
+from graphc.codegen.llvm.groups import with_groups_in_lanes
 from graphc.codegen.llvm.loops import POINTER, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.panel import TiledProduct
@@ -46,15 +49,40 @@ def _schedule(contraction: Contraction, target: Target) -> list[Tiled]:
     parts = products(contraction)
     if windows is not None and (parts is None or len(parts) > FEW_PHASES):
         return [windows]
-    tiled = [_tiled(product, target) for product in parts or ()]
-    found: list[Tiled] = [part for part in tiled if part is not None]
-    if len(found) < len(tiled):
-        found = []
-    if windows is not None and (
-        not found or windows.tiling.cost < sum(part.tiling.cost for part in found)
-    ):
+    found = _all_tiled([_tiled(product, target) for product in parts or ()])
+    grouped = _grouped(contraction, target)
+    if grouped and (not found or _cost(grouped) < _cost(found)):
+        found = grouped
+    if windows is not None and (not found or windows.tiling.cost < _cost(found)):
         return [windows]
     return found
+
+
+def _all_tiled(parts: Sequence[Tiled | None]) -> list[Tiled]:
+    """The parts, or none where one of them is missing."""
+    found = [part for part in parts if part is not None]
+    return found if len(found) == len(parts) else []
+
+
+def _cost(parts: Sequence[Tiled]) -> float:
+    return sum(part.tiling.cost for part in parts)
+
+
+def _grouped(contraction: Contraction, target: Target) -> list[Tiled]:
+    """The contraction with several small groups in each vector; nothing where it has none."""
+    operands = (contraction.left, contraction.right)
+    left, right = (
+        {axis for p in operand.index for axis, _ in p.affine.terms} for operand in operands
+    )
+    if not left & right & set(contraction.each):
+        return []
+    lanes = target.lanes(contraction.left.buffer.dtype)
+    parts: list[Tiled | None] = []
+    for product in products(contraction) or ():
+        joined = with_groups_in_lanes(product, lanes)
+        tiling = None if joined is None else choose_tiling(joined, target)
+        parts.append(None if joined is None or tiling is None else TiledProduct(joined, tiling))
+    return _all_tiled(parts)
 
 
 def _windows(contraction: Contraction, target: Target) -> WindowDot | None:

@@ -39,7 +39,11 @@ class Operands:
         return self.builder.gep(place, [whole(items)], source_etype=self.element)
 
     def along(self, place: ir.Value, factor: Factor, axis: Axis | None, value: Count) -> ir.Value:
-        """`value` steps on along an axis."""
+        """`value` steps on along an axis; whole vectors on where lanes are spread along it."""
+        spread = factor.spread
+        if spread is not None and axis == spread.axis:
+            groups = self.builder.udiv(whole(value), whole(spread.size))
+            return self.moved(place, self.builder.mul(groups, whole(spread.outer)))
         stride = factor.strides.get(axis, 0) if axis is not None else 0
         if isinstance(value, int):
             return self.moved(place, value * stride)

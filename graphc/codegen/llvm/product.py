@@ -26,6 +26,7 @@ class Factor:
     """An operand of the product: element constant + sum of stride * axis of a buffer.
 
     guarded: it may only be read where the product's guards hold. stepped: what else moves it.
+    spread: how it lies along the axis that is in lanes, where it is no row of neighbours there.
     """
 
     buffer: Buffer
@@ -33,6 +34,17 @@ class Factor:
     constant: int
     guarded: bool
     stepped: list[Stepped]
+    spread: Spread | None = None
+
+
+@dataclass
+class Spread:
+    """Point group * size + i of an axis lies at group * outer + i * inner (0 or 1)."""
+
+    axis: Axis
+    size: int
+    outer: int
+    inner: int
 
 
 @dataclass

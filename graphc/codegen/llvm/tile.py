@@ -10,10 +10,11 @@ from __future__ import annotations
 from llvmlite import ir
 
 from graphc.codegen.llvm.fold_loops import FoldLoops
+from graphc.codegen.llvm.groups import load_spread
 from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.packing import packed_factor
-from graphc.codegen.llvm.product import Product
+from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.tiling import Piece, TileGroup, Tiling
 from graphc.kernel.lang import Axis
 
@@ -129,7 +130,7 @@ class Tile(FoldLoops):
 
     def _step(self, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]) -> Carry:
         """One multiply-add for every sum."""
-        vectors = [self._load_vector(b, j) for j in range(self.vectors)]
+        vectors = [self._load_vector(self.tiling.b, b, j) for j in range(self.vectors)]
         if self.tiling.chunked:
             self._fetch_ahead(a, b)
         new = list(sums)
@@ -141,7 +142,7 @@ class Tile(FoldLoops):
                 left = None if self.tiling.elementwise else self.at.everywhere(place)
                 for j, right in enumerate(vectors):
                     k = (number * self.deep + deep) * self.vectors + j
-                    other = self._load_vector(place, j) if left is None else left
+                    other = self._load_vector(self.tiling.a, place, j) if left is None else left
                     new[k] = self.at.math.fma(other, right, new[k])
         return new
 
@@ -159,7 +160,9 @@ class Tile(FoldLoops):
     def _stride(self, axis: Axis | None) -> int:
         return self.tiling.a.strides.get(axis, 0) if axis is not None else 0
 
-    def _load_vector(self, place: ir.Value, j: int) -> ir.Value:
+    def _load_vector(self, factor: Factor, place: ir.Value, j: int) -> ir.Value:
         last = j == self.vectors - 1 and not self.tiling.packing
-        place = self.at.moved(place, j * self.tiling.lanes)
-        return self.at.load(place, self.tail if last else None)
+        tail = self.tail if last else None
+        if factor.spread is not None:
+            return load_spread(self.at, factor.spread, place, j, tail)
+        return self.at.load(self.at.moved(place, j * self.tiling.lanes), tail)

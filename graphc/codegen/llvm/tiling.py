@@ -134,7 +134,7 @@ def _streams(tiling: Tiling, product: Product, target: Target) -> bool:
 
 def _would_collide(tiling: Tiling, product: Product, target: Target) -> bool:
     """Whether the rows of b fall into so few sets of the caches that a dense copy pays."""
-    if not tiling.chunked or tiling.b.guarded or tiling.tied is not None:
+    if not tiling.chunked or tiling.b.guarded or tiling.tied is not None or tiling.b.spread:
         return False
     step = abs(tiling.b.strides.get(tiling.inner[-1], 0)) * ITEM_BYTES[tiling.b.buffer.dtype]
     tiles = sum(group.count for group in tiling.groups) * tiling.lines
@@ -148,14 +148,16 @@ def _would_collide(tiling: Tiling, product: Product, target: Target) -> bool:
 def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
     left, right = product.left, product.right
     lanes = target.lanes(left.buffer.dtype)
+    spread = [factor.spread.axis for factor in (left, right) if factor.spread]
     for a, b in ((left, right), (right, left)):
-        for vector in product.each:
-            if vector not in b.strides:
+        for vector in spread[:1] or product.each:
+            if not _depends(b, vector):
                 continue
-            elementwise = vector in a.strides
-            if elementwise and not a.strides[vector] == b.strides[vector] == 1:
+            elementwise = _depends(a, vector)
+            rows = all(f.strides.get(vector, 1) == 1 for f in (a, b))
+            if elementwise and not rows:
                 continue
-            packing = "" if b.strides[vector] == 1 else "turn"
+            packing = "" if b.strides.get(vector, 1) == 1 else "turn"
             if packing and (b.guarded or lanes == 1 or not _turned(product, b)):
                 continue
             if any(vector in guard.terms for guard in product.guards):
@@ -170,6 +172,10 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
                 like = Tiling(a, b, vector, lanes, row, deep, 1, 1, tied, fixed, 0.0)
                 like.packing, like.elementwise = packing, elementwise
                 yield from _sizes(product, target, like)
+
+
+def _depends(factor: Factor, axis: Axis) -> bool:
+    return axis in factor.strides or (factor.spread is not None and factor.spread.axis == axis)
 
 
 def _turned(product: Product, b: Factor) -> Axis | None:
@@ -223,8 +229,9 @@ def _cost(
 
     def step(rows: int, vectors: int) -> float:
         lines = vectors * max(target.vector_bytes, 16) / 32
-        loads = rows * vectors if tiling.elementwise else rows
-        busy = max(rows * vectors, 8, loads + vectors + 2, lines)
+        loads = rows * (vectors if tiling.elementwise else 1) * (2 if tiling.a.spread else 1)
+        pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
+        busy = max(rows * vectors, 8, loads + vectors * pieces + 2, lines)
         same_set = a_bytes and a_bytes % 4096 == 0 and rows > 7
         return busy * (1.35 if same_set else 1.0)
 

@@ -9,6 +9,7 @@ same taps. A row that a tap does not meet reads zeros, so that one piece of code
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -57,7 +58,7 @@ def choose_window_dot(product: Product, target: Target) -> WindowTiling | None:
     for a, b in ((product.left, product.right), (product.right, product.left)):
         for tiling in _tilings(product, target, a, b):
             _choose_rows(tiling, product, target)
-            if best is None or tiling.cost < best.cost:
+            if tiling.cost < (math.inf if best is None else best.cost):
                 best = tiling
     return best
 
@@ -114,7 +115,7 @@ def _choose_rows(tiling: WindowTiling, product: Product, target: Target) -> None
     cost, tiling.rows = min(found)
     tiling.cost = cost * product.size(tiling.outer)
     if steps > LONGEST_SUM:
-        tiling.cost = float("inf")
+        tiling.cost = math.inf
 
 
 class WindowDot:

@@ -27,6 +27,7 @@ class Surroundings:
     Attributes:
         masks: dropout layers -> the input that holds their mask.
         moments: batch normalising layers -> their batch's moments [1, 1, 2, C].
+        callbacks: layers that are the user's Python code -> that code.
     """
 
     graph: Graph
@@ -35,6 +36,7 @@ class Surroundings:
     layer: str = ""
     masks: dict[str, str] = field(default_factory=dict)
     moments: dict[str, Value] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def testing(self) -> bool:

@@ -72,7 +72,11 @@ def read_net(path: str | Path) -> dict[str, Any]:
 
     Raises NetError where the file holds none.
     """
-    found = read_mat(path)
+    return net_struct(read_mat(path), path)
+
+
+def net_struct(found: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The same of a file's variables."""
     inner = found.get("net", found)
     layers = listed(inner.get("layers")) if isinstance(inner, dict) else []
     if not layers or not isinstance(layers[0], dict) or "block" not in layers[0]:
@@ -80,3 +84,10 @@ def read_net(path: str | Path) -> dict[str, Any]:
         hint = "; read it with graphc.SimpleNet.load" if simple else ""
         raise NetError(f"'{path}' holds no DagNN net: there are no layers with blocks{hint}")
     return dict(inner)
+
+
+def holds_dagnn(found: dict[str, Any]) -> bool:
+    """Whether a file's variables are a DagNN net, whose layers have blocks."""
+    inner = found.get("net", found)
+    layers = listed(inner.get("layers")) if isinstance(inner, dict) else []
+    return bool(layers) and isinstance(layers[0], dict) and "block" in layers[0]

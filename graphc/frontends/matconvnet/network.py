@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphc.error import NetError
 from graphc.frontends.matconvnet.blocks import BatchNorm, Block, Surroundings
@@ -43,12 +44,14 @@ class MatNet:
         executed: the layers that have all their inputs.
         masks: dropout layers -> the input that holds the mask.
         moments: batch normalising layers -> the output that holds the batch's moments.
+        callbacks: layers that are the user's Python code -> that code.
     """
 
     graph: Graph
     executed: list[MatLayer] = field(default_factory=list)
     masks: dict[str, str] = field(default_factory=dict)
     moments: dict[str, str] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
 
 
 def executed(ordered: Iterable[MatLayer], inputs: Iterable[str]) -> list[MatLayer]:
@@ -94,7 +97,7 @@ def build_graph(
         graph.blobs[variable] = graph.input(variable, type)
     for layer in executed(layers, inputs):
         _add(made, layer, params, around)
-    made.masks = around.masks
+    made.masks, made.callbacks = around.masks, around.callbacks
     for layer_name, value in around.moments.items():
         made.moments[layer_name] = MOMENTS.format(layer_name)
         graph.blobs[MOMENTS.format(layer_name)] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.matconvnet import blocks
 from graphc.frontends.matconvnet.array import is_missing
 from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
+from graphc.frontends.matconvnet.network import MatLayer
 
 LOSSES = ("loss", "softmaxloss")
 
@@ -42,7 +43,11 @@ def read_layers(path: str | Path) -> tuple[list[dict[str, Any]], Any]:
 
     Raises NetError where the file holds no SimpleNN net.
     """
-    found = read_mat(path)
+    return layer_structs(read_mat(path), path)
+
+
+def layer_structs(found: dict[str, Any], path: str | Path) -> tuple[list[dict[str, Any]], Any]:
+    """The same of a file's variables."""
     inner = found.get("net", found)
     layers = listed(inner.get("layers")) if isinstance(inner, dict) else []
     if not layers or not all(isinstance(layer, dict) for layer in layers):
@@ -100,6 +105,24 @@ def weight_numbers(layer: Mapping[str, Any]) -> list[tuple[int, Any]]:
     if layer["type"] not in WEIGHTS:
         return []
     return [(j, w) for j, w in enumerate(layer["weights"], 1) if not is_missing(w)]
+
+
+def chain(layers: Sequence[Mapping[str, Any]]) -> list[MatLayer]:
+    """Tidy layers as ones that share variables: x1 is the input, x2 what layer 1 makes, and so on.
+
+    Classes are variables, class3 those of layer 3; parameters are l1_1, l1_2 and so on. Raises
+    NetError for a custom layer, which is Python code.
+    """
+    made: list[MatLayer] = []
+    for i, layer in enumerate(layers, 1):
+        name = str(layer["name"])
+        if any(other.name == name for other in made):
+            name = f"{name} ({i})"
+        need(layer["type"] != "custom", f"layer '{name}' is custom: it has no code here")
+        reads = [f"x{i}", *([f"class{i}"] if layer["type"] in (*LOSSES, "pdist") else ())]
+        params = tuple(f"l{i}_{j}" for j, _ in weight_numbers(layer))
+        made.append(MatLayer(name, block_of(layer), tuple(reads), (f"x{i + 1}",), params))
+    return made
 
 
 def block_of(layer: Mapping[str, Any]) -> blocks.Block:

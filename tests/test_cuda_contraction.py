@@ -1,0 +1,92 @@
+"""Contractions in tiles: sizes around those of the tiles, both layouts, against the reference."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from cuda_programs import KernelTable, needs_compiler
+from test_operators import assert_close, expected, kernel_and_arrays
+
+from graphc.codegen.cuda.contraction import SHAPES, matrices
+from graphc.codegen.cuda.kernel import emit_kernel
+from graphc.codegen.cuda.schedule import read
+from graphc.ir.op import Example, normal
+from graphc.ir.types import TensorType
+from graphc.kernel.contraction import match
+from graphc.ops.conv import Conv, ConvDataGradient, ConvWeightGradient
+from graphc.ops.linear import MatMul
+
+pytestmark = needs_compiler
+
+# ((strides, pads, dilations, groups), shape of x, shape of w)
+GEOMETRIES = (
+    (((1, 1), ((1, 1), (1, 1)), (1, 1), 1), (2, 9, 11, 10), (33, 9, 3, 3)),
+    (((2, 2), ((2, 2), (2, 2)), (1, 1), 2), (3, 16, 13, 9), (40, 8, 5, 5)),
+    (((4, 4), ((0, 0), (0, 0)), (1, 1), 1), (2, 8, 23, 23), (16, 8, 7, 7)),
+    (((1, 2), ((3, 0), (0, 1)), (2, 1), 1), (2, 12, 9, 12), (17, 12, 2, 3)),
+    (((1, 1), ((0, 0), (0, 0)), (1, 1), 1), (2, 65, 8, 8), (130, 65, 1, 1)),
+)
+PRODUCTS = ((16, 16, 16), (17, 31, 33), (64, 64, 64), (65, 129, 40), (8, 300, 70), (200, 9, 11))
+
+
+def examples() -> list[Example]:
+    found = []
+    for geometry, x, w in GEOMETRIES:
+        y = Conv(*geometry).infer(TensorType("float64", x), TensorType("float64", w)).shape
+        found.append(Example(Conv(*geometry), normal(*x), normal(*w)))
+        found.append(Example(ConvDataGradient(x[2:], *geometry), normal(*y), normal(*w)))
+        found.append(Example(ConvWeightGradient(w[2:], *geometry), normal(*x), normal(*y)))
+    for number, (m, n, k) in enumerate(PRODUCTS):
+        left, right = bool(number & 1), bool(number & 2)
+        a, b = (k, m) if left else (m, k), (n, k) if right else (k, n)
+        found.append(Example(MatMul(left, right), normal(*a), normal(*b)))
+    return found
+
+
+EXAMPLES = examples()
+RUNS = [
+    pytest.param(number, dtype, layout, id=f"{example.op.op_name}-{number}-{dtype}-{layout}")
+    for number, example in enumerate(EXAMPLES)
+    for dtype in ("float32", "float64")
+    for layout in ("row_major", "channels_last")
+    if layout == "row_major" or not isinstance(example.op, MatMul)
+]
+
+
+@functools.cache
+def table() -> tuple[KernelTable, dict[tuple[int, str, str], list[str]]]:
+    made, names = KernelTable(), {}
+    for run in RUNS:
+        number, dtype, layout = run.values
+        kernel, arrays = kernel_and_arrays(EXAMPLES[number], dtype, layout)
+        names[number, dtype, layout] = made.add(kernel, arrays)
+    return made, names
+
+
+@pytest.mark.parametrize(("number", "dtype", "layout"), RUNS)
+@pytest.mark.parametrize("seed", [0, 9])
+def test_tiles_are_the_reference(number: int, dtype: str, layout: str, seed: int):
+    kernel, arrays = kernel_and_arrays(EXAMPLES[number], dtype, layout)
+    made, names = table()
+    (wanted,) = expected(EXAMPLES[number].op, arrays[:2])
+    (name,) = names[number, dtype, layout]
+    assert "in tiles of" in emit_kernel(kernel, "k", alone=True).text
+    assert_close(made.results(seed)[name], wanted, str(EXAMPLES[number].op))
+
+
+def test_every_point_is_in_one_loop():
+    """Rows, columns, groups and the sum's loops are all loops of the contraction, each once."""
+    for example in EXAMPLES:
+        kernel, _ = kernel_and_arrays(example, "float32", "channels_last")
+        contraction = match(kernel)
+        made = matrices(contraction, read(kernel))
+        sorted_loops = sorted([*made.batch, *made.rows, *made.columns, *made.over], key=str)
+        loops = [a for a in (*contraction.each, *contraction.over) if a.extent > 1]
+        assert sorted_loops == sorted(loops, key=str)
+
+
+def test_tiles_fit_a_block():
+    for shape in SHAPES:
+        assert shape.threads % 32 == 0 and shape.threads <= 256
+        assert shape.rows % shape.each == shape.columns % shape.each == 0
