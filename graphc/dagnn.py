@@ -75,7 +75,8 @@ from graphc.mat_call import Piece, PieceCall, compile_piece
 __all__ = [
     "LRN", "BatchNorm", "BilinearSampler", "Block", "Concat", "Conv", "ConvTranspose", "Crop",
     "DagNet", "DropOut", "L2Loss", "Loss", "NormOffset", "OperatorBlock", "PDist", "Parameter",
-    "Pooling", "PythonBlock", "ROIPooling", "ReLU", "Scale", "Sigmoid", "SoftMax", "SpatialNorm", "Sum", "Variable",
+    "Pooling", "PythonBlock", "ROIPooling", "ReLU", "Scale", "Sigmoid", "SoftMax", "SpatialNorm",
+    "Sum", "Variable",
 ]  # fmt: skip
 
 Array = np.ndarray

@@ -46,9 +46,9 @@ def check(
     if not options.shape and not inputs.input and not options.diff:
         signature = small_shapes(definition, signature)
     front = driver.front(definition, signature)
-    need_known_inputs(front, dict(signature.shapes))
+    need_known_inputs(front.inputs, dict(signature.shapes))
     sources = pairs("--input", inputs.input)
-    need_known_inputs(front, sources)
+    need_known_inputs(front.inputs, sources)
     warn(front)
     arrays, _ = read_inputs(front.graph, sources, inputs)
     diffs = read_diffs(front.graph, pairs("--diff", options.diff))
@@ -99,4 +99,3 @@ def _print(findings: list[Finding], as_json: bool) -> None:
         if wrong
         else f"nothing is wrong among {len(findings)} gradients"
     )
-

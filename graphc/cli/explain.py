@@ -8,10 +8,9 @@ import typer
 
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import lowered
+from graphc.cli.session import Lowered, open_session
 
 if TYPE_CHECKING:
-    from graphc.driver import Compilation
     from graphc.ir.remark import Remark
     from graphc.plan.program import Program
 
@@ -34,7 +33,7 @@ def explain(
     Every remark about a layer, blob or parameter, in the order of the decisions.
     """
     with busy("planning"):
-        made = lowered(options)
+        made = open_session(options).lowered()
     remarks = list(dict.fromkeys(_remarks(made, subject)))
     if options.json:
         print_json([_plain(remark) for remark in remarks])
@@ -46,7 +45,7 @@ def explain(
         typer.echo(f"{subject or 'the net'}: nothing had to be decided.")
 
 
-def _remarks(made: Compilation, subject: str) -> list[Remark]:
+def _remarks(made: Lowered, subject: str) -> list[Remark]:
     """Those about the subject; a layer's include those about its tops and parameters."""
     from graphc.plan.explain import explain as remarks_about
 
@@ -56,9 +55,9 @@ def _remarks(made: Compilation, subject: str) -> list[Remark]:
     if not subject:
         return list(program.remarks)
     kind, _, layer = subject.rpartition(":")
-    if kind == "layer" and layer in made.caffe.layer_tops:
-        things = [f"blob:{top}" for top in made.caffe.layer_tops[layer] if top in program.buffers]
-        things += [key for key in made.caffe.owners if key.rpartition("/")[0] == layer]
+    if kind == "layer" and layer in made.layer_tops:
+        things = [f"blob:{top}" for top in made.layer_tops[layer] if top in program.buffers]
+        things += [key for key in made.owners if key.rpartition("/")[0] == layer]
         wanted = {subject, *things}
         wanted |= {f"{thing}.diff" for thing in things} | {f"blob:{thing}" for thing in things}
         found = [remark for remark in program.remarks if wanted & _subjects(remark)]

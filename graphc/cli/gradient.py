@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,7 @@ from graphc.cli.report import (
     write_whole,
 )
 from graphc.cli.run import OUTPUT, array_table, need_all_inputs, summary, times
-from graphc.cli.session import gradients_of, open_net, pairs
+from graphc.cli.session import Session, open_session, pairs
 from graphc.error import NetError, did_you_mean
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from PIL import Image
-
-    from graphc.net import Net
 
 
 def grad(
@@ -59,11 +56,10 @@ def grad(
     if options.mode is Mode.infer:
         raise typer.BadParameter("infer has no gradients", param_hint="--mode")
     options = replace(options, mode=options.mode or Mode.grad)
-    net = open_net(options)
     sources = pairs("--input", inputs.input)
+    net = open_session(options, sources)
     need_all_inputs(net, sources)
-    front = net.front()
-    given, wrt = gradients_of(options, front)
+    given, wrt = net.targets()
     need_array_path(output, len(wrt))
     shown = _pictured(net, wrt, picture_of) if picture else ""
     if picture:
@@ -73,24 +69,22 @@ def grad(
         picture_format(picture)
     diffs = pairs("--diff", options.diff)
     _need_blobs(net, given)
-    seeds = read_diffs(front.graph, diffs)
-    seeds |= read_diffs(front.graph, {name: "fill:1" for name in given if name not in seeds})
-    arrays, photos = read_inputs(front.graph, sources, inputs)
+    seeds = read_diffs(net.graph, diffs, net.axes)
+    ones = {name: "fill:1" for name in given if name not in seeds}
+    seeds |= read_diffs(net.graph, ones, net.axes)
+    arrays, photos = read_inputs(net.graph, sources, inputs, net.axes)
     with busy("compiling"):
-        made = net.prepare(wrt=wrt, given=given)
-    started = time.perf_counter()
-    gradients = net.forward_backward(arrays, seeds, wrt=wrt)
-    seconds = {"compile": sum(made.seconds.values()), "run": time.perf_counter() - started}
+        found = net.gradients(arrays, seeds, wrt)
+    gradients, seconds, loss = found.arrays, found.seconds, found.loss
     if output:
         write_arrays(output, gradients)
     if picture:
         _write_picture(net, gradients[shown], photos if beside else {}, picture)
-    loss = net.loss if front.graph.losses else None
     if options.json:
         print_json(
             {
-                "gradients": {name: summary(array) for name, array in gradients.items()},
-                "outputs": {name: summary(net.blobs[name].data) for name in net.outputs},
+                "gradients": {name: summary(array, net.axes) for name, array in gradients.items()},
+                "outputs": {name: summary(a, net.axes) for name, a in found.outputs.items()},
                 "loss": loss,
                 "seconds": seconds,
                 "written": output,
@@ -104,15 +98,15 @@ def grad(
     typer.echo(times(seconds))
 
 
-def _need_blobs(net: Net, names: list[str]) -> None:
+def _need_blobs(net: Session, names: list[str]) -> None:
     """Raise NetError where a gradient is given for something that is no blob."""
     for name in names:
-        if name not in net.blobs:
-            hint = did_you_mean(name, net.blobs)
+        if name not in net.graph.blobs:
+            hint = did_you_mean(name, [blob for blob in net.graph.blobs if ":" not in blob])
             raise NetError(f"there is no blob '{name}'" + (f"; {hint}" if hint else ""))
 
 
-def _pictured(net: Net, wrt: list[str], chosen: str | None) -> str:
+def _pictured(net: Session, wrt: list[str], chosen: str | None) -> str:
     """Whose gradient becomes the picture."""
     if chosen is not None:
         if chosen not in wrt:
@@ -122,15 +116,15 @@ def _pictured(net: Net, wrt: list[str], chosen: str | None) -> str:
 
 
 def _write_picture(
-    net: Net, gradient: np.ndarray, photos: Mapping[str, Image.Image], path: str
+    net: Session, gradient: np.ndarray, photos: Mapping[str, Image.Image], path: str
 ) -> None:
     """The saliency map, at least as large as the picture that went in."""
     from graphc.picture import picture_format, saliency_picture, save_picture
 
-    largest = max(
-        (net.blobs[name].shape[2:] for name in net.inputs if len(net.blobs[name].shape) == 4),
-        default=None,
-    )
+    shapes = [net.graph.values[name].shape for name in net.inputs]
+    sides = [shape[:1:-1] if net.axes.turned else shape[2:] for shape in shapes if len(shape) == 4]
+    largest = max(sides, default=None)
+    gradient = net.axes.images(gradient)
     size = (int(largest[0]), int(largest[1])) if largest and gradient.ndim == 4 else None
     photo = next(iter(photos.values()), None)
     rows = [photo] * gradient.shape[0] if photo is not None else []

@@ -71,7 +71,7 @@ Words = list[str] | None
 class NetOptions:
     """The net, and what it is compiled for."""
 
-    net: Annotated[str, typer.Argument(metavar="NET", help="The net's definition, a prototxt.")]
+    net: Annotated[str, typer.Argument(metavar="NET", help="A prototxt, or a MatConvNet .mat.")]
     phase: Annotated[
         PhaseName | None,
         typer.Option(case_sensitive=False, help="The phase; TEST unless --mode is train."),
@@ -82,7 +82,10 @@ class NetOptions:
         str | None, typer.Option(help="A .caffemodel, or random:SEED. Else the fillers.")
     ] = None
     shape: Annotated[
-        Words, typer.Option(metavar="NAME=N,C,H,W", help="Another shape for an input.")
+        Words,
+        typer.Option(
+            metavar="NAME=N,C,H,W", help="Another shape for an input; H,W,C,N for a .mat."
+        ),
     ] = None
     mode: Annotated[
         Mode | None,
@@ -146,7 +149,10 @@ class InputOptions:
     scale: Annotated[
         float, typer.Option(help="What a picture is multiplied with, after the mean.")
     ] = 1.0
-    channels: Annotated[Channels, typer.Option(help="Order of a picture's colours.")] = Channels.bgr
+    channels: Annotated[
+        Channels | None,
+        typer.Option(help="Order of a picture's colours; else bgr for Caffe, rgb for MatConvNet."),
+    ] = None
     resize: Annotated[
         bool | None,
         typer.Option(

@@ -6,7 +6,7 @@ import typer
 
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import lowered
+from graphc.cli.session import open_session
 
 
 def plan(options: NetOptions) -> None:
@@ -19,7 +19,7 @@ def plan(options: NetOptions) -> None:
     from graphc.plan.explain import memory_rows, memory_table
 
     with busy("planning"):
-        program = lowered(options).program
+        program = open_session(options).lowered().program
     if not options.json:
         typer.echo(memory_table(program), nl=False)
         return

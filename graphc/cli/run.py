@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphc.cli.options import InputOptions, Mode, NetOptions
+from graphc.cli.options import InputOptions, NetOptions
 from graphc.cli.report import (
     busy,
     need_array_path,
@@ -16,7 +15,7 @@ from graphc.cli.report import (
     table,
     write_arrays,
 )
-from graphc.cli.session import need_known_inputs, open_net, pairs
+from graphc.cli.session import Session, need_known_inputs, open_session, pairs
 from graphc.error import NetError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from graphc.net import Net
+    from graphc.cli.axes import Axes
 
 OUTPUT = typer.Option("--output", "-o", metavar="PATH", help="Write a .npz, or one array as .npy.")
 _BEST = 5
@@ -41,28 +40,22 @@ def run(
     """
     from graphc.cli.values import read_inputs
 
-    net = open_net(options)
     sources = pairs("--input", inputs.input)
+    net = open_session(options, sources)
     need_all_inputs(net, sources)
-    graph = net.front().graph
     kept = [name for name in options.keep or () if not name.endswith(".diff")]
     wanted = list(dict.fromkeys([*net.outputs, *kept]))
     need_array_path(output, len(wanted))
-    arrays, _ = read_inputs(graph, sources, inputs)
+    arrays, _ = read_inputs(net.graph, sources, inputs, net.axes)
     with busy("compiling"):
-        infer = options.mode in (None, Mode.infer)
-        made = net.prepare(wrt=()) if infer else net.prepare()
-    started = time.perf_counter()
-    net.set_inputs(arrays)
-    results = net.forward(blobs=kept)
-    seconds = {"compile": sum(made.seconds.values()), "run": time.perf_counter() - started}
+        found = net.forward(arrays, kept)
+    results, seconds, loss = found.arrays, found.seconds, found.loss
     if output:
         write_arrays(output, {name: results[name] for name in wanted})
-    loss = net.loss if graph.losses else None
     if options.json:
         print_json(
             {
-                "outputs": {name: summary(results[name]) for name in wanted},
+                "outputs": {name: summary(results[name], net.axes) for name in wanted},
                 "loss": loss,
                 "seconds": seconds,
                 "written": output,
@@ -71,15 +64,15 @@ def run(
         return
     typer.echo(array_table("output", {name: results[name] for name in wanted}))
     for name in net.outputs:
-        print_best(name, results[name])
+        print_best(name, results[name], net.axes)
     if loss is not None:
         typer.echo(f"loss {loss:.6g}")
     typer.echo(times(seconds))
 
 
-def need_all_inputs(net: Net, sources: Mapping[str, str]) -> None:
+def need_all_inputs(net: Session, sources: Mapping[str, str]) -> None:
     """Raise NetError unless every net input, and no other, has a value."""
-    need_known_inputs(net.front(), sources)
+    need_known_inputs(net.inputs, sources)
     missing = [name for name in net.inputs if name not in sources]
     if missing:
         raise NetError(
@@ -95,19 +88,23 @@ def named(inputs: Iterable[str]) -> str:
     return f"input{'s' * (len(quoted) > 1)} {', '.join(quoted)}"
 
 
-def summary(array: np.ndarray) -> dict[str, Any]:
+def summary(array: np.ndarray, axes: Axes) -> dict[str, Any]:
     """Shape, extremes and, where it is one row of scores, the best of them, as plain data."""
     data: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
     if array.size:
         data |= {"min": float(array.min()), "max": float(array.max())}
-    row = best(array)
+    row = best(array, axes)
     if row:
         data["top"] = [{"class": index, "value": value} for index, value in row]
     return data
 
 
-def best(array: np.ndarray) -> list[tuple[int, float]]:
-    """(class, score) of the highest five where there is one row of several scores."""
+def best(array: np.ndarray, axes: Axes) -> list[tuple[int, float]]:
+    """(class, score) of the highest five where there is one row of several scores.
+
+    Classes count from 0.
+    """
+    array = axes.images(array)
     if array.ndim < 2 or array.size < 2 or array.shape[1] != array.size:
         return []
     row = array.reshape(-1)
@@ -124,9 +121,9 @@ def array_table(head: str, arrays: Mapping[str, np.ndarray]) -> str:
     return table((head, "shape", "min", "max"), rows, numbers=(2, 3))
 
 
-def print_best(name: str, array: np.ndarray) -> None:
+def print_best(name: str, array: np.ndarray, axes: Axes) -> None:
     """The best classes of a row of scores, if it is one."""
-    row = best(array)
+    row = best(array, axes)
     if row:
         shown = ", ".join(f"{index} ({value:.6g})" for index, value in row)
         typer.echo(f"highest of {name}: {shown}")

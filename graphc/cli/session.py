@@ -1,25 +1,102 @@
-"""From options to the compiler's objects: a definition, a Signature, a Net."""
+"""From options to a net that verbs work on, whichever framework it comes from."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from graphc.cli.axes import Axes
 from graphc.cli.options import Mode, NetOptions
 from graphc.error import NetError, did_you_mean
 from graphc.phase import TEST, TRAIN, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
 
     from graphc.driver import Compilation, Signature
     from graphc.frontends.caffe.definition import NetDefinition
     from graphc.frontends.caffe.network import CaffeNet
+    from graphc.ir.graph import Graph
     from graphc.net import Net
+    from graphc.passes.manager import Stage
+    from graphc.plan.program import Program
 
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A net up to its plan; `layer_tops` and `owners` as a CaffeNet has them."""
+
+    graph: Graph
+    program: Program
+    stages: tuple[Stage, ...]
+    layer_tops: Mapping[str, Sequence[str]]
+    owners: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a call gave, in the user's order of axes.
+
+    Attributes:
+        arrays: the outputs and what is kept, or the gradients.
+        outputs: the net's outputs.
+        seconds: of `compile` and `run`.
+    """
+
+    arrays: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    loss: float | None
+    seconds: dict[str, float]
+
+
+class Session(Protocol):
+    """A net of either framework, with its options. Arrays have the user's order of axes.
+
+    Attributes:
+        graph: forward; its inputs and blobs have the shapes of the call.
+    """
+
+    axes: Axes
+    graph: Graph
+    inputs: list[str]
+    outputs: list[str]
+
+    def targets(self) -> tuple[list[str], list[str]]:
+        """(blobs a gradient is given for, names it is wanted for), as for `gradients_of`."""
+
+    def forward(self, arrays: Mapping[str, np.ndarray], kept: Sequence[str]) -> Results:
+        """Run forward; `kept` are blobs to be read besides the outputs."""
+
+    def gradients(
+        self, arrays: Mapping[str, Any], seeds: Mapping[str, Any], wrt: Sequence[str]
+    ) -> Results:
+        """Run forward and backward from gradients that are given."""
+
+    def lowered(self, stages: bool = False) -> Lowered:
+        """The program that the options mean, with gradients if any are defined."""
+
+
+def open_session(options: NetOptions, sources: Mapping[str, str] | None = None) -> Session:
+    """The net of the options; `sources` are those of --input, whose files may tell a size."""
+    if is_mat(options):
+        from graphc.cli.mat_session import MatSession
+
+        return MatSession(options, sources or {})
+    from graphc.cli.caffe_session import CaffeSession
+
+    return CaffeSession(options)
+
+
+def is_mat(options: NetOptions) -> bool:
+    """Whether the net is a MatConvNet file."""
+    return Path(options.net).suffix.lower() == ".mat"
 
 
 def pairs(option: str, words: list[str] | None) -> dict[str, str]:
@@ -64,6 +141,7 @@ def definition_of(options: NetOptions) -> NetDefinition:
     """The net as --phase, --level and --stage see it."""
     from graphc.frontends.caffe.definition import read_net
 
+    _need_caffe(options)
     return read_net(
         options.net,
         phase=phase_of(options),
@@ -96,7 +174,7 @@ def lowered(options: NetOptions, stages: bool = False) -> Compilation:
 
     signature = forward_signature(options)
     front = driver.front(definition, signature)
-    need_known_inputs(front, shapes)
+    need_known_inputs(front.inputs, shapes)
     given, wrt = gradients_of(options, front)
     signature = replace(signature, given=driver.names(given), wrt=driver.names(wrt))
     warn(front)
@@ -150,11 +228,11 @@ def default_wrt(front: CaffeNet, inputs_first: bool) -> list[str]:
     return inputs if inputs and inputs_first else list(front.default_wrt)
 
 
-def need_known_inputs(front: CaffeNet, named: Mapping[str, object]) -> None:
+def need_known_inputs(inputs: Sequence[str], named: Mapping[str, object]) -> None:
     """Raise NetError for a name that is no net input."""
     for name in named:
-        if name not in front.inputs:
-            hint = did_you_mean(name, front.inputs) or f"inputs: {', '.join(front.inputs)}"
+        if name not in inputs:
+            hint = did_you_mean(name, inputs) or f"inputs: {', '.join(inputs)}"
             raise NetError(f"there is no net input '{name}'; {hint}")
 
 
@@ -162,6 +240,7 @@ def open_net(options: NetOptions) -> Net:
     """The Net of the options, its parameters filled or loaded; nothing is compiled yet."""
     from graphc.net import Net
 
+    _need_caffe(options)
     return Net(
         options.net,
         weights=options.weights,
@@ -177,3 +256,11 @@ def open_net(options: NetOptions) -> Net:
         infogain_input=options.infogain_input.value,
         shapes=shapes_of(options),
     )
+
+
+def _need_caffe(options: NetOptions) -> None:
+    if is_mat(options):
+        raise NetError(
+            f"'{options.net}' is a MatConvNet net; this verb takes a Caffe definition"
+            " (run, grad, show, plan, explain and check take both)"
+        )

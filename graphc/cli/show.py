@@ -9,11 +9,10 @@ import typer
 
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import lowered
+from graphc.cli.session import Lowered, open_session
 from graphc.error import NetError, did_you_mean
 
 if TYPE_CHECKING:
-    from graphc.driver import Compilation
     from graphc.ir.graph import Graph
     from graphc.plan.program import Program
 
@@ -47,7 +46,7 @@ def show(
             f"a graph is what stands after a pass, not --as {form.value}", param_hint="--after"
         )
     with busy("compiling"):
-        made = lowered(options, stages=after is not None)
+        made = open_session(options).lowered(stages=after is not None)
         text = _text(made, form, after)
     if options.json:
         print_json({"as": form.value, "after": after, "text": text})
@@ -55,7 +54,7 @@ def show(
         typer.echo(text, nl=not text.endswith("\n"))
 
 
-def _text(made: Compilation, form: Form, after: str | None) -> str:
+def _text(made: Lowered, form: Form, after: str | None) -> str:
     if form is Form.graph:
         from graphc.ir.text import print_graph
 
@@ -79,7 +78,7 @@ def _text(made: Compilation, form: Form, after: str | None) -> str:
     return llvm_text(made.program) if form is Form.llvm else assembly_text(made.program)
 
 
-def _graph(made: Compilation, after: str | None) -> Graph:
+def _graph(made: Lowered, after: str | None) -> Graph:
     """The graph after a pass, or the last one."""
     if after is None:
         return made.graph

@@ -11,7 +11,8 @@ import numpy as np
 import typer
 
 from graphc import picture
-from graphc.cli.options import InputOptions
+from graphc.cli.axes import CAFFE, Axes
+from graphc.cli.options import Channels, InputOptions
 from graphc.cli.report import note
 from graphc.error import NetError, need
 from graphc.random_inputs import InputKind, input_kinds, random_input
@@ -27,9 +28,9 @@ _ONE_HOT = re.compile(r"one-hot:(\d+)")
 
 
 def read_inputs(
-    graph: Graph, sources: Mapping[str, str], options: InputOptions
+    graph: Graph, sources: Mapping[str, str], options: InputOptions, axes: Axes = CAFFE
 ) -> tuple[dict[str, np.ndarray], dict[str, Image.Image]]:
-    """The arrays of --input, in the shapes of the graph's inputs; and the pictures among them."""
+    """The arrays of --input, in the user's order of axes; and the pictures among them."""
     kinds = input_kinds(graph)
     arrays: dict[str, np.ndarray] = {}
     pictures: dict[str, Image.Image] = {}
@@ -37,14 +38,18 @@ def read_inputs(
         value = graph.values[name]
         number = _number(_FILL, source, "--input")
         if number is not None:
-            arrays[name] = np.full(value.shape, number)
+            arrays[name] = np.full(axes.shape(value.shape), number)
         elif match := _RANDOM.fullmatch(source):
             rng = np.random.default_rng([int(match[1]), position])
-            arrays[name] = random_input(value, kinds.get(name, InputKind()), rng)
+            kind = kinds.get(name, InputKind())
+            drawn = random_input(value, kind, rng)
+            if axes.turned and kind.classes is not None:
+                drawn += 1  # MATLAB's classes count from 1
+            arrays[name] = axes.turn(drawn)
         elif Path(source).suffix == ".npy":
             arrays[name] = picture.read_array(source)
         elif Path(source).suffix.lower() in picture.SUFFIXES:
-            arrays[name], pictures[name] = _read_picture(value, source, options)
+            arrays[name], pictures[name] = _read_picture(value, source, options, axes)
         else:
             raise typer.BadParameter(
                 f"'{source}' is no .npy, no picture's file, no random:SEED and no fill:V",
@@ -53,40 +58,51 @@ def read_inputs(
     return arrays, pictures
 
 
-def _read_picture(value: Value, path: str, options: InputOptions) -> tuple[np.ndarray, Image.Image]:
-    """A picture for every row of an input [N, C, H, W]: (pixels - mean) * scale."""
+def _read_picture(
+    value: Value, path: str, options: InputOptions, axes: Axes
+) -> tuple[np.ndarray, Image.Image]:
+    """A picture for every image of an input: (pixels - mean) * scale."""
     need(
         len(value.shape) == 4,
-        f"input '{value.name}' has shape {list(value.shape)}; a picture needs N,C,H,W",
+        f"input '{value.name}' has shape {list(value.shape)}; a picture needs {axes.shown}",
     )
     count, channels, height, width = value.shape
+    if axes.turned:
+        height, width = width, height
     photo = picture.read_picture(path, channels)
     if photo.size != (width, height):
         sizes = f"'{path}' is {photo.width} x {photo.height}"
         if options.resize is False:
+            extents = (photo.height, photo.width, channels, count)
+            if not axes.turned:
+                extents = (count, channels, photo.height, photo.width)
             raise NetError(
                 f"{sizes}, input '{value.name}' needs {width} x {height}; leave --no-resize out,"
-                f" or give --shape {value.name}={count},{channels},{photo.height},{photo.width}"
+                f" or give --shape {value.name}={','.join(map(str, extents))}"
             )
         if options.resize is None:
             note(f"{sizes}; it is resized to {width} x {height}")
         photo = picture.resized(photo, height, width)
-    array = picture.pixels(photo, options.channels.value)
+    order = options.channels or (Channels.rgb if axes.turned else Channels.bgr)
+    array = picture.pixels(photo, order.value)
     if options.mean is not None:
         array = picture.without_mean(array, picture.read_mean(options.mean))
-    return np.broadcast_to(array * np.float32(options.scale), value.shape), photo
+    batch = (count, channels, height, width)
+    return axes.of_images(np.broadcast_to(array * np.float32(options.scale), batch)), photo
 
 
-def read_diffs(graph: Graph, sources: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The gradients of --diff, in the shapes of the graph's blobs."""
+def read_diffs(
+    graph: Graph, sources: Mapping[str, str], axes: Axes = CAFFE
+) -> dict[str, np.ndarray]:
+    """The gradients of --diff, in the user's order of axes."""
     arrays = {}
     for name, source in sources.items():
         shape = graph.blobs[name].shape
         number = _number(_FILL, source, "--diff")
         if number is not None:
-            arrays[name] = np.full(shape, number)
+            arrays[name] = np.full(axes.shape(shape), number)
         elif match := _ONE_HOT.fullmatch(source):
-            arrays[name] = one_hot(name, shape, int(match[1]))
+            arrays[name] = axes.turn(one_hot(name, shape, int(match[1])))
         elif Path(source).suffix == ".npy":
             arrays[name] = picture.read_array(source)
         else:

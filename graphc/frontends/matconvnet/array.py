@@ -88,8 +88,13 @@ def numbers_of(value: Any, count: int, what: str) -> tuple[float, ...]:
     return tuple(float(number) for number in given.ravel())
 
 
-def dropout_mask(shape: tuple[int, ...], rate: float, dtype: str) -> np.ndarray:
-    """A new mask: 0 with probability rate, else 1 / (1 - rate), by numpy's global generator."""
+def dropout_mask(
+    shape: tuple[int, ...], rate: float, dtype: str, rng: np.random.Generator | None = None
+) -> np.ndarray:
+    """A new mask: 0 with probability rate, else 1 / (1 - rate).
+
+    Without a generator numpy's global one draws it.
+    """
     need(0 <= rate < 1, f"a dropout rate is at least 0 and below 1, not {rate}")
-    kept = np.random.random_sample(shape) >= rate
+    kept = (np.random.random_sample(shape) if rng is None else rng.random(shape)) >= rate
     return np.asarray(kept * (1 / (1 - rate)), dtype)

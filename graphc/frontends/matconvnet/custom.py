@@ -45,7 +45,8 @@ class PythonBlock(Block):
         forward: of the inputs, then the parameters, H x W x C x N: the output.
         backward: of the output's derivative, then what `forward` got: a derivative for each of
             these (None: none), or one array where there is one.
-        size: of the sizes H x W x C x N of what `forward` gets: that of its output. None: the first.
+        size: of the sizes H x W x C x N of what `forward` gets: that of its output; None: it is the
+            first of them.
     """
 
     forward: Callable[..., Any] | None = None

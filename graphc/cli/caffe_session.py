@@ -1,0 +1,79 @@
+"""A Caffe net with the command's options."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from graphc.cli.axes import CAFFE
+from graphc.cli.options import Mode, NetOptions
+from graphc.cli.session import Lowered, Results, gradients_of, lowered, open_net
+from graphc.ir.graph import Graph
+from graphc.net import Net
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class CaffeSession:
+    """See `graphc.cli.session.Session`."""
+
+    axes = CAFFE
+
+    def __init__(self, options: NetOptions):
+        self.options = options
+
+    @cached_property
+    def net(self) -> Net:
+        """The net, its parameters filled or loaded."""
+        return open_net(self.options)
+
+    @property
+    def graph(self) -> Graph:
+        """The forward graph."""
+        return self.net.front().graph
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the net inputs."""
+        return self.net.inputs
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs."""
+        return self.net.outputs
+
+    def targets(self) -> tuple[list[str], list[str]]:
+        """By --mode, --diff and --wrt, else by Caffe's rule."""
+        return gradients_of(self.options, self.net.front())
+
+    def forward(self, arrays: Arrays, kept: Sequence[str]) -> Results:
+        """The forward pass."""
+        infer = self.options.mode in (None, Mode.infer)
+        made = self.net.prepare(wrt=()) if infer else self.net.prepare()
+        started = time.perf_counter()
+        self.net.set_inputs(arrays)
+        results = self.net.forward(blobs=list(kept))
+        return self._results(results, sum(made.seconds.values()), started)
+
+    def gradients(self, arrays: Arrays, seeds: Arrays, wrt: Sequence[str]) -> Results:
+        """Forward and backward."""
+        made = self.net.prepare(wrt=list(wrt), given=list(seeds))
+        started = time.perf_counter()
+        found = self.net.forward_backward(arrays, seeds, wrt=list(wrt))
+        return self._results(found, sum(made.seconds.values()), started)
+
+    def _results(self, found: dict[str, np.ndarray], compiled: float, started: float) -> Results:
+        seconds = {"compile": compiled, "run": time.perf_counter() - started}
+        loss = self.net.loss if self.graph.losses else None
+        outputs = {name: np.array(self.net.blobs[name].data) for name in self.outputs}
+        return Results(found, outputs, loss, seconds)
+
+    def lowered(self, stages: bool = False) -> Lowered:
+        """All passes and the plan."""
+        made = lowered(self.options, stages=stages)
+        return Lowered(
+            made.graph, made.program, made.stages, made.caffe.layer_tops, made.caffe.owners
+        )

@@ -1,0 +1,186 @@
+"""A MatConvNet net, from a .mat file, with the command's options."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from graphc.cli.axes import MATLAB
+from graphc.cli.options import InfogainInput, Mode, NetOptions
+from graphc.cli.session import Lowered, Results, given_names, phase_of, shapes_of
+from graphc.error import NetError, need
+from graphc.frontends.matconvnet.array import dropout_mask, four_axes
+from graphc.frontends.matconvnet.network import PARAMETER
+from graphc.graph_call import lower_graph
+from graphc.ir.graph import Graph
+from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
+from graphc.mat_model import MatModel, Size
+from graphc.phase import TRAIN
+from graphc.runtime.cpu import usable_cores
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class MatSession:
+    """See `graphc.cli.session.Session`.
+
+    The size of an input is that of --shape, of a .npy given with --input, or what the file says.
+    """
+
+    axes = MATLAB
+
+    def __init__(self, options: NetOptions, sources: Mapping[str, str]):
+        _need_no_caffe_options(options)
+        self.options = options
+        self.model = MatModel.load(options.net)
+        self.mode = "normal" if phase_of(options) == TRAIN else "test"
+        self.inputs = self.model.inputs
+        self.outputs = self.model.outputs
+        given: dict[str, Size] = {n: _npy_size(s) for n, s in sources.items() if _is_npy(s)}
+        given = {name: size for name, size in given.items() if name in self.inputs}
+        self.sizes = self.model.input_sizes({**given, **shapes_of(options)})
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The forward graph, whose axes are MATLAB's from the other end."""
+        return piece_graph(self.model.name, self.model.layers, self._piece())[0].graph
+
+    def _piece(
+        self, given: Sequence[str] = (), values: Sequence[str] = (), wrt: Sequence[str] = ()
+    ) -> Piece:
+        return self.model.piece(
+            self.sizes,
+            dtype=self.options.dtype.value,
+            mode=self.mode,
+            given=given,
+            values=values,
+            wrt=wrt,
+        )
+
+    def targets(self) -> tuple[list[str], list[str]]:
+        """By --mode, --diff and --wrt; else from the losses, to the inputs that are no labels.
+
+        --mode train adds all parameters.
+        """
+        options, model = self.options, self.model
+        given, wrt = given_names(options), list(options.wrt or ())
+        if options.mode is Mode.infer:
+            if given or wrt:
+                raise typer.BadParameter(
+                    "--mode infer has no gradients; leave --diff and --wrt out"
+                )
+            return [], []
+        asked = bool(options.mode or given or wrt)
+        given = given or model.losses
+        if not given:
+            outputs = ", ".join(self.outputs[:3])
+            need(
+                not asked,
+                "there is no gradient to start from: the net has no loss; give one with"
+                f" --diff NAME=one-hot:K (the outputs are {outputs})",
+            )
+            return [], []
+        if not wrt:
+            wrt = [name for name in self.inputs if name not in model.labels]
+            if options.mode is Mode.train:
+                wrt += model.learned()
+        return given, wrt
+
+    def forward(self, arrays: Arrays, kept: Sequence[str]) -> Results:
+        """The forward pass."""
+        wanted = list(dict.fromkeys([*self.outputs, *kept]))
+        started = time.perf_counter()
+        call = compile_piece(self.model.name, self.model.layers, self._piece((), wanted))
+        compiled = time.perf_counter()
+        values = self._run(call, arrays)
+        return self._results(values, values, started, compiled)
+
+    def gradients(self, arrays: Arrays, seeds: Arrays, wrt: Sequence[str]) -> Results:
+        """Forward and backward."""
+        started = time.perf_counter()
+        piece = self._piece(list(seeds), self.outputs, wrt)
+        call = compile_piece(self.model.name, self.model.layers, piece)
+        compiled = time.perf_counter()
+        values = self._run(call, arrays)
+        given = {name: self._array(name, array) for name, array in seeds.items()}
+        variables, params = call.backward(given)
+        found = {**variables, **params}
+        return self._results({n: found[n] for n in wrt}, values, started, compiled)
+
+    def _run(self, call: PieceCall, arrays: Arrays) -> dict[str, np.ndarray]:
+        call.call.threads = self.options.threads or usable_cores()
+        feed = {name: self._array(name, array) for name, array in arrays.items()}
+        self.model.check_labels(arrays, call.net.graph)
+        rng = np.random.default_rng(self.options.seed)
+        for layer in call.net.executed:
+            if layer.name in call.net.masks:
+                name = call.net.masks[layer.name]
+                shape = call.net.graph.values[name].shape
+                rate = float(layer.block.rate)  # type: ignore[attr-defined]
+                feed[name] = dropout_mask(shape, rate, self.options.dtype.value, rng)
+        return call.forward(feed, self.model.held(self.options.dtype.value))
+
+    def _array(self, name: str, array: np.ndarray) -> np.ndarray:
+        """The user's array as the program reads it."""
+        wanted = self.graph.blobs[name].shape
+        turned = four_axes(array, f"'{name}'").T
+        need(
+            turned.shape == wanted,
+            f"'{name}' needs an array of {_shown(wanted[::-1])}, not {_shown(np.shape(array))}",
+        )
+        return turned.astype(self.options.dtype.value)
+
+    def _results(self, found: Arrays, values: Arrays, started: float, compiled: float) -> Results:
+        seconds = {"compile": compiled - started, "run": time.perf_counter() - compiled}
+        outputs = {name: values[name].T for name in self.outputs}
+        return Results({name: a.T for name, a in found.items()}, outputs, None, seconds)
+
+    def lowered(self, stages: bool = False) -> Lowered:
+        """All passes and the plan."""
+        given, wrt = self.targets()
+        kept = [name.removesuffix(".diff") for name in self.options.keep or ()]
+        piece = self._piece(given, [*self.outputs, *kept], wrt)
+        net, targets, keep = piece_graph(self.model.name, self.model.layers, piece)
+        keep += [name for name in self.options.keep or () if name.endswith(".diff")]
+        memory = self.options.memory.value
+        made, program = lower_graph(
+            net.graph, targets, given, keep, memory, bool(net.callbacks), stages
+        )
+        tops = {layer.name: layer.outputs for layer in self.model.layers}
+        owners = {PARAMETER.format(name): name for name in self.model.params}
+        return Lowered(made.graph, program, made.stages, tops, owners)
+
+
+def _need_no_caffe_options(options: NetOptions) -> None:
+    """Raise NetError where an option asks for something that only Caffe's nets have."""
+    for option, is_given in {
+        "--weights": options.weights is not None,
+        "--level": options.level != 0,
+        "--stage": bool(options.stage),
+        "--infogain-input": options.infogain_input is not InfogainInput.scores,
+        "--no-fuse": not options.fuse,
+    }.items():
+        need(not is_given, f"{option} is for Caffe's nets; '{options.net}' is a MatConvNet net")
+
+
+def _is_npy(source: str) -> bool:
+    return Path(source).suffix == ".npy"
+
+
+def _npy_size(path: str) -> Size:
+    """The shape that a .npy file says it has. Raises NetError where it cannot be read."""
+    try:
+        return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except OSError as error:
+        raise NetError(f"cannot read '{path}': {error.strerror or error}") from None
+    except (ValueError, EOFError) as error:
+        raise NetError(f"'{path}' is no .npy file of numbers: {error}") from None
+
+
+def _shown(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size)) or "1"

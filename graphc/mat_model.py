@@ -1,0 +1,240 @@
+"""A MatConvNet net of either kind, read from a .mat file: layers, parameters, sizes.
+
+SimpleNN's chains and DagNN's graphs are both layers that share variables, so what works on files
+need not tell them apart. In a chain x1 is the input, x2 what layer 1 makes, and so on; class3 are
+the classes of layer 3; l1_1 and l1_2 the weights of layer 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from graphc.dagnn import DagNet
+from graphc.error import NetError, did_you_mean, need
+from graphc.frontends.matconvnet import losses
+from graphc.frontends.matconvnet.array import four_axes, is_missing
+from graphc.frontends.matconvnet.blocks import BatchNorm, L2Loss, Loss
+from graphc.frontends.matconvnet.dagnn import holds_dagnn, net_struct
+from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
+from graphc.frontends.matconvnet.network import MatLayer, execution_order
+from graphc.frontends.matconvnet.simplenn import chain, layer_structs, weight_numbers
+from graphc.ir.graph import Graph
+from graphc.mat_call import Piece
+from graphc.runtime.cpu import aligned_zeros
+from graphc.simple_net import SimpleNet
+
+Array = np.ndarray
+Size = tuple[int, ...]
+
+
+@dataclass
+class MatModel:
+    """A net as its file says it.
+
+    Attributes:
+        layers: in the order of execution.
+        params: parameters by name, H x W x C x N.
+        sizes: of inputs H x W x C x N, where the file tells them.
+    """
+
+    name: str
+    kind: Literal["SimpleNN", "DagNN"]
+    layers: list[MatLayer]
+    params: dict[str, Array] = field(default_factory=dict)
+    sizes: dict[str, Size] = field(default_factory=dict)
+    version: str = "beta25"
+
+    @classmethod
+    def load(cls, path: str | Path, version: str = "beta25") -> MatModel:
+        """Read a file of either kind. Raises NetError where it holds neither."""
+        found = read_mat(path)
+        name = Path(path).stem
+        if holds_dagnn(found):
+            return cls.of_dagnn(DagNet.from_struct(net_struct(found, path), version), name)
+        layers, meta = layer_structs(found, path)
+        return cls.of_simplenn(SimpleNet(layers, meta, version), name)
+
+    @classmethod
+    def of_dagnn(cls, net: DagNet, name: str = "net") -> MatModel:
+        """A net of the Python face; parameters without a value are left out."""
+        layers = list(net.layers.values())
+        ordered = [layers[i] for i in execution_order(layers)]
+        params = {n: p.value for n, p in net.params.items() if p.value is not None}
+        made = cls(name, "DagNN", ordered, params, version=net.version)
+        made.sizes = _sizes(net.meta, made.inputs)
+        return made
+
+    @classmethod
+    def of_simplenn(cls, net: SimpleNet, name: str = "net") -> MatModel:
+        """A chain; custom layers cannot be in it."""
+        params = {
+            f"l{i}_{j}": four_axes(weight, f"weight {j} of layer '{layer['name']}'")
+            for i, layer in enumerate(net.layers, 1)
+            for j, weight in weight_numbers(layer)
+        }
+        made = cls(name, "SimpleNN", chain(net.layers), params, version=net.version)
+        made.sizes = _sizes(net.meta, ["x1"])
+        return made
+
+    # -- its variables --
+
+    @property
+    def inputs(self) -> list[str]:
+        """Variables that no layer makes."""
+        made = {v for layer in self.layers for v in layer.outputs}
+        return list(dict.fromkeys(v for la in self.layers for v in la.inputs if v not in made))
+
+    @property
+    def outputs(self) -> list[str]:
+        """Variables that no layer reads."""
+        read = {v for layer in self.layers for v in layer.inputs}
+        return [v for layer in self.layers for v in layer.outputs if v not in read]
+
+    @property
+    def variables(self) -> list[str]:
+        """All of them."""
+        return [*self.inputs, *(v for layer in self.layers for v in layer.outputs)]
+
+    @property
+    def losses(self) -> list[str]:
+        """Losses that nobody reads; those that count errors are left out."""
+        ends = self.outputs
+        return [
+            layer.outputs[0]
+            for layer in self.layers
+            if layer.outputs[0] in ends
+            and isinstance(layer.block, (Loss, L2Loss))
+            and getattr(layer.block, "loss", "") not in losses.ERRORS
+        ]
+
+    @property
+    def labels(self) -> list[str]:
+        """Inputs that are no more than what something is compared with, or a weight."""
+        readers = [(la, i) for la in self.layers for i in range(len(la.inputs))]
+        return [
+            name
+            for name in self.inputs
+            if not any(la.inputs[i] == name and la.block.differentiates(i) for la, i in readers)
+        ]
+
+    def input_sizes(self, given: Mapping[str, Size]) -> dict[str, Size]:
+        """The size of every input: given, or as the file says; one label for each image.
+
+        Raises NetError where a size is not known, or a name.
+        """
+        for name in given:
+            hint = did_you_mean(name, self.inputs) or f"inputs: {', '.join(self.inputs)}"
+            need(name in self.inputs, f"there is no net input '{name}'; {hint}")
+        sizes = {**self.sizes, **{name: _four(size) for name, size in given.items()}}
+        images = next((size[3] for name, size in sizes.items() if name not in self.labels), 1)
+        targets = {la.inputs[1] for la in self.layers if isinstance(la.block, L2Loss)}
+        for name in self.inputs:
+            if name in sizes:
+                continue
+            need(
+                name in self.labels and name not in targets,
+                f"the file does not say the size of input '{name}';"
+                f" give it with --shape {name}=H,W,C,N",
+            )
+            sizes[name] = (1, 1, 1, images)
+        return {name: sizes[name] for name in self.inputs}
+
+    def learned(self) -> list[str]:
+        """The parameters that have a derivative: all but the moments of batch normalisation."""
+        moments = {
+            layer.params[2]
+            for layer in self.layers
+            if isinstance(layer.block, BatchNorm) and len(layer.params) == 3
+        }
+        return [name for name in self.params if name not in moments]
+
+    def check_labels(self, arrays: Mapping[str, Array], graph: Graph) -> None:
+        """Raise NetError where a label is no class of the scores it belongs to."""
+        for layer in self.layers:
+            if not isinstance(layer.block, Loss) or layer.inputs[1] not in arrays:
+                continue
+            kind = losses.loss_kind(layer.block.loss)
+            labels = four_axes(arrays[layer.inputs[1]], f"'{layer.inputs[1]}'")
+            try:
+                losses.check_labels(labels, kind, graph.blobs[layer.inputs[0]].shape[1])
+            except NetError as error:
+                raise NetError(f"layer '{layer.name}' (Loss): {error}") from None
+
+    # -- programs --
+
+    def piece(
+        self,
+        sizes: Mapping[str, Size],
+        *,
+        dtype: str = "float32",
+        mode: str = "test",
+        given: Iterable[str] = (),
+        values: Iterable[str] = (),
+        wrt: Iterable[str] = (),
+    ) -> Piece:
+        """What a program for these sizes is for; `wrt` names variables and parameters."""
+        wanted = list(wrt)
+        known = [*self.variables, *self.params]
+        for name in (*given, *values, *wanted):
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise NetError(
+                    f"there is no variable or parameter '{name}'" + (f"; {hint}" if hint else "")
+                )
+        return Piece(
+            dtype,
+            mode,
+            self.version,
+            tuple((name, tuple(size)[::-1]) for name, size in sizes.items()),
+            tuple((name, array.shape[::-1]) for name, array in self.params.items()),
+            tuple(given),
+            tuple(values),
+            tuple(name for name in wanted if name not in self.params),
+            tuple(name for name in wanted if name in self.params),
+        )
+
+    def held(self, dtype: str) -> dict[str, Array]:
+        """The parameters as programs read them."""
+        made = {}
+        for name, array in self.params.items():
+            made[name] = aligned_zeros(array.shape[::-1], dtype)
+            made[name][...] = array.T
+        return made
+
+
+def _four(size: Iterable[int]) -> Size:
+    numbers = tuple(size)
+    need(len(numbers) <= 4, f"a size is H x W x C x N, not {' x '.join(map(str, numbers))}")
+    return numbers + (1,) * (4 - len(numbers))
+
+
+def _sizes(meta: Any, inputs: list[str]) -> dict[str, Size]:
+    """Sizes of inputs as `meta` tells them: by name, or that of the images."""
+    if not isinstance(meta, dict):
+        return {}
+    found = {}
+    for entry in listed(meta.get("inputs")):
+        if isinstance(entry, dict) and entry.get("name") in inputs:
+            found[str(entry["name"])] = _size(entry.get("size"))
+    normalization = meta.get("normalization")
+    normalization = normalization if isinstance(normalization, dict) else {}
+    images = _size(meta.get("inputSize")) or _size(normalization.get("imageSize"))
+    if inputs and images:
+        found.setdefault(inputs[0], images)
+    return {name: size for name, size in found.items() if size}
+
+
+def _size(value: Any) -> Size:
+    """H x W x C x N of two to four whole numbers, nothing for others."""
+    if is_missing(value):
+        return ()
+    numbers = plain(value)
+    fine = isinstance(numbers, list) and 2 <= len(numbers) <= 4
+    if not fine or not all(isinstance(n, int) and n > 0 for n in numbers):
+        return ()
+    return _four(numbers)
