@@ -155,7 +155,8 @@ def _check_array(
     chosen = rng.choice(size, min(sampling.elements, size), replace=False)
     flat = gradient.reshape(-1)
     chosen = np.unique([*chosen, int(np.abs(flat).argmax())])
-    floor = 1e-3 * float(np.abs(flat).max())
+    noise = _smallest_gradient(function, name)
+    floor = max(1e-3 * float(np.abs(flat).max()), noise / max(sampling.tolerance, 1e-12))
     best = Finding(layer, name, gradient.shape, "right")
     pairs: list[tuple[float, float]] = []
     largest = (-1.0, -1.0)
@@ -185,6 +186,19 @@ def _check_array(
     return replace(best, status="wrong", words=verdict(pairs, floor, sampling.tolerance))
 
 
+def _smallest_gradient(function: Function, name: str) -> float:
+    """What rounding alone makes of a gradient that is zero: sums of numbers as large as these."""
+    found = function.forward()
+    size = sum(float(np.abs(w * found[key]).sum()) for key, w in function.coefficients.items())
+    size = size if np.isfinite(size) else 0.0
+    return float(_ROUNDINGS * np.finfo(np.float64).eps * size / _typical(function.arrays[name]))
+
+
+def _typical(array: np.ndarray) -> float:
+    """The root of the mean square; 1 for zeros."""
+    return float(np.sqrt(np.mean(np.square(array)))) or 1.0
+
+
 def _has_jumps(function: Function, name: str, rng: np.random.Generator) -> bool:
     """Whether the function jumps somewhere as the array is moved along random lines.
 
@@ -193,7 +207,7 @@ def _has_jumps(function: Function, name: str, rng: np.random.Generator) -> bool:
     """
     array = function.arrays[name]
     start = array.copy()
-    typical = float(np.sqrt(np.mean(np.square(start)))) or 1.0
+    typical = _typical(start)
 
     def at(along: float) -> float:
         array[...] = start + (along * typical) * direction

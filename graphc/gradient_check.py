@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def check_net(
     definition: NetDefinition,
     signature: Signature,
     *,
-    weights: str | None = None,
+    weights: str | Mapping[str, Any] | None = None,
     inputs: Mapping[str, np.ndarray] | None = None,
     gradients: Mapping[str, np.ndarray] | None = None,
     wrt: Sequence[str] = (),
@@ -63,7 +64,7 @@ def check_net(
 
     Args:
         signature: phase, shapes and the like; its dtype becomes float64.
-        weights: a .caffemodel or `random:SEED`; None draws all parameters at random.
+        weights: a .caffemodel, arrays by layer or `random:SEED`; None draws all parameters.
         inputs: values by name; the others are drawn.
         gradients: of blobs, for the whole net; None draws one for every output that is no loss.
         wrt: what to derive for; by default all inputs that are no labels, and all learned
@@ -123,7 +124,7 @@ def _input_values(
     return values
 
 
-def _parameters(front: CaffeNet, weights: str | None, seed: int) -> Arrays:
+def _parameters(front: CaffeNet, weights: Any, seed: int) -> Arrays:
     """All parameters: loaded, or random ones that let every path count."""
     arrays = {name: np.zeros(held.type.shape) for name, held in front.parameters.items()}
     if weights is not None:

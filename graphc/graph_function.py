@@ -16,7 +16,8 @@ class GraphFunction:
     """A float64 graph, compiled, as a `graphc.finite_difference.Function`.
 
     Args:
-        graph: the forward pass; `results` and `moved` are names of its blobs and inputs.
+        graph: the forward pass; `moved` are inputs of it, `results` blobs.
+        moved: what there are gradients for; nothing: there is no backward pass.
         results: what counts, each multiplied with random coefficients.
         callbacks: the user's Python code, by layer name, for a graph that calls it.
     """
@@ -30,7 +31,9 @@ class GraphFunction:
         seed: int = 0,
         callbacks: Mapping[str, Any] | None = None,
     ):
-        self.call = compile_graph_call(graph, moved, results, results, callbacks=callbacks)
+        given = results if moved else ()
+        self.call = compile_graph_call(graph, moved, given, results, callbacks=callbacks)
+        self.moved = tuple(moved)
         self.arrays: Arrays = self.call.arrays
         self.call.put(values)
         rng = np.random.default_rng([seed, 1])
@@ -44,7 +47,9 @@ class GraphFunction:
         return {name: self.call.executable.read(name) for name in self.coefficients}
 
     def gradients(self, names: Sequence[str]) -> Arrays:
-        """What the backward pass computes; zeros where no gradient arrives."""
+        """What the backward pass computes; zeros where nothing arrives, or is `moved`."""
+        if not self.moved:
+            return {name: np.zeros_like(self.arrays[name]) for name in names}
         self.call.put({f"{name}.diff": array for name, array in self.coefficients.items()})
         self.call.executable.call("both", self.call.threads)
         return {name: self.call.arrays[f"{name}.diff"].copy() for name in names}

@@ -7,7 +7,7 @@ the classes of layer 3; l1_1 and l1_2 the weights of layer 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,8 @@ from graphc.dagnn import DagNet
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import four_axes, is_missing
-from graphc.frontends.matconvnet.blocks import BatchNorm, L2Loss, Loss
+from graphc.frontends.matconvnet.blocks import BatchNorm, Block, L2Loss, Loss
+from graphc.frontends.matconvnet.custom import PythonBlock
 from graphc.frontends.matconvnet.dagnn import holds_dagnn, net_struct
 from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
 from graphc.frontends.matconvnet.network import MatLayer, execution_order
@@ -26,7 +27,7 @@ from graphc.frontends.matconvnet.simplenn import chain, layer_structs, weight_nu
 from graphc.ir.graph import Graph
 from graphc.mat_call import Piece
 from graphc.runtime.cpu import aligned_zeros
-from graphc.simple_net import SimpleNet
+from graphc.simple_net import Result, SimpleNet
 
 Array = np.ndarray
 Size = tuple[int, ...]
@@ -64,22 +65,39 @@ class MatModel:
         """A net of the Python face; parameters without a value are left out."""
         layers = list(net.layers.values())
         ordered = [layers[i] for i in execution_order(layers)]
-        params = {n: p.value for n, p in net.params.items() if p.value is not None}
+        params = {n: p.held.T for n, p in net.params.items() if p.held is not None}
         made = cls(name, "DagNN", ordered, params, version=net.version)
         made.sizes = _sizes(net.meta, made.inputs)
         return made
 
     @classmethod
-    def of_simplenn(cls, net: SimpleNet, name: str = "net") -> MatModel:
-        """A chain; custom layers cannot be in it."""
+    def of_simplenn(
+        cls,
+        net: SimpleNet,
+        name: str = "net",
+        custom: Callable[[dict[str, Any]], Block] | None = None,
+    ) -> MatModel:
+        """A chain. Custom layers cannot be in it, unless `custom` makes a block of one."""
         params = {
             f"l{i}_{j}": four_axes(weight, f"weight {j} of layer '{layer['name']}'")
             for i, layer in enumerate(net.layers, 1)
             for j, weight in weight_numbers(layer)
         }
-        made = cls(name, "SimpleNN", chain(net.layers), params, version=net.version)
+        made = cls(name, "SimpleNN", chain(net.layers, custom), params, version=net.version)
         made.sizes = _sizes(net.meta, ["x1"])
         return made
+
+    @classmethod
+    def with_classes(cls, net: SimpleNet) -> tuple[MatModel, dict[str, Array]]:
+        """A chain of the Python face, and the inputs that its layers hold as their `class`.
+
+        Custom layers are in it, as the user's functions.
+        """
+        made = cls.of_simplenn(net, custom=custom_block)
+        held = {f"class{i}": layer.get("class") for i, layer in enumerate(net.layers, 1)}
+        return made, {
+            n: np.asarray(a) for n, a in held.items() if n in made.inputs and not is_missing(a)
+        }
 
     # -- its variables --
 
@@ -205,6 +223,23 @@ class MatModel:
             made[name] = aligned_zeros(array.shape[::-1], dtype)
             made[name][...] = array.T
         return made
+
+
+def custom_block(layer: dict[str, Any]) -> Block:
+    """A custom layer's functions as a block."""
+
+    def forward(x: Array) -> Any:
+        return layer["forward"](layer, Result(x=x), Result()).x
+
+    def backward(dzdy: Array, x: Array) -> Any:
+        after = layer["forward"](layer, Result(x=x), Result())
+        after.dzdx = dzdy
+        return layer["backward"](layer, Result(x=x), after).dzdx
+
+    def size(of_x: Size) -> Size:
+        return four_axes(forward(np.zeros(of_x)), f"the output of layer '{layer['name']}'").shape
+
+    return PythonBlock(forward, backward, size)
 
 
 def _four(size: Iterable[int]) -> Size:

@@ -40,6 +40,7 @@ FLOORS = {
     "graphc.graph_function": 5,
     "graphc.checking": 5,
     "graphc.mat_model": 5,
+    "graphc.mat_check": 5,
     "graphc.weight_files": 5,
     "graphc.training_step": 4,
     "graphc.training_net": 5,

@@ -33,13 +33,13 @@ from graphc.ops.neuron import (
     Prelu,
     Relu,
     Sigmoid,
-    Softplus,
     Swish,
     Tanh,
     Threshold,
 )
 from graphc.ops.pool import AvgPool, MaxPool, MaxPoolMask, pooled_extent
 from graphc.ops.scalar import derivative, evaluate
+from graphc.ops.softplus import Softplus
 
 NO_PADS = ((0, 0), (0, 0))
 RNG = np.random.default_rng

@@ -17,6 +17,7 @@ from graphc.cli.bench import bench
 from graphc.cli.bench_net import net, ops
 from graphc.cli.check import check
 from graphc.cli.compile import compile
+from graphc.cli.convert import convert, upgrade
 from graphc.cli.doctor import doctor
 from graphc.cli.explain import explain
 from graphc.cli.gradient import grad
@@ -27,7 +28,7 @@ from graphc.cli.run import run
 from graphc.cli.show import show
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
-VERBS = (run, grad, compile, show, plan, explain, check, doctor, profile)
+VERBS = (run, grad, compile, show, plan, explain, check, doctor, profile, convert, upgrade)
 
 app = typer.Typer(
     name="graphc",

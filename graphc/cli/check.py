@@ -1,7 +1,8 @@
-"""`graphc check`: a net's gradients against finite differences."""
+"""`graphc check`: gradients of a net, or of operators, against finite differences."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,13 +12,15 @@ from graphc.cli.report import CHECK_FAILED, print_json, progress, table
 from graphc.cli.session import (
     definition_of,
     forward_signature,
+    is_mat,
     need_known_inputs,
     pairs,
     warn,
 )
 
 if TYPE_CHECKING:
-    from graphc.finite_difference import Finding
+    from graphc.finite_difference import Finding, Sampling
+    from graphc.gradient_check import Progress
 
 
 def check(
@@ -31,15 +34,56 @@ def check(
     They are finite differences in float64, of each layer alone, then of the whole net.
 
     What is not given is random: the inputs (in a batch of 2), the weights, the gradients of the
-    outputs. The exit code is 1 if something is wrong.
+    outputs. The exit code is 1 if something is wrong. NET may be a file of operators, a .py, too.
     """
+    from graphc.finite_difference import Sampling
+    from graphc.runtime.cpu import usable_cores
+
+    sampling = Sampling(samples, tolerance, options.seed, options.threads or usable_cores())
+    with progress("checking") as step:
+        if Path(options.net).suffix == ".py":
+            findings = _operators(options, sampling)
+        elif is_mat(options):
+            findings = _mat(options, inputs, sampling, step)
+        else:
+            findings = _caffe(options, inputs, sampling, step)
+    _print(findings, options.json)
+    if any(finding.failed for finding in findings):
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _operators(options: NetOptions, sampling: Sampling) -> list[Finding]:
+    """The operators that a Python file defines, on their examples."""
+    from graphc.checking import check_operator, operators_in
+
+    operators = operators_in(Path(options.net))
+    return [finding for cls in operators for finding in check_operator(cls, None, sampling)]
+
+
+def _mat(
+    options: NetOptions, inputs: InputOptions, sampling: Sampling, step: Progress
+) -> list[Finding]:
+    """A MatConvNet net."""
+    from graphc.cli.mat_session import MatSession
+    from graphc.cli.values import read_inputs
+    from graphc.mat_check import check_model
+
+    sources = pairs("--input", inputs.input)
+    net = MatSession(options, sources)
+    need_known_inputs(net.inputs, sources)
+    arrays, _ = read_inputs(net.graph, sources, inputs, net.axes)
+    return check_model(net.model, arrays, net.mode, sampling, net.sizes, step)
+
+
+def _caffe(
+    options: NetOptions, inputs: InputOptions, sampling: Sampling, step: Progress
+) -> list[Finding]:
+    """A Caffe net."""
     from dataclasses import replace
 
     from graphc import driver
     from graphc.cli.values import read_diffs, read_inputs
-    from graphc.finite_difference import Sampling
     from graphc.gradient_check import check_net, small_shapes
-    from graphc.runtime.cpu import usable_cores
 
     definition = definition_of(options)
     signature = replace(forward_signature(options), dtype="float64")
@@ -52,21 +96,16 @@ def check(
     warn(front)
     arrays, _ = read_inputs(front.graph, sources, inputs)
     diffs = read_diffs(front.graph, pairs("--diff", options.diff))
-    sampling = Sampling(samples, tolerance, options.seed, options.threads or usable_cores())
-    with progress("checking") as step:
-        findings = check_net(
-            definition,
-            signature,
-            weights=options.weights,
-            inputs=arrays,
-            gradients=diffs or None,
-            wrt=options.wrt or (),
-            sampling=sampling,
-            progress=step,
-        )
-    _print(findings, options.json)
-    if any(finding.failed for finding in findings):
-        raise typer.Exit(CHECK_FAILED)
+    return check_net(
+        definition,
+        signature,
+        weights=options.weights,
+        inputs=arrays,
+        gradients=diffs or None,
+        wrt=options.wrt or (),
+        sampling=sampling,
+        progress=step,
+    )
 
 
 def _print(findings: list[Finding], as_json: bool) -> None:

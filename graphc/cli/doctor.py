@@ -21,6 +21,7 @@ EXTRAS = {
     "mat": (("scipy", "scipy"), ("h5py", "h5py")),
     "data": (("lmdb", "lmdb"), ("h5py", "h5py"), ("pillow", "PIL")),
     "plot": (("matplotlib", "matplotlib"),),
+    "rival": (("torch", "torch"),),
 }
 _SECONDS = 10
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import typer
 
 from graphc.cli.axes import MATLAB
-from graphc.cli.options import InfogainInput, Mode, NetOptions
+from graphc.cli.options import InfogainInput, Memory, Mode, NetOptions
 from graphc.cli.session import Lowered, Results, given_names, phase_of, shapes_of
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes
@@ -147,7 +148,7 @@ class MatSession:
         piece = self._piece(given, [*self.outputs, *kept], wrt)
         net, targets, keep = piece_graph(self.model.name, self.model.layers, piece)
         keep += [name for name in self.options.keep or () if name.endswith(".diff")]
-        memory = self.options.memory.value
+        memory: Literal["all", "reuse"] = "all" if self.options.memory is Memory.all else "reuse"
         made, program = lower_graph(
             net.graph, targets, given, keep, memory, bool(net.callbacks), stages
         )

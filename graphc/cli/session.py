@@ -57,16 +57,21 @@ class Results:
 
 
 class Session(Protocol):
-    """A net of either framework, with its options. Arrays have the user's order of axes.
-
-    Attributes:
-        graph: forward; its inputs and blobs have the shapes of the call.
-    """
+    """A net of either framework, with its options. Arrays have the user's order of axes."""
 
     axes: Axes
-    graph: Graph
-    inputs: list[str]
-    outputs: list[str]
+
+    @property
+    def graph(self) -> Graph:
+        """Forward; its inputs and blobs have the shapes of the call."""
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the net's inputs."""
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of its outputs."""
 
     def targets(self) -> tuple[list[str], list[str]]:
         """(blobs a gradient is given for, names it is wanted for), as for `gradients_of`."""

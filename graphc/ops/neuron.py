@@ -241,21 +241,6 @@ def _log_base(base: float) -> float:
 
 
 @operator
-class Softplus(Map):
-    """log(1 + e^x), Caffe's BNLL (binomial normal log likelihood), without overflow."""
-
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
-        return k.maximum(x, 0.0) + k.log1p(k.exp(-k.abs(x)))
-
-    def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:
-        return k.sigmoid(x[0])
-
-    @classmethod
-    def examples(cls) -> Iterator[Example]:
-        yield Example(cls(), normal(2, 3, scale=4.0))
-
-
-@operator
 class Clip(Map):
     """x limited to low .. high; the gradient passes at both bounds."""
 

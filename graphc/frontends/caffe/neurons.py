@@ -23,11 +23,11 @@ from graphc.ops.neuron import (
     Prelu,
     Relu,
     Sigmoid,
-    Softplus,
     Swish,
     Tanh,
     Threshold,
 )
+from graphc.ops.softplus import Softplus
 
 Shape = tuple[int, ...]
 

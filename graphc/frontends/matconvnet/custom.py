@@ -1,7 +1,7 @@
 """Blocks of the user's own: an operator, or plain Python functions.
 
-    net.add_layer("loss", OperatorBlock(Huber(1.0)), ("prediction", "label"), "objective")
-    net.add_layer("twice", PythonBlock(lambda x: 2 * x, lambda dy, x: 2 * dy), "a", "b")
+net.add_layer("loss", OperatorBlock(Huber(1.0)), ("prediction", "label"), "objective")
+net.add_layer("twice", PythonBlock(lambda x: 2 * x, lambda dy, x: 2 * dy), "a", "b")
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,21 +107,25 @@ def weight_numbers(layer: Mapping[str, Any]) -> list[tuple[int, Any]]:
     return [(j, w) for j, w in enumerate(layer["weights"], 1) if not is_missing(w)]
 
 
-def chain(layers: Sequence[Mapping[str, Any]]) -> list[MatLayer]:
+def chain(
+    layers: Sequence[Mapping[str, Any]], custom: Callable[[Any], blocks.Block] | None = None
+) -> list[MatLayer]:
     """Tidy layers as ones that share variables: x1 is the input, x2 what layer 1 makes, and so on.
 
-    Classes are variables, class3 those of layer 3; parameters are l1_1, l1_2 and so on. Raises
-    NetError for a custom layer, which is Python code.
+    Classes are variables, class3 those of layer 3; parameters are l1_1, l1_2 and so on. `custom`
+    makes a block of a custom layer; without it NetError is raised for one.
     """
     made: list[MatLayer] = []
     for i, layer in enumerate(layers, 1):
         name = str(layer["name"])
         if any(other.name == name for other in made):
             name = f"{name} ({i})"
-        need(layer["type"] != "custom", f"layer '{name}' is custom: it has no code here")
+        is_custom = layer["type"] == "custom"
+        need(custom or not is_custom, f"layer '{name}' is custom: its code is not in the file")
         reads = [f"x{i}", *([f"class{i}"] if layer["type"] in (*LOSSES, "pdist") else ())]
         params = tuple(f"l{i}_{j}" for j, _ in weight_numbers(layer))
-        made.append(MatLayer(name, block_of(layer), tuple(reads), (f"x{i + 1}",), params))
+        block = custom(layer) if custom and is_custom else block_of(layer)
+        made.append(MatLayer(name, block, tuple(reads), (f"x{i + 1}",), params))
     return made
 
 

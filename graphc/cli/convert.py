@@ -1,0 +1,96 @@
+"""`graphc convert` and `graphc upgrade`: files of Caffe's in other forms."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from graphc.cli.report import need_writable, note, print_json, table
+
+JSON = typer.Option("--json", help="Print JSON, errors too.")
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The file to read.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="The file to write.")],
+    net: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NET",
+            help="A definition that the weights must fit; old files get its shapes.",
+        ),
+    ] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Turn files of weights or arrays into each other.
+
+    A .caffemodel and a .caffemodel.h5, either way; a .binaryproto and a .npy, either way. A
+    .caffemodel of any of Caffe's layouts is read, and the current one written: converting a
+    .caffemodel to another brings it up to date.
+    """
+    from graphc.weight_files import convert as convert_file
+
+    need_writable(target)
+    made = convert_file(source, target, net)
+    if json:
+        print_json(
+            {
+                "source": source,
+                "written": target,
+                "shapes": {name: list(shape) for name, shape in made.shapes.items()},
+            }
+        )
+        return
+    rows = [(name, _shown(shape)) for name, shape in made.shapes.items()]
+    typer.echo(table(("parameter", "shape"), rows))
+    typer.echo(f"{target}: {made.numbers:,} numbers")
+
+
+def upgrade(
+    net: Annotated[str, typer.Argument(metavar="NET", help="A definition of a net.")],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT", help="The file to write; else printed."),
+    ] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Print a net definition of an old format in the current one.
+
+    The text is written anew from what the definition says: comments are lost.
+    """
+    from graphc.frontends.caffe.caffemodel import write_beside
+    from graphc.frontends.caffe.prototxt import read_source
+    from graphc.frontends.caffe.writer import upgraded_text
+
+    need_writable(output)
+    source = read_source(net)
+    text = upgraded_text(source)
+    if _has_comments(source.text):
+        note(f"warning: the comments of '{net}' are lost")
+    if output:
+        write_beside(output, [text.encode()])
+    if json:
+        print_json({"net": net, "written": output, "text": None if output else text})
+    elif not output:
+        typer.echo(text, nl=False)
+
+
+def _has_comments(text: str) -> bool:
+    """Whether a `#` stands outside of quotes."""
+    quote = ""
+    escaped = False
+    for letter in text:
+        if quote:
+            if (letter == quote and not escaped) or letter == "\n":
+                quote = ""
+            escaped = letter == "\\" and not escaped
+        elif letter in "'\"":
+            quote, escaped = letter, False
+        elif letter == "#":
+            return True
+    return False
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"

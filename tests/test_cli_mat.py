@@ -1,0 +1,227 @@
+"""A .mat net on the command line, wherever a prototxt could stand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+from test_cli_options import graphc
+
+import graphc as package
+from graphc.simple_net import SimpleNet, simplenn
+
+RNG = np.random.default_rng(5)
+FILTERS = RNG.standard_normal((3, 3, 2, 4)).astype("float32")
+BIASES = RNG.standard_normal((4, 1)).astype("float32")
+LAST = RNG.standard_normal((3, 3, 4, 5)).astype("float32")
+
+
+def cell(*items: Any) -> np.ndarray:
+    """A cell array."""
+    made = np.empty((1, len(items)), dtype=object)
+    for i, item in enumerate(items):
+        made[0, i] = item
+    return made
+
+
+def chain(path: Path, *more: dict[str, Any], size: bool = True) -> Path:
+    layers = [
+        {"type": "conv", "name": "conv", "weights": cell(FILTERS, BIASES), "stride": 1, "pad": 1},
+        {"type": "relu", "name": "relu"},
+        {"type": "pool", "name": "pool", "pool": [2, 2], "stride": 2, "method": "max"},
+        {"type": "conv", "name": "fc", "weights": cell(LAST, np.zeros((5, 1), "float32"))},
+        *more,
+    ]
+    meta = {"normalization": {"imageSize": np.array([[6.0, 6.0, 2.0]])}} if size else {}
+    scipy.io.savemat(path, {"layers": cell(*layers), "meta": meta})
+    return path
+
+
+@pytest.fixture
+def simple(tmp_path: Path) -> Path:
+    return chain(tmp_path / "chain.mat")
+
+
+@pytest.fixture
+def dag(tmp_path: Path) -> Path:
+    path = tmp_path / "dag.mat"
+    conv = {"size": [6.0, 6.0, 2.0, 3.0], "hasBias": True, "pad": 0, "stride": 1}
+    layers = [
+        {
+            "name": "fc",
+            "type": "dagnn.Conv",
+            "inputs": cell("input"),
+            "outputs": cell("prediction"),
+            "params": cell("fcf", "fcb"),
+            "block": conv,
+        },
+        {
+            "name": "loss",
+            "type": "dagnn.Loss",
+            "inputs": cell("prediction", "label"),
+            "outputs": cell("objective"),
+            "params": cell(),
+            "block": {"loss": "softmaxlog"},
+        },
+    ]
+    values = [
+        RNG.standard_normal((6, 6, 2, 3)).astype("float32"),
+        RNG.standard_normal((3, 1)).astype("float32"),
+    ]
+    params = [{"name": n, "value": v} for n, v in zip(("fcf", "fcb"), values, strict=True)]
+    net = {"layers": cell(*layers), "params": cell(*params), "vars": cell(), "meta": {}}
+    scipy.io.savemat(path, {"net": net})
+    return path
+
+
+def saved(folder: Path, **arrays: np.ndarray) -> list[str]:
+    """Arrays as --input options."""
+    options = []
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+        options += ["--input", f"{name}={folder / name}.npy"]
+    return options
+
+
+def test_run_computes_what_simplenn_does(simple: Path, tmp_path: Path) -> None:
+    x = RNG.standard_normal((6, 6, 2, 3)).astype("float32")
+    out = tmp_path / "out.npz"
+    result = graphc("run", simple, *saved(tmp_path, x1=x), "--keep", "x3", "-o", out, "--json")
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    assert shown["outputs"]["x5"]["shape"] == [1, 1, 5, 3]
+    expected = simplenn(SimpleNet.load(simple), x)
+    with np.load(out) as found:
+        np.testing.assert_allclose(found["x5"], expected[-1].x, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found["x3"], expected[2].x, rtol=1e-5, atol=1e-5)
+
+
+def test_grad_of_a_class(simple: Path, tmp_path: Path) -> None:
+    x = RNG.standard_normal((6, 6, 2, 1)).astype("float32")
+    out = tmp_path / "grad.npz"
+    result = graphc(
+        *("grad", simple, *saved(tmp_path, x1=x), "--diff", "x5=one-hot:3"),
+        *("--wrt", "x1", "--wrt", "l1_1", "-o", out),
+    )
+    assert result.exit_code == 0, result.output
+    one_hot = np.zeros((1, 1, 5, 1), "float32")
+    one_hot[0, 0, 3] = 1
+    expected = simplenn(SimpleNet.load(simple), x, one_hot)
+    with np.load(out) as found:
+        np.testing.assert_allclose(found["x1"], expected[0].dzdx, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found["l1_1"], expected[0].dzdw[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_dagnn_net_is_derived_from_its_loss(dag: Path, tmp_path: Path) -> None:
+    x = RNG.standard_normal((6, 6, 2, 4)).astype("float32")
+    label = np.array([1, 2, 3, 1], "float32").reshape(1, 1, 1, 4)
+    out = tmp_path / "grad.npz"
+    arguments = (*saved(tmp_path, input=x, label=label), "--mode", "train", "-o", out)
+    result = graphc("grad", dag, *arguments)
+    assert result.exit_code == 0, result.output
+    net = package.DagNet.load(dag)
+    net.eval({"input": x, "label": label}, {"objective": 1})
+    with np.load(out) as found:
+        assert set(found) == {"input", "fcf", "fcb"}
+        np.testing.assert_allclose(found["input"], net.vars["input"].der, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            found["fcb"].ravel(), net.params["fcb"].der.ravel(), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_a_picture_becomes_height_width_colours(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (4, 5, 3)).astype("uint8")
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    layers = cell({"type": "relu", "name": "relu"})
+    path = tmp_path / "net.mat"
+    scipy.io.savemat(path, {"layers": layers, "meta": {"inputSize": [4.0, 5.0, 3.0]}})
+    out, gradient = tmp_path / "out.npy", tmp_path / "saliency.png"
+    photo = f"x1={tmp_path / 'photo.png'}"
+    assert graphc("run", path, "--input", photo, "-o", out).exit_code == 0
+    np.testing.assert_array_equal(np.load(out)[..., 0], pixels)
+    bgr = graphc("run", path, "--input", photo, "--channels", "bgr", "-o", out)
+    assert bgr.exit_code == 0, bgr.output
+    np.testing.assert_array_equal(np.load(out)[..., 0], pixels[:, :, ::-1])
+    result = graphc("grad", path, "--input", photo, "--diff", "x2=one-hot:1", "--picture", gradient)
+    assert result.exit_code == 0, result.output
+    with Image.open(gradient) as made:
+        assert made.size == (5, 4)
+
+
+def test_looking_inside(dag: Path) -> None:
+    shape = ("--shape", "input=6,6,2,2")
+    shown = graphc("show", dag, *shape)
+    assert "output params/fcf.diff" not in shown.stdout
+    assert "output input.diff" in shown.stdout, shown.output
+    program = graphc("show", dag, *shape, "--as", "program", "--mode", "infer")
+    assert "prediction" in program.stdout
+    assert ".diff" not in program.stdout
+    assert "input" in graphc("plan", dag, *shape).stdout
+    told = graphc("explain", dag, "layer:fc", *shape)
+    assert told.exit_code == 0, told.output
+    assert "layer:fc" in told.stdout
+
+
+def test_check_finds_nothing_wrong(dag: Path) -> None:
+    result = graphc("check", dag, "--shape", "input=6,6,2,2", "--samples", "3", "--json")
+    assert result.exit_code == 0, result.output
+    rows = {(row["layer"], row["name"]): row for row in json.loads(result.stdout)["findings"]}
+    assert rows["fc", "fcf"]["status"] == "right"
+    assert rows["fc", "fcf"]["shape"] == [6, 6, 2, 3]
+    assert rows["(whole net)", "input"]["status"] == "right"
+
+
+def test_dropout_follows_the_seed(tmp_path: Path) -> None:
+    path = chain(tmp_path / "net.mat", {"type": "dropout", "name": "drop", "rate": 0.5})
+
+    def ran(*options: str) -> Any:
+        result = graphc("run", path, "--input", "x1=random:1", "--json", *options)
+        return json.loads(result.stdout)["outputs"]["x6"]
+
+    train = ran("--phase", "train", "--seed", "3")
+    assert train == ran("--phase", "train", "--seed", "3")
+    assert train != ran("--phase", "test")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--input", "x2=fill:1"), "there is no net input 'x2'"),
+        (("run",), "no value is given for input 'x1'"),
+        (("run", "--input", "x1=fill:1", "--weights", "random:1"), "--weights is for Caffe's nets"),
+        (("run", "--input", "x1=fill:1", "--keep", "y7"), "no variable or parameter 'y7'"),
+        (("grad", "--input", "x1=fill:1"), "the net has no loss"),
+        (("plan", "--shape", "x9=1,1,1,1"), "there is no net input 'x9'"),
+        (("plan", "--diff", "x5", "--wrt", "l1_3"), "no variable or parameter 'l1_3'"),
+        (("compile", "-o", "net.so"), "is a MatConvNet net"),
+    ],
+)
+def test_mistakes_are_explained(simple: Path, arguments: tuple[str, ...], said: str) -> None:
+    verb, *rest = arguments
+    result = graphc(verb, simple, *rest)
+    assert result.exit_code == 3, result.output
+    assert said in result.stderr
+
+
+def test_a_size_that_nobody_says_is_asked_for(tmp_path: Path) -> None:
+    path = chain(tmp_path / "net.mat", size=False)
+    result = graphc("plan", path)
+    assert result.exit_code == 3
+    assert "--shape x1=H,W,C,N" in result.stderr
+    assert graphc("plan", path, "--shape", "x1=6,6,2,1").exit_code == 0
+
+
+def test_a_file_that_is_no_net(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "other.mat", {"a": np.ones(3)})
+    (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(20))
+    for name in ("other", "broken", "absent"):
+        result = graphc("plan", tmp_path / f"{name}.mat")
+        assert result.exit_code == 3, result.output
+        assert f"{name}.mat" in result.stderr
