@@ -62,6 +62,8 @@ FORBIDDEN = [
     ("graphc.codegen", "graphc.ops"),
     ("graphc.codegen", "graphc.passes"),
     ("graphc.codegen", "graphc.frontends"),
+    ("graphc.codegen.cuda", "graphc.codegen.llvm"),
+    ("graphc.codegen.llvm", "graphc.codegen.cuda"),
     ("graphc.frontends", "graphc.codegen"),
     ("graphc.runtime", "graphc.ir"),
     ("graphc.ops", "graphc.plan"),

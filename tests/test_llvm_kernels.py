@@ -11,11 +11,11 @@ from llvmlite import ir
 from native_kernels import NativeKernel, compile_kernels
 from native_programs import TARGETS, channels_last, dense, kernel
 
-from graphc.codegen.llvm.fingerprint import fingerprint
-from graphc.codegen.llvm.nodes import Nodes
+from graphc.codegen.fingerprint import fingerprint
 from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.transpose import emit_transpose
+from graphc.codegen.nodes import Nodes
 from graphc.kernel.lang import INDEX, Buffer, Kernel
 
 SIZES = (1, 7, 15, 16, 17, 63, 64, 65, 130)

@@ -11,12 +11,12 @@ from native_programs import Assembly
 
 from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.jit import load
-from graphc.codegen.llvm.nodes import Nodes
 from graphc.codegen.llvm.object import compile_program
 from graphc.codegen.llvm.program import waits
 from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import WORTH_A_TEAM
+from graphc.codegen.nodes import Nodes
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable
 

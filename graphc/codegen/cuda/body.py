@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from graphc.codegen.bounds import Range
 from graphc.codegen.cuda.expressions import Scalars, c_type, literal, node_type
 from graphc.codegen.cuda.schedule import Schedule
 from graphc.codegen.cuda.text import Names, Text
-from graphc.codegen.llvm.bounds import Range
-from graphc.codegen.llvm.nodes import (
+from graphc.codegen.nodes import (
     CheckNode,
     FoldNode,
     LetNode,

@@ -20,7 +20,7 @@ from graphc.codegen.cuda.body import Body
 from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.schedule import Schedule, ordered_axes, read
 from graphc.codegen.cuda.text import Names, Text
-from graphc.codegen.llvm.nodes import FoldNode, KernelNodes, StoreNode
+from graphc.codegen.nodes import FoldNode, KernelNodes, StoreNode
 from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.contraction import Contraction, Operand, Position, match
 from graphc.kernel.lang import Axis, Kernel

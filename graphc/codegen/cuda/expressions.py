@@ -10,9 +10,9 @@ from collections import Counter
 
 import numpy as np
 
+from graphc.codegen.bounds import Range
 from graphc.codegen.cuda.text import Names, Text
-from graphc.codegen.llvm.bounds import Range
-from graphc.codegen.llvm.nodes import Address, Node, reachable
+from graphc.codegen.nodes import Address, Node, reachable
 from graphc.ir.types import REAL
 from graphc.kernel.lang import BOOL, INDEX, Axis
 

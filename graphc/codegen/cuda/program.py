@@ -16,7 +16,7 @@ from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.kernel import EmittedKernel, emit_kernel
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.text import Text, comment, identifier
-from graphc.codegen.llvm.fingerprint import fingerprint
+from graphc.codegen.fingerprint import fingerprint
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Check
 from graphc.plan.program import Program, ProgramBuffer, Step

@@ -9,7 +9,7 @@ from graphc.codegen.cuda.body import ARG_FOLDS, Body, empty, fold_bounds
 from graphc.codegen.cuda.expressions import c_type
 from graphc.codegen.cuda.schedule import Schedule
 from graphc.codegen.cuda.text import Names, Text
-from graphc.codegen.llvm.nodes import (
+from graphc.codegen.nodes import (
     CheckNode,
     FoldNode,
     StatementNode,

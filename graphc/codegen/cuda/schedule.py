@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from graphc.codegen.llvm.nodes import (
+from graphc.codegen.nodes import (
     Address,
     CheckNode,
     FoldNode,

@@ -7,11 +7,11 @@ from llvmlite import ir
 from graphc.codegen.llvm.function import EmittedKernel, check_messages, kernel_function
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
-from graphc.codegen.llvm.nodes import Nodes
 from graphc.codegen.llvm.schedule import Schedule, schedule
 from graphc.codegen.llvm.statements import Statements
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
+from graphc.codegen.nodes import Nodes
 from graphc.kernel.lang import Axis, Kernel
 
 

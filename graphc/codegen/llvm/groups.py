@@ -13,9 +13,9 @@ import itertools
 from llvmlite import ir
 
 from graphc.codegen.llvm.loops import INT32
-from graphc.codegen.llvm.nodes import reachable, statement_nodes
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.product import Factor, Product, Spread
+from graphc.codegen.nodes import reachable, statement_nodes
 from graphc.kernel.lang import Axis
 
 MOST_PIECES = 8

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from graphc.codegen.llvm.nodes import KernelNodes, Nodes, StoreNode, reachable, statement_nodes
+from graphc.codegen.nodes import KernelNodes, Nodes, StoreNode, reachable, statement_nodes
 from graphc.kernel.contraction import Contraction, Operand, Position
 from graphc.kernel.lang import Affine, Axis, Buffer, Expr, Kernel, Var, bounds, call, rebuild
 

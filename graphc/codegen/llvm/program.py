@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.fingerprint import fingerprint
+from graphc.codegen.fingerprint import fingerprint
 from graphc.codegen.llvm.function import EmittedKernel
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target

@@ -11,7 +11,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from graphc.codegen.llvm.nodes import (
+from graphc.codegen.llvm.sweeps import carried_stores, merge_folds
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.nodes import (
     Address,
     CheckNode,
     FoldNode,
@@ -22,8 +24,6 @@ from graphc.codegen.llvm.nodes import (
     reachable,
     statement_nodes,
 )
-from graphc.codegen.llvm.sweeps import carried_stores, merge_folds
-from graphc.codegen.llvm.target import Target
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 

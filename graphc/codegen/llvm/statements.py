@@ -20,7 +20,10 @@ from graphc.codegen.llvm.loops import (
     part_size,
     whole,
 )
-from graphc.codegen.llvm.nodes import (
+from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.sweeps import stored_loads
+from graphc.codegen.llvm.vector import Values
+from graphc.codegen.nodes import (
     CheckNode,
     FoldNode,
     LetNode,
@@ -30,9 +33,6 @@ from graphc.codegen.llvm.nodes import (
     reachable,
     statement_nodes,
 )
-from graphc.codegen.llvm.schedule import Schedule
-from graphc.codegen.llvm.sweeps import stored_loads
-from graphc.codegen.llvm.vector import Values
 from graphc.ir.types import REAL
 from graphc.kernel.lang import Axis
 

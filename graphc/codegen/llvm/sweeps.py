@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphc.codegen.llvm.nodes import (
+from graphc.codegen.nodes import (
     Address,
     FoldNode,
     KernelNodes,

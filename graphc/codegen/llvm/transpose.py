@@ -15,9 +15,9 @@ from llvmlite import ir
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import INT32, Carry, Frame, whole
-from graphc.codegen.llvm.nodes import Address, KernelNodes, Nodes, StoreNode
 from graphc.codegen.llvm.schedule import merge_loops
 from graphc.codegen.llvm.target import Target
+from graphc.codegen.nodes import Address, KernelNodes, Nodes, StoreNode
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis, Kernel
 

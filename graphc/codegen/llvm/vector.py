@@ -11,7 +11,7 @@ from llvmlite import ir
 from graphc.codegen.llvm.lanes import SUFFIXES, TYPES, first_lane, is_vector, lane_numbers
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
-from graphc.codegen.llvm.nodes import Address, Node, StoreNode
+from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.lang import Axis
 

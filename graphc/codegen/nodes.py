@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from graphc.codegen.llvm.bounds import Range, call_bounds
+from graphc.codegen.bounds import Range, call_bounds
 from graphc.kernel.lang import (
     INDEX,
     Axis,
