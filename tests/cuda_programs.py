@@ -25,7 +25,8 @@ needs_compiler = pytest.mark.skipif(
 class KernelTable:
     """Collects steps, every buffer in a slot of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, tf32: bool = False) -> None:
+        self.tf32 = tf32
         self.slots = [Slot("arena", "arena", TensorType("uint8", (0,)))]
         self.buffers: dict[str, ProgramBuffer] = {}
         self.steps: list[Step] = []
@@ -87,7 +88,7 @@ class KernelTable:
     def results(self, seed: int) -> dict[str, np.ndarray]:
         """What every buffer holds after a run; `seed` chooses the order of threads."""
         if self._executable is None:
-            self._executable = load(compile_cuda(self.program()))
+            self._executable = load(compile_cuda(self.program(), self.tf32))
         if seed not in self._results:
             self.fill(self._executable)
             self._executable.seed = seed

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 from cuda_programs import KernelTable, needs_compiler
 from test_operators import assert_close, expected, kernel_and_arrays
 
-from graphc.codegen.cuda.contraction import SHAPES, matrices
+from graphc.codegen.cuda.contraction import Choice
 from graphc.codegen.cuda.kernel import emit_kernel
+from graphc.codegen.cuda.matrices import matrices
 from graphc.codegen.cuda.schedule import read
+from graphc.codegen.cuda.tile_shape import TENSOR_TILES, THREAD_TILES
 from graphc.ir.op import Example, normal
 from graphc.ir.types import TensorType
 from graphc.kernel.contraction import match
@@ -45,6 +48,10 @@ def examples() -> list[Example]:
 
 
 EXAMPLES = examples()
+CHANNELS_OF_FOUR = Example(
+    Conv((1, 1), ((1, 1), (1, 1)), (1, 1), 1), normal(2, 12, 11, 10), normal(40, 12, 3, 3)
+)
+EXAMPLES.append(CHANNELS_OF_FOUR)
 RUNS = [
     pytest.param(number, dtype, layout, id=f"{example.op.op_name}-{number}-{dtype}-{layout}")
     for number, example in enumerate(EXAMPLES)
@@ -52,6 +59,7 @@ RUNS = [
     for layout in ("row_major", "channels_last")
     if layout == "row_major" or not isinstance(example.op, MatMul)
 ]
+TENSOR_RUNS = [run for run in RUNS if run.values[1] == "float32"]
 
 
 @functools.cache
@@ -75,6 +83,41 @@ def test_tiles_are_the_reference(number: int, dtype: str, layout: str, seed: int
     assert_close(made.results(seed)[name], wanted, str(EXAMPLES[number].op))
 
 
+@functools.cache
+def tensor_table() -> tuple[KernelTable, dict[tuple[int, str, str], list[str]]]:
+    made, names = KernelTable(tf32=True), {}
+    for run in TENSOR_RUNS:
+        number, dtype, layout = run.values
+        kernel, arrays = kernel_and_arrays(EXAMPLES[number], dtype, layout)
+        names[number, dtype, layout] = made.add(kernel, arrays)
+    return made, names
+
+
+@pytest.mark.parametrize(("number", "dtype", "layout"), TENSOR_RUNS)
+@pytest.mark.parametrize("seed", [0, 9])
+def test_tensor_cores_round_to_tf32(number: int, dtype: str, layout: str, seed: int):
+    """Each factor is wrong by 2**-11 of itself at most, so a sum by 2**-10 of its magnitudes."""
+    kernel, arrays = kernel_and_arrays(EXAMPLES[number], dtype, layout)
+    op = EXAMPLES[number].op
+    (wanted,) = expected(op, [a.astype("float64") for a in arrays[:2]])
+    (magnitudes,) = expected(op, [np.abs(a.astype("float64")) for a in arrays[:2]])
+    made, names = tensor_table()
+    (name,) = names[number, dtype, layout]
+    assert "tensor cores" in emit_kernel(kernel, "k", alone=True, choice=Choice(True)).text
+    error = np.abs(made.results(seed)[name] - wanted)
+    assert (error <= 1.01 * 2**-10 * magnitudes).all()
+    assert error.max() > 2**-17 * magnitudes.max()  # they were rounded, not multiplied exactly
+
+
+def test_four_at_once_where_channels_are_near():
+    """A slice is copied by 16 bytes where it is aligned, and by 4 where it may not be."""
+    kernel, _ = kernel_and_arrays(CHANNELS_OF_FOUR, "float32", "channels_last")
+    every = frozenset(buffer.name for buffer in kernel.buffers)
+    aligned = emit_kernel(kernel, "k", alone=True, choice=Choice(True, every)).text
+    assert aligned.count("copy_async<4>") == 2
+    assert "copy_async<4>" not in emit_kernel(kernel, "k", alone=True, choice=Choice(True)).text
+
+
 def test_every_point_is_in_one_loop():
     """Rows, columns, groups and the sum's loops are all loops of the contraction, each once."""
     for example in EXAMPLES:
@@ -87,6 +130,10 @@ def test_every_point_is_in_one_loop():
 
 
 def test_tiles_fit_a_block():
-    for shape in SHAPES:
+    for shape in (*THREAD_TILES, *TENSOR_TILES):
         assert shape.threads % 32 == 0 and shape.threads <= 256
+    for shape in THREAD_TILES:
         assert shape.rows % shape.each == shape.columns % shape.each == 0
+    for shape in TENSOR_TILES:
+        assert shape.rows % shape.warp_rows == shape.columns % shape.warp_columns == 0
+        assert shape.warp_rows % 16 == shape.warp_columns % 8 == 0

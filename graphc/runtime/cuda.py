@@ -18,7 +18,7 @@ import numpy as np
 from graphc.error import NetError, need
 from graphc.runtime.bundle import Place, SlotEntry
 from graphc.runtime.cpu import Executable, aligned_zeros
-from graphc.runtime.launch import CudaBundle, Launch
+from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch
 
 COMPILER_OPTIONS = ("-std=c++17",)
 _ERROR_BYTES = 16
@@ -102,6 +102,9 @@ class CudaExecutable(Executable):
                 function = self._module.get_function(launch.kernel)
                 tail = "" if launch.first_check is None else "Pi"
                 function.prepare("P" * len(launch.places) + tail)
+                if launch.shared_bytes > FREE_SHARED_BYTES:
+                    attribute = self._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+                    function.set_attribute(attribute, launch.shared_bytes)
                 functions[launch.kernel] = function
         return functions
 

@@ -52,11 +52,18 @@ enum State : char { READY, AT_BARRIER, AT_EXCHANGE, DONE };
 constexpr unsigned LANES = 32, MOST_THREADS = 1024, WARPS = MOST_THREADS / LANES;
 constexpr size_t STACK_BYTES = 128 << 10, MARGIN = 64;
 
+struct Copy {  // to shared memory, on its way
+  void* to;
+  const void* from;  // null: zeros
+  unsigned bytes;
+};
+
 struct Fiber {
   std::unique_ptr<char[]> stack;
   jmp_buf context;
   bool begun = false;
   State state = READY;
+  std::vector<std::vector<Copy>> copies{1};  // in groups; the last one is still open
 };
 
 struct Warp {
@@ -64,6 +71,7 @@ struct Warp {
   int line;
   unsigned turn[LANES];        // how many exchanges a lane has taken part in
   uint64_t words[2][LANES];    // what lanes publish, by the parity of the turn
+  unsigned fragments[2][LANES][6];  // of the matrices that they multiply
 };
 
 struct Machine {
@@ -173,7 +181,10 @@ inline bool run_some_warp() {
 }
 
 inline void run_block() {
-  for (unsigned t = 0; t < machine.threads; t++) machine.fibers[t].state = READY;
+  for (unsigned t = 0; t < machine.threads; t++) {
+    machine.fibers[t].state = READY;
+    machine.fibers[t].copies.assign(1, {});
+  }
   memset(machine.warps, 0, sizeof machine.warps);
   memset(machine.shared.data(), 0xff, machine.shared.size());
   machine.done = machine.arrived = 0;
@@ -248,6 +259,41 @@ template <class T> T exchange(unsigned mask, T value, unsigned from, int line) {
   return value;
 }
 
+// ---- tensor cores ----
+
+// Ten bits after the point, to the nearest, ties away from 0; nan and inf stay what they are.
+inline unsigned to_tf32(float value) {
+  unsigned bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & 0xffffe000;
+}
+
+inline float from_tf32(unsigned bits) {
+  bits &= 0xffffe000;  // the hardware does not look at the others
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// All lanes show their fragments; each then adds up the four elements that it keeps.
+inline void multiply_16x8x8(float* sum, const unsigned* a, const unsigned* b, int line) {
+  const unsigned lane = machine.current % LANES, g = lane / 4, q = lane % 4;
+  Warp& warp = machine.warps[machine.current / LANES];
+  const unsigned side = warp.turn[lane]++ % 2;
+  memcpy(warp.fragments[side][lane], a, 4 * sizeof *a);
+  memcpy(warp.fragments[side][lane] + 4, b, 2 * sizeof *b);
+  meet_lanes(warp, line);
+  const auto& shown = warp.fragments[side];
+  for (unsigned e = 0; e < 4; e++) {
+    const unsigned row = g + e / 2 * 8, column = q * 2 + e % 2;
+    for (unsigned k = 0; k < 8; k++) {
+      const unsigned left = shown[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2];
+      const unsigned right = shown[column * 4 + k % 4][4 + k / 4];
+      sum[e] += from_tf32(left) * from_tf32(right);
+    }
+  }
+}
+
 // ---- memory ----
 
 [[noreturn]] __attribute__((noinline)) inline void outside(const char* name, long long i, long long count) {
@@ -265,6 +311,33 @@ template <class T> struct Checked {
     return first[i];
   }
 };
+
+// Copies happen as late as they may: a missing wait leaves what was there before.
+template <int COUNT, class T>
+void copy_async(const Checked<T>& to, long long place, const Checked<const T>& from, long long at,
+                bool inside) {
+  T* const target = &to[place];
+  const T* source = nullptr;
+  (void)to[place + COUNT - 1];
+  if (inside) {
+    source = &from[at];
+    (void)from[at + COUNT - 1];
+    if (COUNT > 1 && (at % COUNT || place % COUNT)) fail("copies %d elements unaligned", COUNT);
+  }
+  Fiber& fiber = machine.fibers[machine.current];
+  fiber.copies.back().push_back({target, source, COUNT * sizeof(T)});
+}
+
+inline void end_of_copies() { machine.fibers[machine.current].copies.emplace_back(); }
+
+inline void wait_for_copies(size_t left) {
+  auto& groups = machine.fibers[machine.current].copies;
+  while (groups.size() > left + 1) {
+    for (const Copy& copy : groups.front())
+      copy.from ? memcpy(copy.to, copy.from, copy.bytes) : memset(copy.to, 0, copy.bytes);
+    groups.erase(groups.begin());
+  }
+}
 
 template <class... A, size_t... I>
 void apply(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
@@ -289,7 +362,7 @@ bool launch(void (*kernel)(A...), const char* name, dim3 grid, dim3 block, void*
   blockIdx = {0, 0, 0};
   machine.current = 0;
   if (block.x == 0 || block.x > MOST_THREADS || block.x % LANES || block.y != 1 || block.z != 1 ||
-      grid.x == 0 || grid.y != 1 || grid.z != 1 || shared_bytes > (48u << 10)) {
+      grid.x == 0 || grid.y != 1 || grid.z != 1 || shared_bytes > (227u << 10)) {
     note_failure("cannot run %u blocks of %u threads with %zu bytes", grid.x, block.x, shared_bytes);
     return false;
   }
@@ -347,6 +420,16 @@ template <class T> using Buffer = emulator::Checked<T>;
 template <class T> using AloneBuffer = emulator::Checked<T>;
 template <class T> using Tile = emulator::Checked<T>;
 
+#define to_tf32(value) emulator::to_tf32(value)
+#define multiply_16x8x8(sum, a, b) emulator::multiply_16x8x8(sum, a, b, __LINE__)
+template <int COUNT, class T, class B>
+void copy_async(const Tile<T>& to, long long place, const B& from, long long at, bool inside) {
+  emulator::copy_async<COUNT>(to, place, Buffer<const T>{from.first, from.count, from.name}, at,
+                              inside);
+}
+inline void end_of_copies() { emulator::end_of_copies(); }
+template <int LEFT> void wait_for_copies() { emulator::wait_for_copies(LEFT); }
+
 template <class T> Tile<T> tile(int byte, int count) {
   if (byte < 0 || byte + count * sizeof(T) > emulator::machine.shared_bytes)
     emulator::fail("takes %d elements at byte %d of %zu bytes of shared memory", count, byte,
@@ -357,6 +440,8 @@ template <class T> Tile<T> tile(int byte, int count) {
 template <class T> Buffer<T> placed(void* slot, long long byte, long long count, const char* name) {
   return {reinterpret_cast<T*>(static_cast<char*>(slot) + byte), count, name};
 }
+
+template <class K> void graphc_allow_shared(K, int) {}
 
 typedef int cudaError_t;
 typedef void* cudaStream_t;

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from graphc.runtime.bundle import CheckEntry, Place, SlotEntry, StepEntry
 
+FREE_SHARED_BYTES = 48 << 10  # shared memory that a kernel may have without being allowed more
+
 
 @dataclass(frozen=True)
 class Launch:

@@ -1,81 +1,36 @@
 """Contractions as tiles in shared memory: convolution, inner product and all their gradients.
 
-The loops of a contraction are sorted by which operand they index. With M the loops of one operand
-alone, N those of the other, B those of both (groups) and K the summed ones, it is a batch of matrix
-products whose elements are computed where they are loaded (an implicit GEMM): padding and strides
-are guards on a load, no matrix of patches is ever stored.
-
-A block computes a tile of M x N. It walks along K in steps; all its threads load a slice of either
-operand to shared memory, then every thread adds the products of its own rows and columns, which it
-keeps in registers. The epilogue (bias, ReLU, adding another gradient) happens before the store.
+A block computes a tile of rows x columns. It walks along the sum in steps; slices of either operand
+are copied to shared memory some steps ahead of their use, then the block adds their products to
+sums that stay in registers: each thread those of its own rows and columns, or each warp by tensor
+cores where tf32 is allowed. The epilogue (bias, ReLU, adding another gradient) happens before the
+store.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
 from graphc.codegen.cuda.expressions import TYPES
+from graphc.codegen.cuda.matrices import Matrices, matrices, size
 from graphc.codegen.cuda.schedule import Schedule, ordered_axes, read
+from graphc.codegen.cuda.staging import Layout, Staging, layout
 from graphc.codegen.cuda.text import Names, Text
-from graphc.codegen.nodes import FoldNode, KernelNodes, StoreNode
+from graphc.codegen.cuda.tile_shape import (
+    TENSOR_TILES,
+    THREAD_TILES,
+    TensorTile,
+    ThreadTile,
+    best_shape,
+)
+from graphc.codegen.nodes import FoldNode, KernelNodes
 from graphc.ir.types import DTYPES, REAL
-from graphc.kernel.contraction import Contraction, Operand, Position, match
-from graphc.kernel.lang import Axis, Kernel
+from graphc.kernel.contraction import Contraction, match
+from graphc.kernel.lang import Kernel
 
 SMALLEST_SIDE = 8  # rows or columns below which a tile is mostly empty
 SHORTEST_SUM = 8
-STEP = 16  # of K that shared memory holds at once
-MULTIPROCESSORS = 132  # of an H200: fewer tiles than these leave some without work
-
-
-@dataclass(frozen=True)
-class TileShape:
-    """rows x columns of a block's tile; every thread has `each` x `each` of them."""
-
-    rows: int
-    columns: int
-    each: int
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.rows * self.columns // self.each**2
-
-
-SHAPES = (
-    TileShape(128, 128, 8),
-    TileShape(64, 128, 8),
-    TileShape(128, 64, 8),
-    TileShape(64, 64, 4),
-    TileShape(32, 64, 4),
-    TileShape(64, 32, 4),
-    TileShape(32, 32, 4),
-    TileShape(16, 32, 4),
-    TileShape(32, 16, 4),
-)
-
-
-@dataclass(frozen=True)
-class Matrices:
-    """A contraction as a batch of matrix products: left [rows, over] times right [over, columns].
-
-    Axes run from far to near in memory; the last of `columns` is the nearest in the result.
-    """
-
-    left: Operand
-    right: Operand
-    batch: tuple[Axis, ...]
-    rows: tuple[Axis, ...]
-    columns: tuple[Axis, ...]
-    over: tuple[Axis, ...]
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Rows, columns, and the length of a sum."""
-        return size(self.rows), size(self.columns), size(self.over)
 
 
 @dataclass(frozen=True)
@@ -87,46 +42,20 @@ class TiledKernel:
     shared_bytes: int
 
 
-def size(axes: Sequence[Axis]) -> int:
-    """Points of loops over these axes."""
-    return math.prod(axis.extent for axis in axes)
+@dataclass(frozen=True)
+class Choice:
+    """What a program allows its contractions.
 
+    tf32: tensor cores, which round float32 numbers to 10 bits after the point.
+    aligned: the names of the kernel's buffers that always begin at a multiple of 16 bytes.
+    """
 
-def matrices(contraction: Contraction, nodes: KernelNodes) -> Matrices:
-    """Sort the loops. `nodes` are those of its kernel."""
-    left, right = contraction.left, contraction.right
-    each = [axis for axis in contraction.each if axis.extent > 1]
-    stores = [s for s in nodes.statements if isinstance(s, StoreNode)]
-    each.sort(key=lambda axis: -abs(stores[0].address.terms.get(axis, 0)))
-    rows = tuple(a for a in each if _uses(left, a) and not _uses(right, a))
-    columns = tuple(a for a in each if _uses(right, a) and not _uses(left, a))
-    batch = tuple(a for a in each if a not in rows and a not in columns)
-    if rows and (not columns or each[-1] in rows):
-        left, right, rows, columns = right, left, columns, rows
-    over = [axis for axis in contraction.over if axis.extent > 1]
-    over.sort(key=lambda axis: -(abs(left.stride(axis)) + abs(right.stride(axis))))
-    return Matrices(left, right, batch, rows, columns, tuple(over))
-
-
-def _uses(operand: Operand, axis: Axis) -> bool:
-    return any(position.affine.coefficient(axis) for position in operand.index)
-
-
-def best_shape(made: Matrices) -> TileShape:
-    """The tile with the least work: padding counts, and reading little for every product."""
-    rows, columns, _ = made.sizes
-
-    def cost(shape: TileShape) -> float:
-        tiles = -(-rows // shape.rows) * -(-columns // shape.columns) * size(made.batch)
-        waves = -(-tiles // MULTIPROCESSORS)
-        loads = 8 * (shape.rows + shape.columns)
-        return waves * (shape.rows * shape.columns + loads)
-
-    return min(SHAPES, key=cost)
+    tf32: bool = False
+    aligned: frozenset[str] = frozenset()
 
 
 def emit_contraction(
-    text: Text, kernel: Kernel, names: Names, buffers: dict[str, str], head: str
+    text: Text, kernel: Kernel, names: Names, buffers: dict[str, str], head: str, choice: Choice
 ) -> TiledKernel | None:
     """The whole function, or None (and nothing written) where tiles do not suit the kernel."""
     contraction = match(kernel)
@@ -141,11 +70,16 @@ def emit_contraction(
         return None
     if max(rows, columns, over) >= 2**30:
         return None
-    return _Tiled(text, names, buffers, nodes, made, contraction).emit(head)
+    tensor = choice.tf32 and contraction.fold.values[0].dtype == "float32"
+    emitter = _TensorTiles if tensor else _ThreadTiles
+    return emitter(text, names, buffers, nodes, made, contraction, choice).emit(head)
 
 
-class _Tiled:
-    """Writes one tiled kernel."""
+class _Tiles:
+    """Writes one tiled kernel; how a slice is multiplied is the subclasses'."""
+
+    shape: ThreadTile | TensorTile
+    odd_rows: bool
 
     def __init__(
         self,
@@ -155,133 +89,160 @@ class _Tiled:
         nodes: KernelNodes,
         made: Matrices,
         contraction: Contraction,
+        choice: Choice,
     ):
         self.text, self.names, self.buffers = text, names, buffers
         self.nodes, self.made, self.contraction = nodes, made, contraction
-        self.shape = best_shape(made)
+        self.aligned = choice.aligned
         dtype = contraction.fold.values[0].dtype
         self.kind, self.item = TYPES[dtype], DTYPES[dtype]
-        self.zero = "0.0f" if dtype == "float32" else "0.0"
         self.body = Body(text, names, Schedule(nodes, "threads", [], [], own={}), buffers)
         self.body.made.own.update({s: [] for s in nodes.statements})
+        self.choose()
+        self.left = self._layout("left", self.shape.rows)
+        self.right = self._layout("right", self.shape.columns)
+
+    def choose(self) -> None:
+        """Set `shape` and `odd_rows`."""
+        raise NotImplementedError
+
+    def sums(self) -> None:
+        """Declare what a thread needs to know of itself, and its sums."""
+        raise NotImplementedError
+
+    def multiply(self) -> None:
+        """Add the products of the slices that begin at left[at] and right[bt]."""
+        raise NotImplementedError
+
+    def each_sum(self) -> None:
+        """Loops over a thread's sums, `self.store_one` inside."""
+        raise NotImplementedError
+
+    def _layout(self, name: str, length: int) -> Layout:
+        operand = self.made.left if name == "left" else self.made.right
+        side = self.made.rows if name == "left" else self.made.columns
+        aligned = operand.buffer.name in self.aligned
+        step = self.shape.step
+        return layout(operand, side, self.made.over, length, step, aligned, self.odd_rows)
 
     def emit(self, head: str) -> TiledKernel:
         """The function."""
         shape, line = self.shape, self.text.line
         rows, columns, over = self.made.sizes
         down, across = -(-rows // shape.rows), -(-columns // shape.columns)
-        row_step, column_step = shape.rows + 1, shape.columns + 1
-        left_bytes = -(-STEP * row_step * self.item // 16) * 16
-        shared_bytes = left_bytes + STEP * column_step * self.item
-        line(f"// {rows} x {columns}, sums of {over}, in tiles of {shape.rows} x {shape.columns}")
+        left_count, right_count = (shape.stages * side.count for side in (self.left, self.right))
+        left_bytes = -(-left_count * self.item // 16) * 16
+        line(f"// {rows} x {columns}, sums of {over}, in tiles of {self.shown()}")
         line(f'extern "C" __global__ void __launch_bounds__({shape.threads})')
         with self.text.block(head):
             kind = self.kind
-            line(f"const Tile<{kind}> left = tile<{kind}>(0, {STEP * row_step});")
-            line(f"const Tile<{kind}> right = tile<{kind}>({left_bytes}, {STEP * column_step});")
+            line(f"const Tile<{kind}> left = tile<{kind}>(0, {left_count});")
+            line(f"const Tile<{kind}> right = tile<{kind}>({left_bytes}, {right_count});")
             line(f"const int column = {_digit('blockIdx.x', 1, across)} * {shape.columns};")
             line(f"const int row = {_digit('blockIdx.x', across, down)} * {shape.rows};")
             if self.made.batch:
                 line(f"const int batch = blockIdx.x / {across * down};")
                 self.body.decompose("batch", self.made.batch)
-            across_threads = shape.columns // shape.each
-            line(f"const int x = threadIdx.x % {across_threads};")
-            line(f"const int y = threadIdx.x / {across_threads};")
-            line(f"{kind} sum[{shape.each}][{shape.each}] = {{}};")
-            with self.text.block(f"for (int first = 0; first < {over}; first += {STEP})"):
-                self._load(self.made.left, self.made.rows, "row", shape.rows, "left")
-                self._load(self.made.right, self.made.columns, "column", shape.columns, "right")
-                line("__syncthreads();")
-                self._multiply(row_step, column_step)
-                line("__syncthreads();")
-            self._epilogue()
+            self._stage()
+            self.sums()
+            self._walk(over)
+            self.each_sum()
         tiles = down * across * size(self.made.batch)
-        return TiledKernel(tiles, shape.threads, shared_bytes)
+        return TiledKernel(tiles, shape.threads, left_bytes + right_count * self.item)
 
-    def _load(
-        self, operand: Operand, side: tuple[Axis, ...], start: str, length: int, tile: str
-    ) -> None:
-        """A slice of an operand; neighbouring threads load what lies near in memory."""
-        over, count = self.made.over, STEP * length
-        line, scope = self.text.line, dict(self.body.axes)
-        sums_are_near = _nearness(operand, over) <= _nearness(operand, side)
-        total = size(side)
-        line("#pragma unroll")
-        with self.text.block(
-            f"for (int part = threadIdx.x; part < {count}; part += {self.shape.threads})"
+    def shown(self) -> str:
+        """The tile, for the comment."""
+        return f"{self.shape.rows} x {self.shape.columns}"
+
+    def _stage(self) -> None:
+        made, shape = self.made, self.shape
+        for name, operand, side, start, length, placed in (
+            ("left", made.left, made.rows, "row", shape.rows, self.left),
+            ("right", made.right, made.columns, "column", shape.columns, self.right),
         ):
-            k_part = f"part % {STEP}" if sums_are_near else f"part / {length}"
-            i_part = f"part / {STEP}" if sums_are_near else f"part % {length}"
-            line(f"const int k = {k_part}, i = {i_part};")
-            line(f"{self.kind} value = {self.zero};")
-            with self.text.block(f"if (first + k < {size(over)} && {start} + i < {total})"):
-                line(f"const int term = first + k, line = {start} + i;")
-                self.body.decompose("term", over)
-                self.body.decompose("line", side)
-                self._element(operand)
-            line(f"{tile}[k * {length + 1} + i] = value;")
-        self.body.axes.clear()
-        self.body.axes.update(scope)
+            staging = Staging(
+                self.text,
+                self.body,
+                name,
+                operand,
+                side,
+                made.over,
+                start,
+                length,
+                shape.step,
+                shape.threads,
+                placed,
+                self.buffers[operand.buffer.name],
+            )
+            staging.before()
+            staging.copies()
 
-    def _element(self, operand: Operand) -> None:
-        """`value`, if all indices lie inside of the operand and divide."""
-        terms: dict[Axis, int] = {}
-        constant = 0
-        conditions: list[str] = []
-        places: list[tuple[str, int]] = []
-        strides, extents = operand.buffer.strides, operand.buffer.shape
-        for position, stride, extent in zip(operand.index, strides, extents, strict=True):
-            if not position.guarded:
-                constant += position.affine.constant * stride
-                for axis, factor in position.affine.terms:
-                    terms[axis] = terms.get(axis, 0) + factor * stride
-                continue
-            name = self.names.fresh("index")
-            self.text.line(f"const int {name} = {self._affine(position)};")
-            conditions.append(f"{name} >= 0")
-            if position.divisor > 1:
-                conditions += [f"{name} % {position.divisor} == 0"]
-                name = f"{name} / {position.divisor}"
-            conditions.append(f"{name} < {extent}")
-            places.append((f"({name})" if "/" in name else name, stride))
-        parts = [(self.body.axes[a], s) for a, s in terms.items() if a in self.body.axes and s]
-        wide = "(long long)" if _reach(operand) >= 2**31 else ""
-        index = " + ".join(
-            f"{wide}{name}" if stride == 1 else f"{wide}{name} * {stride}"
-            for name, stride in [*parts, *places]
-        )
-        if constant or not index:
-            index = f"{index} + {constant}" if index else f"{constant}"
-        load = f"value = {self.buffers[operand.buffer.name]}[{index}];"
-        self.text.line(f"if ({' && '.join(conditions)}) {load}" if conditions else load)
+    def _walk(self, over: int) -> None:
+        """Along the sum: while one slice is multiplied the next ones are on their way."""
+        line, ahead, step = self.text.line, self.shape.stages - 1, self.shape.step
+        turns = -(-over // step)
+        for slot in range(ahead):
+            if slot < turns:
+                line(f"copy_left({slot}, {slot * step});")
+                line(f"copy_right({slot}, {slot * step});")
+            line("end_of_copies();")
+        with self.text.block(f"for (int turn = 0; turn < {turns}; ++turn)"):
+            line(f"wait_for_copies<{ahead - 1}>();")
+            line("__syncthreads();  // the slice is whole, and nobody reads the one before it")
+            with self.text.block(f"if (turn + {ahead} < {turns})"):
+                line(f"const int slot = (turn + {ahead}) % {self.shape.stages};")
+                line(f"copy_left(slot, (turn + {ahead}) * {step});")
+                line(f"copy_right(slot, (turn + {ahead}) * {step});")
+            line("end_of_copies();")
+            line(f"const int at = turn % {self.shape.stages} * {self.left.count};")
+            line(f"const int bt = turn % {self.shape.stages} * {self.right.count};")
+            self.multiply()
 
-    def _affine(self, position: Position) -> str:
-        parts = [
-            f"{self.body.axes[axis]} * {factor}" if factor != 1 else self.body.axes[axis]
-            for axis, factor in position.affine.terms
-            if axis in self.body.axes
-        ]
-        if position.affine.constant or not parts:
-            parts.append(str(position.affine.constant))
-        return " + ".join(parts).replace("+ -", "- ")
+    def store_one(self, value: str) -> None:
+        """The epilogue of element (m, n), whose sum is `value`."""
+        self.body.decompose("m", self.made.rows)
+        self.body.decompose("n", self.made.columns)
+        (local,) = self.contraction.fold.locals
+        name = self.body.locals[local.name] = self.names.fresh(local.name)
+        self.text.line(f"const {self.kind} {name} = {value};")
+        for statement in self.nodes.statements:
+            if not isinstance(statement, FoldNode):
+                self.body.statement(statement)
 
-    def _multiply(self, row_step: int, column_step: int) -> None:
+
+class _ThreadTiles(_Tiles):
+    """A thread has rows and columns of its own, apart so that neighbours read different banks."""
+
+    shape: ThreadTile
+
+    def choose(self) -> None:
+        shapes = [s for s in THREAD_TILES if self.item == 4 or s.rows + s.columns < 256]
+        chosen = best_shape(self.made, tuple(shapes))
+        assert isinstance(chosen, ThreadTile)
+        self.shape, self.odd_rows = chosen, True
+
+    def sums(self) -> None:
+        across = self.shape.columns // self.shape.each
+        self.text.line(f"const int x = threadIdx.x % {across};")
+        self.text.line(f"const int y = threadIdx.x / {across};")
+        self.text.line(f"{self.kind} sum[{self.shape.each}][{self.shape.each}] = {{}};")
+
+    def multiply(self) -> None:
         each, line = self.shape.each, self.text.line
         row_gap, column_gap = self.shape.rows // each, self.shape.columns // each
         line("#pragma unroll")
-        with self.text.block(f"for (int k = 0; k < {STEP}; ++k)"):
+        with self.text.block(f"for (int k = 0; k < {self.shape.step}; ++k)"):
             line(f"{self.kind} a[{each}], b[{each}];")
             line("#pragma unroll")
             with self.text.block(f"for (int i = 0; i < {each}; ++i)"):
-                line(f"a[i] = left[k * {row_step} + y + i * {row_gap}];")
-                line(f"b[i] = right[k * {column_step} + x + i * {column_gap}];")
+                line(f"a[i] = left[at + {self.left.place(f'y + i * {row_gap}', 'k')}];")
+                line(f"b[i] = right[bt + {self.right.place(f'x + i * {column_gap}', 'k')}];")
             line("#pragma unroll")
             with self.text.block(f"for (int i = 0; i < {each}; ++i)"):
                 line("#pragma unroll")
                 line(f"for (int j = 0; j < {each}; ++j) sum[i][j] += a[i] * b[j];")
 
-    def _epilogue(self) -> None:
-        """Every thread stores its sums."""
+    def each_sum(self) -> None:
         each, line = self.shape.each, self.text.line
         rows, columns, _ = self.made.sizes
         row_gap, column_gap = self.shape.rows // each, self.shape.columns // each
@@ -293,14 +254,69 @@ class _Tiled:
             with self.text.block(f"for (int j = 0; j < {each}; ++j)"):
                 line(f"const int n = column + x + j * {column_gap};")
                 line(f"if (n >= {columns}) continue;")
-                self.body.decompose("m", self.made.rows)
-                self.body.decompose("n", self.made.columns)
-                (local,) = self.contraction.fold.locals
-                name = self.body.locals[local.name] = self.names.fresh(local.name)
-                line(f"const {self.kind} {name} = sum[i][j];")
-                for statement in self.nodes.statements:
-                    if not isinstance(statement, FoldNode):
-                        self.body.statement(statement)
+                self.store_one("sum[i][j]")
+
+
+class _TensorTiles(_Tiles):
+    """A warp multiplies 16 x 8 of the right operand with 8 x 8 of the left one at a time.
+
+    How the fragments of `mma.m16n8k8` are shared among lanes is in the PTX manual, "Matrix
+    Fragments for mma.m16n8k8"; `g` is a lane's group of four, `q` its place there.
+    """
+
+    shape: TensorTile
+
+    def choose(self) -> None:
+        chosen = best_shape(self.made, TENSOR_TILES)
+        assert isinstance(chosen, TensorTile)
+        self.shape, self.odd_rows = chosen, False
+
+    def shown(self) -> str:
+        return f"{super().shown()} by tensor cores (tf32)"
+
+    def sums(self) -> None:
+        shape, line = self.shape, self.text.line
+        across = shape.columns // shape.warp_columns
+        line("const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;")
+        line(f"const int x = threadIdx.x / 32 % {across} * {shape.warp_columns};")
+        line(f"const int y = threadIdx.x / {32 * across} * {shape.warp_rows};")
+        line(f"float sum[{shape.warp_rows // 16}][{shape.warp_columns // 8}][4] = {{}};")
+
+    def multiply(self) -> None:
+        line = self.text.line
+        down, across = self.shape.warp_rows // 16, self.shape.warp_columns // 8
+        line("#pragma unroll")
+        with self.text.block(f"for (int k = 0; k < {self.shape.step}; k += 8)"):
+            line(f"unsigned a[{down}][4], b[{across}][2];")
+            line("#pragma unroll")
+            with self.text.block(f"for (int i = 0; i < {down}; ++i)"):
+                for part in range(4):
+                    side = f"y + i * 16 + g{' + 8' * (part % 2)}"
+                    place = self.left.place(side, f"k + q{' + 4' * (part // 2)}")
+                    line(f"a[i][{part}] = to_tf32(left[at + {place}]);")
+            line("#pragma unroll")
+            with self.text.block(f"for (int j = 0; j < {across}; ++j)"):
+                for part in range(2):
+                    place = self.right.place("x + j * 8 + g", f"k + q{' + 4' * part}")
+                    line(f"b[j][{part}] = to_tf32(right[bt + {place}]);")
+            line("#pragma unroll")
+            with self.text.block(f"for (int i = 0; i < {down}; ++i)"):
+                line("#pragma unroll")
+                line(f"for (int j = 0; j < {across}; ++j) multiply_16x8x8(sum[i][j], a[i], b[j]);")
+
+    def each_sum(self) -> None:
+        line = self.text.line
+        rows, columns, _ = self.made.sizes
+        down, across = self.shape.warp_rows // 16, self.shape.warp_columns // 8
+        line("#pragma unroll")
+        with self.text.block(f"for (int i = 0; i < {2 * down}; ++i)"):
+            line("const int m = row + y + i * 8 + g;")
+            line(f"if (m >= {rows}) continue;")
+            line("#pragma unroll")
+            with self.text.block(f"for (int j = 0; j < {2 * across}; ++j)"):
+                line("const int n = column + x + j / 2 * 8 + q * 2 + j % 2;")
+                line(f"if (n >= {columns}) continue;")
+                self.store_one("sum[i / 2][j / 2][i % 2 * 2 + j % 2]")
 
 
 def _digit(linear: str, inner: int, extent: int) -> str:
@@ -308,22 +324,3 @@ def _digit(linear: str, inner: int, extent: int) -> str:
     if extent == 1:
         return "0"
     return f"{linear} % {extent}" if inner == 1 else f"{linear} / {inner} % {extent}"
-
-
-def _nearness(operand: Operand, axes: Sequence[Axis]) -> int:
-    """The stride along the axis that runs fastest; large where there is none."""
-    if not axes:
-        return 2**62
-    return abs(operand.stride(axes[-1])) or 2**61
-
-
-def _reach(operand: Operand) -> int:
-    """The farthest element that an index may speak of, in elements."""
-    shape, strides = operand.buffer.shape, operand.buffer.strides
-    return sum(
-        max(
-            (extent - 1), sum(abs(f) * a.extent for a, f in p.affine.terms) + abs(p.affine.constant)
-        )
-        * abs(stride)
-        for p, extent, stride in zip(operand.index, shape, strides, strict=True)
-    )

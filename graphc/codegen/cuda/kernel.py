@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
-from graphc.codegen.cuda.contraction import emit_contraction
+from graphc.codegen.cuda.contraction import Choice, emit_contraction
 from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.rows import RowBody
 from graphc.codegen.cuda.schedule import Schedule, read, schedule
@@ -16,6 +16,7 @@ from graphc.kernel.text import print_kernel
 
 MOST_BLOCKS = 65536  # of a grid whose threads run several iterations each
 _SHOWN_LINES = 12  # of the kernel's own text
+DEFAULT_CHOICE = Choice()
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class EmittedKernel:
 
 
 def emit_kernel(
-    kernel: Kernel, name: str, alone: bool, heading: Sequence[str] = ()
+    kernel: Kernel,
+    name: str,
+    alone: bool,
+    heading: Sequence[str] = (),
+    choice: Choice = DEFAULT_CHOICE,
 ) -> EmittedKernel:
     """The function `name`. `alone`: no output ever shares memory with another argument."""
     text = Text()
@@ -51,7 +56,7 @@ def emit_kernel(
     if checks:
         formals += ["long long* error", "int first_check"]
     head = f"{name}({', '.join(formals)})"
-    tiled = emit_contraction(text, kernel, names, buffers, head)
+    tiled = emit_contraction(text, kernel, names, buffers, head, choice)
     if tiled is not None:
         return EmittedKernel(name, str(text), tiled.grid, tiled.threads, tiled.shared_bytes, checks)
     made = schedule(read(kernel), alone)

@@ -34,7 +34,55 @@ template <class T> __device__ __forceinline__ Tile<T> tile(int byte, int count) 
 template <class T> Buffer<T> placed(void* slot, long long byte, long long count, const char* name) {
   return (T*)((char*)slot + byte);
 }
+
+// Let a kernel have more shared memory than every kernel may.
+template <class K> void graphc_allow_shared(K kernel, int bytes) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
 #endif
+#endif
+"""
+
+_COPIES = """\
+#ifndef GRAPHC_ON_CPU
+// Copy COUNT elements to shared memory while the thread goes on; zeros where `inside` is false.
+template <int COUNT, class T, class I>
+__device__ __forceinline__ void copy_async(T* to, int place, const T* from, I at, bool inside) {
+  const unsigned target = (unsigned)__cvta_generic_to_shared(to + place);
+  const T* source = inside ? from + at : from;
+  const int bytes = inside ? COUNT * (int)sizeof(T) : 0;
+  if (COUNT * sizeof(T) == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(target), "l"(source), "r"(bytes) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+                 :: "r"(target), "l"(source), "n"(COUNT * sizeof(T)), "r"(bytes) : "memory");
+}
+
+// What a thread has copied since the last end is one group.
+__device__ __forceinline__ void end_of_copies() { asm volatile("cp.async.commit_group;"); }
+
+// Until all groups but the last LEFT are there; other threads see them after a barrier.
+template <int LEFT> __device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" :: "n"(LEFT) : "memory");
+}
+
+// The nearest number with 10 bits after the point.
+__device__ __forceinline__ unsigned to_tf32(float value) {
+  unsigned bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return bits;
+}
+
+// sum += a b of a warp: a is 16 x 8, b is 8 x 8, in fragments as the PTX manual shares them.
+__device__ __forceinline__ void multiply_16x8x8(
+    float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 #endif
 """
 
@@ -189,4 +237,4 @@ __device__ __forceinline__ void report(long long* error, int check, long long va
 }
 """
 
-PRELUDE = "\n".join((_POINTERS, _REALS, _INTEGERS, _RANDOM, _REDUCTIONS))
+PRELUDE = "\n".join((_POINTERS, _COPIES, _REALS, _INTEGERS, _RANDOM, _REDUCTIONS))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.codegen.cuda.contraction import Choice
 from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.kernel import EmittedKernel, emit_kernel
 from graphc.codegen.cuda.prelude import PRELUDE
@@ -21,20 +22,25 @@ from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Check
 from graphc.plan.program import Program, ProgramBuffer, Step
 from graphc.runtime.bundle import CheckEntry, Place, SlotEntry, StepEntry
-from graphc.runtime.launch import CudaBundle, Launch
+from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch
 
 _MOST_USERS = 6  # of a kernel that its comment names
+_COPIED_TOGETHER = 16  # bytes that a thread copies to shared memory at once
 
 
-def cuda_text(program: Program) -> str:
-    """The program as CUDA C++."""
-    return compile_cuda(program).text
+def cuda_text(program: Program, tf32: bool = False) -> str:
+    """The program as CUDA C++; see `compile_cuda`."""
+    return compile_cuda(program, tf32).text
 
 
-def compile_cuda(program: Program) -> CudaBundle:
-    """The text, and the tables that a call needs."""
+def compile_cuda(program: Program, tf32: bool = False) -> CudaBundle:
+    """The text, and the tables that a call needs.
+
+    tf32: float32 contractions use tensor cores, which round what they multiply to 10 bits after the
+    point (an error of about 1e-3 of a product).
+    """
     keys = _keys(program)
-    emitted = _emit_kernels(program, keys)
+    emitted = _emit_kernels(program, keys, tf32)
     launches: list[Launch] = []
     first_check = 0
     for step, key in zip(program.steps, keys, strict=True):
@@ -89,7 +95,7 @@ def _places(program: Program, blobs: dict[str, str]) -> dict[str, Place]:
 # -- kernels --------------------------------------------------------------------------------------
 
 
-def _emit_kernels(program: Program, keys: Sequence[str]) -> dict[str, EmittedKernel]:
+def _emit_kernels(program: Program, keys: Sequence[str], tf32: bool) -> dict[str, EmittedKernel]:
     users: dict[str, list[int]] = {}
     for number, key in enumerate(keys):
         users.setdefault(key, []).append(number)
@@ -101,8 +107,25 @@ def _emit_kernels(program: Program, keys: Sequence[str]) -> dict[str, EmittedKer
             name=f"k{number}_{identifier(kernel.name)}"[:48],
             alone=all(_is_alone(program, program.steps[step]) for step in steps),
             heading=_heading(program, steps),
+            choice=Choice(tf32, _aligned(program, steps)),
         )
     return emitted
+
+
+def _aligned(program: Program, steps: Sequence[int]) -> frozenset[str]:
+    """The kernel's buffers that begin at a multiple of 16 bytes in each of its steps.
+
+    Every slot does: what the driver allocates is aligned to 256 bytes.
+    """
+    names = [buffer.name for buffer in program.steps[steps[0]].kernel.buffers]
+    return frozenset(
+        name
+        for place, name in enumerate(names)
+        if all(
+            program.buffers[program.steps[step].arguments[place]].offset % _COPIED_TOGETHER == 0
+            for step in steps
+        )
+    )
 
 
 def _heading(program: Program, steps: Sequence[int]) -> list[str]:
@@ -206,6 +229,8 @@ def _launch_text(text: Text, program: Program, number: int, step: Step, launch: 
             text.line(f"int first_check = {launch.first_check};")
             arguments += ["&error", "&first_check"]
         text.line(f"void* arguments[] = {{{', '.join(arguments)}}};")
+        if launch.shared_bytes > FREE_SHARED_BYTES:
+            text.line(f"graphc_allow_shared({launch.kernel}, {launch.shared_bytes});")
         text.line(
             f"return cudaLaunchKernel({launch.kernel}, dim3({launch.grid}),"
             f" dim3({launch.threads}), arguments, {launch.shared_bytes}, stream);"

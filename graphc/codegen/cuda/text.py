@@ -12,8 +12,11 @@ _TAKEN = """
     float for goto if inline int long new operator private public register return short signed
     sizeof static struct switch template this true typedef union unsigned using void volatile while
     asm error first_check tile least most magnitude infinity report exp log pow floor round tanh
-    sqrt sigmoid sum left right part value first row column batch term line a b i j k m n x y
+    sqrt sigmoid sum left right part value first row column batch term line a b i j k m n x y g q
+    slot along inside turn at bt copy_left copy_right copy_async end_of_copies wait_for_copies
+    to_tf32 multiply_16x8x8 left_at left_in right_at right_in
 """
+_NUMBERED = ("index", "along", "left_index", "right_index")  # with a digit behind
 
 
 class Text:
@@ -31,10 +34,16 @@ class Text:
     def block(self, head: str) -> Iterator[None]:
         """What is written inside stands in braces after `head`."""
         self.line(f"{head} {{" if head else "{")
+        with self.indented():
+            yield
+        self.line("}")
+
+    @contextlib.contextmanager
+    def indented(self) -> Iterator[None]:
+        """What is written inside stands one step to the right."""
         self._depth += 1
         yield
         self._depth -= 1
-        self.line("}")
 
     def __str__(self) -> str:
         return "\n".join(self.lines) + "\n"
@@ -45,6 +54,7 @@ class Names:
 
     def __init__(self) -> None:
         self._taken: set[str] = set(_TAKEN.split())
+        self._taken |= {f"{word}{digit}" for word in _NUMBERED for digit in range(10)}
 
     def fresh(self, wish: str) -> str:
         """An identifier like `wish`."""
