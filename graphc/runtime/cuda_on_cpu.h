@@ -312,6 +312,11 @@ template <class T> struct Checked {
   }
 };
 
+inline long long by_four(long long at) {
+  if (at % 4) fail("accesses 16 bytes at element %lld, which is no multiple of 4", at);
+  return at;
+}
+
 // Copies happen as late as they may: a missing wait leaves what was there before.
 template <int COUNT, class T>
 void copy_async(const Checked<T>& to, long long place, const Checked<const T>& from, long long at,

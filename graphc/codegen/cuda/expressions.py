@@ -100,6 +100,7 @@ class Scalars:
         self.axes = axes
         self.locals = local_names
         self.buffers = buffers
+        self.lanes: dict[int, str] = {}  # by the identity of addresses: what stands for them
         self._known: dict[Node, str] = {}
         self._uses: Counter[Node] = Counter()
 
@@ -127,6 +128,13 @@ class Scalars:
 
     def place(self, address: Address) -> str:
         """`a0[...]`."""
+        if id(address) in self.lanes:
+            return self.lanes[id(address)]
+        buffer, index = self.corner(address)
+        return f"{buffer}[{index}]"
+
+    def corner(self, address: Address) -> tuple[str, str]:
+        """The names of a buffer and of an index into it."""
         terms = [
             (self.axes[axis], stride, self.extents[axis])
             for axis, stride in sorted(address.terms.items(), key=lambda term: -abs(term[1]))
@@ -140,7 +148,7 @@ class Scalars:
             parts.append(_term(self.value(node), stride, far and node_type(node) == "int"))
         if address.constant or not parts:
             parts.append(literal(address.constant, INDEX))
-        return f"{self.buffers[address.buffer.name]}[{' + '.join(parts)}]"
+        return self.buffers[address.buffer.name], " + ".join(parts)
 
     # -- nodes --
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from graphc.codegen.cuda.body import Body
 from graphc.codegen.cuda.contraction import Choice, emit_contraction
 from graphc.codegen.cuda.expressions import TYPES
+from graphc.codegen.cuda.fours import FOUR, emit_fours, fours
 from graphc.codegen.cuda.rows import RowBody
 from graphc.codegen.cuda.schedule import Schedule, read, schedule
 from graphc.codegen.cuda.text import Names, Text, comment
@@ -62,33 +63,44 @@ def emit_kernel(
     made = schedule(read(kernel), alone)
     text.line(f'extern "C" __global__ void __launch_bounds__({made.threads})')
     with text.block(head):
-        emit = _threads if made.form == "threads" else _block
-        grid, shared_bytes = emit(text, made, names, buffers, alone)
+        if made.form == "threads":
+            grid, shared_bytes = _threads(text, made, names, buffers, choice.aligned), 0
+        else:
+            grid, shared_bytes = _block(text, made, names, buffers, alone)
     return EmittedKernel(name, str(text), grid, made.threads, shared_bytes, checks)
 
 
 def _threads(
-    text: Text, made: Schedule, names: Names, buffers: dict[str, str], alone: bool
-) -> tuple[int, int]:
-    """A thread an iteration; more than the grid has are taken in turns."""
+    text: Text,
+    made: Schedule,
+    names: Names,
+    buffers: dict[str, str],
+    aligned: frozenset[str],
+) -> int:
+    """A thread an iteration, or four; more than the grid has are taken in turns. The grid."""
     count, nodes = made.iterations, made.nodes
     body = Body(text, names, made, buffers)
     if count == 0 or nodes.size(made.serial) == 0:
-        return 0, 0
+        return 0
+    chosen = fours(made, aligned)
+    count = count if chosen is None else count // FOUR
     grid = min(-(-count // made.threads), MOST_BLOCKS)
     kind = "int" if count + grid * made.threads < 2**31 else "long long"
-    if count == 1:
+    if made.iterations == 1:
         with text.block("if (blockIdx.x * blockDim.x + threadIdx.x == 0)"):
             body.all()
-        return 1, 0
+        return 1
     start = names.fresh("e")
     first = "blockIdx.x * blockDim.x + threadIdx.x"
     first = first if kind == "int" else f"(long long){first}"
     step = "gridDim.x * blockDim.x"
     with text.block(f"for ({kind} {start} = {first}; {start} < {count}; {start} += {step})"):
-        body.decompose(start, made.parallel)
-        body.all()
-    return grid, 0
+        if chosen is None:
+            body.decompose(start, made.parallel)
+            body.all()
+        else:
+            emit_fours(body, chosen, start)
+    return grid
 
 
 def _block(

@@ -43,6 +43,32 @@ template <class K> void graphc_allow_shared(K kernel, int bytes) {
 #endif
 """
 
+_FOURS = """\
+// Four neighbours in memory, the first at a multiple of 16 bytes.
+struct alignas(16) Four {
+  float at[4];
+  __device__ __forceinline__ float& operator[](int lane) { return at[lane]; }
+  __device__ __forceinline__ float operator[](int lane) const { return at[lane]; }
+};
+#ifndef GRAPHC_ON_CPU
+template <class I> __device__ __forceinline__ Four four(const float* from, I at) {
+  return *reinterpret_cast<const Four*>(from + at);
+}
+template <class I> __device__ __forceinline__ void put_four(float* to, I at, const Four& value) {
+  *reinterpret_cast<Four*>(to + at) = value;
+}
+#else
+template <class B> Four four(const B& from, long long at) {
+  Four value;
+  for (int lane = 0; lane < 4; ++lane) value[lane] = from[emulator::by_four(at) + lane];
+  return value;
+}
+template <class B> void put_four(const B& to, long long at, const Four& value) {
+  for (int lane = 0; lane < 4; ++lane) to[emulator::by_four(at) + lane] = value[lane];
+}
+#endif
+"""
+
 _COPIES = """\
 #ifndef GRAPHC_ON_CPU
 // Copy COUNT elements to shared memory while the thread goes on; zeros where `inside` is false.
@@ -237,4 +263,4 @@ __device__ __forceinline__ void report(long long* error, int check, long long va
 }
 """
 
-PRELUDE = "\n".join((_POINTERS, _COPIES, _REALS, _INTEGERS, _RANDOM, _REDUCTIONS))
+PRELUDE = "\n".join((_POINTERS, _FOURS, _COPIES, _REALS, _INTEGERS, _RANDOM, _REDUCTIONS))
