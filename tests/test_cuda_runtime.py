@@ -17,7 +17,7 @@ from test_cuda_nets import INCEPTION, LENET, everything
 import graphc
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.error import NetError
-from graphc.runtime import cuda, emulator
+from graphc.runtime import cuda, cuda_graph, emulator
 from graphc.runtime.cuda import CudaExecutable
 from graphc.runtime.launch import CudaBundle, Launch
 
@@ -46,8 +46,14 @@ class StandIn:
         self.largest = 2**40
 
     class Stream:
+        handle = 7
+
         def synchronize(self) -> None:
             pass
+
+    @staticmethod
+    def pagelocked_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.full(shape, 0x55, dtype)
 
     def mem_alloc(self, size: int) -> Allocation:
         assert size > 0, "pycuda cannot allocate nothing"
@@ -114,6 +120,7 @@ class Function:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
     made: list[StandIn] = []
+    monkeypatch.setattr(cuda_graph, "_bindings", lambda: None)
 
     def load(bundle: CudaBundle) -> CudaExecutable:
         made.append(StandIn(bundle))
@@ -121,6 +128,57 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
 
     monkeypatch.setattr(cuda, "load", load)
     return made
+
+
+class Bindings:
+    """cuda.bindings.driver as far as graphs go: what is issued during a capture is noted."""
+
+    class CUstreamCaptureMode:
+        CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.refused = ""
+
+    def __getattr__(self, name: str) -> Any:
+        def ask(*arguments: Any) -> tuple[Any, ...]:
+            self.asked.append(name)
+            return (1 if name == self.refused else 0, f"result of {name}")
+
+        return ask
+
+
+@pytest.fixture
+def bindings(monkeypatch: pytest.MonkeyPatch) -> Bindings:
+    made = Bindings()
+    monkeypatch.setattr(cuda_graph, "_bindings", lambda: made)
+    return made
+
+
+def test_second_time_is_captured_and_later_ones_replayed(bindings: Bindings):
+    issued: list[str] = []
+    capture = cuda_graph.GraphCapture(StandIn.Stream())
+    for _ in range(4):
+        capture.run("forward", lambda: issued.append("forward"))
+    capture.run("both", lambda: issued.append("both"))
+    assert issued == ["forward", "forward", "both"]
+    captured = ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"]
+    assert bindings.asked == [*captured, "cuGraphDestroy", *["cuGraphLaunch"] * 3]
+    bindings.refused = "cuGraphLaunch"
+    with pytest.raises(NetError, match="cuGraphLaunch fails on the GPU: 1"):
+        capture.run("forward", lambda: None)
+
+
+def test_capture_ends_where_issuing_fails(bindings: Bindings):
+    capture = cuda_graph.GraphCapture(StandIn.Stream())
+    capture.run("forward", lambda: None)
+
+    def fail() -> None:
+        raise NetError("no launch")
+
+    with pytest.raises(NetError, match="no launch"):
+        capture.run("forward", fail)
+    assert bindings.asked == ["cuStreamBeginCapture", "cuStreamEndCapture"]
 
 
 @needs_compiler

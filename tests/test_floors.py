@@ -76,6 +76,7 @@ DOORS = {
     "llvmlite": ("graphc.codegen.llvm",),
     "google": ("graphc.frontends.caffe",),
     "pycuda": ("graphc.runtime.cuda",),
+    "cuda": ("graphc.runtime.cuda_graph",),
     "typer": ("graphc.cli",),
     "click": ("graphc.cli",),
     "rich": ("graphc.cli",),

@@ -1,8 +1,9 @@
 """Run a CUDA program on a GPU, through pycuda.
 
 The program's memory is on the device: one allocation for the arena, one for each of the user's
-arrays. A call copies the arrays there, launches the steps on one stream, and copies back what the
-call writes. pycuda is imported when the first program is loaded, and only here.
+arrays. A call copies the arrays there through page-locked memory, launches the steps on one stream,
+and copies back what the call writes; from its second time on it replays the captured graph of all
+this. pycuda is imported when the first program is loaded, and only here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from graphc.error import NetError, need
 from graphc.runtime.bundle import Place, SlotEntry
 from graphc.runtime.cpu import Executable, aligned_zeros
+from graphc.runtime.cuda_graph import GraphCapture
 from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch
 
 COMPILER_OPTIONS = ("-std=c++17",)
@@ -84,10 +86,16 @@ class CudaExecutable(Executable):
         self._driver = driver
         self._module = module
         self._stream = driver.Stream()
+        self._graphs = GraphCapture(self._stream)
         sizes = [bundle.arena_bytes, *(_bytes(slot) for slot in bundle.slots[1:])]
         try:
             self._memory = [driver.mem_alloc(max(n, _SMALLEST_ALLOCATION)) for n in sizes]
             self._error_memory = driver.mem_alloc(_ERROR_BYTES)
+            self._staged = {
+                slot.name: driver.pagelocked_empty(slot.shape, np.dtype(slot.dtype))
+                for slot in bundle.slots[1:]
+            }
+            self._words = driver.pagelocked_empty((2,), np.dtype(np.int64))
         except driver.Error as error:
             raise NetError(
                 f"the GPU has no {sum(sizes) / 2**30:.3g} GiB for '{bundle.name}': {error}"
@@ -127,26 +135,36 @@ class CudaExecutable(Executable):
         self._run(number, number + 1)
 
     def _run(self, first: int, last: int) -> None:
-        driver, stream = self._driver, self._stream
         try:
-            for name, number in self._numbers.items():
-                array = self.arrays[name]
-                if array.nbytes:
-                    driver.memcpy_htod_async(self._memory[number], array, stream)
-            driver.memset_d8_async(self._error_memory, 0, _ERROR_BYTES, stream)
-            for launch in self.bundle.launches[first:last]:
-                self._launch(launch)
-            for slot in self.bundle.slots[1:]:
-                array = self.arrays[slot.name]
-                if slot.role in _WRITTEN and array.nbytes:
-                    driver.memcpy_dtoh_async(array, self._memory[self._numbers[slot.name]], stream)
-            words = np.zeros(2, np.int64)
-            driver.memcpy_dtoh_async(words, self._error_memory, stream)
-            stream.synchronize()
-        except driver.Error as error:
+            for name, staged in self._staged.items():
+                staged[...] = self.arrays[name]
+            self._graphs.run((first, last), lambda: self._issue(first, last))
+            self._stream.synchronize()
+        except self._driver.Error as error:
             raise NetError(f"'{self.bundle.name}' fails on the GPU: {error}") from None
-        self._error[0], self._error[1] = int(words[0]), int(words[1])
-        self._report(int(words[0]))
+        for slot in self._written:
+            self.arrays[slot.name][...] = self._staged[slot.name]
+        self._error[0], self._error[1] = int(self._words[0]), int(self._words[1])
+        self._report(int(self._words[0]))
+
+    @property
+    def _written(self) -> list[SlotEntry]:
+        return [slot for slot in self.bundle.slots[1:] if slot.role in _WRITTEN]
+
+    def _issue(self, first: int, last: int) -> None:
+        """Copies, launches and copies back, between page-locked memory and the device's."""
+        driver, stream = self._driver, self._stream
+        for name, staged in self._staged.items():
+            if staged.nbytes:
+                driver.memcpy_htod_async(self._memory[self._numbers[name]], staged, stream)
+        driver.memset_d8_async(self._error_memory, 0, _ERROR_BYTES, stream)
+        for launch in self.bundle.launches[first:last]:
+            self._launch(launch)
+        for slot in self._written:
+            staged = self._staged[slot.name]
+            if staged.nbytes:
+                driver.memcpy_dtoh_async(staged, self._memory[self._numbers[slot.name]], stream)
+        driver.memcpy_dtoh_async(self._words, self._error_memory, stream)
 
     def _launch(self, launch: Launch) -> None:
         if launch.grid == 0:
