@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphc.error import NetError, need
 from graphc.ir.types import REAL
+from graphc.kernel.functions import apply
 from graphc.kernel.lang import (
     Axis,
     Buffer,
@@ -33,7 +34,6 @@ from graphc.kernel.lang import (
     Store,
     Var,
 )
-from graphc.kernel.philox import random_bits
 
 # Points evaluated at once: large enough for numpy's speed, small enough for the memory of a test.
 GRID_POINTS = 2**20
@@ -304,7 +304,7 @@ class _Run:
             loaded = np.array(array[place])
             return loaded if place else loaded.reshape((1,) * frame.rank)
         assert isinstance(expr, Call)
-        return _apply(expr, [self.evaluate(a, frame) for a in expr.args])
+        return apply(expr, [self.evaluate(a, frame) for a in expr.args])
 
 
 def _write(
@@ -381,73 +381,3 @@ def _first_best(
     better = best > totals[0] if fold.kind == "argmax" else best < totals[0]
     totals[0] = np.where(better, best, totals[0])
     totals[1] = np.where(better, found, totals[1])
-
-
-# -- functions ------------------------------------------------------------------------------------
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    one = x.dtype.type(1)
-    return np.asarray(one / (one + np.exp(-x)))
-
-
-def _cast(x: np.ndarray, dtype: str) -> np.ndarray:
-    if x.dtype.kind != "f" or dtype in REAL or dtype == "bool":
-        return x.astype(np.dtype(dtype))
-    limits = np.iinfo(np.dtype(dtype))
-    whole = np.where(x == x, np.trunc(x), 0).astype(np.float64)
-    # The largest int64 is no float64: what reaches it is put in afterwards.
-    high = whole >= float(limits.max)
-    safe = np.where(high, 0.0, np.maximum(whole, float(limits.min))).astype(np.dtype(dtype))
-    return np.where(high, np.array(limits.max, np.dtype(dtype)), safe)
-
-
-def _random_bits(key: np.ndarray, stream: np.ndarray, counter: np.ndarray) -> np.ndarray:
-    # Keys and streams hardly ever differ between elements: one call for each pair that occurs.
-    bits = np.zeros(np.broadcast_shapes(key.shape, stream.shape, counter.shape), np.int64)
-    keys, streams, counters = (np.broadcast_to(a, bits.shape) for a in (key, stream, counter))
-    for one_key in np.unique(key):
-        for one_stream in np.unique(stream):
-            here = (keys == one_key) & (streams == one_stream)
-            bits[here] = random_bits(int(one_key), int(one_stream), counters[here])
-    return bits
-
-
-_FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "min": np.fmin,
-    "max": np.fmax,
-    "neg": np.negative,
-    "abs": np.abs,
-    "sign": np.sign,
-    "floordiv": np.floor_divide,
-    "mod": np.mod,
-    "exp": np.exp,
-    "log": np.log,
-    "log1p": np.log1p,
-    "expm1": np.expm1,
-    "sqrt": np.sqrt,
-    "tanh": np.tanh,
-    "sigmoid": _sigmoid,
-    "pow": np.power,
-    "floor": np.floor,
-    "round": np.rint,
-    "lt": np.less,
-    "le": np.less_equal,
-    "eq": np.equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "not": np.logical_not,
-    "select": np.where,
-    "random_bits": _random_bits,
-}
-
-
-def _apply(expr: Call, args: list[np.ndarray]) -> np.ndarray:
-    if expr.function == "cast":
-        return _cast(args[0], expr.dtype)
-    result = np.asarray(_FUNCTIONS[expr.function](*args))
-    return result if result.dtype == np.dtype(expr.dtype) else result.astype(np.dtype(expr.dtype))

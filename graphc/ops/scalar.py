@@ -12,6 +12,7 @@ import numpy as np
 
 from graphc.error import NetError
 from graphc.ir.types import REAL
+from graphc.kernel.functions import apply
 from graphc.kernel.lang import Call, Const, Expr, Local, call, constant
 
 Array = np.ndarray
@@ -118,41 +119,6 @@ def _sum(left: Expr | None, right: Expr | None) -> Expr | None:
     return left + right
 
 
-def _sigmoid(x: Array) -> Array:
-    small = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1, small) / (1 + small), x.dtype)
-
-
-# What each scalar function means, for arrays. `cast` and `select` are in `evaluate`.
-_MEANING: dict[str, Callable[..., Array]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "min": np.fmin,
-    "max": np.fmax,
-    "neg": np.negative,
-    "abs": np.abs,
-    "sign": np.sign,
-    "exp": np.exp,
-    "log": np.log,
-    "log1p": np.log1p,
-    "expm1": np.expm1,
-    "sqrt": np.sqrt,
-    "tanh": np.tanh,
-    "sigmoid": _sigmoid,
-    "pow": np.power,
-    "floor": np.floor,
-    "round": np.rint,
-    "lt": np.less,
-    "le": np.less_equal,
-    "eq": np.equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "not": np.logical_not,
-}
-
-
 def evaluate(expr: Expr, values: Mapping[Local, Array]) -> Array:
     """The expression with arrays (of one shape) for its locals."""
     if isinstance(expr, Local):
@@ -163,8 +129,4 @@ def evaluate(expr: Expr, values: Mapping[Local, Array]) -> Array:
         raise NetError("an elementwise expression may hold numbers, its inputs and functions only")
     arguments = [evaluate(argument, values) for argument in expr.args]
     with np.errstate(all="ignore"):
-        if expr.function == "select":
-            return np.where(*arguments)
-        if expr.function == "cast":
-            return arguments[0].astype(expr.dtype)
-        return _MEANING[expr.function](*arguments)
+        return apply(expr, arguments)
