@@ -109,6 +109,27 @@ def test_tensor_cores_round_to_tf32(number: int, dtype: str, layout: str, seed: 
     assert error.max() > 2**-17 * magnitudes.max()  # they were rounded, not multiplied exactly
 
 
+@pytest.mark.parametrize("tf32", [False, True], ids=["float32", "tf32"])
+def test_long_sums_go_in_two_levels(tf32: bool):
+    """Numbers of one sign: a plain float32 sum of 40000 is wrong by 1e-5 and more.
+
+    Their values are multiples of 2**-8 below 2, which tf32 holds exactly.
+    """
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(1, 512, (16, 40000)).astype(np.float32) / 256 for _ in range(2))
+    product = Example(MatMul(False, True), normal(*a.shape), normal(*b.shape))
+    kernel, arrays = kernel_and_arrays(product, "float32", "row_major")
+    arrays[0][...], arrays[1][...] = a, b
+    table = KernelTable(tf32)
+    (name,) = table.add(kernel, arrays)
+    wanted = a.astype(np.float64) @ b.T.astype(np.float64)
+    error = np.abs(table.results(0)[name] / wanted - 1).max()
+    plain = np.zeros((16, 16), np.float32)
+    for k in range(40000):
+        plain += np.outer(a[:, k], b[:, k])
+    assert error < 1e-6 < np.abs(plain / wanted - 1).max()
+
+
 def test_four_at_once_where_channels_are_near():
     """A slice is copied by 16 bytes where it is aligned, and by 4 where it may not be."""
     kernel, _ = kernel_and_arrays(CHANNELS_OF_FOUR, "float32", "channels_last")

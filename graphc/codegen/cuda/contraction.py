@@ -9,10 +9,11 @@ store.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
-from graphc.codegen.cuda.expressions import TYPES
+from graphc.codegen.cuda.expressions import TYPES, literal
 from graphc.codegen.cuda.matrices import Matrices, matrices, size
 from graphc.codegen.cuda.schedule import Schedule, ordered_axes, read
 from graphc.codegen.cuda.staging import Layout, Staging, layout
@@ -31,6 +32,8 @@ from graphc.kernel.lang import Kernel
 
 SMALLEST_SIDE = 8  # rows or columns below which a tile is mostly empty
 SHORTEST_SUM = 8
+LONG_SUM = 4096  # from here on float32 sums go in two levels: a plain one loses digits
+TURNS = 64  # of the lower level
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class _Tiles:
         self.nodes, self.made, self.contraction = nodes, made, contraction
         self.aligned = choice.aligned
         dtype = contraction.fold.values[0].dtype
-        self.kind, self.item = TYPES[dtype], DTYPES[dtype]
+        self.kind, self.item, self.zero = TYPES[dtype], DTYPES[dtype], literal(0, dtype)
         self.body = Body(text, names, Schedule(nodes, "threads", [], [], own={}), buffers)
         self.body.made.own.update({s: [] for s in nodes.statements})
         self.choose()
@@ -117,6 +120,41 @@ class _Tiles:
     def each_sum(self) -> None:
         """Loops over a thread's sums, `self.store_one` inside."""
         raise NotImplementedError
+
+    def declare_sums(self, *extents: int) -> None:
+        """The array of a thread's sums, and that of the upper level where there is one."""
+        self.extents = extents
+        shape = "".join(f"[{extent}]" for extent in extents)
+        self.text.line(f"{self.kind} sum{shape} = {{}};")
+        if self.is_long:
+            self.text.line(f"{self.kind} total{shape} = {{}};")
+
+    @property
+    def is_long(self) -> bool:
+        """Whether sums go in two levels."""
+        return self.made.sizes[2] >= LONG_SUM and self.item == 4
+
+    @property
+    def result(self) -> str:
+        """The array that holds the whole sums at the end."""
+        return "total" if self.is_long else "sum"
+
+    def _end_level(self, turns: int) -> None:
+        """Now and then what was summed goes to the upper level."""
+        line = self.text.line
+        with (
+            self.text.block(f"if (turn % {TURNS} == {TURNS - 1} || turn == {turns - 1})"),
+            contextlib.ExitStack() as stack,
+        ):
+            names = "ijk"[: len(self.extents)]
+            for name, extent in zip(names, self.extents, strict=True):
+                line("#pragma unroll")
+                stack.enter_context(
+                    self.text.block(f"for (int {name} = 0; {name} < {extent}; ++{name})")
+                )
+            place = "".join(f"[{name}]" for name in names)
+            line(f"total{place} += sum{place};")
+            line(f"sum{place} = {self.zero};")
 
     def _layout(self, name: str, length: int) -> Layout:
         operand = self.made.left if name == "left" else self.made.right
@@ -197,6 +235,8 @@ class _Tiles:
             line(f"const int at = turn % {self.shape.stages} * {self.left.count};")
             line(f"const int bt = turn % {self.shape.stages} * {self.right.count};")
             self.multiply()
+            if self.is_long:
+                self._end_level(turns)
 
     def store_one(self, value: str) -> None:
         """The epilogue of element (m, n), whose sum is `value`."""
@@ -225,7 +265,7 @@ class _ThreadTiles(_Tiles):
         across = self.shape.columns // self.shape.each
         self.text.line(f"const int x = threadIdx.x % {across};")
         self.text.line(f"const int y = threadIdx.x / {across};")
-        self.text.line(f"{self.kind} sum[{self.shape.each}][{self.shape.each}] = {{}};")
+        self.declare_sums(self.shape.each, self.shape.each)
 
     def multiply(self) -> None:
         each, line = self.shape.each, self.text.line
@@ -254,7 +294,7 @@ class _ThreadTiles(_Tiles):
             with self.text.block(f"for (int j = 0; j < {each}; ++j)"):
                 line(f"const int n = column + x + j * {column_gap};")
                 line(f"if (n >= {columns}) continue;")
-                self.store_one("sum[i][j]")
+                self.store_one(f"{self.result}[i][j]")
 
 
 class _TensorTiles(_Tiles):
@@ -280,7 +320,7 @@ class _TensorTiles(_Tiles):
         line("const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;")
         line(f"const int x = threadIdx.x / 32 % {across} * {shape.warp_columns};")
         line(f"const int y = threadIdx.x / {32 * across} * {shape.warp_rows};")
-        line(f"float sum[{shape.warp_rows // 16}][{shape.warp_columns // 8}][4] = {{}};")
+        self.declare_sums(shape.warp_rows // 16, shape.warp_columns // 8, 4)
 
     def multiply(self) -> None:
         line = self.text.line
@@ -316,7 +356,7 @@ class _TensorTiles(_Tiles):
             with self.text.block(f"for (int j = 0; j < {2 * across}; ++j)"):
                 line("const int n = column + x + j / 2 * 8 + q * 2 + j % 2;")
                 line(f"if (n >= {columns}) continue;")
-                self.store_one("sum[i / 2][j / 2][i % 2 * 2 + j % 2]")
+                self.store_one(f"{self.result}[i / 2][j / 2][i % 2 * 2 + j % 2]")
 
 
 def _digit(linear: str, inner: int, extent: int) -> str:
