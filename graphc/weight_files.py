@@ -1,7 +1,7 @@
 """Files of parameters and arrays, turned into each other.
 
-    .caffemodel (any of Caffe's layouts is read, the current one written)  <->  .caffemodel.h5
-    .binaryproto (a mean image, an infogain matrix)                        <->  .npy
+    .caffemodel (any of Caffe's layouts is read; the current one or v1 written)  <->  .caffemodel.h5
+    .binaryproto (a mean image, an infogain matrix)                              <->  .npy
 
 The arrays stay as they are, float32; only old files that hold four numbers for every shape get the
 shapes of today. With a net's definition the file must fit it, and has its shapes then.
@@ -18,6 +18,7 @@ import numpy as np
 from graphc.driver import Signature, front
 from graphc.error import NetError, need
 from graphc.frontends.caffe.caffemodel import (
+    LAYOUTS,
     StoredBlob,
     Weights,
     read_blob,
@@ -60,16 +61,27 @@ class Converted:
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
 
 
-def convert(source: str | Path, target: str | Path, net: str | Path | None = None) -> Converted:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    net: str | Path | None = None,
+    layout: str = "current",
+) -> Converted:
     """Read one file and write the other, whole or not at all; the endings say what they are.
 
     Args:
         net: a definition that the weights must fit. Parameters that the file lacks are an error.
+        layout: of a .caffemodel that is written, "current" or "v1" (for Caffe before 2015).
     Raises:
         NetError: for endings that cannot be turned into each other, a file that cannot be read or
             written, weights that do not fit.
     """
     made, wanted = _ending(source), _ending(target)
+    need(layout in LAYOUTS, f"layout is one of {', '.join(LAYOUTS)}, not {layout!r}")
+    need(
+        layout == "current" or wanted == ".caffemodel",
+        f"the layout {layout} is one of .caffemodel files; '{target}' is none",
+    )
     if made in ARRAYS and wanted in ARRAYS:
         need(net is None, f"--net is for weights; '{source}' holds one array")
         return _convert_array(source, target)
@@ -79,13 +91,13 @@ def convert(source: str | Path, target: str | Path, net: str | Path | None = Non
         f" single arrays {' and '.join(ARRAYS)}",
     )
     if net is not None:
-        return _convert_for_net(source, target, net)
+        return _convert_for_net(source, target, net, layout)
     weights = _read(Path(source))
     layers = {name: _modern(weights, name) for name in weights.blobs}
     if wanted == ".h5":
         write_hdf5_weights(target, {n: dict(enumerate(arrays)) for n, arrays in layers.items()})
     else:
-        write_weights(target, weights.name, layers, weights.types)
+        write_weights(target, weights.name, layers, weights.types, layout)
     return _report(source, target, layers)
 
 
@@ -159,7 +171,9 @@ def _modern(weights: Weights, layer: str) -> list[np.ndarray]:
     return found
 
 
-def _convert_for_net(source: str | Path, target: str | Path, path: str | Path) -> Converted:
+def _convert_for_net(
+    source: str | Path, target: str | Path, path: str | Path, layout: str
+) -> Converted:
     """By way of the net's parameters, which all must be there."""
     definition = read_net(path, layer_types=LAYERS)
     net = front(definition, Signature())
@@ -172,7 +186,7 @@ def _convert_for_net(source: str | Path, target: str | Path, path: str | Path) -
     if missing:
         raise NetError(f"'{source}' has no parameters for {', '.join(missing[:5])} of '{path}'")
     load_weights(net, parameters, Path(source))
-    save_weights(net, parameters, Path(target))
+    save_weights(net, parameters, Path(target), layout)
     arrays = {key: tuple(parameters[net.owners[key]].shape) for key in net.owners}
     return Converted(str(source), str(target), arrays)
 

@@ -121,8 +121,10 @@ def _load_hdf5(net: CaffeNet, parameters: Arrays, path: Path) -> None:
     _take(net, parameters, new, problems, list(source), str(path))
 
 
-def save_weights(net: CaffeNet, parameters: Arrays, path: str | Path) -> None:
-    """Write a .caffemodel, or a .caffemodel.h5 where the path ends in .h5.
+def save_weights(
+    net: CaffeNet, parameters: Arrays, path: str | Path, layout: str = "current"
+) -> None:
+    """Write a .caffemodel in one of its layouts, or a .caffemodel.h5 where the path ends in .h5.
 
     Shared parameters are written in every layer that uses them; in HDF5 where they are made.
     """
@@ -139,7 +141,7 @@ def save_weights(net: CaffeNet, parameters: Arrays, path: str | Path) -> None:
         layer: [parameters[net.owners[key]] for key in keys] for layer, keys in _layers(net).items()
     }
     kinds = {layer.name: layer.type for layer in net.definition.layers}
-    write_weights(Path(path), net.definition.name, layers, kinds)
+    write_weights(Path(path), net.definition.name, layers, kinds, layout)
 
 
 def _layers(net: CaffeNet) -> dict[str, list[str]]:

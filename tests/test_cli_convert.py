@@ -10,7 +10,8 @@ import pytest
 from test_cli_options import graphc
 
 import graphc as package
-from graphc.frontends.caffe.caffemodel import read_blob, read_weights
+from graphc.frontends.caffe import schema
+from graphc.frontends.caffe.caffemodel import read_blob, read_weights, write_weights
 from graphc.frontends.caffe.hdf5 import read_hdf5_weights
 from graphc.weight_files import convert
 
@@ -24,6 +25,8 @@ layer { name: "a" type: "InnerProduct" bottom: "conv" top: "a" param { name: "w"
 layer { name: "b" type: "InnerProduct" bottom: "conv" top: "b" param { name: "w" }
   inner_product_param { num_output: 2 bias_term: false weight_filler { type: "gaussian" std: 1 } } }
 """  # noqa: E501
+
+V1 = ("--layout", "v1")
 
 OLD = """
 # the oldest format
@@ -198,3 +201,71 @@ def test_upgrade_reports_mistakes_in_their_place(tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert "net.prototxt:1:" in result.stderr
     assert not (tmp_path / "new.prototxt").exists()
+
+
+# -- the layout of Caffe before 2015 ---------------------------------------------------------------
+
+
+def test_v1_is_what_an_old_caffe_expects(weights: Path, net: Path, tmp_path: Path) -> None:
+    """Type numbers and four extents, read back by protobuf and by our own reader."""
+    old = tmp_path / "old.caffemodel"
+    made = graphc("convert", weights, old, "--layout", "v1")
+    assert made.exit_code == 0, made.output
+    message = schema.message_class("NetParameter").FromString(old.read_bytes())
+    assert (message.name, len(message.layer)) == ("small", 0)
+    assert [(layer.name, layer.type) for layer in message.layers] == [
+        ("conv", 4),  # CONVOLUTION
+        ("a", 14),  # INNER_PRODUCT
+        ("b", 14),
+    ]
+    extents = [
+        [(blob.num, blob.channels, blob.height, blob.width) for blob in layer.blobs]
+        for layer in message.layers
+    ]
+    assert extents == [[(3, 2, 2, 2), (1, 1, 1, 3)], [(1, 1, 2, 27)], [(1, 1, 2, 27)]]
+    assert not any(blob.HasField("shape") for layer in message.layers for blob in layer.blobs)
+    x = np.random.default_rng(0).standard_normal((1, 2, 4, 4))
+    first, second = (package.Net(net, weights=path).forward(data=x)["a"] for path in (weights, old))
+    np.testing.assert_array_equal(first, second)
+    back = tmp_path / "back.caffemodel"
+    assert graphc("convert", old, back).exit_code == 0
+    assert back.read_bytes() == weights.read_bytes()
+
+
+def test_v1_has_no_type_for_every_layer(tmp_path: Path) -> None:
+    arrays = {"relu": [], "input": [], "norm": [np.ones(2)], "x": [np.ones((1, 1, 1, 1, 1))]}
+    types = {"relu": "ReLU", "input": "Input", "norm": "BatchNorm", "x": "Convolution"}
+    write_weights(tmp_path / "new.caffemodel", "n", {**arrays, "y": [np.ones(2)]}, types)
+    result = graphc("convert", tmp_path / "new.caffemodel", tmp_path / "v1.caffemodel", *V1)
+    assert result.exit_code == 3
+    for said in (
+        "layer 'norm' is of type BatchNorm, which v1 does not have",
+        "parameter 0 of layer 'x' has shape 1 x 1 x 1 x 1 x 1, and v1 holds four axes at most",
+        "the type of layer 'y' is not known",
+    ):
+        assert said in result.stderr
+    assert not (tmp_path / "v1.caffemodel").exists()
+    write_weights(tmp_path / "new.caffemodel", "n", {"relu": [], "input": []}, types)
+    made = graphc("convert", tmp_path / "new.caffemodel", tmp_path / "v1.caffemodel", *V1)
+    assert made.exit_code == 0, made.output
+    assert read_weights(tmp_path / "v1.caffemodel").types == {"relu": "ReLU"}
+
+
+def test_v1_from_hdf5_needs_the_net(weights: Path, net: Path, tmp_path: Path) -> None:
+    """HDF5 files hold no types."""
+    stored, old = tmp_path / "net.h5", tmp_path / "old.caffemodel"
+    assert graphc("convert", weights, stored).exit_code == 0
+    refused = graphc("convert", stored, old, *V1)
+    assert refused.exit_code == 3
+    assert "give the definition with --net" in refused.stderr
+    assert graphc("convert", stored, old, *V1, "--net", net).exit_code == 0
+    assert read_weights(old).types["conv"] == "Convolution"
+    assert graphc("convert", weights, stored, *V1).exit_code == 3
+
+
+def test_upgrade_takes_weights_too(weights: Path, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.caffemodel", tmp_path / "new.caffemodel"
+    convert(weights, old, layout="v1")
+    assert graphc("upgrade", old).exit_code == 2
+    assert graphc("upgrade", old, "-o", new).exit_code == 0
+    assert new.read_bytes() == weights.read_bytes()

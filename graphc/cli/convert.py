@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,6 +10,13 @@ import typer
 from graphc.cli.report import need_writable, note, print_json, table
 
 JSON = typer.Option("--json", help="Print JSON, errors too.")
+
+
+class LayoutName(StrEnum):
+    """The layouts a .caffemodel is written in."""
+
+    current = "current"
+    v1 = "v1"
 
 
 def convert(
@@ -21,18 +29,22 @@ def convert(
             help="A definition that the weights must fit; old files get its shapes.",
         ),
     ] = None,
+    layout: Annotated[
+        LayoutName,
+        typer.Option(help="Of the .caffemodel written; v1 is what Caffe before 2015 reads."),
+    ] = LayoutName.current,
     json: Annotated[bool, JSON] = False,
 ) -> None:
     """Turn files of weights or arrays into each other.
 
     A .caffemodel and a .caffemodel.h5, either way; a .binaryproto and a .npy, either way. A
-    .caffemodel of any of Caffe's layouts is read, and the current one written: converting a
-    .caffemodel to another brings it up to date.
+    .caffemodel of any of Caffe's layouts is read, and the one of --layout written: converting a
+    .caffemodel to another brings it up to date, or back.
     """
     from graphc.weight_files import convert as convert_file
 
     need_writable(target)
-    made = convert_file(source, target, net)
+    made = convert_file(source, target, net, layout.value)
     if json:
         print_json(
             {
@@ -48,7 +60,9 @@ def convert(
 
 
 def upgrade(
-    net: Annotated[str, typer.Argument(metavar="NET", help="A definition of a net.")],
+    net: Annotated[
+        str, typer.Argument(metavar="NET", help="A definition of a net, or a .caffemodel.")
+    ],
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="OUT", help="The file to write; else printed."),
@@ -57,8 +71,14 @@ def upgrade(
 ) -> None:
     """Print a net definition of an old format in the current one.
 
-    The text is written anew from what the definition says: comments are lost.
+    The text is written anew from what the definition says: comments are lost. A .caffemodel of an
+    old layout is written in the current one, to the file of --output.
     """
+    if net.endswith(".caffemodel"):
+        if not output:
+            raise typer.BadParameter("weights are not printed; name a file", param_hint="--output")
+        convert(net, output, json=json)
+        return
     from graphc.frontends.caffe.caffemodel import write_beside
     from graphc.frontends.caffe.prototxt import read_source
     from graphc.frontends.caffe.writer import upgraded_text

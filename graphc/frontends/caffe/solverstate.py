@@ -23,6 +23,7 @@ from graphc.frontends.caffe.caffemodel import (
     blob_parts,
     damaged,
     enclosed,
+    number_field,
     read_file,
     read_stored,
     string_field,
@@ -80,13 +81,13 @@ def write_solverstate(path: str | Path, state: SolverState) -> None:
         _write_hdf5(path, state)
         return
     parts: list[bytes | memoryview] = [
-        _number("iter", state.iteration),
+        number_field("SolverState", "iter", state.iteration),
         string_field("SolverState", "learned_net", state.learned_net),
     ]
     number = schema.field_number("SolverState", "history")
     for array in state.history:
         parts += enclosed(number, blob_parts(array))
-    parts.append(_number("current_step", state.current_step))
+    parts.append(number_field("SolverState", "current_step", state.current_step))
     size = sum(len(part) for part in parts)
     if size > LARGEST_FILE:
         raise NetError(
@@ -94,12 +95,6 @@ def write_solverstate(path: str | Path, state: SolverState) -> None:
             " write it in HDF5 (snapshot_format: HDF5)"
         )
     write_beside(path, parts)
-
-
-def _number(name: str, value: int) -> bytes:
-    """A field that holds a whole number."""
-    key = schema.field_number("SolverState", name) << 3 | wire.VARINT
-    return wire.encode_varint(key) + wire.encode_varint(value)
 
 
 # -- HDF5 -----------------------------------------------------------------------------------------
