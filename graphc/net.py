@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from graphc import driver
-from graphc.arrays import assign, checked
+from graphc.arrays import assign, checked, real_numbers
 from graphc.blob import Blob, Named, ParameterBlob
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, need
@@ -31,6 +31,8 @@ from graphc.gradient_request import as_names, request, unknown
 from graphc.net_arrays import NetArrays, refuse_nan
 from graphc.phase import TEST, TRAIN, Phase
 from graphc.runtime.cpu import aligned_zeros, usable_cores
+from graphc.sources.feeds import Feeds
+from graphc.sources.memory import ArrayRows
 from graphc.weights import fill_parameters, load_weights, save_weights
 
 
@@ -133,6 +135,7 @@ class Net:
         self.arrays = NetArrays(front, dtype, int(seed))
         self._shapes = {name: array.shape for name, array in self.arrays.inputs.items()}
         self._diffs_are_clear = set(self.arrays.parameters)
+        self.feeds = Feeds(front.data_layers, int(seed))
         blobs = [name for name in front.graph.blobs if ":" not in name]
         self.blobs = Named("blob", {name: Blob(self, name) for name in blobs})
         self.params = self._parameter_lists(front)
@@ -189,6 +192,30 @@ class Net:
             self.arrays.inputs[name][...] = array
         if inputs:
             self._forward_is_current = False
+            self.feeds.note_given(inputs)
+
+    def set_input_arrays(self, data: Any, labels: Any) -> None:
+        """What the net's MemoryData layer serves: one batch after another, again from the start.
+
+        Args:
+            data: images [N, C, H, W]; N is a multiple of the layer's batch size.
+            labels: N numbers.
+        """
+        layer = next((d for d in self.definition.layers if d.type == "MemoryData"), None)
+        if layer is None:
+            raise NetError("the net has no MemoryData layer")
+        images, numbers = real_numbers(data, "data"), real_numbers(labels, "labels")
+        batch, *extents = self.arrays.inputs[layer.tops[0]].shape
+        need(
+            list(images.shape[1:]) == extents and len(images) and len(images) % batch == 0,
+            f"'{layer.name}' serves images [N, {', '.join(map(str, extents))}], N a multiple of"
+            f" {batch}; data of shape {list(images.shape)} were given",
+        )
+        need(
+            numbers.size == len(images),
+            f"there are {len(images)} images and {numbers.size} labels",
+        )
+        self.feeds.put(layer.tops, ArrayRows([images, numbers.reshape(-1)]))
 
     def forward(
         self,
@@ -207,9 +234,12 @@ class Net:
         for name in wanted:
             need(name in self.blobs, unknown("blob", name, self.blobs))
         if start is not None or end is not None:
+            if start is None:
+                self._fill_inputs(inputs)
             return self._forward_part(start, end, wanted, inputs)
         self._follow_reshape()
         self.set_inputs(inputs)
+        self._fill_inputs()
         self._count_selected()
         signature = self._accumulating(self._custom or self._default_signature())
         self._run_forward(self._compilation(_keeping(signature, wanted)))
@@ -270,6 +300,7 @@ class Net:
         given = dict(gradients or {})
         signature, returned = self._backward_signature(given, wrt=wrt)
         self.set_inputs(inputs or {})
+        self._fill_inputs()
         if self._count_selected():
             signature = driver.with_shapes(signature, self._shapes)
         self._give(given)
@@ -391,6 +422,11 @@ class Net:
         if signature not in self._compiled:
             self._compiled[signature] = driver.compile_net(self.definition, signature)
         return self._compiled[signature]
+
+    def _fill_inputs(self, given: Iterable[str] = ()) -> None:
+        """Let the data layers serve the next batch."""
+        self.feeds.note_given(given)
+        self.feeds.fill(self.arrays.inputs)
 
     # -- running ----------------------------------------------------------------------------
 

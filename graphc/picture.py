@@ -6,6 +6,7 @@ The saliency of a pixel is the largest |gradient| among its channels (Simonyan, 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -32,13 +33,17 @@ def _pillow() -> Any:
 
 def read_picture(path: str | Path, channels: int) -> Image.Image:
     """A picture in colour (3 channels) or grey (1). Raises NetError for a file that is none."""
+    return _opened(path, str(path), channels)
+
+
+def _opened(file: str | Path | IO[bytes], path: str, channels: int) -> Image.Image:
     image = _pillow()
     need(
         channels in (1, 3),
         f"a picture has 1 or 3 channels, the input has {channels}; give it a .npy",
     )
     try:
-        with image.open(path) as opened:
+        with image.open(file) as opened:
             photo: Image.Image = opened.convert("RGB" if channels == 3 else "L")
             return photo
     except OSError as error:
@@ -46,6 +51,11 @@ def read_picture(path: str | Path, channels: int) -> Image.Image:
         raise NetError(f"cannot read '{path}': {reason}") from None
     except (ValueError, SyntaxError, image.DecompressionBombError) as error:
         raise NetError(f"cannot read '{path}': {error}") from None
+
+
+def decoded(data: bytes, what: str, channels: int) -> np.ndarray:
+    """The pixels, as `pixels` gives them, of the bytes of a picture file called `what`."""
+    return pixels(_opened(io.BytesIO(data), what, channels))
 
 
 def resized(picture: Image.Image, height: int, width: int) -> Image.Image:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from graphc import driver
-from graphc.arrays import real_numbers
 from graphc.driver import Compilation
 from graphc.error import NetError, need
 from graphc.frontends.caffe.layer import COUNTER
@@ -50,7 +49,6 @@ class TrainingNet(Net):
         )
         self._solver = definition
         self._rate = self.arrays.extra[RATE] = aligned_zeros((), dtype)
-        self._served: _Served | None = None
         self._advance: Callable[[], object] | None = None
         self._rule = _rule(self, definition)
 
@@ -61,49 +59,6 @@ class TrainingNet(Net):
         need(self._advance is not None, "this net belongs to no solver")
         assert self._advance is not None
         self._advance()
-
-    def set_input_arrays(self, data: Any, labels: Any) -> None:
-        """What the net's MemoryData layer serves: one batch after another, again from the start.
-
-        Args:
-            data: images [N, C, H, W]; N is a multiple of the layer's batch size.
-            labels: N numbers.
-        """
-        layer = next((d for d in self.definition.layers if d.type == "MemoryData"), None)
-        if layer is None:
-            raise NetError("the net has no MemoryData layer")
-        images, numbers = real_numbers(data, "data"), real_numbers(labels, "labels")
-        batch, *extents = self.arrays.inputs[layer.tops[0]].shape
-        need(
-            list(images.shape[1:]) == extents and len(images) and len(images) % batch == 0,
-            f"'{layer.name}' serves images [N, {', '.join(map(str, extents))}], N a multiple of"
-            f" {batch}; data of shape {list(images.shape)} were given",
-        )
-        need(
-            numbers.size == len(images),
-            f"there are {len(images)} images and {numbers.size} labels",
-        )
-        self._served = _Served(layer.tops, images, numbers.reshape(-1), batch)
-
-    def forward(
-        self,
-        blobs: Sequence[str] | None = None,
-        start: str | None = None,
-        end: str | None = None,
-        **inputs: Any,
-    ) -> dict[str, np.ndarray]:
-        if start is None:
-            self._serve()
-        return super().forward(blobs, start, end, **inputs)
-
-    def forward_backward(
-        self,
-        inputs: Mapping[str, Any] | None = None,
-        gradients: Mapping[str, Any] | None = None,
-        wrt: Sequence[str] | None = None,
-    ) -> dict[str, np.ndarray]:
-        self._serve()
-        return super().forward_backward(inputs, gradients, wrt)
 
     # -- what the solver asks for -----------------------------------------------------------
 
@@ -149,7 +104,7 @@ class TrainingNet(Net):
         front = self.front()
         if front.refusals:
             raise NetError(front.refusals)
-        self._serve()
+        self.feeds.fill(self.arrays.inputs)
         names = tuple(learned.name for learned in self._rule.parameters)
         signature = replace(self._signature, wrt=names, update=rule, accumulate=rule is None)
         return self._compilation(driver.with_shapes(signature, self._shapes))
@@ -160,28 +115,6 @@ class TrainingNet(Net):
         momentum, momentum2, _ = self._rule.settings
         t = iteration + 1
         return math.sqrt(1 - momentum2**t) / (1 - momentum**t)
-
-    def _serve(self) -> None:
-        if self._served is not None:
-            self.set_inputs(self._served.next())
-
-
-class _Served:
-    """Arrays that are served in batches."""
-
-    def __init__(
-        self, tops: Sequence[str], images: np.ndarray, labels: np.ndarray, batch: int
-    ) -> None:
-        self.tops = tops
-        self.arrays = (images, labels)
-        self.batch = batch
-        self.position = 0
-
-    def next(self) -> dict[str, np.ndarray]:
-        """The batch whose turn it is."""
-        first, last = self.position, self.position + self.batch
-        self.position = last % len(self.arrays[1])
-        return {top: array[first:last] for top, array in zip(self.tops, self.arrays, strict=True)}
 
 
 def _rule(net: Net, definition: SolverDefinition) -> UpdateRule:

@@ -47,6 +47,7 @@ FLOORS = {
     "graphc.solver": 5,
     "graphc.graph_call": 5,
     "graphc.mat_call": 5,
+    "graphc.sources": 5,
     "graphc.vl": 5,
     "graphc.dagnn": 5,
     "graphc.simple_net": 5,
@@ -82,6 +83,8 @@ DOORS = {
     "rich": ("graphc.cli",),
     "torch": ("graphc.bench",),
     "PIL": ("graphc.picture",),
+    "lmdb": ("graphc.frontends.caffe.database",),
+    "h5py": ("graphc.frontends",),
 }
 
 

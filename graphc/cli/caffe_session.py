@@ -41,6 +41,11 @@ class CaffeSession:
         return self.net.inputs
 
     @property
+    def filled(self) -> list[str]:
+        """Inputs that data layers fill."""
+        return self.net.feeds.tops
+
+    @property
     def outputs(self) -> list[str]:
         """Names of the outputs."""
         return self.net.outputs

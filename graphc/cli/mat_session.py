@@ -42,6 +42,7 @@ class MatSession:
         self.mode = "normal" if phase_of(options) == TRAIN else "test"
         self.inputs = self.model.inputs
         self.outputs = self.model.outputs
+        self.filled: list[str] = []
         given: dict[str, Size] = {n: _npy_size(s) for n, s in sources.items() if _is_npy(s)}
         given = {name: size for name, size in given.items() if name in self.inputs}
         self.sizes = self.model.input_sizes({**given, **shapes_of(options)})

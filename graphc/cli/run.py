@@ -71,9 +71,9 @@ def run(
 
 
 def need_all_inputs(net: Session, sources: Mapping[str, str]) -> None:
-    """Raise NetError unless every net input, and no other, has a value."""
+    """Raise NetError unless every net input has a value, given or from a data layer."""
     need_known_inputs(net.inputs, sources)
-    missing = [name for name in net.inputs if name not in sources]
+    missing = [name for name in net.inputs if name not in sources and name not in net.filled]
     if missing:
         raise NetError(
             f"no value is given for {named(missing)}; add"

@@ -70,6 +70,10 @@ class Session(Protocol):
         """Names of the net's inputs."""
 
     @property
+    def filled(self) -> list[str]:
+        """Those inputs that data layers fill where no value is given."""
+
+    @property
     def outputs(self) -> list[str]:
         """Names of its outputs."""
 

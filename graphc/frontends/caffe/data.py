@@ -1,4 +1,4 @@
-"""Caffe's data layers, as inputs of the net: the caller, or whoever trains, gives the values.
+"""Caffe's data layers, as inputs of the net: the caller gives the values, or the layer's own files.
 
 A layer's shapes come from its fields where they tell, else from the files it names: the first
 record, a mean image, the first data set. `graphc.Net(path, shapes={"data": (10, 3, 227, 227)})`
@@ -7,12 +7,13 @@ says them where neither does.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 from graphc.error import NetError
-from graphc.frontends.caffe import schema
 from graphc.frontends.caffe.caffemodel import read_blob
+from graphc.frontends.caffe.database import is_database, read_datums
 from graphc.frontends.caffe.hdf5 import hdf5_shapes
 from graphc.frontends.caffe.layer import LayerContext, layer
 from graphc.ir.graph import Value
@@ -84,6 +85,7 @@ def _mean_shape(c: LayerContext) -> Shape | None:
 def data(c: LayerContext) -> tuple[Value, ...]:
     """Images and labels from a database of Datum records."""
     options = c.options("data_param")
+    c.serves(c.layer.tops)
     found = None
     if options.get("backend") == "LMDB" and options.get("source"):
         found = _first_record(c.path(options.get("source")))
@@ -92,29 +94,17 @@ def data(c: LayerContext) -> tuple[Value, ...]:
 
 def _first_record(folder: Path) -> Shape | None:
     """The shape of a database's first Datum; None where it, or the module lmdb, is not there."""
-    try:
-        import lmdb
-    except ImportError:
+    if not is_database(folder) or importlib.util.find_spec("lmdb") is None:
         return None
-    if not (folder / "data.mdb").is_file():
-        return None
-    try:
-        with (
-            lmdb.open(str(folder), readonly=True, lock=False) as database,
-            database.begin() as transaction,
-        ):
-            for _, record in transaction.cursor():
-                datum: Any = schema.message_class("Datum").FromString(record)
-                return None if datum.encoded else (datum.channels, datum.height, datum.width)
-    except Exception as error:  # lmdb and protobuf have many classes of errors
-        raise NetError(f"cannot read the database '{folder}': {error}") from None
-    return None
+    found, _ = read_datums(folder, 1)
+    return found[0].image.shape if found and found[0].image is not None else None
 
 
 @layer("ImageData", bottoms=0)
 def image_data(c: LayerContext) -> tuple[Value, ...]:
     """Image files from a list."""
     options = c.options("image_data_param")
+    c.serves(c.layer.tops)
     extents = (options.get("new_height"), options.get("new_width"))
     if any(extents) and not all(extents):
         raise c.fail("new_height and new_width belong together", "image_data_param")
@@ -157,21 +147,38 @@ def hdf5_data(c: LayerContext) -> tuple[Value, ...]:
     options = c.options("hdf5_data_param")
     batch = _batch(c, options)
     _need_tops(c, 1, 32)
+    c.serves(c.layer.tops)
     if all(top in c.around.shapes for top in c.layer.tops):
         return tuple(c.input(top, ()) for top in c.layer.tops)
     listed = c.path(options.get("source"))
     try:
-        names = listed.read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise c.fail(f"cannot read the list of files '{listed}': {error}", "source") from None
-    if not names:
-        raise c.fail(f"the list '{listed}' names no file", "source")
-    found = hdf5_shapes(listed.parent / names[0])
+        first = hdf5_files(listed)[0]
+    except NetError as error:
+        raise c.fail(str(error), "source") from None
+    found = hdf5_shapes(first)
     for top in c.layer.tops:
         if top not in found or not found[top]:
             held = ", ".join(sorted(found)) or "none"
-            raise c.fail(f"'{names[0]}' has no data set '{top}'; it has {held}")
+            raise c.fail(f"'{first}' has no data set '{top}'; it has {held}")
     return tuple(c.input(top, (batch, *found[top][1:])) for top in c.layer.tops)
+
+
+def hdf5_files(listed: Path) -> list[Path]:
+    """The files that a list names, beside it or where the working folder leads.
+
+    Raises NetError where the list cannot be read or is empty.
+    """
+    try:
+        names = listed.read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NetError(f"cannot read the list of files '{listed}': {error}") from None
+    if not names:
+        raise NetError(f"the list '{listed}' names no file")
+    beside = [listed.parent / name for name in names]
+    return [
+        path if path.is_file() or not Path(name).is_file() else Path(name)
+        for path, name in zip(beside, names, strict=True)
+    ]
 
 
 @layer("HDF5Output")

@@ -7,7 +7,7 @@ parameter that layers share is there only in the layer that made it.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +94,18 @@ def hdf5_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
             return {name: item.shape for name, item in file.items() if hasattr(item, "dtype")}
     except (OSError, RuntimeError) as error:
         raise NetError(f"cannot read '{path}' as HDF5: {error}") from None
+
+
+def read_hdf5_arrays(path: str | Path, names: Sequence[str]) -> list[NDArray[np.float32]]:
+    """The data sets of these names. NetError where one is missing or holds no numbers."""
+    arrays = []
+    try:
+        with hdf5_library().File(path, "r") as file:
+            for name in names:
+                item = file.get(name)
+                if not hasattr(item, "dtype") or item.dtype.kind not in "fiu":
+                    raise NetError(f"'{path}' has no data set '{name}' of numbers")
+                arrays.append(np.asarray(item[()], np.float32))
+    except (OSError, RuntimeError) as error:
+        raise NetError(f"cannot read '{path}' as HDF5: {error}") from None
+    return arrays

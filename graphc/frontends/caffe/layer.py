@@ -9,7 +9,7 @@ A layer function turns bottoms into tops by applying operators:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,31 @@ class Selection:
     tops: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class DataLayer:
+    """A layer that may have values of its own for its tops, which are net inputs.
+
+    `tops` are those that it fills: of a DummyData layer not the constant ones.
+    """
+
+    definition: LayerDefinition
+    tops: tuple[str, ...]
+    phase: str
+    folder: Path
+
+    def options(self, name: str) -> Any:
+        """The layer's parameter message of that name."""
+        return self.definition.message.get(name)
+
+    def path(self, relative: str) -> Path:
+        """A file named in the definition, relative to its folder."""
+        return self.folder / relative
+
+    def fail(self, message: str) -> NetError:
+        """The error to raise, at the layer's place."""
+        return NetError(f"layer '{self.definition.name}': {message}", self.definition.span)
+
+
 @dataclass
 class Surroundings:
     """What all layers of one net share while the net is built."""
@@ -95,6 +120,7 @@ class Surroundings:
     warnings: list[Diagnostic] = field(default_factory=list)
     selections: list[Selection] = field(default_factory=list)
     python_layers: dict[str, Any] = field(default_factory=dict)  # by name, the user's objects
+    data_layers: list[DataLayer] = field(default_factory=list)
     streams: int = 0
 
 
@@ -222,6 +248,11 @@ class LayerContext:
         """A net input; the caller of the build may have asked for another shape."""
         wanted = self.around.shapes.get(name, tuple(shape))
         return self.graph.input(name, TensorType(self.dtype, wanted), "input")
+
+    def serves(self, tops: Sequence[str]) -> None:
+        """Note that the layer may fill these of its tops, which are net inputs, by itself."""
+        folder = self.around.folder
+        self.around.data_layers.append(DataLayer(self.layer, tuple(tops), self.phase, folder))
 
     def fail(self, message: str, field: str | None = None) -> NetError:
         """The error to raise, at the field's place if it is there, else at the layer's."""

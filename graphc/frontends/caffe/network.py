@@ -31,6 +31,7 @@ from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.gradient_rules import Refusal, has_gradient, is_forced
 from graphc.frontends.caffe.layer import (
     LAYERS,
+    DataLayer,
     LayerContext,
     Parameter,
     Selection,
@@ -56,6 +57,7 @@ class CaffeNet:
         layer_tops, layer_bottoms: blob names per layer.
         selections: the Filter layers, whose tops' extents depend on data.
         python_layers: by layer name, the objects of Python layers.
+        data_layers: layers that may fill net inputs from files or at random.
         refusals: why Caffe's default backward pass cannot be run; empty where it can.
     """
 
@@ -72,6 +74,7 @@ class CaffeNet:
     refusals: list[Diagnostic] = field(default_factory=list)
     python_layers: dict[str, PythonLayer] = field(default_factory=dict)
     selections: list[Selection] = field(default_factory=list)
+    data_layers: list[DataLayer] = field(default_factory=list)
 
 
 def build(
@@ -372,6 +375,7 @@ class _Builder:
         net = self.net
         net.python_layers = self.around.python_layers
         net.selections = self.around.selections
+        net.data_layers = self.around.data_layers
         net.inputs = [v.name for v in graph.inputs("input")]
         produced = [top for layer, tops in net.layer_tops.items() for top in tops]
         loose = {name for name in produced if name not in self.read}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.frontends.caffe.filler import check_filler, fill
 from graphc.frontends.caffe.layer import LayerContext, layer
 from graphc.ir.core import Broadcast, Mean, Multiply, Sum, Times, View
 from graphc.ir.graph import Value
@@ -83,7 +84,10 @@ def parameter(c: LayerContext) -> Value:
 
 @layer("DummyData", bottoms=0)
 def dummy_data(c: LayerContext) -> tuple[Value, ...]:
-    """Constant blobs. Caffe's other fillers draw anew at every pass and are refused here."""
+    """Blobs by fillers: a constant once for all, anything random anew at every pass.
+
+    The random ones are net inputs, which graphc.sources fills where the user does not.
+    """
     options = c.options("dummy_data_param")
     old = [options.all(name) for name in ("num", "channels", "height", "width")]
     shapes = [_dims(shape) for shape in options.all("shape")]
@@ -93,18 +97,19 @@ def dummy_data(c: LayerContext) -> tuple[Value, ...]:
     tops = len(c.layer.tops)
     if len(fillers) not in (0, 1, tops):
         raise c.fail(f"{len(fillers)} data_fillers are given for {tops} tops", "dummy_data_param")
-    values = []
+    values, drawn = [], []
     for position, shape in enumerate(_shapes_for_tops(c, shapes, "dummy_data_param")):
         filler = fillers[position % len(fillers)] if fillers else None
-        if filler is not None and filler.get("type") != "constant":
-            raise c.fail(
-                f"a DummyData layer can only be filled with a constant here, not with"
-                f" '{filler.get('type')}', which draws new numbers at every pass",
-                "dummy_data_param",
-            )
-        number = filler.get("value") if filler is not None else 0.0
+        if filler is not None:
+            check_filler(filler)
         shape = _checked_shape(c, shape, "dummy_data_param")
-        values.append(c.constant("data", np.full(shape, number)))
+        if filler is None or filler.get("type") in ("constant", "bilinear"):
+            values.append(c.constant("data", fill(shape, filler, np.random.default_rng())))
+        else:
+            drawn.append(c.layer.tops[position])
+            values.append(c.input(drawn[-1], shape))
+    if drawn:
+        c.serves(drawn)
     return tuple(values)
 
 
