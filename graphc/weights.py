@@ -28,7 +28,8 @@ def fill_parameters(net: CaffeNet, parameters: Arrays, seed: int) -> None:
     """Fill every parameter as its definition says; without a filler, with Caffe's constant 0."""
     rng = np.random.default_rng(seed)
     for name, held in net.parameters.items():
-        parameters[name][...] = fill(held.type.shape, held.filler, rng)
+        drawn = held.initial is None
+        parameters[name][...] = fill(held.type.shape, held.filler, rng) if drawn else held.initial
 
 
 def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
@@ -173,7 +174,8 @@ def _by_layer(weights: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
 def _randomise(net: CaffeNet, parameters: Arrays, seed: str) -> None:
     """Matrices by msra, vectors 0: but factors and slopes as filled, batch norm with moments 0, 1.
 
-    A layer whose first parameter is a vector multiplies by it, so that keeps its filler's value.
+    A layer whose first parameter is a vector multiplies by it, so that keeps its filler's value;
+    and a Python layer keeps what its setup gave its own.
     """
     if not seed.isdigit():
         raise NetError(f"weights 'random:SEED' needs a whole number, not '{seed}'")
@@ -181,6 +183,8 @@ def _randomise(net: CaffeNet, parameters: Arrays, seed: str) -> None:
     for name, held in net.parameters.items():
         shape = held.type.shape
         index = name.rpartition("/")[2]
+        if held.initial is not None:
+            continue
         if not held.learned:
             parameters[name][...] = 0 if index == "0" else 1
         elif len(shape) < 2 and index == "0":

@@ -197,3 +197,158 @@ def test_an_error_in_the_middle_of_a_call(folder: Path):
     net._front().python_layers["d"].made.forward = lambda bottom, top: 1 / 0
     with pytest.raises(NetError, match=r"layer 'd': .*Count.forward raised ZeroDivisionError"):
         net.forward()
+
+
+# -- parameters ------------------------------------------------------------------------------------
+
+LEARNED = '''
+import caffe
+import numpy as np
+
+
+class Linear(caffe.Layer):
+    """An inner product with its own weight and bias."""
+
+    def setup(self, bottom, top):
+        outputs = int(self.param_str)
+        self.blobs.add_blob(outputs, bottom[0].channels)
+        self.blobs.add_blob(outputs)
+        self.blobs[0].data[...] = np.linspace(-1, 1, self.blobs[0].count).reshape(outputs, -1)
+
+    def reshape(self, bottom, top):
+        top[0].reshape(bottom[0].num, self.blobs[1].count)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data @ self.blobs[0].data.T + self.blobs[1].data
+
+    def backward(self, top, propagate_down, bottom):
+        assert len(propagate_down) == len(bottom) == 1
+        self.blobs[0].diff[...] += top[0].diff.T @ bottom[0].data
+        self.blobs[1].diff[...] += top[0].diff.sum(axis=0)
+        if propagate_down[0]:
+            bottom[0].diff[...] = top[0].diff @ self.blobs[0].data
+
+
+class Counter(caffe.Layer):
+    """Counts its calls in a blob that nobody learns."""
+
+    def setup(self, bottom, top):
+        self.blobs.add_blob()
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        self.blobs[0].data[...] += 1
+        top[0].data[...] = bottom[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        bottom[0].diff[...] = top[0].diff
+'''
+DATA = given("x", 5, 4) + given("t", 5, 3)
+LOSS = 'layer { name: "l" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "l" }\n'
+RATES = "param { lr_mult: 2 } param { lr_mult: 3 decay_mult: 0 }"
+
+
+def ours(rest: str = "", name: str = "f") -> str:
+    return DATA + python(name, "Linear", "x", "y", rest, "3") + LOSS
+
+
+def native(rest: str = "") -> str:
+    return (
+        f'{DATA}layer {{ name: "f" type: "InnerProduct" bottom: "x" top: "y" {rest}'
+        " inner_product_param { num_output: 3 } }\n" + LOSS
+    )
+
+
+@pytest.fixture
+def learning(folder: Path) -> Path:
+    path = folder / "layers_for_tests.py"
+    path.write_text(LEARNED)
+    return folder
+
+
+def batch() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(4)
+    return {"x": rng.standard_normal((5, 4)), "t": rng.standard_normal((5, 3))}
+
+
+def test_blobs_of_the_layer_are_parameters_of_the_net(learning: Path):
+    net, twin = make(learning, ours()), make(learning, native())
+    weight = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(net.params["f"][0].data, weight)
+    twin.params["f"][0].data[...] = weight
+    for one in (net, twin):
+        for _ in range(2):  # gradients add up
+            one.forward(**batch())
+            one.backward()
+    assert net.loss == pytest.approx(twin.loss, rel=1e-6)
+    for index in (0, 1):
+        got, wanted = (one.params["f"][index].diff for one in (net, twin))
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+    net.params["f"][1].data[...] = 100
+    assert net.forward(**batch())["l"] > 1000
+    gradient = net.backward(wrt=["x"])["x"]
+    np.testing.assert_allclose(gradient, (net.blobs["y"].diff @ weight), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["SGD", "Adam"])
+def test_a_solver_updates_them(learning: Path, method: str):
+    made = []
+    for text in (ours(RATES), native(RATES)):
+        settings = 'base_lr: 0.05 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.1 iter_size: 2'
+        path = learning / "solver.prototxt"
+        path.write_text(f'{settings} type: "{method}" net_param {{ {text} }}')
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", graphc.NetWarning)
+            made.append(graphc.Solver(path, threads=1))
+    mine, twin = made
+    twin.net.params["f"][0].data[...] = mine.net.params["f"][0].data
+    before = mine.net.params["f"][0].data.copy()
+    losses = [[one.step(feed=batch) for _ in range(3)] for one in made]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert (mine.net.params["f"][0].data != before).any()
+    for index in (0, 1):
+        got, wanted = (one.net.params["f"][index].data for one in made)
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["caffemodel", "caffemodel.h5"])
+def test_weight_files_hold_them(learning: Path, ending: str):
+    net = make(learning, ours())
+    net.params["f"][1].data[...] = [4, 5, 6]
+    net.save(learning / f"w.{ending}")
+    other = make(learning, native(), weights=learning / f"w.{ending}")
+    np.testing.assert_array_equal(other.params["f"][1].data, [4, 5, 6])
+    back = make(learning, ours(), weights=learning / f"w.{ending}")
+    results = [one.forward(**batch())["l"] for one in (other, back)]
+    np.testing.assert_allclose(*results, rtol=1e-6)
+
+
+def test_rates_and_sharing_are_as_for_other_layers(learning: Path):
+    net = make(learning, ours(RATES))
+    rates = {name: (p.lr_mult, p.decay_mult) for name, p in net.front().parameters.items()}
+    assert rates == {"f/0": (2, 1), "f/1": (3, 0)}
+    with pytest.raises(NetError, match="3 param messages, but the layer has 2"):
+        make(learning, ours("param {} param {} param {}"))
+    shared = 'param { name: "w" } param { name: "b" }'
+    two = DATA + "".join(
+        python(name, "Linear", "x", top, shared, "3") for name, top in (("f", "y"), ("g", "z"))
+    )
+    net = make(learning, two + LOSS + LOSS.replace('"y"', '"z"').replace('"l"', '"m"'))
+    assert list(net.front().parameters) == ["f/0", "f/1"]
+    net.forward(**batch())
+    net.backward()
+    single = make(learning, ours())
+    single.forward(**batch())
+    single.backward()
+    wanted = 2 * single.params["f"][0].diff
+    np.testing.assert_allclose(net.params["g"][0].diff, wanted, rtol=1e-5)
+
+
+def test_a_layer_may_keep_numbers_in_a_blob(learning: Path):
+    text = given("x", 2, 3) + python("p", "Counter", "x", "y", "param { lr_mult: 0 }") + RELU
+    net = make(learning, "force_backward: true\n" + text)
+    for _ in range(3):
+        net.forward(x=np.ones((2, 3)))
+    assert net.params["p"][0].data == 3

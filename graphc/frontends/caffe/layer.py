@@ -58,7 +58,10 @@ def layer(
 
 @dataclass
 class Parameter:
-    """One learned array: `name` is `conv1/0`, the layer's name and the index there."""
+    """One learned array: `name` is `conv1/0`, the layer's name and the index there.
+
+    It starts with `initial` where that is given, else as the filler says.
+    """
 
     name: str
     type: TensorType
@@ -67,6 +70,7 @@ class Parameter:
     decay_mult: float = 1.0
     layer: str = ""
     learned: bool = True  # False for batch norm's statistics
+    initial: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,12 @@ class LayerContext:
         return self.layer.message.get(name)
 
     def parameter(
-        self, index: int, shape: tuple[int, ...], filler: Any = None, learned: bool = True
+        self,
+        index: int,
+        shape: tuple[int, ...],
+        filler: Any = None,
+        learned: bool = True,
+        initial: np.ndarray | None = None,
     ) -> Value:
         """Parameter `index` of this layer: made, or shared with an earlier layer of the same name.
 
@@ -166,7 +175,7 @@ class LayerContext:
         if shared_name and shared_name in self.around.shared:
             return self._share(key, self.around.shared[shared_name], tuple(shape), spec)
         type = TensorType(self.dtype, tuple(shape))
-        made = Parameter(key, type, filler, layer=self.layer.name, learned=learned)
+        made = Parameter(key, type, filler, layer=self.layer.name, learned=learned, initial=initial)
         if spec:
             made.lr_mult = spec.lr_mult
             made.decay_mult = spec.decay_mult

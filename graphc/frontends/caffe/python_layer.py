@@ -10,6 +10,15 @@ Blobs have `data`, `diff`, `shape`, `num`, `channels`, `height`, `width`, `count
 layer object has `param_str` and `phase` (0 in training, 1 in testing). The module is a file beside
 the definition, or any that Python finds. It may `import caffe` for `caffe.Layer`, though no Caffe
 is there.
+
+A layer learns what its setup adds to `self.blobs`:
+
+        def setup(self, bottom, top):
+            self.blobs.add_blob(3, 4)
+            self.blobs[0].data[...] = 0.1
+
+Such a blob is a parameter of the net: `param { lr_mult: 2 }` belongs to it, weight files hold it, a
+solver updates it. backward adds to `self.blobs[0].diff`, which is zeros when it is called.
 """
 
 from __future__ import annotations
@@ -39,6 +48,7 @@ class Layer:
 
     param_str = ""
     phase = PHASES["TEST"]
+    blobs: LayerBlobs
 
 
 class LayerBlob:
@@ -89,13 +99,31 @@ class LayerBlob:
             self.diff = np.zeros(shape, self.dtype)
 
 
-class PythonLayer:
-    """One layer of the net that is the user's object. Every error names the layer and the call."""
+class LayerBlobs(list[LayerBlob]):
+    """What a layer learns: its setup adds to it."""
 
-    def __init__(self, label: str, module: str, name: str, made: Any):
+    def __init__(self, dtype: str):
+        super().__init__()
+        self.dtype = dtype
+
+    def add_blob(self, *shape: int) -> LayerBlob:
+        """Another parameter, zeros at first."""
+        self.append(LayerBlob(shape, self.dtype))
+        return self[-1]
+
+
+class PythonLayer:
+    """One layer of the net that is the user's object. Every error names the layer and the call.
+
+    `initial` holds what setup left in the blobs that the layer learns.
+    """
+
+    def __init__(self, label: str, module: str, name: str, made: Any, blobs: LayerBlobs):
         self.label = label
         self.name = f"{module}.{name}"
         self.made = made
+        self.blobs = blobs
+        self.initial: list[np.ndarray] = []
         self.is_set_up = False
 
     def shapes(self, bottom: Sequence[LayerBlob], top: Sequence[LayerBlob]) -> None:
@@ -103,10 +131,15 @@ class PythonLayer:
         if not self.is_set_up:
             self.call("setup", bottom, top)
             self.is_set_up = True
+            self.initial = [blob.data.copy() for blob in self.blobs]
         self.call("reshape", bottom, top)
 
     def forward(self, bottom: Sequence[LayerBlob], top: Sequence[LayerBlob]) -> None:
-        """Fill the tops' data. The shapes may not change any more."""
+        """Fill the tops' data. The shapes may not change any more.
+
+        `bottom` ends with the parameters.
+        """
+        bottom = self._take_parameters(bottom)
         before = [blob.shape for blob in top]
         self.call("reshape", bottom, top)
         if [blob.shape for blob in top] != before:
@@ -120,8 +153,15 @@ class PythonLayer:
     def backward(
         self, top: Sequence[LayerBlob], wanted: list[bool], bottom: Sequence[LayerBlob]
     ) -> None:
-        """Fill the bottoms' diff where wanted."""
-        self.call("backward", top, wanted, bottom)
+        """Fill the bottoms' diff where wanted, and add to that of the parameters behind them."""
+        bottom = self._take_parameters(bottom)
+        self.call("backward", top, wanted[: len(bottom)], bottom)
+
+    def _take_parameters(self, bottom: Sequence[LayerBlob]) -> Sequence[LayerBlob]:
+        """Let `self.blobs` show the parameters of the net; the bottoms without them."""
+        count = len(bottom) - len(self.blobs)
+        self.blobs[:] = bottom[count:]
+        return bottom[:count]
 
     def call(self, method: str, *arguments: Any) -> None:
         """Call one method of the user's. What it raises becomes the cause of a NetError."""
@@ -130,7 +170,7 @@ class PythonLayer:
             raise NetError(f"{self.label}: {self.name} has no method '{method}'")
         try:
             function(*arguments)
-        except Exception as error:
+        except Exception as error:  # the user's code may raise anything
             raise NetError(
                 f"{self.label}: {self.name}.{method} raised {type(error).__name__}: {error}"
             ) from error
@@ -151,8 +191,12 @@ def python_layer(c: LayerContext) -> tuple[Value, ...]:
     tops = [LayerBlob((), c.dtype) for _ in c.layer.tops]
     held.shapes(bottoms, tops)
     c.around.python_layers[c.layer.name] = held
+    parameters = [
+        c.parameter(index, values.shape, initial=values)
+        for index, values in enumerate(held.initial)
+    ]
     call = HostCall(c.layer.name, tuple(blob.shape for blob in tops), c.dtype)
-    return c.graph.apply(call, *c.bottoms)
+    return c.graph.apply(call, *c.bottoms, *parameters)
 
 
 def _object_of(c: LayerContext) -> PythonLayer:
@@ -172,14 +216,16 @@ def _made(c: LayerContext) -> PythonLayer:
     found = getattr(_loaded(c, module), name, None)
     if not isinstance(found, type):
         raise c.fail(f"module '{module}' has no class '{name}'", "layer")
+    blobs = LayerBlobs(c.dtype)
     try:
         made: Any = found()
         made.param_str = options.get("param_str")
         made.phase = PHASES[c.phase]
-    except Exception as error:
+        made.blobs = blobs
+    except Exception as error:  # the user's code may raise anything
         message = f"{module}.{name} cannot be made: {type(error).__name__}: {error}"
         raise c.fail(message) from error
-    return PythonLayer(c.layer.label, module, name, made)
+    return PythonLayer(c.layer.label, module, name, made, blobs)
 
 
 def _loaded(c: LayerContext, module: str) -> types.ModuleType:
@@ -194,7 +240,7 @@ def _loaded(c: LayerContext, module: str) -> types.ModuleType:
             made = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(made)
             return made
-    except Exception as error:
+    except Exception as error:  # importing runs the user's code, which may raise anything
         message = f"cannot load module '{module}': {type(error).__name__}: {error}"
         raise c.fail(message, "module") from error
 
