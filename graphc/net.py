@@ -33,7 +33,7 @@ from graphc.phase import TEST, TRAIN, Phase
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import ArrayRows
-from graphc.weights import fill_parameters, load_weights, save_weights
+from graphc.weights import fill_parameters, load_weights, save_weights, share_parameters
 
 
 class Net:
@@ -322,6 +322,20 @@ class Net:
     def copy_from(self, weights: Any) -> None:
         """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`."""
         load_weights(self._front(), self.arrays.parameters, weights)
+        self._forward_is_current = False
+
+    def share_with(self, other: Net) -> None:
+        """Use the parameters of another net from now on, by layer name, in the same memory.
+
+        Raises NetError where the nets have another dtype, or a layer's parameters other shapes.
+        """
+        need(
+            self.arrays.dtype == other.arrays.dtype,
+            f"a net of {self.arrays.dtype} cannot share with one of {other.arrays.dtype}",
+        )
+        share_parameters(
+            self._front(), self.arrays.parameters, other.front(), other.arrays.parameters
+        )
         self._forward_is_current = False
 
     def save(self, path: str | Path) -> None:

@@ -6,13 +6,19 @@
         loss = solver.step()
     solver.snapshot()
 
+Where the net's data layers read their own files, all of it is
+
+    graphc.Solver("solver.prototxt").solve()
+
 A snapshot is two files, PREFIX_iter_N.caffemodel and PREFIX_iter_N.solverstate (or .h5 of both),
 which Caffe reads, and the other way round.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -21,9 +27,12 @@ from typing import Any, Literal
 import numpy as np
 
 from graphc.error import NetError, NetWarning, need
+from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.solver import SolverDefinition, read_solver
 from graphc.frontends.caffe.solverstate import SolverState, read_solverstate, write_solverstate
+from graphc.net import Net
+from graphc.training_event import Event, Progress, SnapshotWritten, TestResult
 from graphc.training_net import TrainingNet
 
 Feed = Callable[[], Mapping[str, Any]]
@@ -39,10 +48,11 @@ class Solver:
         keep, threads, memory, dtype: as in `graphc.Net`.
     Attributes:
         net: the net in its training phase; a `graphc.Net` with a `step()` besides.
+        test_nets: the nets that it is tested with, which share the parameters of `net`.
         definition: what the text says.
+        listeners: functions that are called with each event (graphc.training_event).
     Raises:
-        NetError: with everything that is wrong in the definition. A wrong rate policy is raised by
-            `step`, as in Caffe.
+        NetError: with everything that is wrong in the definition.
     """
 
     def __init__(
@@ -66,6 +76,10 @@ class Solver:
             for name in self.definition.weights:
                 self.net.copy_from(self.definition.folder / name)
         self.net._advance = self.step
+        self.test_nets = [self._test_net(test.net, threads) for test in self.definition.tests]
+        self.listeners: list[Callable[[Event], None]] = []
+        self._losses: deque[float] = deque(maxlen=self.definition.average_loss)
+        self._stop = False
         self._iteration = 0
         self._rate_steps = 0  # how often the rate has been lowered, for multistep
 
@@ -79,8 +93,15 @@ class Solver:
         """The rate of the next iteration. Raises NetError where the policy has none."""
         return self._next_rate()[0]
 
+    @property
+    def smoothed_loss(self) -> float:
+        """The mean loss of the last iterations, as many as average_loss says; nan before any."""
+        return float(np.mean(self._losses)) if self._losses else math.nan
+
     def step(self, n: int = 1, feed: Feed | None = None) -> float:
-        """Run `n` iterations, each on what the net's inputs hold.
+        """Run `n` iterations, each on what the net's inputs hold or its data layers bring.
+
+        Tests and snapshots come in between, as the definition says.
 
         Args:
             feed: called before each forward pass (iter_size times an iteration) for the values of
@@ -90,10 +111,76 @@ class Solver:
         """
         whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 0
         need(whole, f"the number of iterations is a whole number of at least 0, not {n!r}")
+        self._losses.clear()
+        self._stop = False
         loss = 0.0
         for _ in range(n):
+            if self._is_test_due() and (self._iteration or self.definition.test_initialization):
+                self.test_all()
+            if self._stop:
+                break
             loss = self._iterate(feed)
         return loss
+
+    def solve(self, resume: str | Path | None = None, feed: Feed | None = None) -> float:
+        """Train to the end: up to max_iter, then a snapshot and a test where they are due.
+
+        Args:
+            resume: a snapshot to go on from.
+            feed: as for `step`.
+        Returns:
+            The smoothed loss of the last iterations.
+        Raises NetError where the definition has no max_iter.
+        """
+        definition = self.definition
+        if resume is not None:
+            self.restore(resume)
+        if definition.max_iter == 0:
+            raise NetError("the solver has no max_iter to train up to", definition.message.span)
+        self.step(max(0, definition.max_iter - self._iteration), feed)
+        written = definition.snapshot and self._iteration % definition.snapshot == 0
+        if definition.snapshot_at_end and (not written or self._stop):
+            self.snapshot()
+        if self._stop:
+            return self.smoothed_loss
+        if definition.display and self._iteration % definition.display == 0:
+            self._show_once_more(feed)
+        if self._is_test_due():
+            self.test_all()
+        return self.smoothed_loss
+
+    def stop(self) -> None:
+        """Let `step` or `solve`, which runs in another thread or was interrupted, end soon.
+
+        The iteration at work is finished; `solve` then writes its snapshot.
+        """
+        self._stop = True
+
+    def test_all(self) -> list[TestResult]:
+        """Run every test net."""
+        return [self.test(number) for number in range(len(self.test_nets))]
+
+    def test(self, number: int = 0) -> TestResult:
+        """Run a test net as often as its test_iter says; the mean of each of its outputs."""
+        need(
+            isinstance(number, (int, np.integer)) and 0 <= number < len(self.test_nets),
+            f"there are {len(self.test_nets)} test nets; there is none of number {number!r}",
+        )
+        net, passes = self.test_nets[number], self.definition.tests[number].passes
+        sums: dict[str, np.ndarray] = {}
+        loss, done = 0.0, 0
+        while done < passes and not self._stop:
+            for name, array in net.forward().items():
+                sums[name] = sums.get(name, 0.0) + np.asarray(array, np.float64)
+            loss += net.loss
+            done += 1
+        scores = {name: np.asarray(total / done) for name, total in sums.items()}
+        mean = loss / done if done and self.definition.test_loss else None
+        weights = net.front().loss_weights
+        result = TestResult(self._iteration, number, scores, weights, mean)
+        if done == passes:
+            self._tell(result)
+        return result
 
     def snapshot(self) -> Path:
         """Write the parameters and the solver's state; returns the path of the state.
@@ -109,6 +196,7 @@ class Solver:
         learned = f"{given}.caffemodel{suffix}"
         histories = self.net.histories()
         write_solverstate(path, SolverState(self.iter, learned, self._rate_steps, histories))
+        self._tell(SnapshotWritten(self.iter, path))
         return path
 
     def restore(self, path: str | Path) -> None:
@@ -142,9 +230,27 @@ class Solver:
 
     # -- inside -----------------------------------------------------------------------------
 
+    def _test_net(self, definition: NetDefinition, threads: int | None) -> Net:
+        dtype = self.net.arrays.dtype
+        made = Net(definition, phase=definition.phase, threads=threads, dtype=dtype)
+        made.share_with(self.net)
+        return made
+
+    def _is_test_due(self) -> bool:
+        every = self.definition.test_interval
+        return bool(every) and self._iteration % every == 0
+
+    def _tell(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+    def _show_once_more(self, feed: Feed | None) -> None:
+        """What the parameters at the end make of one more batch, as Caffe shows it."""
+        outputs = self.net.forward(**(feed() if feed is not None else {}))
+        self._losses.append(self.net.loss)
+        self._tell(Progress(self._iteration, self.smoothed_loss, self.learning_rate, outputs))
+
     def _next_rate(self) -> tuple[float, int]:
-        if self.definition.late:
-            raise NetError(self.definition.late)
         return self.definition.rates.at(self._iteration, self._rate_steps)
 
     def _iterate(self, feed: Feed | None) -> float:
@@ -159,12 +265,21 @@ class Solver:
             else:
                 self.net.update(rate, self._iteration)
             total += self.net.loss
+        self._losses.append(total / passes)
+        self._report(rate)
         self._rate_steps = steps
         self._iteration += 1
         every = self.definition.snapshot
         if every and self._iteration % every == 0:
             self.snapshot()
         return total / passes
+
+    def _report(self, rate: float) -> None:
+        if self.listeners:
+            shown = self.definition.display and self._iteration % self.definition.display == 0
+            names = self.net.outputs if shown else ()
+            outputs = {name: np.array(self.net.blobs[name].data) for name in names}
+            self._tell(Progress(self._iteration, self.smoothed_loss, rate, outputs))
 
     def _weight_file(self, state: Path, name: str) -> Path:
         tried = [state.parent / Path(name).name, self.definition.folder / name, Path(name)]

@@ -122,6 +122,35 @@ def _load_hdf5(net: CaffeNet, parameters: Arrays, path: Path) -> None:
     _take(net, parameters, new, problems, list(source), str(path))
 
 
+def share_parameters(
+    net: CaffeNet, parameters: Arrays, other: CaffeNet, others: Mapping[str, np.ndarray]
+) -> None:
+    """Let `net` use the arrays of `other`, layer by layer of the same name.
+
+    Layers that only one of them has are left alone. Raises NetError, and changes nothing, where
+    their number or a shape disagrees.
+    """
+    theirs = _layers(other)
+    new: dict[str, np.ndarray] = {}
+    problems: list[Diagnostic] = []
+    for layer, keys in _layers(net).items():
+        if layer not in theirs:
+            continue
+        if keys != theirs[layer]:
+            text = f"cannot share layer '{layer}': {len(keys)} and {len(theirs[layer])} parameters"
+            problems.append(Diagnostic(text))
+            continue
+        for key in keys:
+            mine, shared = parameters[net.owners[key]], others[other.owners[key]]
+            if mine.shape != shared.shape:
+                shapes = f"{list(mine.shape)} and {list(shared.shape)}"
+                problems.append(Diagnostic(f"cannot share '{key}': its shapes are {shapes}"))
+            new[net.owners[key]] = shared
+    if problems:
+        raise NetError(problems)
+    parameters.update(new)
+
+
 def save_weights(
     net: CaffeNet, parameters: Arrays, path: str | Path, layout: str = "current"
 ) -> None:

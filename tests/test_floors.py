@@ -43,6 +43,7 @@ FLOORS = {
     "graphc.mat_check": 5,
     "graphc.weight_files": 5,
     "graphc.training_step": 4,
+    "graphc.training_event": 1,
     "graphc.training_net": 5,
     "graphc.solver": 5,
     "graphc.graph_call": 5,

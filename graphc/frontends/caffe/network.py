@@ -76,6 +76,13 @@ class CaffeNet:
     selections: list[Selection] = field(default_factory=list)
     data_layers: list[DataLayer] = field(default_factory=list)
 
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The loss weight of each output that has one."""
+        weights = {id(value): weight for value, weight in self.graph.losses}
+        outputs = self.graph.outputs.items()
+        return {name: weights[id(value)] for name, value in outputs if id(value) in weights}
+
 
 def build(
     definition: NetDefinition,

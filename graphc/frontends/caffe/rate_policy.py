@@ -72,6 +72,23 @@ def rate_policy(solver: Message) -> RatePolicy:
     )
 
 
+def policy_warnings(solver: Message) -> Iterator[Diagnostic]:
+    """Where the policy needs gamma or power, and these are not given and so 0."""
+    policy, span = solver.get("lr_policy"), solver.span_of("lr_policy")
+    never = "the rate never changes"
+    effects = dict.fromkeys(("step", "exp", "multistep"), "the rate becomes 0")
+    effects |= {"inv": never, "sigmoid": "it is half of base_lr all the time"}
+    if policy in effects and not solver.has("gamma"):
+        text = f"lr_policy '{policy}' without gamma: {effects[policy]}"
+        yield Diagnostic(text, span, "warning")
+    if policy in ("inv", "poly") and not solver.has("power"):
+        text = f"lr_policy '{policy}' without power: the rate never changes"
+        yield Diagnostic(text, span, "warning")
+    if policy == "multistep" and not solver.has("stepvalue"):
+        text = "lr_policy 'multistep' without a stepvalue: the rate never changes"
+        yield Diagnostic(text, span, "warning")
+
+
 def policy_mistakes(solver: Message) -> Iterator[Diagnostic]:
     """What is wrong with the policy of a SolverParameter."""
     policy = solver.get("lr_policy")

@@ -11,12 +11,26 @@ from graphc.error import Diagnostic, NetError, did_you_mean
 from graphc.frontends.caffe.definition import NetDefinition, NetState, build_definition
 from graphc.frontends.caffe.message import Message
 from graphc.frontends.caffe.prototxt import Parsed, parse, read_source
-from graphc.frontends.caffe.rate_policy import RatePolicy, policy_mistakes, rate_policy
+from graphc.frontends.caffe.rate_policy import (
+    RatePolicy,
+    policy_mistakes,
+    policy_warnings,
+    rate_policy,
+)
+from graphc.phase import Phase
 from graphc.source import Source
 
 METHODS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 _OLD_METHODS = {method.upper(): method for method in METHODS}
 _TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
+
+
+@dataclass(frozen=True)
+class TestDefinition:
+    """A net that training is tested with, and how many passes' scores are averaged."""
+
+    net: NetDefinition
+    passes: int
 
 
 @dataclass(frozen=True)
@@ -36,9 +50,12 @@ class SolverDefinition:
         snapshot_prefix: the beginning of their names, as given; `hdf5` chooses their format.
         weights: files to start from.
         folder: what relative paths start from.
+        snapshot_at_end: whether training ends with a snapshot.
+        display: iterations between those whose outputs are shown; 0: none.
+        average_loss: how many iterations' losses are averaged for showing.
         net: the net in its training phase.
-        late: what is wrong, but found by Caffe only when it takes a step; so whoever does must
-            raise it. A snapshot can be looked at without.
+        tests: the test nets. They run every test_interval iterations (0: never), before the first
+            one only with test_initialization; test_loss asks for the mean of their losses.
     """
 
     method: str
@@ -55,8 +72,14 @@ class SolverDefinition:
     hdf5: bool
     weights: tuple[str, ...]
     folder: Path
+    snapshot_at_end: bool
+    display: int
+    average_loss: int
     net: NetDefinition
-    late: tuple[Diagnostic, ...]
+    tests: tuple[TestDefinition, ...]
+    test_interval: int
+    test_initialization: bool
+    test_loss: bool
     warnings: tuple[Diagnostic, ...]
     message: Message
 
@@ -64,12 +87,12 @@ class SolverDefinition:
 def read_solver(
     text: str | Path | Source, *, layer_types: Collection[str] | None = None
 ) -> SolverDefinition:
-    """Read a solver's prototxt, and the net it trains.
+    """Read a solver's prototxt, the net it trains and those it tests with.
 
     `text` is a path, or the text itself where it holds a newline or `{`. Paths in it start from its
     own folder; where the net's file is not there but in the working folder, from that one, as when
-    Caffe is run at the root of its tree. Raises NetError with every mistake, each with its place,
-    but for those in `late`.
+    Caffe is run at the root of its tree. Raises NetError with every mistake, each with its place;
+    a wrong rate policy is one, though Caffe finds it only when it takes a step.
     """
     source = read_source(text)
     parsed = parse(source, "SolverParameter")
@@ -80,10 +103,13 @@ def read_solver(
     given = [name for name in _TRAIN_NETS if solver.has(name)]
     if len(given) != 1:
         errors.append(_net_mistake(solver, given))
+    errors.sort(key=lambda d: d.span.start if d.span else 0)
     folder = _folder(source, solver)
-    if errors:
-        raise NetError(sorted(errors, key=lambda d: d.span.start if d.span else 0))
-    net = _train_net(solver, given[0], folder, layer_types)
+    reader = _NetReader(solver, folder, layer_types, errors)
+    net = reader.train_net(given[0]) if len(given) == 1 else None
+    tests = [] if len(given) != 1 or any(_test_mistakes(solver)) else reader.tests()
+    if errors or net is None:
+        raise NetError(errors)
     method = _method(solver)
     clip = solver.get("clip_gradients")
     seed = solver.get("random_seed")
@@ -102,9 +128,15 @@ def read_solver(
         hdf5=solver.get("snapshot_format") == "HDF5",
         weights=tuple(n.strip() for given in solver.all("weights") for n in given.split(",")),
         folder=folder,
+        snapshot_at_end=solver.get("snapshot_after_train"),
+        display=solver.get("display"),
+        average_loss=solver.get("average_loss"),
         net=net,
-        late=(*policy_mistakes(solver), *_norm_mistakes(solver)),
-        warnings=(*parsed.warnings, *_warnings(solver)),
+        tests=tuple(tests),
+        test_interval=solver.get("test_interval"),
+        test_initialization=solver.get("test_initialization"),
+        test_loss=solver.get("test_compute_loss"),
+        warnings=(*parsed.warnings, *_warnings(solver), *policy_warnings(solver)),
         message=solver,
     )
 
@@ -133,7 +165,9 @@ def _settings(method: str, solver: Message) -> tuple[float, ...]:
 def _mistakes(solver: Message) -> Iterator[Diagnostic]:
     """Errors in single fields."""
     yield from _method_mistakes(solver)
-    least = {"iter_size": 1, "average_loss": 1, "snapshot": 0, "max_iter": 0}
+    yield from policy_mistakes(solver)
+    yield from _norm_mistakes(solver)
+    least = {"iter_size": 1, "average_loss": 1, "snapshot": 0, "max_iter": 0, "display": 0}
     for name, number in least.items():
         if solver.get(name) < number:
             span = solver.span_of(name)
@@ -183,6 +217,10 @@ def _test_mistakes(solver: Message) -> Iterator[Diagnostic]:
     if states and states != counts:
         span = solver.name_span_of("test_state")
         yield Diagnostic(f"there are {counts} test nets and {states} test_state", span)
+    for place, passes in enumerate(solver.all("test_iter")):
+        if passes < 0:
+            span = solver.span_of("test_iter", place)
+            yield Diagnostic(f"test_iter must be at least 0, not {passes}", span)
     if counts and solver.get("test_interval") <= 0:
         span = solver.name_span_of("test_iter")
         yield Diagnostic("with test_iter, test_interval must be at least 1", span)
@@ -215,32 +253,75 @@ def _folder(source: Source, solver: Message) -> Path:
     return Path() if name and not (own / name).is_file() and Path(name).is_file() else own
 
 
-def _train_net(
-    solver: Message, field: str, folder: Path, layer_types: Collection[str] | None
-) -> NetDefinition:
-    """The net to train. Its own state, then train_state, change phase, level and stages."""
-    if field in ("net", "train_net"):
+@dataclass(frozen=True)
+class _NetReader:
+    """Reads the nets of a solver: files, or messages inside of it. `errors` gathers mistakes."""
+
+    solver: Message
+    folder: Path
+    layer_types: Collection[str] | None
+    errors: list[Diagnostic]
+
+    def train_net(self, field: str) -> NetDefinition | None:
+        """The net to train, None where it has mistakes.
+
+        Its own state, then train_state, change phase, level and stages.
+        """
+        return self._net(field, 0, "TRAIN", self.solver.get("train_state"))
+
+    def tests(self) -> list[TestDefinition]:
+        """The test nets: those of their own first, then the trained one for the rest of test_iter.
+
+        test_state changes phase, level and stages, one for each.
+        """
+        own = [
+            (field, place)
+            for field in ("test_net_param", "test_net")
+            for place in range(len(self.solver.all(field)))
+        ]
+        passes = self.solver.all("test_iter")
+        general = "net_param" if self.solver.has("net_param") else "net"
+        fields = own + [(general, 0)] * (len(passes) - len(own))
+        states = self.solver.all("test_state") or [Message.empty("NetState", self.solver.span)]
+        found = []
+        for place, (field, count) in enumerate(zip(fields, passes, strict=True)):
+            net = self._net(*field, "TEST", states[place % len(states)])
+            if net is not None:
+                found.append(TestDefinition(net, count))
+        return found
+
+    def _net(self, field: str, place: int, phase: Phase, state: Message) -> NetDefinition | None:
         try:
-            net = parse(read_source(folder / solver.get(field)))
+            return self._read(field, place, phase, state)
         except NetError as error:
-            raise NetError(str(error), solver.span_of(field)) from None
+            self.errors.extend(d for d in error.diagnostics if d not in self.errors)
+            return None
+
+    def _read(self, field: str, place: int, phase: Phase, state: Message) -> NetDefinition:
+        net = self._parsed(field, place)
+        level = 0
+        for one in (net.message.get("state"), state):
+            phase = one.get("phase") if one.has("phase") else phase
+            level = one.get("level") if one.has("level") else level
+        return build_definition(
+            net.message,
+            NetState(phase, level, frozenset(state.all("stage"))),
+            layer_types=self.layer_types,
+            errors=net.errors,
+            warnings=net.warnings,
+        )
+
+    def _parsed(self, field: str, place: int) -> Parsed:
+        given = self.solver.all(field) if field.startswith("test") else [self.solver.get(field)]
+        if isinstance(given[place], Message):
+            return Parsed(given[place], [], [], True)
+        try:
+            net = parse(read_source(self.folder / given[place]))
+        except NetError as error:
+            raise NetError(str(error), self.solver.span_of(field, place)) from None
         if net.errors and not net.usable:
             raise NetError(net.errors)
-    else:
-        net = Parsed(solver.get(field), [], [], True)
-    states = [net.message.get("state"), solver.get("train_state")]
-    phase: Literal["TRAIN", "TEST"] = "TRAIN"
-    level = 0
-    for state in states:
-        phase = state.get("phase") if state.has("phase") else phase
-        level = state.get("level") if state.has("level") else level
-    return build_definition(
-        net.message,
-        NetState(phase, level, frozenset(states[1].all("stage"))),
-        layer_types=layer_types,
-        errors=net.errors,
-        warnings=net.warnings,
-    )
+        return net
 
 
 def _snapshot_prefix(solver: Message, source: Source, folder: Path) -> str:
