@@ -111,23 +111,23 @@ class Solver:
         """
         whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 0
         need(whole, f"the number of iterations is a whole number of at least 0, not {n!r}")
-        self._losses.clear()
-        self._stop = False
-        loss = 0.0
-        for _ in range(n):
-            if self._is_test_due() and (self._iteration or self.definition.test_initialization):
-                self.test_all()
-            if self._stop:
-                break
-            loss = self._iterate(feed)
-        return loss
+        try:
+            return self._run(n, feed)
+        finally:
+            self._stop = False
 
-    def solve(self, resume: str | Path | None = None, feed: Feed | None = None) -> float:
+    def solve(
+        self,
+        resume: str | Path | None = None,
+        feed: Feed | None = None,
+        until: int | None = None,
+    ) -> float:
         """Train to the end: up to max_iter, then a snapshot and a test where they are due.
 
         Args:
             resume: a snapshot to go on from.
             feed: as for `step`.
+            until: the number of iterations to be done in the end, in place of max_iter.
         Returns:
             The smoothed loss of the last iterations.
         Raises NetError where the definition has no max_iter.
@@ -135,13 +135,17 @@ class Solver:
         definition = self.definition
         if resume is not None:
             self.restore(resume)
-        if definition.max_iter == 0:
+        last = definition.max_iter if until is None else until
+        if last == 0:
             raise NetError("the solver has no max_iter to train up to", definition.message.span)
-        self.step(max(0, definition.max_iter - self._iteration), feed)
+        try:
+            self._run(max(0, last - self._iteration), feed)
+        finally:
+            stopped, self._stop = self._stop, False
         written = definition.snapshot and self._iteration % definition.snapshot == 0
-        if definition.snapshot_at_end and (not written or self._stop):
+        if definition.snapshot_at_end and (not written or stopped):
             self.snapshot()
-        if self._stop:
+        if stopped:
             return self.smoothed_loss
         if definition.display and self._iteration % definition.display == 0:
             self._show_once_more(feed)
@@ -188,16 +192,21 @@ class Solver:
         Each file is written beside its place and renamed, the state last: whenever the process is
         killed, every file under its final name is whole, and so is what a state names.
         """
-        given = f"{self.definition.snapshot_prefix}_iter_{self.iter}"
-        suffix = ".h5" if self.definition.hdf5 else ""
-        folder = self.definition.folder
-        self.net.save(folder / f"{given}.caffemodel{suffix}")
-        path = folder / f"{given}.solverstate{suffix}"
-        learned = f"{given}.caffemodel{suffix}"
+        learned = self._snapshot_name("caffemodel")
+        path = self.snapshot_path()
+        self.net.save(self.definition.folder / learned)
         histories = self.net.histories()
         write_solverstate(path, SolverState(self.iter, learned, self._rate_steps, histories))
         self._tell(SnapshotWritten(self.iter, path))
         return path
+
+    def snapshot_path(self) -> Path:
+        """Where the state of a snapshot made now goes."""
+        return self.definition.folder / self._snapshot_name("solverstate")
+
+    def _snapshot_name(self, kind: str) -> str:
+        suffix = ".h5" if self.definition.hdf5 else ""
+        return f"{self.definition.snapshot_prefix}_iter_{self._iteration}.{kind}{suffix}"
 
     def restore(self, path: str | Path) -> None:
         """Go on from a snapshot: a .solverstate or .solverstate.h5, by Caffe or by graphc.
@@ -235,6 +244,18 @@ class Solver:
         made = Net(definition, phase=definition.phase, threads=threads, dtype=dtype)
         made.share_with(self.net)
         return made
+
+    def _run(self, n: int, feed: Feed | None) -> float:
+        """Iterations with the tests before them, until `stop`; the loss of the last one."""
+        self._losses.clear()
+        loss = 0.0
+        for _ in range(n):
+            if self._is_test_due() and (self._iteration or self.definition.test_initialization):
+                self.test_all()
+            if self._stop:
+                break
+            loss = self._iterate(feed)
+        return loss
 
     def _is_test_due(self) -> bool:
         every = self.definition.test_interval

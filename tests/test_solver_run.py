@@ -167,6 +167,7 @@ def test_stop_ends_with_a_snapshot(tmp_path: Path) -> None:
     assert solver.iter == 7
     assert (tmp_path / "solver_iter_7.solverstate").is_file()
     solver.listeners.clear()
+    assert solver.test().scores
     solver.step(2)
     assert solver.iter == 9
 

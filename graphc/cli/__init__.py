@@ -26,9 +26,12 @@ from graphc.cli.plan import plan
 from graphc.cli.profile import profile
 from graphc.cli.run import run
 from graphc.cli.show import show
+from graphc.cli.train import train
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
-VERBS = (run, grad, compile, show, plan, explain, check, doctor, profile, convert, upgrade)
+VERBS = (
+    *(run, grad, train, compile, show, plan, explain, check, doctor, profile, convert, upgrade),
+)
 
 app = typer.Typer(
     name="graphc",
