@@ -64,6 +64,21 @@ def test_an_image_too_small_for_the_pyramid_is_refused():
         make(given("x", 1, 1, 5, 5), pyramid(3))
 
 
+# -- pooling ---------------------------------------------------------------------------------------
+
+
+def test_padding_along_one_axis_drops_late_windows_along_both():
+    """Caffe looks at both paddings before it drops windows that start behind the image."""
+    rest = "pooling_param { kernel_h: 1 kernel_w: 3 stride: 2 pad_h: 0 pad_w: 1 METHOD }"
+    x = drawn(2, 3, 4, 5)
+    for method, reduce in (("MAX", np.max), ("AVE", np.sum)):
+        option = rest.replace("METHOD", f"pool: {method}")
+        y = make(given("x", *x.shape), layer("Pooling", rest=option)).forward(x=x)["y"]
+        columns = [x[:, :, ::2, max(0, start) : start + 3] for start in (-1, 1, 3)]
+        wanted = np.stack([reduce(part, axis=3) for part in columns], axis=3)
+        np.testing.assert_allclose(y, wanted if method == "MAX" else wanted / 3, rtol=1e-5)
+
+
 # -- MVN and BatchNorm -----------------------------------------------------------------------------
 
 

@@ -200,6 +200,19 @@ def test_constant_dummy_data_is_no_input() -> None:
     assert results["t1"][0, 0, 0, 0] == pytest.approx(1 / 16)
 
 
+def test_old_extents_of_dummy_data_are_given_once_or_once_a_top() -> None:
+    text = (
+        'layer { name: "d" type: "DummyData" top: "a" top: "b" dummy_data_param'
+        " { num: 2 num: 3 channels: 4 height: 1 width: 5 width: 6 FIELDS } }"
+    )
+    results = make(text.replace("FIELDS", "")).forward()
+    assert (results["a"].shape, results["b"].shape) == ((2, 4, 1, 5), (3, 4, 1, 6))
+    with pytest.raises(NetError, match="not both"):
+        make(text.replace("FIELDS", "shape { dim: 1 }"))
+    with pytest.raises(NetError, match="width is given 3 times for 2 tops"):
+        make(text.replace("FIELDS", "width: 7"))
+
+
 def test_dummy_data_goes_through_the_net_and_back() -> None:
     """The gradient belongs to the numbers that forward drew."""
     text = dummy(FILLERS[0]) + (

@@ -27,17 +27,25 @@ Extents = tuple[int, ...]
 
 
 def pooled_extent(
-    extent: int, size: int, stride: int, pads: tuple[int, int], ceil: bool = True
+    extent: int,
+    size: int,
+    stride: int,
+    pads: tuple[int, int],
+    ceil: bool = True,
+    is_padded: bool | None = None,
 ) -> int:
     """Caffe's number of windows along one axis.
 
     The last one may hang over the padded image (where `ceil` is set), but if there is padding it
-    must start inside the image or the padding before it.
+    must start inside the image or the padding before it. `is_padded` says whether there is any, on
+    this axis or another; None: look at `pads`.
     """
     before, after = pads
     room = extent + before + after - size
     count = (-(-room // stride) if ceil else room // stride) + 1
-    if (before or after) and (count - 1) * stride >= extent + before:
+    if is_padded is None:
+        is_padded = bool(before or after)
+    if is_padded and (count - 1) * stride >= extent + before:
         count -= 1
     return count
 

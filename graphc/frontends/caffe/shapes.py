@@ -89,10 +89,7 @@ def dummy_data(c: LayerContext) -> tuple[Value, ...]:
     The random ones are net inputs, which graphc.sources fills where the user does not.
     """
     options = c.options("dummy_data_param")
-    old = [options.all(name) for name in ("num", "channels", "height", "width")]
-    shapes = [_dims(shape) for shape in options.all("shape")]
-    if not shapes and len({len(extents) for extents in old}) == 1:
-        shapes = list(zip(*old, strict=True))
+    shapes = _dummy_shapes(c, options)
     fillers = options.all("data_filler")
     tops = len(c.layer.tops)
     if len(fillers) not in (0, 1, tops):
@@ -111,6 +108,22 @@ def dummy_data(c: LayerContext) -> tuple[Value, ...]:
     if drawn:
         c.serves(drawn)
     return tuple(values)
+
+
+def _dummy_shapes(c: LayerContext, options: Any) -> list[tuple[int, ...]]:
+    """`shape`, or the older num, channels, height and width: each once, or once a top."""
+    shapes = [_dims(shape) for shape in options.all("shape")]
+    old = {name: options.all(name) for name in ("num", "channels", "height", "width")}
+    if not any(old.values()):
+        return shapes
+    if shapes:
+        raise c.fail("give shapes, or num, channels, height and width, not both", "shape")
+    tops = len(c.layer.tops)
+    for name, extents in old.items():
+        if len(extents) not in (1, tops):
+            raise c.fail(f"{name} is given {len(extents)} times for {tops} tops", name)
+    columns = [extents if len(extents) == tops else extents * tops for extents in old.values()]
+    return list(zip(*columns, strict=True))
 
 
 # -- the same elements in another shape ------------------------------------------------------------

@@ -275,7 +275,11 @@ def pooling(c: LayerContext) -> Any:
         )
     ceil = options.get("round_mode") == "CEIL"
     both = tuple((pad, pad) for pad in pads)
-    output = tuple(map(pooled_extent, extents, size, strides, both, (ceil, ceil)))
+    padded = any(pads)
+    output = tuple(
+        pooled_extent(*along, ceil, padded)
+        for along in zip(extents, size, strides, both, strict=True)
+    )
     method = options.get("pool")
     if method == "AVE":
         return AvgPool(size, strides, both, output)(x)
@@ -317,7 +321,11 @@ def _pyramid_level(c: LayerContext, method: str, x: Value, bins: int) -> Value:
             "pyramid_height",
         )
     both = tuple((pad, pad) for pad in pads)
-    output = tuple(map(pooled_extent, extents, size, size, both))
+    padded = any(pads)
+    output = tuple(
+        pooled_extent(*along, is_padded=padded)
+        for along in zip(extents, size, size, both, strict=True)
+    )
     if method == "AVE":
         mean: Value = AvgPool(size, size, both, output)(x)
         return mean
