@@ -64,6 +64,17 @@ def test_an_image_too_small_for_the_pyramid_is_refused():
         make(given("x", 1, 1, 5, 5), pyramid(3))
 
 
+# -- tops ------------------------------------------------------------------------------------------
+
+
+def test_a_layer_that_makes_something_needs_a_top():
+    start = given("x", 2, 3) + given("t", 2)
+    with pytest.raises(NetError, match="layer 'r': ReLU needs a top"):
+        make(start, 'layer { name: "r" type: "ReLU" bottom: "x" }')
+    loss = 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "t" }\n'
+    make(start, loss, 'layer { name: "s" type: "Silence" bottom: "x" }')
+
+
 # -- pooling ---------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ from graphc.frontends.caffe.layer import (
     Selection,
     Surroundings,
 )
-from graphc.frontends.caffe.layer_definition import LayerDefinition
+from graphc.frontends.caffe.layer_definition import LOSS_TYPES, LayerDefinition
 from graphc.frontends.caffe.python_layer import PythonLayer
 from graphc.ir.core import StopGradient
 from graphc.ir.graph import Graph, Origin, Value
@@ -246,6 +246,8 @@ class _Builder:
             raise context.fail(
                 f"{definition.type} has {len(values)} tops, not {len(definition.tops)}"
             )
+        if values and not definition.tops and definition.type not in LOSS_TYPES:
+            raise context.fail(f"{definition.type} needs a top")
         owned = self._parameter_count(definition)
         if len(definition.params) > owned:
             raise context.fail(

@@ -56,6 +56,8 @@ def lstm_unit(c: LayerContext) -> tuple[Value, Value]:
             "LSTMUnit takes a cell [1, N, H], gates [1, N, 4 H] and cont [1, N], not"
             f" {list(shape)}, {list(gates.shape)} and {list(cont.shape)}"
         )
+    if len(c.layer.tops) != 2:
+        raise c.fail(f"LSTMUnit has 2 tops, the cell and the hidden state, not {len(c.layer.tops)}")
     new, hidden = _lstm_step(
         viewed(gates, gates.shape[1:]), viewed(cell, shape[1:]), viewed(cont, shape[1:2])
     )
