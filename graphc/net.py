@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from graphc import driver
-from graphc.arrays import assign, checked, real_numbers
+from graphc.arrays import assign, checked
 from graphc.blob import Blob, Named, ParameterBlob
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, need
@@ -32,7 +32,7 @@ from graphc.net_arrays import NetArrays, refuse_nan
 from graphc.phase import TEST, TRAIN, Phase
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 from graphc.sources.feeds import Feeds
-from graphc.sources.memory import ArrayRows
+from graphc.sources.memory import image_rows
 from graphc.weights import fill_parameters, load_weights, save_weights, share_parameters
 
 
@@ -204,18 +204,8 @@ class Net:
         layer = next((d for d in self.definition.layers if d.type == "MemoryData"), None)
         if layer is None:
             raise NetError("the net has no MemoryData layer")
-        images, numbers = real_numbers(data, "data"), real_numbers(labels, "labels")
-        batch, *extents = self.arrays.inputs[layer.tops[0]].shape
-        need(
-            list(images.shape[1:]) == extents and len(images) and len(images) % batch == 0,
-            f"'{layer.name}' serves images [N, {', '.join(map(str, extents))}], N a multiple of"
-            f" {batch}; data of shape {list(images.shape)} were given",
-        )
-        need(
-            numbers.size == len(images),
-            f"there are {len(images)} images and {numbers.size} labels",
-        )
-        self.feeds.put(layer.tops, ArrayRows([images, numbers.reshape(-1)]))
+        shape = self.arrays.inputs[layer.tops[0]].shape
+        self.feeds.put(layer.tops, image_rows(layer.name, shape, data, labels))
 
     def forward(
         self,

@@ -171,6 +171,7 @@ class Solver:
             f"there are {len(self.test_nets)} test nets; there is none of number {number!r}",
         )
         net, passes = self.test_nets[number], self.definition.tests[number].passes
+        net.prepare(wrt=())  # nothing is kept for a backward pass
         sums: dict[str, np.ndarray] = {}
         loss, done = 0.0, 0
         while done < passes and not self._stop:
@@ -267,7 +268,8 @@ class Solver:
 
     def _show_once_more(self, feed: Feed | None) -> None:
         """What the parameters at the end make of one more batch, as Caffe shows it."""
-        outputs = self.net.forward(**(feed() if feed is not None else {}))
+        self.net.set_inputs(feed() if feed is not None else {})
+        outputs = self.net.look()
         self._losses.append(self.net.loss)
         self._tell(Progress(self._iteration, self.smoothed_loss, self.learning_rate, outputs))
 

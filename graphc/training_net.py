@@ -80,6 +80,13 @@ class TrainingNet(Net):
         self._run_forward(made, "both")
         self._forward_is_current = False  # it went with the old parameters
 
+    def look(self) -> dict[str, np.ndarray]:
+        """The outputs for one more batch, by a program that has no backward pass."""
+        self._follow_reshape()
+        self.feeds.fill(self.arrays.inputs)
+        self._run_forward(self._compilation(driver.with_shapes(self._signature, self._shapes)))
+        return {name: np.array(self.blobs[name].data) for name in self.outputs}
+
     def histories(self) -> list[np.ndarray]:
         """The method's history as a state file has it: a set for all parameters, then the next."""
         parameters = driver.parameter_types(self.front())

@@ -148,6 +148,14 @@ def test_solve_goes_to_the_end(tmp_path: Path) -> None:
     assert not (tmp_path / "solver_iter_6.solverstate").exists()
 
 
+def test_testing_and_showing_compile_no_backward_pass(tmp_path: Path) -> None:
+    solver = make(f"{TESTED} max_iter: 2 display: 2", tmp_path)
+    solver.solve()
+    for net in (solver.net, *solver.test_nets):
+        program = net.compilation().program
+        assert program.forward_steps == len(program.steps)
+
+
 def test_solve_needs_an_end() -> None:
     with pytest.raises(NetError, match="no max_iter"):
         make("").solve()

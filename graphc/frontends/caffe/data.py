@@ -89,6 +89,8 @@ def data(c: LayerContext) -> tuple[Value, ...]:
     found = None
     if options.get("backend") == "LMDB" and options.get("source"):
         found = _first_record(c.path(options.get("source")))
+    elif options.get("source") and c.path(options.get("source")).is_dir():
+        c.warn("graphc reads LMDB databases only, not LevelDB: its values must be given", "source")
     return _images(c, options, found or _mean_shape(c))
 
 
