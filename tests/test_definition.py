@@ -144,6 +144,13 @@ def test_all_mistakes_of_a_net_at_once() -> None:
     assert found[-1].message == "layer 'd' has no type"
 
 
+def test_a_misspelt_type_of_old_does_not_cascade() -> None:
+    text = (
+        'input: "x" input_dim: [1, 1, 1, 1]\nlayers { name: "a" type: RELUX bottom: "x" top: "y" }'
+    )
+    assert refusal(text).count("error:") == 1
+
+
 def test_a_misspelt_bottom_field_does_not_cascade() -> None:
     text = DATA + layer("a", "ReLU", "data", "a").replace("top", "tpo") + layer("b", "X", "a", "b")
     assert refusal(text).count("error:") == 1

@@ -117,7 +117,8 @@ def _enum_value(field: FieldDescriptor, enum: EnumDescriptor, token: Token, nega
         names = [value.name for value in enum.values]
         close = did_you_mean(token.text.upper(), names)
         hint = close or f"known values: {', '.join(names)}"
-        raise LiteralError(f"{enum.name} has no value '{_shorten(token.text)}'", hint)
+        meant = next((name for name in names if f"'{name}'" in close), None)
+        raise LiteralError(f"{enum.name} has no value '{_shorten(token.text)}'", hint, meant)
     if not _WHOLE.fullmatch(token.text):
         raise LiteralError(f"'{field.name}' is {_kind(field)}, found {token}")
     number = -_whole(token.text) if negative else _whole(token.text)
