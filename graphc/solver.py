@@ -274,6 +274,7 @@ class Solver:
         self._tell(Progress(self._iteration, self.smoothed_loss, self.learning_rate, outputs))
 
     def _next_rate(self) -> tuple[float, int]:
+        self.definition.need_steps()
         return self.definition.rates.at(self._iteration, self._rate_steps)
 
     def _iterate(self, feed: Feed | None) -> float:

@@ -283,10 +283,10 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     ids=lambda text: repr(text[:12]),
 )
 def test_hostile_texts_end_soon_in_a_clear_error(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     parsed = broken(text)
     assert parsed.errors or "9999" in text
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 # Against protobuf's own reader

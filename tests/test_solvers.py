@@ -108,9 +108,12 @@ ERRORS: dict[str, tuple[str, tuple[str, ...]]] = {
 def test_recorded_error(path: Path) -> None:
     recorded = json.loads(path.read_text())
     source = path.parent / recorded["file"]
-    # What Caffe finds when it takes a step is found when the text is read.
+    stage = "build"
     with pytest.raises(NetError) as raised:
-        make(source)
+        solver = make(source)
+        stage = "step"
+        solver.step()
+    assert stage == recorded["stage"]
     text = str(raised.value)
     place, words = ERRORS.get(path.stem, ("", ()))
     assert text.startswith(f"{source}:{place}"), text
@@ -148,6 +151,7 @@ REFUSED = {
     "average_loss": ("average_loss: 0", "0", "average_loss must be at least 1"),
     "two nets": ('net: "a"', "net_param", "twice, by net and net_param"),
     "test_iter": ("test_iter: 3", "test_iter", "test_interval must be at least 1"),
+    "passes": ("test_iter: -1 test_interval: 1", "-1", "test_iter must be at least 0"),
     "test nets": ('test_net: "a"', "test_net", "1 test nets and 0 test_iter"),
     "field": ("momentun: 0.9", "momentun", "did you mean 'momentum'"),
     "number": ('momentum: "a"', '"a"', "momentum"),
@@ -171,16 +175,19 @@ RATES_REFUSED = {
     "none": ("base_lr: 1", "base_lr", "no lr_policy"),
     "near": ('base_lr: 1 lr_policy: "multi_step"', '"multi', "did you mean 'multistep'"),
     "norm": (f'{FIXED} weight_decay: 1 regularization_type: "L3"', '"L3"', "type 'L3'"),
-    "passes": (f"{FIXED} test_iter: -1 test_interval: 1", "-1", "test_iter must be at least 0"),
 }
 
 
 @pytest.mark.parametrize("name", RATES_REFUSED)
-def test_wrong_rates_are_refused_before_anything_runs(name: str) -> None:
+def test_wrong_rates_are_warned_of_and_refused_by_the_first_step(name: str) -> None:
     settings, where, words = RATES_REFUSED[name]
     text = least_squares(settings)
+    with pytest.warns(graphc.NetWarning, match=words):
+        solver = graphc.Solver(text)
+    before = solver.net.params["fc"][0].data.copy()
     with pytest.raises(NetError, match=words) as raised:
-        make(text)
+        solver.step()
+    np.testing.assert_array_equal(solver.net.params["fc"][0].data, before)
     assert str(raised.value).startswith(f"<text>:1:{text.index(where) + 1}: error: "), raised.value
 
 

@@ -51,6 +51,7 @@ def train(
     if weights and snapshot:
         raise typer.BadParameter("go on from a --snapshot or start from --weights, not both")
     made = Solver(solver, weights=weights, threads=threads)
+    made.definition.need_steps()
     _need_data(made)
     need_writable(str(made.snapshot_path()))
     if snapshot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +56,8 @@ class SolverDefinition:
         net: the net in its training phase.
         tests: the test nets. They run every test_interval iterations (0: never), before the first
             one only with test_initialization; test_loss asks for the mean of their losses.
+        step_mistakes: what is wrong with the rate or the decay: warned of at first, as Caffe
+            accepts such a definition until it takes a step; see `need_steps`.
     """
 
     method: str
@@ -80,8 +82,14 @@ class SolverDefinition:
     test_interval: int
     test_initialization: bool
     test_loss: bool
+    step_mistakes: tuple[Diagnostic, ...]
     warnings: tuple[Diagnostic, ...]
     message: Message
+
+    def need_steps(self) -> None:
+        """Raise NetError with all `step_mistakes`, if there are any."""
+        if self.step_mistakes:
+            raise NetError(self.step_mistakes)
 
 
 def read_solver(
@@ -92,7 +100,7 @@ def read_solver(
     `text` is a path, or the text itself where it holds a newline or `{`. Paths in it start from its
     own folder; where the net's file is not there but in the working folder, from that one, as when
     Caffe is run at the root of its tree. Raises NetError with every mistake, each with its place;
-    a wrong rate policy is one, though Caffe finds it only when it takes a step.
+    where only steps are impossible, that is a warning, and `need_steps` raises it.
     """
     source = read_source(text)
     parsed = parse(source, "SolverParameter")
@@ -100,16 +108,18 @@ def read_solver(
         raise NetError(parsed.errors)
     solver = parsed.message
     errors = [*parsed.errors, *_mistakes(solver)]
+    step_mistakes = (*policy_mistakes(solver), *_norm_mistakes(solver))
     given = [name for name in _TRAIN_NETS if solver.has(name)]
     if len(given) != 1:
         errors.append(_net_mistake(solver, given))
-    errors.sort(key=lambda d: d.span.start if d.span else 0)
     folder = _folder(source, solver)
-    reader = _NetReader(solver, folder, layer_types, errors)
+    net_errors: list[Diagnostic] = []
+    reader = _NetReader(solver, folder, layer_types, net_errors)
     net = reader.train_net(given[0]) if len(given) == 1 else None
     tests = [] if len(given) != 1 or any(_test_mistakes(solver)) else reader.tests()
-    if errors or net is None:
-        raise NetError(errors)
+    if errors or net_errors or net is None:
+        own = sorted([*errors, *step_mistakes], key=lambda d: d.span.start if d.span else 0)
+        raise NetError([*own, *(error for error in net_errors if error not in own)])
     method = _method(solver)
     clip = solver.get("clip_gradients")
     seed = solver.get("random_seed")
@@ -136,7 +146,13 @@ def read_solver(
         test_interval=solver.get("test_interval"),
         test_initialization=solver.get("test_initialization"),
         test_loss=solver.get("test_compute_loss"),
-        warnings=(*parsed.warnings, *_warnings(solver), *policy_warnings(solver)),
+        step_mistakes=step_mistakes,
+        warnings=(
+            *parsed.warnings,
+            *_warnings(solver),
+            *policy_warnings(solver),
+            *(replace(mistake, severity="warning") for mistake in step_mistakes),
+        ),
         message=solver,
     )
 
@@ -165,8 +181,6 @@ def _settings(method: str, solver: Message) -> tuple[float, ...]:
 def _mistakes(solver: Message) -> Iterator[Diagnostic]:
     """Errors in single fields."""
     yield from _method_mistakes(solver)
-    yield from policy_mistakes(solver)
-    yield from _norm_mistakes(solver)
     least = {"iter_size": 1, "average_loss": 1, "snapshot": 0, "max_iter": 0, "display": 0}
     for name, number in least.items():
         if solver.get(name) < number:
