@@ -13,9 +13,9 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -28,13 +28,16 @@ from graphc.codegen.llvm.target import Target
 from graphc.error import NetError, NetWarning, need
 from graphc.runtime.bundle import Bundle
 from graphc.runtime.cpu import Executable
+from graphc.runtime.launch import CudaBundle
 from graphc.runtime.parameter_file import STORED, file_bytes, map_parameters, write_parameters
 
 if TYPE_CHECKING:
     from graphc.driver import Compilation
+    from graphc.plan.program import Program
 
 Form = Literal["so", "exe", "obj", "llvm", "asm", "bundle"]
 Arrays = Mapping[str, np.ndarray]
+AnyBundle = TypeVar("AnyBundle", Bundle, CudaBundle)
 
 # More than this is not put into a program unless asked for: a file can be shared and exchanged.
 MOST_EMBEDDED = 32 << 20
@@ -44,8 +47,50 @@ _FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden")
 _LIBRARIES = ("-pthread", "-lm")
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a file is made of.
+
+    Attributes:
+        program: its plan; constants: the values of its constant slots.
+        outputs, wrt: what forward writes, and what backward writes `NAME.diff` of.
+        losses: (output, weight) of what the loss is the sum of.
+        column_major: users have the axes of slots from last to first, as in MATLAB.
+        names: slots that are called otherwise in the file; all names above are those in the file.
+    """
+
+    program: Program
+    constants: Arrays
+    outputs: tuple[str, ...]
+    wrt: tuple[str, ...]
+    losses: tuple[tuple[str, float], ...] = ()
+    column_major: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, made: Compilation) -> Contents:
+        """Those of a Caffe net."""
+        from graphc.driver import loss_outputs
+
+        graph = made.caffe.graph
+        weights = [weight for _, weight in graph.losses]
+        losses = tuple(zip(loss_outputs(graph), weights, strict=True))
+        return cls(
+            made.program, made.graph.constants, tuple(graph.outputs), made.signature.wrt, losses
+        )
+
+    def named(self, bundle: AnyBundle) -> AnyBundle:
+        """A bundle of the program, its slots and axes as users know them."""
+        slots = tuple(replace(s, name=self._name(s.name)) for s in bundle.slots)
+        return replace(bundle, slots=slots, column_major=self.column_major)
+
+    def _name(self, slot: str) -> str:
+        stem = slot.removesuffix(".diff")
+        return self.names.get(stem, stem) + slot[len(stem) :]
+
+
 def save(
-    made: Compilation,
+    made: Compilation | Contents,
     parameters: Arrays,
     path: str | Path,
     form: Form,
@@ -55,8 +100,8 @@ def save(
     """Write a compiled net; the files that were written, `path` first.
 
     Args:
-        made: what to compile (see `graphc.driver.lower`).
-        parameters: values by owner name, `conv1/0`; states may be among them.
+        made: what to compile (see `graphc.driver.lower`, and `Contents`).
+        parameters: values by name, `conv1/0`, with the axes of slots; states may be among them.
         form: "so" and "obj" come with a C header `NAME.h`, "exe" is a program.
         target: the machine; None for this one.
         beside: weights in a file beside `path`; False: inside; None: beside if they are large.
@@ -68,19 +113,21 @@ def save(
     """
     place = Path(path)
     chosen = target or Target.host()
+    contents = made if isinstance(made, Contents) else Contents.of(made)
+    program = contents.program
     need(place.absolute().parent.is_dir(), f"there is no folder '{place.parent}'")
     need(not place.is_dir(), f"'{place}' is a folder")
     try:
         if form == "llvm":
-            place.write_text(llvm_text(made.program, chosen))
+            place.write_text(llvm_text(program, chosen))
             return [place]
         if form == "asm":
-            place.write_text(assembly_text(made.program, chosen))
+            place.write_text(assembly_text(program, chosen))
             return [place]
-        values = {**parameters, **made.graph.constants}
+        values = {**parameters, **contents.constants}
         if form == "bundle":
-            return _save_bundle(compile_program(made.program, chosen), values, place)
-        return _save_linked(made, values, place, form, chosen, beside)
+            return _save_bundle(contents.named(compile_program(program, chosen)), values, place)
+        return _save_linked(contents, values, place, form, chosen, beside)
     except OSError as error:
         raise NetError(f"cannot write '{error.filename or place}': {error.strerror}") from None
 
@@ -88,12 +135,14 @@ def save(
 def load(path: str | Path) -> Executable:
     """A saved bundle, ready to be called; its weights are mapped from the file beside it.
 
+    The arrays of a MatConvNet net are H x W x C x N, in Fortran order.
     Raises NetError where a file is missing, damaged, or for another machine.
     """
     bundle = Bundle.load(path)
     executable = load_code(bundle)
     if _is_stored(bundle):
-        executable.bind(map_parameters(weights_path(Path(path)), bundle.slots))
+        stored = map_parameters(weights_path(Path(path)), bundle.slots)
+        executable.bind({n: a.T if bundle.column_major else a for n, a in stored.items()})
     executable.bind_new()
     return executable
 
@@ -136,7 +185,7 @@ def _is_stored(bundle: Bundle) -> bool:
 
 
 def _save_linked(
-    made: Compilation,
+    made: Contents,
     values: Arrays,
     place: Path,
     form: Form,
@@ -146,11 +195,17 @@ def _save_linked(
     """A library, program or object, its header, and perhaps its weights."""
     compiler = find_compiler(target.triple)
     name = c_api.identifier(made.program.name)
-    bundle = compile_linkable(made.program, target, name)
+    bundle = made.named(compile_linkable(made.program, target, name))
     outside = compiler is None or _outside(file_bytes(bundle.slots), beside)
     weights_file = weights_path(place).name if outside else ""
-    interface = replace(
-        _interface(made, bundle, name), weights_file=weights_file, features=needed_features(target)
+    interface = Interface(
+        name=name,
+        bundle=bundle,
+        outputs=made.outputs,
+        wrt=made.wrt,
+        losses=made.losses,
+        weights_file=weights_file,
+        features=needed_features(target),
     )
     sources = {
         f"{name}.h": c_api.header_text(interface),
@@ -184,23 +239,6 @@ def _outside(size: int, beside: bool | None) -> bool:
         f"{size >> 20} MiB of weights are too many to be inside; put them in a file beside",
     )
     return beside
-
-
-def _interface(made: Compilation, bundle: Bundle, name: str) -> Interface:
-    """The parts of `made` that a user sees."""
-    from graphc.driver import loss_outputs
-
-    graph = made.caffe.graph
-    return Interface(
-        name=name,
-        bundle=bundle,
-        outputs=tuple(graph.outputs),
-        wrt=made.signature.wrt,
-        losses=tuple(
-            (name, weight)
-            for name, (_, weight) in zip(loss_outputs(graph), graph.losses, strict=True)
-        ),
-    )
 
 
 def _link(

@@ -191,7 +191,7 @@ def test_memory_is_the_arena_and_the_arrays(small: Path) -> None:
     call = prepare(package.Net(small, weights="random:1", threads=1), (), ())
     arrays = call.executable.bind_new()
     total = call.executable.bundle.arena_bytes + sum(a.nbytes for a in arrays.values())
-    assert planned_bytes(call.made) == total
+    assert planned_bytes(call.program) == total
 
 
 def test_other_results_are_not_timed(small: Path) -> None:

@@ -200,7 +200,9 @@ def test_dropout_follows_the_seed(tmp_path: Path) -> None:
         (("grad", "--input", "x1=fill:1"), "the net has no loss"),
         (("plan", "--shape", "x9=1,1,1,1"), "there is no net input 'x9'"),
         (("plan", "--diff", "x5", "--wrt", "l1_3"), "no variable or parameter 'l1_3'"),
-        (("compile", "-o", "net.so"), "is a MatConvNet net"),
+        (("compile", "-o", "net.so", "--weights", "a.caffemodel"), "--weights is for Caffe's nets"),
+        (("compile", "-o", "net.so", "--wrt", "l1_3"), "the net has no loss"),
+        (("compile", "-o", "net.so", "--diff", "x5", "--wrt", "l1_3"), "no variable or parameter"),
     ],
 )
 def test_mistakes_are_explained(simple: Path, arguments: tuple[str, ...], said: str) -> None:

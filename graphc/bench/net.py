@@ -12,10 +12,10 @@ from graphc.bench.machine import Limits, measure_limits
 from graphc.bench.memory import extra_bytes
 from graphc.bench.torch_rival import VARIANTS, TorchRun, Workload
 from graphc.bench.work import work_of
-from graphc.driver import Compilation
 from graphc.error import NetError, need
+from graphc.ir.graph import Graph
 from graphc.net import Net
-from graphc.plan.program import Step
+from graphc.plan.program import Program, Step
 from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import Executable
 
@@ -31,25 +31,26 @@ GRADIENT_TOLERANCE = 1e-2
 class Call:
     """A net compiled and bound, and what it is called with.
 
-    which: the entry, "forward" or "both". wrt, given: as in a Signature; given has arrays.
+    Attributes:
+        graph: forward, as the front end made it.
+        executable: the machine code; its arrays are bound.
+        inputs: shapes of the net's inputs, as the user writes them.
+        given: gradients that are given.
+        wrt: inputs and parameters of the graph whose gradients are wanted; none: forward alone.
     """
 
-    net: Net
-    made: Compilation
-    which: str
-    inputs: Mapping[str, np.ndarray]
+    name: str
+    threads: int
+    graph: Graph
+    program: Program
+    executable: Executable
+    inputs: Mapping[str, tuple[int, ...]]
     wrt: tuple[str, ...]
     given: Mapping[str, np.ndarray]
 
-    @property
-    def executable(self) -> Executable:
-        """The machine code; its arrays are bound."""
-        assert self.made.executable is not None
-        return self.made.executable
-
     def run(self) -> None:
         """One native call on the bound arrays."""
-        self.executable.call(self.which, self.net.threads)
+        self.executable.call("both" if self.wrt else "forward", self.threads)
 
 
 def prepare(net: Net, wrt: Sequence[str], given: Sequence[str], seed: int = 0) -> Call:
@@ -68,13 +69,22 @@ def prepare(net: Net, wrt: Sequence[str], given: Sequence[str], seed: int = 0) -
         for name in (given if wrt else ())
     }
     made = net.prepare(wrt=tuple(wrt), given=tuple(gradients))
-    call = Call(net, made, "both" if wrt else "forward", inputs, tuple(wrt), gradients)
     if wrt:
         net.forward_backward(inputs, gradients, wrt=wrt)
     else:
         net.set_inputs(inputs)
         net.forward()
-    return call
+    assert made.executable is not None
+    return Call(
+        net.name,
+        net.threads,
+        made.caffe.graph,
+        made.program,
+        made.executable,
+        {name: array.shape for name, array in inputs.items()},
+        tuple(wrt),
+        gradients,
+    )
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ def bench_net(
     Raises NetError where results differ too much: then nothing is timed. A variant
     that torch itself cannot run is a refusal, not an error.
     """
-    threads = call.net.threads
+    threads = call.threads
     need_clock(clock, threads)
     workload = workload_of(call)
     refusals: dict[str, str] = {}
@@ -140,10 +150,10 @@ def bench_net(
     contestants += [Contestant(run.name, run.run) for run in runs]
     timings = contest(contestants, seconds, clock=CLOCKS[clock])
     limits = before.better(measure_limits(threads))
-    work = [work_of(call.made.program, step) for step in steps_of(call)]
+    work = [work_of(call.program, step) for step in steps_of(call)]
     products, moved = sum(w.products for w in work), sum(w.bytes for w in work)
     memory = {run.name: _torch_bytes(run) for run in runs}
-    memory[OURS] = planned_bytes(call.made)
+    memory[OURS] = planned_bytes(call.program)
     figures = tuple(
         Figures(
             name,
@@ -169,14 +179,14 @@ def need_clock(clock: str, threads: int) -> None:
 
 def steps_of(call: Call) -> tuple[Step, ...]:
     """The steps that a call runs."""
-    program = call.made.program
-    return program.steps if call.which == "both" else program.steps[: program.forward_steps]
+    program = call.program
+    return program.steps if call.wrt else program.steps[: program.forward_steps]
 
 
-def planned_bytes(made: Compilation) -> int:
+def planned_bytes(program: Program) -> int:
     """The arena, and the user's arrays: all that a call touches."""
-    arrays = sum(slot.type.bytes for slot in made.program.slots if slot.role != "arena")
-    return made.program.arena_bytes + arrays
+    arrays = sum(slot.type.bytes for slot in program.slots if slot.role != "arena")
+    return program.arena_bytes + arrays
 
 
 def _torch_bytes(run: TorchRun) -> int | None:
@@ -186,7 +196,7 @@ def _torch_bytes(run: TorchRun) -> int | None:
 
 def workload_of(call: Call) -> Workload:
     """The same graph, values and gradients for a rival; states as they are before the next call."""
-    graph = call.made.caffe.graph
+    graph = call.graph
     arrays = {
         value.name: np.array(call.executable.arrays[value.name])
         for value in graph.inputs()

@@ -108,11 +108,11 @@ class Profile:
 
 def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
     """Run both passes by turns for about `seconds`."""
-    threads = call.net.threads
+    threads = call.threads
     need_clock(clock, threads)
     now = CLOCKS[clock]
     executable = call.executable
-    program = call.made.program
+    program = call.program
     count = len(steps_of(call))
     before = measure_limits(threads)
     whole: list[float] = []

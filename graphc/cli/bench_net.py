@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graphc.cli.bench import Rival
-from graphc.cli.options import Mode, NetOptions
+from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, note, print_json, progress, shown_seconds, table
-from graphc.cli.session import gradients_of, open_net
+from graphc.cli.session import open_session
 from graphc.error import NetError
 
 if TYPE_CHECKING:
@@ -72,15 +72,8 @@ def net(
 
 
 def open_call(options: NetOptions) -> Call:
-    """The net of the options, compiled and run once on random inputs; its weights are random:1
-    where no others are named, so that no filler of zeros makes numbers that nobody computes with.
-    """
-    from graphc.bench.net import prepare
-
-    opened = open_net(replace(options, weights=options.weights or "random:1"))
-    mode = options.mode or Mode.infer
-    given, wrt = gradients_of(replace(options, mode=mode), opened.front())
-    return prepare(opened, wrt, given, options.seed)
+    """The net of the options, compiled and run once on random inputs."""
+    return open_session(options).bench_call()
 
 
 def limits_json(limits: Limits) -> dict[str, Any]:
@@ -117,8 +110,8 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
 
 def _net_json(call: Call, report: NetReport, machine: dict[str, Any]) -> dict[str, Any]:
     return {
-        "net": call.net.name,
-        "inputs": {name: list(array.shape) for name, array in call.inputs.items()},
+        "net": call.name,
+        "inputs": {name: list(shape) for name, shape in call.inputs.items()},
         "gradients": list(call.wrt),
         "machine": machine,
         "limits": limits_json(report.limits),
@@ -146,7 +139,7 @@ def _print_net(call: Call, report: NetReport) -> None:
     typer.echo(limits_line(report.limits))
     what = f"forward and {len(call.wrt)} gradients" if call.wrt else "forward"
     typer.echo(
-        f"{call.net.name}: {what}, {report.products / 1e9:.2f} GFLOP,"
+        f"{call.name}: {what}, {report.products / 1e9:.2f} GFLOP,"
         f" {report.bytes / 1e6:.1f} MB moved at least\n"
     )
     rows = [

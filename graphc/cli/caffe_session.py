@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +15,10 @@ from graphc.cli.options import Mode, NetOptions
 from graphc.cli.session import Lowered, Results, gradients_of, lowered, open_net
 from graphc.ir.graph import Graph
 from graphc.net import Net
+
+if TYPE_CHECKING:
+    from graphc.artifact import Contents
+    from graphc.bench.net import Call
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -82,3 +88,26 @@ class CaffeSession:
         return Lowered(
             made.graph, made.program, made.stages, made.caffe.layer_tops, made.caffe.owners
         )
+
+    def contents(self) -> Contents:
+        """The same for a file."""
+        from graphc.artifact import Contents
+
+        return Contents.of(lowered(self.options))
+
+    def held(self) -> dict[str, np.ndarray]:
+        """Parameters and states."""
+        parameters = {b.name: b.data for blobs in self.net.params.values() for b in blobs}
+        return {**parameters, **self.net.arrays.states}
+
+    def bench_call(self) -> Call:
+        """Its weights are random:1 where no others are named, so that no filler of zeros makes
+        numbers that nobody computes with.
+        """
+        from graphc.bench.net import prepare
+
+        options = self.options
+        net = open_net(replace(options, weights=options.weights or "random:1"))
+        mode = options.mode or Mode.infer
+        given, wrt = gradients_of(replace(options, mode=mode), net.front())
+        return prepare(net, wrt, given, options.seed)

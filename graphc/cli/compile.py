@@ -11,7 +11,7 @@ import typer
 
 from graphc.cli.options import Mode, NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import lowered, open_net
+from graphc.cli.session import open_session
 from graphc.error import NetError
 
 
@@ -66,6 +66,9 @@ def compile(
 
     It has gradients with --mode grad, or where --diff (here a blob's name alone) or --wrt are
     given. The linker is the system's C compiler, or what $CC names.
+
+    The arrays of a MatConvNet net (.mat) are H x W x C x N there too, column-major in memory as
+    MATLAB has them; programs read .npy files of either order.
     """
     if emit in ONLY_CUDA or _is_gpu(target):
         _compile_cuda(options, Path(output), emit, target)
@@ -76,11 +79,9 @@ def compile(
     machine = Target.named(target) if target else Target.host()
     options = _with_mode(options)
     with busy("compiling"):
-        net = open_net(options)
-        parameters = {blob.name: blob.data for blobs in net.params.values() for blob in blobs}
-        values = {**parameters, **net.arrays.states}
+        net = open_session(options)
         form = cast(Form, emit.value)
-        written = save(lowered(options), values, output, form, machine, beside)
+        written = save(net.contents(), net.held(), output, form, machine, beside)
     _say(options, written)
 
 
@@ -107,7 +108,8 @@ def _compile_cuda(options: NetOptions, path: Path, emit: Emit, target: str) -> N
         raise typer.BadParameter(f"for a GPU there is {forms}, not {emit.value}")
     architecture = target if target not in ("", "cuda") else OLDEST_ARCHITECTURE
     with busy("compiling"):
-        bundle = compile_cuda(lowered(_with_mode(options)).program)
+        contents = open_session(_with_mode(options)).contents()
+        bundle = contents.named(compile_cuda(contents.program))
         text = main_text(bundle) if emit is Emit.exe else bundle.text
         try:
             save(text, path, emit.value, architecture)

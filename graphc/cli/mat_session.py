@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import typer
@@ -16,13 +17,20 @@ from graphc.cli.options import InfogainInput, Memory, Mode, NetOptions
 from graphc.cli.session import Lowered, Results, given_names, phase_of, shapes_of
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes
-from graphc.frontends.matconvnet.network import PARAMETER
-from graphc.graph_call import lower_graph
+from graphc.frontends.matconvnet.network import PARAMETER, MatNet
+from graphc.graph_call import compile_graph_call, lower_graph
 from graphc.ir.graph import Graph
 from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
 from graphc.mat_model import MatModel, Size
 from graphc.phase import TRAIN
+from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import usable_cores
+
+if TYPE_CHECKING:
+    from graphc.artifact import Contents
+    from graphc.bench.net import Call
+    from graphc.passes.pipeline import Compiled
+    from graphc.plan.program import Program
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -118,13 +126,7 @@ class MatSession:
         call.call.threads = self.options.threads or usable_cores()
         feed = {name: self._array(name, array) for name, array in arrays.items()}
         self.model.check_labels(arrays, call.net.graph)
-        rng = np.random.default_rng(self.options.seed)
-        for layer in call.net.executed:
-            if layer.name in call.net.masks:
-                name = call.net.masks[layer.name]
-                shape = call.net.graph.values[name].shape
-                rate = float(layer.block.rate)  # type: ignore[attr-defined]
-                feed[name] = dropout_mask(shape, rate, self.options.dtype.value, rng)
+        feed |= self._masks(call.net, np.random.default_rng(self.options.seed))
         return call.forward(feed, self.model.held(self.options.dtype.value))
 
     def _array(self, name: str, array: np.ndarray) -> np.ndarray:
@@ -145,17 +147,120 @@ class MatSession:
     def lowered(self, stages: bool = False) -> Lowered:
         """All passes and the plan."""
         given, wrt = self.targets()
-        kept = [name.removesuffix(".diff") for name in self.options.keep or ()]
-        piece = self._piece(given, [*self.outputs, *kept], wrt)
-        net, targets, keep = piece_graph(self.model.name, self.model.layers, piece)
-        keep += [name for name in self.options.keep or () if name.endswith(".diff")]
-        memory: Literal["all", "reuse"] = "all" if self.options.memory is Memory.all else "reuse"
-        made, program = lower_graph(
-            net.graph, targets, given, keep, memory, bool(net.callbacks), stages
-        )
+        built = self._built(given, wrt)
+        made, program = built.lowered(given, self.options, stages)
         tops = {layer.name: layer.outputs for layer in self.model.layers}
         owners = {PARAMETER.format(name): name for name in self.model.params}
         return Lowered(made.graph, program, made.stages, tops, owners)
+
+    def contents(self) -> Contents:
+        """The same for a file. Parameters keep their names where no variable has the same one.
+
+        Where no --diff says otherwise, gradients start from the losses, with 1.
+        """
+        from graphc.artifact import Contents
+
+        given, wrt = self.targets()
+        built = self._built(given, wrt)
+        losses = () if self.options.diff else tuple(given)
+        graph = built.net.graph
+        graph.losses += [(graph.blobs[name], 1.0) for name in losses]
+        made, program = built.lowered([] if losses else given, self.options)
+        names = self._names()
+        return Contents(
+            program,
+            made.graph.constants,
+            tuple(graph.outputs),
+            tuple(names.get(name, name) for name in built.wrt),
+            tuple((name, 1.0) for name in losses),
+            column_major=True,
+            names=names,
+        )
+
+    def held(self) -> dict[str, np.ndarray]:
+        """The parameters."""
+        names = self._names()
+        arrays = self.model.held(self.options.dtype.value)
+        return {names[PARAMETER.format(name)]: array for name, array in arrays.items()}
+
+    def bench_call(self) -> Call:
+        """The weights are those of the file."""
+        from graphc.bench.net import Call
+
+        given, wrt = ([], []) if self.options.mode in (None, Mode.infer) else self.targets()
+        built = self._built(given, wrt)
+        graph = built.net.graph
+        call = compile_graph_call(graph, built.wrt, given, built.keep)
+        rng = np.random.default_rng(self.options.seed)
+        inputs = self._random_inputs(built.net, rng)
+        seeds = {name: np.ones(graph.blobs[name].shape) for name in given}
+        held = self.model.held(self.options.dtype.value)
+        call.put({PARAMETER.format(name): array for name, array in held.items()})
+        call.put({**inputs, **{f"{name}.diff": array for name, array in seeds.items()}})
+        threads = self.options.threads or usable_cores()
+        wanted = tuple(built.wrt)
+        sizes = {name: self.sizes[name] for name in self.inputs}
+        made = Call(
+            self.model.name, threads, graph, call.program, call.executable, sizes, wanted, seeds
+        )
+        made.run()
+        return made
+
+    def _random_inputs(self, net: MatNet, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Arrays for all inputs of the graph; classes count from 1."""
+        kinds = input_kinds(net.graph)
+        arrays = {}
+        for value in net.graph.inputs("input"):
+            kind = kinds[value.name]
+            arrays[value.name] = random_input(value, kind, rng) + (kind.classes is not None)
+        return arrays | self._masks(net, rng)
+
+    def _masks(self, net: MatNet, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A mask for every dropout layer."""
+        dtype = self.options.dtype.value
+        rates = {layer.name: layer.block for layer in net.executed}
+        return {
+            name: dropout_mask(
+                net.graph.values[name].shape,
+                float(rates[layer].rate),  # type: ignore[attr-defined]
+                dtype,
+                rng,
+            )
+            for layer, name in net.masks.items()
+        }
+
+    def _names(self) -> dict[str, str]:
+        """Parameters as graphs call them -> as files do."""
+        full = {PARAMETER.format(name): name for name in self.model.params}
+        taken = self.model.variables
+        return {key: key if name in taken else name for key, name in full.items()}
+
+    def _built(self, given: Sequence[str], wrt: Sequence[str]) -> _Built:
+        """The net's graph with what --keep asks for."""
+        kept = list(self.options.keep or ())
+        values = [*self.outputs, *(name.removesuffix(".diff") for name in kept)]
+        piece = self._piece(given, values, wrt)
+        net, targets, keep = piece_graph(self.model.name, self.model.layers, piece)
+        inner = [name for name in piece.derivatives if name not in targets]
+        keep += [name for name in kept if name.endswith(".diff")]
+        return _Built(net, [*targets, *inner], keep)
+
+
+@dataclass
+class _Built:
+    """A net's graph, what its gradients are wanted of, and what stays readable."""
+
+    net: MatNet
+    wrt: list[str]
+    keep: list[str]
+
+    def lowered(
+        self, given: Sequence[str], options: NetOptions, stages: bool = False
+    ) -> tuple[Compiled, Program]:
+        """All passes and the plan."""
+        memory: Literal["all", "reuse"] = "all" if options.memory is Memory.all else "reuse"
+        callbacks = bool(self.net.callbacks)
+        return lower_graph(self.net.graph, self.wrt, given, self.keep, memory, callbacks, stages)
 
 
 def _need_no_caffe_options(options: NetOptions) -> None:

@@ -41,7 +41,7 @@ def profile(
             " are shared among threads otherwise"
         )
     if options.json:
-        print_json(_as_json(call.net.name, found))
+        print_json(_as_json(call.name, found))
         return
     typer.echo(limits_line(found.limits))
     typer.echo(_step_table(found) if steps else _layer_table(found))

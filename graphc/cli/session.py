@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from graphc.artifact import Contents
+    from graphc.bench.net import Call
     from graphc.driver import Compilation, Signature
     from graphc.frontends.caffe.definition import NetDefinition
     from graphc.frontends.caffe.network import CaffeNet
@@ -91,6 +93,15 @@ class Session(Protocol):
     def lowered(self, stages: bool = False) -> Lowered:
         """The program that the options mean, with gradients if any are defined."""
 
+    def contents(self) -> Contents:
+        """The same for a file."""
+
+    def held(self) -> dict[str, np.ndarray]:
+        """Parameters and states by their names in a file, with the axes of the graph."""
+
+    def bench_call(self) -> Call:
+        """The net compiled and run once on random inputs."""
+
 
 def open_session(options: NetOptions, sources: Mapping[str, str] | None = None) -> Session:
     """The net of the options; `sources` are those of --input, whose files may tell a size."""
@@ -150,7 +161,6 @@ def definition_of(options: NetOptions) -> NetDefinition:
     """The net as --phase, --level and --stage see it."""
     from graphc.frontends.caffe.definition import read_net
 
-    _need_caffe(options)
     return read_net(
         options.net,
         phase=phase_of(options),
@@ -249,7 +259,6 @@ def open_net(options: NetOptions) -> Net:
     """The Net of the options, its parameters filled or loaded; nothing is compiled yet."""
     from graphc.net import Net
 
-    _need_caffe(options)
     return Net(
         options.net,
         weights=options.weights,
@@ -265,11 +274,3 @@ def open_net(options: NetOptions) -> Net:
         infogain_input=options.infogain_input.value,
         shapes=shapes_of(options),
     )
-
-
-def _need_caffe(options: NetOptions) -> None:
-    if is_mat(options):
-        raise NetError(
-            f"'{options.net}' is a MatConvNet net; this verb takes a Caffe definition"
-            " (run, grad, show, plan, explain and check take both)"
-        )

@@ -24,6 +24,12 @@ _FOLDER = Path(__file__).parent / "c"
 _C_TYPES = {"float32": "float", "float64": "double"}
 _DESCRIPTIONS = {"float32": "<f4", "float64": "<f8"}  # what .npy files call them
 _INCLUDES = ("fcntl.h", "stdlib.h", "string.h", "sys/mman.h", "sys/stat.h", "unistd.h")
+# What the header says about the order of elements.
+_LAYOUTS = {
+    "row-major": "Arrays are row-major, begin at multiples of 64\n * bytes,",
+    "column-major": "Arrays are column-major, as MATLAB stores\n"
+    " * them (of H x W x C x N the first varies fastest), begin at multiples of 64 bytes,\n *",
+}
 # Kind of array -> its C type, and what the header says about it.
 _GROUPS = {
     "input": ("", "inputs, which you write"),
@@ -69,6 +75,15 @@ class Interface:
         )
         return types.pop()
 
+    @property
+    def order(self) -> str:
+        """How arrays lie in memory."""
+        return "column-major" if self.bundle.column_major else "row-major"
+
+    def shape(self, slot: SlotEntry) -> tuple[int, ...]:
+        """The extents that the user sees."""
+        return slot.shape[::-1] if self.bundle.column_major else slot.shape
+
     def groups(self) -> dict[str, list[tuple[str, SlotEntry]]]:
         """Kind of array -> (the name it is shown under, its slot)."""
         slots = {slot.name: slot for slot in self.bundle.slots[1:]}
@@ -111,6 +126,7 @@ def header_text(interface: Interface) -> str:
         ARRAYS="\n".join(_array_lines(interface)),
         BACKWARD=backward,
         GROUPS="\n".join(_group_lines(interface)),
+        LAYOUT=_LAYOUTS[interface.order],
         WEIGHTS=weights,
     )
 
@@ -154,7 +170,10 @@ def source_text(interface: Interface) -> str:
     ]
     for kind, rows in groups.items():
         if rows or kind in ("input", "output", "parameter") or interface.wrt:
-            entries = [_array_row(name, slot, numbers[slot.name]) for name, slot in rows]
+            entries = [
+                _array_row(name, slot, interface.shape(slot), numbers[slot.name])
+                for name, slot in rows
+            ]
             lines += _table(f"static const array_entry {kind}_table[]", entries)
             lines.append(f"#define {kind.upper()}_COUNT {len(rows)}")
     return "\n".join([*lines, "", _filled("net.c", interface)])
@@ -169,6 +188,8 @@ def main_text(interface: Interface) -> str:
         DESCR=_DESCRIPTIONS[interface.dtype],
         WEIGHTS_FILE=_c_string(interface.weights_file) if interface.weights_file else "NULL",
         HAS_LOSSES="1" if interface.losses else "0",
+        ORDER=interface.order,
+        COLUMN_MAJOR=str(int(interface.bundle.column_major)),
     )
 
 
@@ -201,7 +222,7 @@ def _filled(template: str, interface: Interface, **words: str) -> str:
 def _array_lines(interface: Interface) -> Iterable[str]:
     for kind, rows in interface.groups().items():
         for number, (name, slot) in enumerate(rows):
-            shape = ", ".join(str(extent) for extent in slot.shape)
+            shape = ", ".join(str(extent) for extent in interface.shape(slot))
             yield f" *   {kind} {number}: {_in_comment(name)} {slot.dtype}[{shape}]"
 
 
@@ -238,10 +259,9 @@ def _slot_rows(bundle: Bundle) -> list[str]:
     return rows
 
 
-def _array_row(name: str, slot: SlotEntry, number: int) -> str:
-    extents = ", ".join(str(extent) for extent in slot.shape) or "0"
-    shape = f"(const int64_t[]){{{extents}}}"
-    return f"{{{_c_string(name)}, {number}, {len(slot.shape)}, {shape}, {_size(slot)}}}"
+def _array_row(name: str, slot: SlotEntry, shape: tuple[int, ...], number: int) -> str:
+    extents = f"(const int64_t[]){{{', '.join(map(str, shape)) or '0'}}}"
+    return f"{{{_c_string(name)}, {number}, {len(shape)}, {extents}, {_size(slot)}}}"
 
 
 def _size(slot: SlotEntry) -> int:

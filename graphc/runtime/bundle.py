@@ -71,7 +71,8 @@ class Bundle:
     object: a relocatable object file for `triple`; it uses what `cpu` has and vectors of
     `vector_bytes`. target: the name that was asked for. checks: rows for error codes 1, 2, ...
     readable: where blobs can be read after a whole call, readable_forward: after forward alone.
-    overwritten: why others cannot.
+    overwritten: why others cannot. column_major: the user's arrays have the axes of the slots from
+    last to first, as MATLAB has them; the bytes are the same.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Bundle:
     readable: dict[str, Place]
     readable_forward: dict[str, Place]
     overwritten: dict[str, str]
+    column_major: bool = False
 
     def save(self, path: str | Path) -> None:
         """Write the file."""

@@ -92,7 +92,8 @@ class Executable:
         """Use these arrays for the slots of these names.
 
         They must have the slot's element type and shape, be row-major, and begin at a multiple of
-        64 bytes (see `aligned_zeros`). Raises NetError where one does not.
+        64 bytes (see `aligned_zeros`). Those of a column-major bundle have the slot's axes from
+        last to first and are in Fortran order. Raises NetError where one is not like this.
         """
         for name, array in arrays.items():
             if name not in self._numbers:
@@ -101,14 +102,14 @@ class Executable:
                     f"'{self.bundle.name}' has no array '{name}'" + (f"; {hint}" if hint else "")
                 )
             number = self._numbers[name]
-            _check_array(array, self.bundle.slots[number])
+            _check_array(array, self.bundle.slots[number], self.bundle.column_major)
             self.arrays[name] = array
             self._table[number] = array.ctypes.data
 
     def bind_new(self) -> dict[str, np.ndarray]:
         """Bind zeros to every slot that has no array yet; all arrays by name."""
         missing = [s for s in self.bundle.slots[1:] if s.name not in self.arrays]
-        self.bind({s.name: aligned_zeros(s.shape, s.dtype) for s in missing})
+        self.bind({s.name: self._turned(aligned_zeros(s.shape, s.dtype)) for s in missing})
         return self.arrays
 
     def view(self, blob: str) -> np.ndarray:
@@ -126,17 +127,21 @@ class Executable:
         need(base is not None, f"no array is bound to '{slot.name}'")
         assert base is not None
         dtype = np.dtype(place.dtype)
-        flat = base.reshape(-1).view(np.uint8)[place.offset :]
+        flat = base.reshape(-1, order="A").view(np.uint8)[place.offset :]
         count = flat.size // dtype.itemsize
         if 0 in place.shape:
-            return np.zeros(place.shape, dtype)
+            return self._turned(np.zeros(place.shape, dtype))
         strides = tuple(stride * dtype.itemsize for stride in place.strides)
         whole = flat[: count * dtype.itemsize].view(dtype)
-        return np.lib.stride_tricks.as_strided(whole, place.shape, strides)
+        return self._turned(np.lib.stride_tricks.as_strided(whole, place.shape, strides))
 
     def read(self, blob: str) -> np.ndarray:
         """A row-major copy of a blob. Raises NetError where it was overwritten, naming by whom."""
         return np.array(self.view(blob), order="C")
+
+    def _turned(self, array: np.ndarray) -> np.ndarray:
+        """A slot's array as the user sees it."""
+        return array.T if self.bundle.column_major else array
 
     # -- calls --
 
@@ -170,15 +175,17 @@ class Executable:
         raise NetError(f"{owner}{kind}: {check.message}; found {value}")
 
 
-def _check_array(array: np.ndarray, slot: SlotEntry) -> None:
-    shown = f"{slot.dtype}{list(slot.shape)}"
+def _check_array(array: np.ndarray, slot: SlotEntry, column_major: bool) -> None:
+    shape = slot.shape[::-1] if column_major else slot.shape
     need(
         isinstance(array, np.ndarray)
         and array.dtype == np.dtype(slot.dtype)
-        and array.shape == slot.shape,
-        f"'{slot.name}' needs an array {shown}, not {_shown(array)}",
+        and array.shape == shape,
+        f"'{slot.name}' needs an array {slot.dtype}{list(shape)}, not {_shown(array)}",
     )
-    need(array.flags.c_contiguous, f"the array of '{slot.name}' is not row-major")
+    order = "column-major" if column_major else "row-major"
+    fine = array.flags.f_contiguous if column_major else array.flags.c_contiguous
+    need(fine, f"the array of '{slot.name}' is not {order}")
     need(
         array.size == 0 or array.ctypes.data % ALIGNMENT == 0,
         f"the array of '{slot.name}' does not begin at a multiple of {ALIGNMENT} bytes",

@@ -43,3 +43,4 @@ class CudaBundle:
     readable: dict[str, Place]
     readable_forward: dict[str, Place]
     overwritten: dict[str, str]
+    column_major: bool = False

@@ -15,6 +15,8 @@
 
 #define REAL_DESCR "@DESCR@"
 #define REAL_NAME "@DTYPE@"
+#define COLUMN_MAJOR @COLUMN_MAJOR@ /* of an array's axes the first varies fastest, not the last */
+#define MOST_AXES 64
 #define WEIGHTS_FILE @WEIGHTS_FILE@ /* beside the program; NULL: they are embedded */
 
 enum { WRONG_USAGE = 2, BAD_INPUT = 3 };
@@ -109,7 +111,7 @@ static void print_shape(FILE *stream, int rank, const int64_t *shape) {
 }
 
 static void print_arrays(const char *head, arrays list) {
-    printf("%s (%s, row-major):\n", head, REAL_NAME);
+    printf("%s (%s, @ORDER@):\n", head, REAL_NAME);
     for (int i = 0; i < list.count; i++) {
         printf("  %s%s ", list.rows[i].name, list.rows[i].suffix);
         print_shape(stdout, list.rows[i].rank, list.rows[i].shape);
@@ -181,16 +183,42 @@ static void check_shape(const char *text, const array *row, const char *path) {
     exit(BAD_INPUT);
 }
 
-static void check_header(const char *header, const array *row, const char *path) {
+/* Whether the elements lie in the file as they do in memory. */
+static int check_header(const char *header, const array *row, const char *path) {
     const char *descr = after_key(header, "'descr'", path);
     int length = descr[0] == '\'' ? (int)strcspn(descr + 1, "'") : 0;
     if ((size_t)length != strlen(REAL_DESCR) || strncmp(descr + 1, REAL_DESCR, (size_t)length) != 0)
         fail(BAD_INPUT, "'%s' holds '%.*s', '%s%s' needs '" REAL_DESCR "' (" REAL_NAME ")", path,
              length, descr + 1, row->name, row->suffix);
     check_shape(after_key(header, "'shape'", path), row, path);
-    if (strncmp(after_key(header, "'fortran_order'", path), "False", 5) != 0 && row->rank > 1)
-        fail(BAD_INPUT, "'%s' is in Fortran order; numpy.ascontiguousarray makes it row-major",
-             path);
+    int column_major = strncmp(after_key(header, "'fortran_order'", path), "True", 4) == 0;
+    return column_major == COLUMN_MAJOR || row->rank < 2;
+}
+
+/* Turns elements in the other order of axes into the one of the net's memory. */
+static void reorder(const array *row, const char *path) {
+    int64_t stride[MOST_AXES], index[MOST_AXES] = {0}, step = 1, place = 0;
+    size_t bytes = (size_t)row->size * sizeof(@NET@_real);
+    @NET@_real *memory = row->memory, *from = malloc(bytes + 1);
+    if (row->rank > MOST_AXES || from == NULL)
+        fail(BAD_INPUT, "there is not enough memory to turn the axes of '%s'", path);
+    memcpy(from, memory, bytes);
+    for (int k = 0; k < row->rank; k++) {
+        int axis = COLUMN_MAJOR ? k : row->rank - 1 - k;
+        stride[axis] = step;
+        step *= row->shape[axis];
+    }
+    for (int64_t i = 0; i < row->size; i++) {
+        memory[place] = from[i];
+        for (int k = 0; k < row->rank; k++) { /* the file's fastest axis first */
+            int axis = COLUMN_MAJOR ? row->rank - 1 - k : k;
+            place += stride[axis];
+            if (++index[axis] < row->shape[axis]) break;
+            place -= stride[axis] * row->shape[axis];
+            index[axis] = 0;
+        }
+    }
+    free(from);
 }
 
 static void read_bytes(FILE *file, void *place, size_t count, const char *path) {
@@ -219,18 +247,20 @@ static void read_npy(const array *row) {
     char *header = calloc(1, length + 1);
     if (header == NULL) fail(BAD_INPUT, "there is not enough memory");
     read_bytes(file, header, length, row->file);
-    check_header(header, row, row->file);
+    int in_order = check_header(header, row, row->file);
     free(header);
     read_bytes(file, row->memory, (size_t)row->size * sizeof(@NET@_real), row->file);
     if (fgetc(file) != EOF) fail(BAD_INPUT, "'%s' is longer than its header says", row->file);
     fclose(file);
+    if (!in_order) reorder(row, row->file);
     check_values(row);
 }
 
 static void write_npy(const array *row) {
     char header[2048];
     int length = snprintf(header, sizeof header,
-                          "{'descr': '" REAL_DESCR "', 'fortran_order': False, 'shape': (");
+                          "{'descr': '" REAL_DESCR "', 'fortran_order': %s, 'shape': (",
+                          COLUMN_MAJOR && row->rank > 1 ? "True" : "False");
     for (int i = 0; i < row->rank; i++)
         length += snprintf(header + length, sizeof header - (size_t)length, "%" PRId64 ", ",
                            row->shape[i]);

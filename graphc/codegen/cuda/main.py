@@ -4,6 +4,7 @@
 
 It reads FOLDER/NAME.npy for every array that the net takes and writes those that it makes; a `/` in
 a name is a `.` in the file's. Arrays of states and of given gradients may be missing: they are 0.
+The files of a MatConvNet net are in Fortran order.
 nvcc builds it with only the driver needed to run, and g++ with `cuda_on_cpu.h` for the CPU.
 """
 
@@ -135,7 +136,7 @@ int main(int count, char** words) {
 def main_text(bundle: CudaBundle) -> str:
     """The whole source of the program."""
     rows = [f'  {{"", "", {bundle.arena_bytes}, false, false, false}},']
-    rows += [_row(slot) for slot in bundle.slots[1:]]
+    rows += [_row(slot, bundle.column_major) for slot in bundle.slots[1:]]
     checks = [
         f"  {quoted(f'layer {check.layer} ({check.kind}): {check.message}')},"
         for check in bundle.checks
@@ -158,10 +159,14 @@ def file_name(slot: str) -> str:
     return slot.replace("/", ".") + ".npy"
 
 
-def _row(slot: SlotEntry) -> str:
-    shape = f"({', '.join(map(str, slot.shape))}{',' * (len(slot.shape) == 1)})"
+def _row(slot: SlotEntry, column_major: bool) -> str:
+    extents = slot.shape[::-1] if column_major else slot.shape
+    shape = f"({', '.join(map(str, extents))}{',' * (len(extents) == 1)})"
+    # numpy calls an array that is in both orders row-major.
+    is_fortran = column_major and sum(extent > 1 for extent in extents) > 1
     header = (
-        f"{{'descr': '{_DESCRIPTIONS[slot.dtype]}', 'fortran_order': False, 'shape': {shape}, }}"
+        f"{{'descr': '{_DESCRIPTIONS[slot.dtype]}', 'fortran_order': {is_fortran},"
+        f" 'shape': {shape}, }}"
     )
     size = 1
     for extent in slot.shape:
