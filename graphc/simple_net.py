@@ -15,46 +15,16 @@ perhaps `dzdw`. The layers between custom ones are compiled together, forward an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from graphc.error import NetError, need
-from graphc.frontends.matconvnet import losses
-from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
 from graphc.frontends.matconvnet.network import MODES, MatLayer
-from graphc.frontends.matconvnet.simplenn import (
-    LOSSES,
-    WEIGHTS,
-    block_of,
-    read_layers,
-    tidy,
-    weight_numbers,
-)
+from graphc.frontends.matconvnet.simplenn import read_layers, tidy
 from graphc.mat_call import Piece, PieceCall, compile_piece
-from graphc.runtime.cpu import aligned_zeros
+from graphc.simple_run import Result, Run
 
-Array = np.ndarray
 _COMPILED_AT_MOST = 64
-
-
-@dataclass
-class Result:
-    """One entry of `res`: a layer's input, what backward found about it, and the layer's times.
-
-    dzdw holds one derivative per weight, None for one that is missing. aux is the mask of the
-    dropout layer before. time and backward_time are seconds.
-    """
-
-    x: Any = None
-    dzdx: Any = None
-    dzdw: list[Any] | None = None
-    aux: Any = None
-    stats: Any = None
-    time: float = 0.0
-    backward_time: float = 0.0
 
 
 class SimpleNet:
@@ -124,8 +94,9 @@ def simplenn(
         accumulate: add the derivatives of weights to those in `res`.
         back_prop_depth: how many layers, from the last, are differentiated.
         mode: "normal" (or "train"), or "test": no dropout, batch normalisation by its third weight.
-        skip_forward: the values of `res` stand. What backward needs of them is computed again from
-            res[0].x, with the masks in `res`, so they must be those of one forward call.
+        skip_forward: only backward, at the values and masks in `res`; x is not read. Each layer is
+            differentiated at its own res[i].x, so one that was changed since forward counts. What
+            it needs besides (an output, the moments of a batch) is computed again from there.
         parameter_server: gets `push("l{i}_{j}", derivative)`, from the last layer to the first, and
             the derivative's place in dzdw becomes None, unless hold_on.
 
@@ -136,317 +107,17 @@ def simplenn(
     need(mode in MODES, f"mode is one of {', '.join(MODES)}, not '{mode}'")
     if not isinstance(net, SimpleNet):
         net = SimpleNet(net["layers"], net.get("meta"))
-    run = _Run(net, "test" if mode == "test" else "normal", bool(conserve_memory))
+    run = Run(net, "test" if mode == "test" else "normal", bool(conserve_memory))
     run.depth(dzdy is not None, back_prop_depth)
     if skip_forward:
         need(dzdy is not None and res, "skip_forward needs dzdy and the res of a forward call")
         assert res
-        x = res[0].x
-        need(x is not None, "skip_forward needs res[0].x; run forward without conserve_memory")
-        run.masks = {i - 1: entry.aux for i, entry in enumerate(res) if entry.aux is not None}
-    run.forward(x)
-    if skip_forward:
-        assert res
-        for entry, old in zip(run.res, res, strict=True):
-            entry.x, entry.time = old.x, old.time
+        run.resume(res)
+    else:
+        run.forward(x)
     if dzdy is not None:
         run.backward(dzdy)
         run.finish(res if accumulate else None, parameter_server if not hold_on else None)
     if conserve_memory:
         run.drop()
     return run.res
-
-
-class _Run:
-    """One call: the net's layers cut into compiled pieces and custom layers."""
-
-    def __init__(self, net: SimpleNet, mode: str, conserve: bool):
-        self.net, self.mode, self.conserve = net, mode, conserve
-        self.count = len(net.layers)
-        self.res = [Result() for _ in range(self.count + 1)]
-        self.masks: dict[int, Array] = {}
-        self.calls: dict[int, PieceCall] = {}  # by their first layer
-        held = {
-            f"weight {j} of layer '{layer['name']}'": w
-            for layer in net.layers
-            for j, w in enumerate(layer.get("weights", ()), 1)
-            if not is_missing(w)
-        }
-        self.dtype = real_kind(held) if held else ""
-
-    def depth(self, backward: bool, depth: float) -> None:
-        """The first layer, from 0, that is differentiated."""
-        need(depth >= 0, f"back_prop_depth is at least 0, not {depth}")
-        reach = min(self.count, int(min(depth, self.count)))
-        self.first = self.count - reach if backward else self.count
-
-    # -- the pieces --
-
-    def pieces(self) -> list[list[int]]:
-        """Runs of layers that are compiled together; a custom layer stands alone."""
-        cut: list[list[int]] = []
-        for i, layer in enumerate(self.net.layers):
-            custom = layer["type"] == "custom"
-            if custom or not cut or self.is_custom(cut[-1][-1]):
-                cut.append([i])
-            else:
-                cut[-1].append(i)
-        return cut
-
-    def is_custom(self, i: int) -> bool:
-        """Whether layer i is the user's."""
-        return bool(self.net.layers[i]["type"] == "custom")
-
-    def forward(self, x: Any) -> None:
-        """Fill in values, masks and times."""
-        whole = four_axes(x, "x")
-        self.dtype = self.dtype or real_kind({"x": whole})
-        self.res[0].x = whole.astype(self.dtype, copy=False)
-        for layers in self.pieces():
-            if self.is_custom(layers[0]):
-                self._custom_forward(layers[0])
-            else:
-                self._piece_forward(layers)
-
-    def _custom_forward(self, i: int) -> None:
-        layer = self.net.layers[i]
-        need(callable(layer.get("forward")), f"layer '{layer['name']}' (custom) has no 'forward'")
-        made = layer["forward"](layer, self.res[i], self.res[i + 1])
-        need(
-            isinstance(made, Result) and made.x is not None,
-            f"the forward function of layer '{layer['name']}' must return its last argument with x"
-            " set",
-        )
-        made.x = four_axes(made.x, f"the output of layer '{layer['name']}'")
-        self.res[i + 1] = made
-
-    def _piece_forward(self, numbers: list[int]) -> None:
-        layers, inputs, held = [], {}, {}
-        first, last = numbers[0], numbers[-1]
-        inputs[_x(first)] = self.res[first].x.T.astype(self.dtype, copy=False)
-        for i in numbers:
-            made, extra = self._layer(i)
-            layers.append(made)
-            inputs.update(extra)
-            for j, weight in weight_numbers(self.net.layers[i]):
-                name = f"l{i + 1}_{j}"
-                array = four_axes(weight, name).T
-                held[name] = aligned_zeros(array.shape, self.dtype)
-                held[name][...] = array
-        call = self._compiled(layers, numbers, inputs, held)
-        self.calls[first] = call
-        for i in numbers:
-            self._check_labels(i, call)
-        inputs.update(self._drawn_masks(call, layers, numbers))
-        values = call.forward(inputs, held)
-        for i in range(first + 1, last + 2):
-            if _x(i) in values:
-                self.res[i].x = values[_x(i)].T
-        for i, layer in zip(numbers, layers, strict=True):
-            self.res[i].time = call.seconds[layer.name][0]
-
-    def _layer(self, i: int) -> tuple[MatLayer, dict[str, Array]]:
-        """Layer i with its block, and the inputs besides x that it reads."""
-        layer = self.net.layers[i]
-        extra: dict[str, Array] = {}
-        if layer["type"] in LOSSES or layer["type"] == "pdist":
-            given = layer.get("class")
-            need(
-                not is_missing(given),
-                f"layer '{layer['name']}' ({layer['type']}) has no field 'class'",
-            )
-            labels = four_axes(given, f"the class of layer '{layer['name']}'")
-            weights = layer.get("instanceWeights") if layer["type"] == "pdist" else None
-            if layer["type"] == "softmaxloss" and labels.shape[2] == 2:
-                labels, weights = labels[:, :, :1], labels[:, :, 1:]
-            extra[f"class{i + 1}"] = labels.T.astype(self.dtype)
-            if not is_missing(weights):
-                array = four_axes(weights, f"the weights of layer '{layer['name']}'")
-                extra[f"weights{i + 1}"] = array.T.astype(self.dtype)
-        params = tuple(f"l{i + 1}_{j}" for j, _ in weight_numbers(layer))
-        made = MatLayer(
-            _layer_name(self.net, i), block_of(layer), (_x(i), *extra), (_x(i + 1),), params
-        )
-        return made, extra
-
-    def _check_labels(self, i: int, call: PieceCall) -> None:
-        layer = self.net.layers[i]
-        if layer["type"] in LOSSES:
-            labels = four_axes(layer["class"], "class")[:, :, :1]
-            channels = call.net.graph.blobs[_x(i)].shape[1]
-            try:
-                losses.check_labels(labels, "softmaxlog", channels)
-            except NetError as error:
-                raise NetError(f"layer '{layer['name']}' ({layer['type']}): {error}") from None
-
-    def _compiled(
-        self,
-        layers: list[MatLayer],
-        numbers: list[int],
-        inputs: dict[str, Array],
-        held: dict[str, Array],
-    ) -> PieceCall:
-        first, last = numbers[0], numbers[-1]
-        backward = last >= self.first
-        start = max(first, self.first)
-        stay = self.staying_values() | {last + 1} if self.conserve else set(range(self.count + 1))
-        slopes = self.staying_slopes() if self.conserve else set(range(self.count + 1))
-        learned = tuple(
-            name
-            for i, layer in zip(numbers, layers, strict=True)
-            for j, name in enumerate(layer.params)
-            if i >= self.first and not (self.net.layers[i]["type"] == "bnorm" and j == 2)
-        )
-        piece = Piece(
-            self.dtype,
-            self.mode,
-            self.net.version,
-            tuple((name, array.shape) for name, array in inputs.items()),
-            tuple((name, array.shape) for name, array in held.items()),
-            (_x(last + 1),) if backward else (),
-            tuple(_x(i) for i in range(first + 1, last + 2) if i in stay),
-            tuple(_x(i) for i in range(start, last + 1) if i in slopes or (i == first > self.first))
-            if backward
-            else (),
-            learned if backward else (),
-        )
-        return self.net.piece(layers, piece)
-
-    def _drawn_masks(
-        self, call: PieceCall, layers: list[MatLayer], numbers: list[int]
-    ) -> dict[str, Array]:
-        found = {}
-        for i, layer in zip(numbers, layers, strict=True):
-            if layer.name not in call.net.masks:
-                continue
-            name = call.net.masks[layer.name]
-            if i not in self.masks:
-                shape = call.net.graph.values[name].shape[::-1]
-                self.masks[i] = dropout_mask(shape, float(layer.block.rate), self.dtype)  # type: ignore[attr-defined]
-            found[name] = four_axes(self.masks[i], "mask").T
-            self.res[i + 1].aux = self.masks[i]
-        return found
-
-    # -- backward --
-
-    def backward(self, dzdy: Any) -> None:
-        """Fill in derivatives."""
-        last = self.res[-1]
-        given = four_axes(dzdy, "dzdy")
-        need(
-            given.size == 1 or given.shape == last.x.shape,
-            f"dzdy of {given.shape} does not have the size of the output, {last.x.shape}",
-        )
-        last.dzdx = np.array(np.broadcast_to(given, last.x.shape), self.dtype)
-        for layers in reversed(self.pieces()):
-            if layers[-1] < self.first:
-                continue
-            if self.is_custom(layers[0]):
-                self._custom_backward(layers[0])
-            else:
-                self._piece_backward(layers)
-
-    def _custom_backward(self, i: int) -> None:
-        layer = self.net.layers[i]
-        need(callable(layer.get("backward")), f"layer '{layer['name']}' (custom) has no 'backward'")
-        made = layer["backward"](layer, self.res[i], self.res[i + 1])
-        need(
-            isinstance(made, Result) and made.dzdx is not None,
-            f"the backward function of layer '{layer['name']}' must return its second argument with"
-            " dzdx set",
-        )
-        made.dzdx = four_axes(made.dzdx, f"dzdx of layer '{layer['name']}'")
-        need(
-            made.dzdx.shape == made.x.shape,
-            f"layer '{layer['name']}' gives a dzdx of {made.dzdx.shape} for an x of {made.x.shape}",
-        )
-        self.res[i] = made
-
-    def _piece_backward(self, numbers: list[int]) -> None:
-        call = self.calls[numbers[0]]
-        after = _x(numbers[-1] + 1)
-        slope = self.res[numbers[-1] + 1].dzdx
-        variables, params = call.backward({after: slope.T.astype(self.dtype, copy=False)})
-        for i in numbers:
-            if _x(i) in variables:
-                self.res[i].dzdx = variables[_x(i)].T
-            if i < self.first:
-                continue
-            self.res[i].backward_time = call.seconds[_layer_name(self.net, i)][1]
-            self._weight_derivatives(i, call, params)
-
-    def _weight_derivatives(self, i: int, call: PieceCall, params: dict[str, Array]) -> None:
-        layer = self.net.layers[i]
-        if layer["type"] not in WEIGHTS:
-            return
-        found: list[Any] = [None] * WEIGHTS[layer["type"]]
-        for j, weight in weight_numbers(layer):
-            name = f"l{i + 1}_{j}"
-            if name in params:
-                found[j - 1] = params[name].T.reshape(np.shape(weight), order="F")
-        name = _layer_name(self.net, i)
-        if name in call.net.moments:
-            moments = call.moments(name)
-            images = self.res[0].x.shape[3] if self.net.version == "beta25" else 1
-            found[2] = (moments.T * moments.dtype.type(images)).reshape(
-                np.shape(layer["weights"][2]), order="F"
-            )
-        self.res[i].dzdw = found
-
-    def finish(self, before: Sequence[Result] | None, server: Any) -> None:
-        """Add to earlier derivatives, and hand them to a parameter server."""
-        for i in reversed(range(self.first, self.count)):
-            found = self.res[i].dzdw
-            if self.is_custom(i) or found is None:
-                continue
-            if before is not None and before[i].dzdw is not None:
-                old = before[i].dzdw or []
-                found = [
-                    d if o is None or d is None else o + d for o, d in zip(old, found, strict=True)
-                ]
-            if server is not None:
-                for j, derivative in enumerate(found, 1):
-                    if derivative is not None:
-                        server.push(f"l{i + 1}_{j}", derivative)
-                found = [None] * len(found)
-            self.res[i].dzdw = found
-
-    # -- memory --
-
-    def staying_values(self) -> set[int]:
-        """Entries of res whose x remains with conserve_memory."""
-        layers, stay = self.net.layers, {self.count}
-        for i in range(self.count + 1):
-            made_by = layers[i - 1] if i else {"precious": False, "type": ""}
-            if i < min(self.first, self.count):
-                if made_by["precious"] or made_by["type"] in LOSSES:
-                    stay.add(i)
-            elif i == self.first and i < self.count:
-                if i == 0 or (layers[i]["precious"]):
-                    stay.add(i)
-            elif made_by["precious"]:
-                stay.add(i)
-        return stay
-
-    def staying_slopes(self) -> set[int]:
-        """Entries of res whose dzdx remains with conserve_memory."""
-        return {i for i in self.staying_values() if i >= self.first}
-
-    def drop(self) -> None:
-        """Empty what does not remain."""
-        values, slopes = self.staying_values(), self.staying_slopes()
-        for i, entry in enumerate(self.res):
-            entry.x = entry.x if i in values else None
-            entry.dzdx = entry.dzdx if i in slopes else None
-
-
-def _x(i: int) -> str:
-    """The variable that layer i (from 0) reads, named as in MATLAB."""
-    return f"x{i + 1}"
-
-
-def _layer_name(net: SimpleNet, i: int) -> str:
-    """A layer's name, made different from the others'."""
-    name = str(net.layers[i]["name"])
-    same = any(str(layer["name"]) == name for layer in net.layers[:i])
-    return f"{name} ({i + 1})" if same else name

@@ -52,6 +52,7 @@ FLOORS = {
     "graphc.vl": 5,
     "graphc.dagnn": 5,
     "graphc.simple_net": 5,
+    "graphc.simple_run": 5,
     "graphc.bench": 5,
     "graphc.cli": 6,
 }

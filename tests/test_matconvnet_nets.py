@@ -472,6 +472,54 @@ def test_skip_forward_uses_the_same_masks() -> None:
     np.testing.assert_array_equal(again[3].x, res[3].x)
 
 
+def test_skip_forward_reads_the_values_in_res() -> None:
+    filters, biases, last = real(3, 3, 2, 4), real(4), real(1, 1, 4, 3)
+    layers = [
+        {"type": "conv", "weights": [filters, biases]},
+        {"type": "sigmoid"},
+        {"type": "conv", "weights": [last, None]},
+        {"type": "softmaxloss", "class": np.array([1, 2, 0])},
+    ]
+    net = graphc.SimpleNet(layers)
+    res = graphc.simplenn(net, real(3, 3, 2, 3))
+    res[1].x, res[2].x, res[3].x = (2 * res[i].x + 0.25 for i in (1, 2, 3))
+    found = graphc.simplenn(net, None, 1.0, res, skip_forward=True)
+    (slope,) = vl.softmaxloss(res[3].x, layers[3]["class"], dzdy=1.0)
+    slope, dw, _ = vl.conv(res[2].x, last, None, dzdy=slope)
+    np.testing.assert_allclose(found[2].dzdw[0], dw, atol=1e-12)
+    (slope,) = vl.sigmoid(res[1].x, dzdy=slope)
+    dx, dw, db = vl.conv(res[0].x, filters, biases, dzdy=slope)
+    for got, wanted in ((found[0].dzdx, dx), (found[0].dzdw[0], dw), (found[0].dzdw[1], db)):
+        np.testing.assert_allclose(got, wanted, atol=1e-12)
+    for entry, before in zip(found, res, strict=True):
+        np.testing.assert_array_equal(entry.x, before.x)
+
+
+def test_skip_forward_of_a_relu_whose_input_was_let_go() -> None:
+    net = graphc.SimpleNet([{"type": "relu", "leak": 0.5}, {"type": "sigmoid"}])
+    x = real(2, 2, 1, 1)
+    res = graphc.simplenn(net, x)
+    wanted = graphc.simplenn(net, x, 1.0)
+    res[0].x = None
+    found = graphc.simplenn(net, None, 1.0, res, skip_forward=True)
+    np.testing.assert_allclose(found[0].dzdx, wanted[0].dzdx, atol=1e-12)
+    res[0].x, res[1].x = x, None
+    with pytest.raises(graphc.NetError, match=r"needs res\[1\].x, the input of layer 'layer2'"):
+        graphc.simplenn(net, None, 1.0, res, skip_forward=True)
+    with pytest.raises(graphc.NetError, match="res has 2 entries; for 2 layers there are 3"):
+        graphc.simplenn(net, None, 1.0, res[:2], skip_forward=True)
+
+
+def test_skip_forward_stops_at_the_depth() -> None:
+    net = graphc.SimpleNet([{"type": "relu"}, {"type": "sigmoid"}])
+    res = graphc.simplenn(net, real(2, 2, 1, 1))
+    res[0].x = None
+    found = graphc.simplenn(net, None, 1.0, res, skip_forward=True, back_prop_depth=1)
+    assert found[0].dzdx is None
+    y = res[2].x
+    np.testing.assert_allclose(found[1].dzdx, y * (1 - y), atol=1e-12)
+
+
 def test_batch_moments_are_the_third_derivative() -> None:
     x = real(4, 4, 3, 5)
     layers = [{"type": "bnorm", "weights": [np.ones(3), np.zeros(3)], "epsilon": 1e-4}]
