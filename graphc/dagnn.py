@@ -35,18 +35,17 @@ import numpy as np
 from graphc.error import NetError, NetWarning, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
+from graphc.frontends.matconvnet.block import WEIGHTS, Block
+from graphc.frontends.matconvnet.block_struct import block_from_struct
 from graphc.frontends.matconvnet.blocks import (
     LRN,
     BatchNorm,
     BilinearSampler,
-    Block,
     Concat,
     Conv,
     ConvTranspose,
     Crop,
     DropOut,
-    L2Loss,
-    Loss,
     NormOffset,
     PDist,
     Pooling,
@@ -57,10 +56,10 @@ from graphc.frontends.matconvnet.blocks import (
     SoftMax,
     SpatialNorm,
     Sum,
-    block_from_struct,
 )
 from graphc.frontends.matconvnet.custom import OperatorBlock, PythonBlock
 from graphc.frontends.matconvnet.dagnn import Parameter, Table, Variable, read_net
+from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
 from graphc.frontends.matconvnet.mat_file import listed, plain
 from graphc.frontends.matconvnet.network import (
     MODES,
@@ -262,6 +261,7 @@ class DagNet:
         self._clear()
         feed = {name: array.T.astype(dtype, copy=False) for name, array in arrays.items()}
         feed.update(self._drawn_masks(made, dtype))
+        feed.update(self._instance_weights(made, dtype))
         held = {n: p.held for n, p in self.params.items() if p.held is not None}
         values = made.forward(feed, held)
         for name, value in values.items():
@@ -376,7 +376,7 @@ class DagNet:
         for layer in made.net.executed:
             if isinstance(layer.block, Loss) and layer.inputs[1] in arrays:
                 scores = made.net.graph.blobs[layer.inputs[0]]
-                kind = losses.loss_kind(layer.block.loss)
+                kind = layer.block.kind
                 try:
                     losses.check_labels(arrays[layer.inputs[1]], kind, scores.shape[1])
                 except NetError as error:
@@ -397,14 +397,25 @@ class DagNet:
             masks[made.net.masks[layer.name]] = held
         return masks
 
+    def _instance_weights(self, made: PieceCall, dtype: str) -> dict[str, Array]:
+        """Those that losses hold now, which need not be those they were compiled with."""
+        graph = made.net.graph
+        found = {}
+        for layer in made.net.executed:
+            block = self.layers[layer.name].block
+            if isinstance(block, Loss) and WEIGHTS.format(layer.name) in graph.values:
+                scores = graph.blobs[layer.inputs[0]].shape[::-1]
+                weights = block.own_weights(scores, dtype)
+                assert weights is not None
+                found[WEIGHTS.format(layer.name)] = weights
+        return found
+
     def _follow_losses(self, made: PieceCall, values: dict[str, Array]) -> None:
         for layer in made.net.executed:
             if isinstance(layer.block, Loss):
                 scores = made.net.graph.blobs[layer.inputs[0]].shape[::-1]
-                divided = layer.block.normalise
-                divided = self.version == "master" if divided is None else divided
                 value = float(values[layer.outputs[0]].sum())
-                layer.block.accumulate(value, scores, bool(divided))
+                layer.block.accumulate(value, scores, layer.block.divides(self.version))
 
     def _backward(self, made: PieceCall, seeds: dict[str, Any], dtype: str) -> None:
         graph = made.net.graph
@@ -485,5 +496,8 @@ def _lets_go(layer: MatLayer) -> bool:
 def _settled(layer: MatLayer) -> MatLayer:
     """The layer without what a call changes in it."""
     if isinstance(layer.block, Loss):
-        return replace(layer, block=replace(layer.block, average=0.0, num_averaged=0))
+        block = layer.block.settled()
+        weights = None if is_missing(block.instance_weights) else "given for each call"
+        block = replace(block, average=0.0, num_averaged=0, instance_weights=weights)
+        return replace(layer, block=block)
     return layer

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.finite_difference import WHOLE_NET, Finding, Sampling, check_function
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes
-from graphc.frontends.matconvnet.blocks import Loss
+from graphc.frontends.matconvnet.loss_blocks import Loss
 from graphc.frontends.matconvnet.losses import ERRORS
 from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, build_graph
 from graphc.graph_function import GraphFunction
@@ -75,7 +75,7 @@ class _Check:
         counts = {
             layer.outputs[0]
             for layer in whole.executed
-            if isinstance(layer.block, Loss) and layer.block.loss in ERRORS
+            if isinstance(layer.block, Loss) and layer.block.kind in ERRORS
         }
         moved = [name for name in self.model.inputs if name not in self.model.labels]
         results = [name for name in ends if name not in counts]

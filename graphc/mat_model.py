@@ -18,16 +18,19 @@ from graphc.dagnn import DagNet
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import four_axes, is_missing
-from graphc.frontends.matconvnet.blocks import BatchNorm, Block, L2Loss, Loss
+from graphc.frontends.matconvnet.block import Block
+from graphc.frontends.matconvnet.blocks import BatchNorm
 from graphc.frontends.matconvnet.custom import PythonBlock
 from graphc.frontends.matconvnet.dagnn import holds_dagnn, net_struct
+from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
 from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
 from graphc.frontends.matconvnet.network import MatLayer, execution_order
 from graphc.frontends.matconvnet.simplenn import chain, layer_structs, weight_numbers
 from graphc.ir.graph import Graph
 from graphc.mat_call import Piece
 from graphc.runtime.cpu import aligned_zeros
-from graphc.simple_net import Result, SimpleNet
+from graphc.simple_net import SimpleNet
+from graphc.simple_run import Result
 
 Array = np.ndarray
 Size = tuple[int, ...]
@@ -127,7 +130,7 @@ class MatModel:
             for layer in self.layers
             if layer.outputs[0] in ends
             and isinstance(layer.block, (Loss, L2Loss))
-            and getattr(layer.block, "loss", "") not in losses.ERRORS
+            and getattr(layer.block, "kind", "") not in losses.ERRORS
         ]
 
     @property
@@ -176,7 +179,7 @@ class MatModel:
         for layer in self.layers:
             if not isinstance(layer.block, Loss) or layer.inputs[1] not in arrays:
                 continue
-            kind = losses.loss_kind(layer.block.loss)
+            kind = layer.block.kind
             labels = four_axes(arrays[layer.inputs[1]], f"'{layer.inputs[1]}'")
             try:
                 losses.check_labels(labels, kind, graph.blobs[layer.inputs[0]].shape[1])

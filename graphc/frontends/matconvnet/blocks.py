@@ -1,4 +1,4 @@
-"""DagNN's blocks: what a layer computes, as graph.
+"""DagNN's blocks: what a layer computes, as graph. Losses are in `loss_blocks`.
 
 A block is made with DagNN's properties, named the Python way: `Conv(size=(3, 3, 16, 32), pad=1)`.
 `build` gets the values of the layer's inputs and parameters, with axes [N, C, W, H].
@@ -6,68 +6,17 @@ A block is made with DagNN's properties, named the Python way: `Conv(size=(3, 3,
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc.error import NetError, did_you_mean, need
-from graphc.frontends.matconvnet import functions, losses
-from graphc.frontends.matconvnet.mat_file import listed, plain
-from graphc.ir.core import Broadcast, View
-from graphc.ir.graph import Graph, Value
-
-
-@dataclass
-class Surroundings:
-    """What a block may ask for while it is built.
-
-    Attributes:
-        masks: dropout layers -> the input that holds their mask.
-        moments: batch normalising layers -> their batch's moments [1, 1, 2, C].
-        callbacks: layers that are the user's Python code -> that code.
-    """
-
-    graph: Graph
-    mode: str
-    version: str
-    layer: str = ""
-    masks: dict[str, str] = field(default_factory=dict)
-    moments: dict[str, Value] = field(default_factory=dict)
-    callbacks: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def testing(self) -> bool:
-        """Whether random and batch-dependent layers work as they do after training."""
-        return self.mode == "test"
-
-    def mask(self, like: Value) -> Value:
-        """The input that holds this layer's dropout mask."""
-        name = f"mask/{self.layer}"
-        self.masks[self.layer] = name
-        return self.graph.input(name, like.type)
-
-
-@dataclass
-class Block:
-    """Base of all blocks."""
-
-    learned: ClassVar[tuple[int, ...]] = (0,)  # the inputs that have a derivative
-    has_several: ClassVar[bool] = False  # any number of inputs, each with a derivative
-
-    def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
-        """The output. Raises NetError with one sentence on what does not fit."""
-        raise NotImplementedError
-
-    def differentiates(self, position: int) -> bool:
-        """Whether the input at that position has a derivative."""
-        return self.has_several or position in self.learned
-
-    def param_shapes(self) -> list[tuple[int, ...]]:
-        """Sizes of the parameters in MATLAB's order, for `init_params`."""
-        return []
+from graphc.error import need
+from graphc.frontends.matconvnet import functions
+from graphc.frontends.matconvnet.block import Block, Surroundings
+from graphc.frontends.matconvnet.losses import per_position
+from graphc.ir.core import View
+from graphc.ir.graph import Value
 
 
 def _need_params(params: list[Value], least: int, most: int) -> list[Value | None]:
@@ -344,7 +293,7 @@ class PDist(Block):
 
     def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
         need(len(x) in (2, 3), f"it takes 2 or 3 inputs, not {len(x)}")
-        weights = per_position(x[2], x[0], "log") if len(x) == 3 else None
+        weights = per_position(x[2], x[0], "log", "weights") if len(x) == 3 else None
         return functions.pdist(
             x[0],
             x[1],
@@ -354,132 +303,3 @@ class PDist(Block):
             epsilon=float(self.epsilon),
             aggregate=bool(self.aggregate),
         )
-
-
-@dataclass
-class Loss(Block):
-    """vl_nnloss of a prediction and labels, with weights where there is a third input.
-
-    average: the mean of the loss per position since `reset`; num_averaged: how many positions.
-    normalise: divide by the number of images (None: as the net's version does).
-    """
-
-    loss: str = "softmaxlog"
-    ignore_average: bool = False
-    top_k: int = 5
-    threshold: float = 0.0
-    normalise: bool | None = None
-    average: float = 0.0
-    num_averaged: int = 0
-
-    def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
-        need(len(x) in (2, 3), f"it takes a prediction, labels and maybe weights, not {len(x)}")
-        kind = losses.loss_kind(self.loss)
-        labels = per_position(x[1], x[0], kind)
-        weights = per_position(x[2], x[0], kind) if len(x) == 3 else None
-        divide = around.version == "master" if self.normalise is None else self.normalise
-        return losses.loss(
-            x[0],
-            labels,
-            weights,
-            loss=kind,
-            topK=int(self.top_k),
-            threshold=float(self.threshold),
-            normalise=bool(divide),
-        )
-
-    def accumulate(self, value: float, prediction: tuple[int, ...], divided: bool) -> None:
-        """Take a loss of a prediction H x W x C x N into the mean."""
-        if self.ignore_average:
-            return
-        positions = prediction[0] * prediction[1] * prediction[3]
-        total = value * prediction[3] if divided else value
-        count = self.num_averaged + positions
-        self.average = (self.num_averaged * self.average + total) / max(count, 1)
-        self.num_averaged = count
-
-    def reset(self) -> None:
-        """Forget the mean."""
-        self.average, self.num_averaged = 0.0, 0
-
-
-@dataclass
-class L2Loss(Block):
-    """(x - t)^2 element by element, its derivative 2 (x - t); t is reshaped to the size of x.
-
-    The target has no derivative.
-    """
-
-    def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
-        need(len(x) == 2, f"it takes a prediction and a target, not {len(x)} inputs")
-        return functions.l2loss(x[0], x[1])
-
-
-def per_position(given: Value, x: Value, kind: str) -> Value:
-    """Labels or weights [N, W, H], or [N, C, W, H] for attributes, from any form they may have.
-
-    There may be one for each image, or one for each position (or attribute).
-    """
-    n, c, w, h = x.shape
-    by_attribute = kind in losses.ATTRIBUTES
-    whole = (n, c, w, h) if by_attribute else (n, w, h)
-    if given.type.size == n and not (by_attribute and c > 1):
-        return _wide(View((n,))(given), whole)
-    need(
-        given.shape == (n, c if by_attribute else 1, w, h),
-        f"labels or weights of {functions.shown(given.shape)} do not fit scores of"
-        f" {functions.shown(x.shape)}",
-    )
-    flat: Value = View(whole)(given)
-    return flat
-
-
-def _wide(per_image: Value, shape: tuple[int, ...]) -> Value:
-    wide: Value = Broadcast(shape, tuple(range(1, len(shape))))(per_image)
-    return wide
-
-
-BLOCKS: dict[str, type[Block]] = {
-    cls.__name__: cls
-    for cls in (
-        Conv, ConvTranspose, Pooling, ReLU, Sigmoid, SoftMax, DropOut, LRN, SpatialNorm, NormOffset,
-        BatchNorm, Scale, Sum, Concat, Crop, BilinearSampler, ROIPooling, PDist, Loss, L2Loss,
-    )
-}  # fmt: skip
-
-
-def block_from_struct(layer: str, kind: str, properties: dict[str, Any]) -> Block:
-    """A block as a file holds it: `dagnn.Conv` and its properties. Raises NetError for others."""
-    name = kind.removeprefix("dagnn.")
-    if name not in BLOCKS:
-        hint = did_you_mean(name, BLOCKS)
-        raise NetError(
-            f"layer '{layer}' has the block '{kind}', which is not known here"
-            + (f"; {hint}" if hint else "")
-        )
-    cls = BLOCKS[name]
-    known = {f.name for f in dataclasses.fields(cls)}
-    found: dict[str, Any] = {}
-    for key, value in properties.items():
-        short = snake_case(key)
-        if short in known:
-            found[short] = plain(value)
-    if cls is Loss:
-        found.update(_loss_options(layer, listed(properties.get("opts"))))
-    return cls(**found)
-
-
-def _loss_options(layer: str, options: list[Any]) -> dict[str, Any]:
-    """Names and values that dagnn.Loss hands on to vl_nnloss."""
-    known = {"topk": "top_k", "threshold": "threshold", "normalise": "normalise", "loss": "loss"}
-    found = {}
-    for name, value in zip(options[::2], options[1::2], strict=False):
-        key = str(name).lower()
-        need(key in known, f"layer '{layer}': the loss option '{name}' is not known here")
-        found[known[key]] = plain(value)
-    return found
-
-
-def snake_case(name: str) -> str:
-    """poolSize -> pool_size."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

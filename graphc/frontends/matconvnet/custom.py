@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet.array import four_axes
-from graphc.frontends.matconvnet.blocks import Block, Surroundings
+from graphc.frontends.matconvnet.block import Block, Surroundings
 from graphc.ir.graph import Value
 from graphc.ir.op import Op
 from graphc.ops.host import HostCall

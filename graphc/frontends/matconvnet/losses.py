@@ -15,6 +15,7 @@ import numpy as np
 
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.matconvnet.functions import shown, total
+from graphc.ir.core import Broadcast, View
 from graphc.ir.graph import Value
 from graphc.ops.attribute import AttributeHinge, BinaryError, BinaryLogLoss, LogisticLoss
 from graphc.ops.loss import SoftmaxLogLoss
@@ -100,6 +101,31 @@ def laid_out(labels: np.ndarray, kind: str, x: tuple[int, ...], what: str) -> np
     )
     turned = np.broadcast_to(labels, wanted).T
     return turned if kind in ATTRIBUTES else turned[:, 0]
+
+
+def per_position(given: Value, x: Value, kind: str, what: str = "labels") -> Value:
+    """Labels or weights [N, W, H], or [N, C, W, H] for attributes, from any form they may have.
+
+    There may be one for each image, or one for each position (or attribute); weights are repeated
+    along every axis of extent 1.
+    """
+    n, c, w, h = x.shape
+    by_attribute = kind in ATTRIBUTES
+    wanted = (n, c if by_attribute else 1, w, h)
+    if given.type.size == n:
+        given = View((n, 1, 1, 1))(given)
+    repeats = what != "labels" or (given.type.size == n and wanted[1] == 1)
+    axes = tuple(axis for axis in range(4) if given.shape[axis] == 1 < wanted[axis])
+    fits = all(given.shape[axis] == wanted[axis] for axis in range(4) if axis not in axes)
+    need(
+        fits and (repeats or not axes),
+        f"{what} of {shown(given.shape)} do not fit scores of {shown(x.shape)}",
+    )
+    whole: Value = given
+    if axes:
+        kept = tuple(extent for axis, extent in enumerate(wanted) if axis not in axes)
+        whole = Broadcast(wanted, axes)(View(kept)(given))
+    return whole if by_attribute else View((n, w, h))(whole)
 
 
 def check_labels(labels: np.ndarray, kind: str, classes: int) -> None:

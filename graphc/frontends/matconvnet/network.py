@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.error import NetError
-from graphc.frontends.matconvnet.blocks import BatchNorm, Block, Surroundings
+from graphc.frontends.matconvnet.block import Block, Surroundings
+from graphc.frontends.matconvnet.blocks import BatchNorm
 from graphc.ir.graph import Graph, Origin, Value
 from graphc.ir.types import TensorType
 

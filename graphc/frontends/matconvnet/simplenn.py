@@ -11,6 +11,8 @@ import numpy as np
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.matconvnet import blocks
 from graphc.frontends.matconvnet.array import is_missing
+from graphc.frontends.matconvnet.block import Block
+from graphc.frontends.matconvnet.loss_blocks import Loss
 from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
 from graphc.frontends.matconvnet.network import MatLayer
 
@@ -108,7 +110,7 @@ def weight_numbers(layer: Mapping[str, Any]) -> list[tuple[int, Any]]:
 
 
 def chain(
-    layers: Sequence[Mapping[str, Any]], custom: Callable[[Any], blocks.Block] | None = None
+    layers: Sequence[Mapping[str, Any]], custom: Callable[[Any], Block] | None = None
 ) -> list[MatLayer]:
     """Tidy layers as ones that share variables: x1 is the input, x2 what layer 1 makes, and so on.
 
@@ -129,7 +131,7 @@ def chain(
     return made
 
 
-def block_of(layer: Mapping[str, Any]) -> blocks.Block:
+def block_of(layer: Mapping[str, Any]) -> Block:
     """What a layer computes."""
     kind, get = layer["type"], layer.get
     match kind:
@@ -158,7 +160,7 @@ def block_of(layer: Mapping[str, Any]) -> blocks.Block:
                 layer["p"], bool(layer["aggregate"]), bool(layer["noRoot"]), layer["epsilon"]
             )
         case "loss" | "softmaxloss":
-            return blocks.Loss()
+            return Loss()
         case "softmax":
             return blocks.SoftMax()
     return blocks.Sigmoid()
