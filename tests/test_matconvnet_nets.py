@@ -597,59 +597,6 @@ def test_unknown_blocks_of_a_file_are_named_all_at_once(tmp_path: Path) -> None:
         graphc.DagNet.load(tmp_path / "net.mat")
 
 
-def write_hdf5(path: Path, variables: dict[str, Any]) -> None:
-    """A file as MATLAB writes version 7.3: cells as references, text as codes, axes reversed."""
-    import h5py
-
-    with h5py.File(path, "w", userblock_size=512) as file:
-        store = file.create_group("#refs#")
-
-        def put(group: Any, name: str, value: Any) -> Any:
-            if isinstance(value, dict):
-                made = group.create_group(name)
-                made.attrs["MATLAB_class"] = np.bytes_("struct")
-                for key, part in value.items():
-                    put(made, key, part)
-            elif isinstance(value, list):
-                refs = [put(store, f"{len(store)}_{name}", part).ref for part in value]
-                made = group.create_dataset(name, (len(refs), 1), dtype=h5py.ref_dtype)
-                for i, reference in enumerate(refs):
-                    made[i, 0] = reference
-                made.attrs["MATLAB_class"] = np.bytes_("cell")
-            elif isinstance(value, str):
-                codes = np.array([[ord(c)] for c in value], np.uint16)
-                made = group.create_dataset(name, data=codes)
-                made.attrs["MATLAB_class"] = np.bytes_("char")
-            else:
-                made = group.create_dataset(name, data=np.asarray(value).T)
-                made.attrs["MATLAB_class"] = np.bytes_("single")
-            return made
-
-        for name, value in variables.items():
-            put(file, name, value)
-
-
-def test_a_file_of_version_7_3(tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
-    w, b = real(3, 2, 2, 4, dtype="float32"), real(1, 4, seed=1, dtype="float32")
-    layers = [
-        {
-            "type": "conv",
-            "name": "c1",
-            "weights": [w, b],
-            "stride": np.ones((1, 1)),
-            "pad": [[1.0]],
-        },
-        {"type": "pool", "name": "p1", "pool": np.array([[2.0, 3.0]]), "method": "avg"},
-    ]
-    write_hdf5(tmp_path / "net.mat", {"net": {"layers": layers, "meta": {"about": "a test"}}})
-    net = graphc.SimpleNet.load(tmp_path / "net.mat")
-    assert net.meta == {"about": "a test"}
-    x = real(5, 6, 2, 3, seed=2, dtype="float32")
-    res = graphc.simplenn(net, x)
-    np.testing.assert_array_equal(res[2].x, vl.pool(vl.conv(x, w, b, pad=1), [2, 3], method="avg"))
-
-
 def test_files_that_hold_something_else(tmp_path: Path) -> None:
     from scipy.io import savemat
 

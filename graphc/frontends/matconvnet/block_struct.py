@@ -6,6 +6,8 @@ import dataclasses
 import re
 from typing import Any
 
+import numpy as np
+
 from graphc.error import NetError, did_you_mean
 from graphc.frontends.matconvnet.block import Block
 from graphc.frontends.matconvnet.blocks import (
@@ -54,7 +56,7 @@ def block_from_struct(layer: str, kind: str, properties: dict[str, Any]) -> Bloc
     found: dict[str, Any] = {}
     for key, value in properties.items():
         short = snake_case(key)
-        if short in known:
+        if short in known and not (isinstance(value, np.ndarray) and value.size == 0):
             found[short] = plain(value)
     if cls is Loss:
         found["opts"] = listed(properties.get("opts"))

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.error import NetError
+from graphc.error import NetError, need
+from graphc.frontends.matconvnet.mat_hdf5 import read_hdf5
+from graphc.runtime.cpu import physical_memory
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -26,7 +28,7 @@ def read_mat(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise NetError(f"cannot read '{path}': {error.strerror}") from None
     is_hdf5 = any(head[at : at + len(_HDF5)] == _HDF5 for at in (0, 512))
-    return _read_hdf5(path) if is_hdf5 else _read_level5(path)
+    return read_hdf5(path) if is_hdf5 else _read_level5(path)
 
 
 def listed(value: Any) -> list[Any]:
@@ -49,9 +51,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-# -- level 5 --------------------------------------------------------------------------------------
-
-
 def _read_level5(path: Path) -> dict[str, Any]:
     try:
         from scipy.io import loadmat
@@ -68,59 +67,24 @@ def _read_level5(path: Path) -> dict[str, Any]:
 def _decoded(value: Any) -> Any:
     if hasattr(value, "_fieldnames"):
         return {name: _decoded(getattr(value, name)) for name in value._fieldnames}
+    if hasattr(value, "toarray"):  # a sparse matrix
+        return _dense(value)
     if not isinstance(value, np.ndarray):
         return value
+    if type(value).__name__ == "MatlabFunction":
+        return "@function"  # code is not read
     if value.dtype.kind in "US":
         lines = [str(line) for line in value.ravel()]
         return lines[0] if len(lines) == 1 else lines or ""
     if value.dtype != object:
-        return value
+        return value.astype(value.dtype.newbyteorder("="), copy=False)
     parts = list(value.ravel(order="F"))
     if len(parts) == 1 and hasattr(parts[0], "_fieldnames"):
         return _decoded(parts[0])
     return [_decoded(part) for part in parts]
 
 
-# -- version 7.3 ----------------------------------------------------------------------------------
-
-
-def _read_hdf5(path: Path) -> dict[str, Any]:
-    try:
-        import h5py
-    except ImportError:
-        raise NetError(f"'{path}' is of version 7.3 and needs h5py: pip install h5py") from None
-    try:
-        with h5py.File(path, "r") as file:
-            names = [name for name in file if not name.startswith("#")]
-            return {name: _from_hdf5(file[name], file) for name in names}
-    except OSError as error:
-        raise NetError(f"'{path}' is no .mat file that can be read: {error}") from None
-
-
-def _from_hdf5(item: Any, file: Any) -> Any:
-    kind = item.attrs.get("MATLAB_class", b"")
-    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
-    if hasattr(item, "keys"):
-        return _struct_from_hdf5(item, file)
-    if item.attrs.get("MATLAB_empty", 0):
-        return {"char": "", "cell": [], "struct": []}.get(kind, np.zeros((0, 0)))
-    data = item[()]
-    if kind == "char":
-        return "".join(chr(code) for code in data.ravel())
-    if item.dtype == object:  # references: a cell array, or a field of an array of structs
-        return [_from_hdf5(file[reference], file) for reference in data.ravel()]
-    return np.ascontiguousarray(data).T
-
-
-def _struct_from_hdf5(group: Any, file: Any) -> Any:
-    """A struct; an array of structs has, for each field, a dataset of references."""
-    fields = {name: group[name] for name in group}
-    spread = [
-        not hasattr(f, "keys") and f.dtype == object and "MATLAB_class" not in f.attrs
-        for f in fields.values()
-    ]
-    if not fields or not all(spread):
-        return {name: _from_hdf5(field, file) for name, field in fields.items()}
-    columns = {name: _from_hdf5(field, file) for name, field in fields.items()}
-    count = len(next(iter(columns.values())))
-    return [{name: column[i] for name, column in columns.items()} for i in range(count)]
+def _dense(matrix: Any) -> np.ndarray:
+    size = int(np.prod(matrix.shape, dtype=object)) * 8
+    need(size <= physical_memory(), f"a sparse matrix of {matrix.shape} is too large")
+    return np.asarray(matrix.toarray())

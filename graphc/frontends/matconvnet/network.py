@@ -120,6 +120,8 @@ def _add(
         result = layer.block.build([graph.blobs[v] for v in layer.inputs], values, around)
     except NetError as error:
         raise _placed(layer, str(error)) from None
+    except (TypeError, ValueError) as error:  # of a field, float("a") for instance
+        raise _placed(layer, f"{type(error).__name__}: {error}") from error
     (name,) = layer.outputs
     if name in graph.blobs:
         raise _placed(layer, f"its output '{name}' is made already")

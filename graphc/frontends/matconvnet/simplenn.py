@@ -37,6 +37,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "pdist": {"p": 2, "noRoot": False, "aggregate": False, "epsilon": 1e-3},
     "custom": {},
 }
+_SEVERAL = ("pad", "stride", "dilate", "crop", "upsample", "param")  # not one number alone
 WEIGHTS = {"conv": 2, "convt": 2, "bnorm": 3}
 
 
@@ -63,23 +64,24 @@ def layer_structs(found: dict[str, Any], path: str | Path) -> tuple[list[dict[st
 
 def tidy(layer: Mapping[str, Any], number: int) -> dict[str, Any]:
     """A copy of a layer with all fields it needs; layer `number` counts from 1."""
-    made = dict(layer)
+    kind = str(layer.get("type", ""))
+    supplied = ("name", "precious", "rememberOutput", *DEFAULTS.get(kind, ()))
+    made = {k: v for k, v in layer.items() if not (k in supplied and _is_empty(v))}
     made.setdefault("name", f"layer{number}")
-    kind = str(made.get("type", ""))
     if kind not in DEFAULTS:
         hint = did_you_mean(kind, DEFAULTS)
         raise NetError(
             f"layer '{made['name']}' has the type '{kind}', which is not known here"
             + (f"; {hint}" if hint else "")
         )
-    made.setdefault("precious", False)
+    made.setdefault("precious", made.pop("rememberOutput", False))  # its name before beta13
     made["precious"] = bool(plain(made["precious"]))
     if kind == "custom":
         return made
     if "filters" in made:  # how weights were stored before version 1.0-beta8
         made["weights"] = [made.pop("filters"), made.pop("biases", None)]
     for key, value in DEFAULTS[kind].items():
-        made[key] = plain(made[key]) if key in made else value
+        made[key] = _like(value, plain(made[key]), made, key) if key in made else value
     if "pool" in made:
         made["pool"] = plain(made["pool"])
     if kind in WEIGHTS:
@@ -87,6 +89,24 @@ def tidy(layer: Mapping[str, Any], number: int) -> dict[str, Any]:
     if kind == "pool":
         need("pool" in made, f"layer '{made['name']}' (pool) has no field 'pool'")
     return made
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a field holds nothing: in an array of structs every layer has all fields."""
+    return not value if isinstance(value, str) else is_missing(value)
+
+
+def _like(default: Any, value: Any, layer: Mapping[str, Any], key: str) -> Any:
+    """The value of a field, which must be of the kind that its default is of."""
+    what = f"layer '{layer['name']}' ({layer['type']}): its '{key}'"
+    if isinstance(default, str):
+        need(isinstance(value, str), f"{what} is text such as '{default}', not {value!r:.60}")
+        return value
+    numbers = np.asarray(value)
+    need(numbers.dtype.kind in "fiub", f"{what} is made of numbers, not {value!r:.60}")
+    several = key in _SEVERAL
+    need(several or numbers.size == 1, f"{what} is one number, not {numbers.size}")
+    return value if several else numbers.item()
 
 
 def _weights(layer: dict[str, Any], kind: str) -> list[Any]:

@@ -1,0 +1,277 @@
+""".mat files of every age: what MATLAB and MatConvNet have written, and what is no such file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import matlab_hdf5
+import numpy as np
+import pytest
+import scipy.io
+from matlab_hdf5 import Function, Sparse, Structs
+from test_cli_mat import cell
+
+import graphc
+from graphc import NetError, vl
+from graphc.frontends.matconvnet.mat_file import read_mat
+
+RNG = np.random.default_rng(4)
+FILTERS = RNG.standard_normal((3, 2, 2, 4)).astype("f4")
+BIASES = RNG.standard_normal((1, 4)).astype("f4")
+X = RNG.standard_normal((5, 6, 2, 3)).astype("f4")
+MATLAB_FILES = Path(scipy.io.__file__).parent / "matlab" / "tests" / "data"
+
+
+# -- version 7.3 -------------------------------------------------------------------------------
+
+
+def test_every_class_of_version_7_3(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "matrix": np.arange(6.0).reshape(2, 3),
+        "single": np.arange(24, dtype="f4").reshape(2, 3, 2, 2),
+        "bytes": np.array([[1, 2]], "u1"),
+        "flag": np.array([[True, False]]),
+        "text": "naïve ∞",
+        "none": np.zeros((0, 0)),
+        "nothing": "",
+        "cell": ["a", [np.ones((1, 1)), []], {"b": "c"}],
+        "structs": Structs([{"k": "x", "v": np.ones((2, 2))}, {"k": "", "v": np.zeros((0, 0))}]),
+        "no_structs": Structs(),
+        "nested": {"inner": {"deep": np.eye(2), "code": Function()}},
+        "sparse": Sparse(np.array([[0, 2.0, 0], [3, 0, 0], [0, 0, 0], [4, 5, 6]])),
+    }
+    path = tmp_path / "all.mat"
+    matlab_hdf5.write(path, values)
+    found = read_mat(path)
+    assert set(found) == set(values)
+    for name in ("matrix", "single", "bytes", "flag"):
+        np.testing.assert_array_equal(found[name], values[name])
+        assert found[name].dtype == values[name].dtype
+    np.testing.assert_array_equal(found["sparse"], values["sparse"].whole)
+    assert found["text"] == "naïve ∞"
+    assert found["nothing"] == ""
+    assert found["none"].size == 0
+    assert found["no_structs"] == []
+    assert found["cell"][0] == "a"
+    assert found["cell"][1][1] == []
+    assert found["cell"][2] == {"b": "c"}
+    assert [struct["k"] for struct in found["structs"]] == ["x", ""]
+    np.testing.assert_array_equal(found["structs"][0]["v"], np.ones((2, 2)))
+    np.testing.assert_array_equal(found["nested"]["inner"]["deep"], np.eye(2))
+    assert found["nested"]["inner"]["code"] == "@function"
+
+
+def test_rows_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.mat"
+    matlab_hdf5.write(path, {"other": np.ones((1, 1))})
+    with h5py.File(path, "a") as file:
+        rows = np.array([[ord(c) for c in row] for row in ("one  ", "three")], np.uint16)
+        made = file.create_dataset("rows", data=rows.T)
+        made.attrs["MATLAB_class"] = np.bytes_("char")
+    assert read_mat(path)["rows"] == ["one  ", "three"]
+
+
+def test_a_simplenn_net_of_version_7_3(tmp_path: Path) -> None:
+    layers = [
+        {"type": "conv", "name": "c1", "weights": [FILTERS, BIASES], "pad": np.ones((1, 1))},
+        {"type": "pool", "name": "p1", "pool": np.array([[2.0, 3.0]]), "method": "avg"},
+        {"type": "relu", "name": "r1", "leak": np.zeros((0, 0)), "precious": np.array([[False]])},
+    ]
+    path = tmp_path / "net.mat"
+    matlab_hdf5.write(path, {"net": {"layers": layers, "meta": {"about": "a test"}}})
+    net = graphc.SimpleNet.load(path)
+    assert net.meta == {"about": "a test"}
+    wanted = vl.relu(vl.pool(vl.conv(X, FILTERS, BIASES, pad=1), [2, 3], method="avg"))
+    np.testing.assert_array_equal(graphc.simplenn(net, X)[-1].x, wanted)
+
+
+def test_a_dagnn_net_of_version_7_3(tmp_path: Path) -> None:
+    conv = {"size": np.array([[3.0, 2.0, 2.0, 4.0]]), "hasBias": np.array([[True]])}
+    struct = {"name": "", "type": "", "inputs": [], "outputs": [], "params": [], "block": {}}
+    layers = Structs(
+        [
+            {
+                **struct,
+                **{"name": "c", "type": "dagnn.Conv", "inputs": ["x"], "outputs": ["y"]},
+                **{"params": ["f", "b"], "block": conv | {"opts": ["cuDNN"]}},
+            },
+            {**struct, "name": "r", "type": "dagnn.ReLU", "inputs": ["y"], "outputs": ["z"]},
+        ]
+    )
+    params = Structs([{"name": "f", "value": FILTERS}, {"name": "b", "value": BIASES}])
+    names = Structs([{"name": n, "precious": np.array([[n == "y"]])} for n in "xyz"])
+    path = tmp_path / "net.mat"
+    variables = {"layers": layers, "params": params, "vars": names, "meta": {}}
+    matlab_hdf5.write(path, variables)
+    net = graphc.DagNet.load(path)
+    net.eval({"x": X})
+    wanted = vl.conv(X, FILTERS, BIASES)
+    np.testing.assert_array_equal(net.vars["y"].value, wanted)
+    np.testing.assert_array_equal(net.vars["z"].value, vl.relu(wanted))
+
+
+def broken(path: Path, change: str) -> None:
+    """A file of version 7.3 in which something is wrong."""
+    matlab_hdf5.write(path, {"layers": [{"type": "relu"}], "m": Sparse(np.eye(3))})
+    if change == "cut short":
+        path.write_bytes(path.read_bytes()[:-700])
+        return
+    if change == "header alone":
+        path.write_bytes(path.read_bytes()[:600])
+        return
+    with h5py.File(path, "a") as file:
+        if change == "contains itself":
+            made = file.create_dataset("loop", (1, 1), dtype=h5py.ref_dtype)
+            made.attrs["MATLAB_class"] = np.bytes_("cell")
+            made[0, 0] = made.ref
+        elif change == "null reference":
+            made = file.create_dataset("null", (1, 1), dtype=h5py.ref_dtype)
+            made.attrs["MATLAB_class"] = np.bytes_("cell")
+        elif change == "link outside":
+            file["away"] = h5py.ExternalLink("/etc/passwd", "/")
+        elif change == "huge":
+            made = file.create_dataset("big", (1 << 40, 1 << 10), "f8", chunks=(1, 1 << 10))
+            made.attrs["MATLAB_class"] = np.bytes_("double")
+        elif change == "sparse rows":
+            file["m"].attrs["MATLAB_sparse"] = np.uint64(2)
+        elif change == "huge sparse":
+            file["m"].attrs["MATLAB_sparse"] = np.uint64(1 << 60)
+        elif change == "columns":
+            group = file.create_group("uneven")
+            group.attrs["MATLAB_class"] = np.bytes_("struct")
+            for count in (1, 2):
+                column = group.create_dataset(f"f{count}", (count, 1), dtype=h5py.ref_dtype)
+                for i in range(count):
+                    column[i, 0] = file["m"].ref
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("cut short", "is no .mat file that can be read"),
+        ("header alone", "is no .mat file that can be read"),
+        ("contains itself", "levels deep"),
+        ("null reference", "is no .mat file that can be read"),
+        ("link outside", "'away' is a link to elsewhere"),
+        ("huge", "more than the memory"),
+        ("sparse rows", "indices do not fit"),
+        ("huge sparse", "too large"),
+        ("columns", "different lengths"),
+    ],
+)
+def test_broken_files_of_version_7_3(tmp_path: Path, change: str, said: str) -> None:
+    path = tmp_path / "net.mat"
+    broken(path, change)
+    with pytest.raises(NetError, match=said) as info:
+        graphc.SimpleNet.load(path)
+    assert "net.mat" in str(info.value)
+
+
+# -- files that MATLAB itself wrote ------------------------------------------------------------
+
+needs_files = pytest.mark.skipif(not MATLAB_FILES.is_dir(), reason="scipy came without its files")
+
+
+@needs_files
+@pytest.mark.parametrize("name", sorted(p.name for p in MATLAB_FILES.glob("*.mat")))
+def test_files_of_matlab_are_read_or_refused(name: str) -> None:
+    try:
+        found = read_mat(MATLAB_FILES / name)
+    except NetError as error:
+        assert name in str(error)
+    else:
+        assert found
+        with pytest.raises(NetError, match="holds no SimpleNN net"):
+            graphc.SimpleNet.load(MATLAB_FILES / name)
+
+
+@needs_files
+def test_what_matlab_wrote() -> None:
+    def read(name: str) -> Any:
+        (value,) = read_mat(MATLAB_FILES / name).values()
+        return value
+
+    assert read("testfunc_7.4_GLNX86.mat") == "@function"
+    assert read("test_empty_struct.mat") == {}
+    assert read("testscalarcell_7.4_GLNX86.mat") == [1]
+    assert read("one_by_zero_char.mat") == ""
+    assert read("teststringarray_7.4_GLNX86.mat") == ["one  ", "two  ", "three"]
+    assert read("teststructnest_7.4_GLNX86.mat")["two"] == {"three": "number 3"}
+    assert read("testsparse_7.4_GLNX86.mat").shape == (3, 5)
+    assert read_mat(MATLAB_FILES / "big_endian.mat")["floats"].dtype == np.float32
+
+
+# -- MatConvNet's formats through the years ----------------------------------------------------
+
+
+def test_the_first_format(tmp_path: Path) -> None:
+    """As in imagenet-vgg-f.mat of 2014: filters and biases, classes and normalization beside."""
+    layers = cell(
+        {"type": "conv", "filters": FILTERS, "biases": BIASES, "stride": 1, "pad": 0},
+        {"type": "relu", "rememberOutput": True},
+        {"type": "normalize", "param": [5.0, 2.0, 1e-4, 0.75]},
+        {"type": "pool", "pool": [2.0, 2.0], "stride": 1, "pad": [0.0, 1.0, 0.0, 1.0]},
+        {"type": "softmax"},
+    )
+    path = tmp_path / "net.mat"
+    normalization = {"imageSize": [5.0, 6.0, 2.0], "averageImage": np.zeros((5, 6, 2), "f4")}
+    classes = {"name": cell("cat", "dog"), "description": cell("a", "b")}
+    scipy.io.savemat(path, {"layers": layers, "classes": classes, "normalization": normalization})
+    net = graphc.SimpleNet.load(path)
+    assert [layer["name"] for layer in net.layers] == [f"layer{i}" for i in range(1, 6)]
+    assert net.layers[1]["precious"] is True
+    assert net.meta["classes"]["name"] == ["cat", "dog"]
+    y = vl.relu(vl.conv(X, FILTERS, BIASES))
+    y = vl.pool(vl.normalize(y, [5, 2, 1e-4, 0.75]), 2, pad=[0, 1, 0, 1])
+    res = graphc.simplenn(net, X, conserve_memory=True)
+    np.testing.assert_allclose(res[-1].x, vl.softmax(y), rtol=1e-5)
+    assert res[2].x is not None
+
+
+def test_fields_that_are_empty_get_their_defaults(tmp_path: Path) -> None:
+    nothing = np.zeros((0, 0))
+    layers = cell(
+        {"type": "conv", "weights": cell(FILTERS, nothing), "pad": nothing, "stride": nothing},
+        {"type": "bnorm", "weights": cell(np.ones((4, 1), "f4"), np.zeros((4, 1), "f4"))},
+        {"type": "dropout", "rate": nothing, "name": nothing},
+    )
+    path = tmp_path / "net.mat"
+    scipy.io.savemat(path, {"net": {"layers": layers, "meta": nothing}})
+    net = graphc.SimpleNet.load(path)
+    assert (net.layers[0]["pad"], net.layers[0]["stride"], net.layers[2]["rate"]) == (0, 1, 0.5)
+    assert net.layers[1]["weights"][2].shape == (4, 2)
+    assert net.layers[2]["name"] == "layer3"
+
+
+def test_blocks_with_missing_fields(tmp_path: Path) -> None:
+    """As in nets that were imported from Caffe: no vars, params of name and value, bare blocks."""
+    kinds = {
+        "dagnn.Conv": {"size": [3.0, 2.0, 2.0, 4.0], "fanout": 1.0},
+        "dagnn.ReLU": {},
+        "dagnn.Pooling": {"poolSize": [2.0, 2.0], "opts": cell("cuDNN")},
+        "dagnn.LRN": np.zeros((0, 0)),
+        "dagnn.DropOut": {"rate": 0.25, "frozen": False},
+        "dagnn.SoftMax": {},
+    }
+    layers = [
+        {
+            "name": f"l{i}",
+            "type": kind,
+            "inputs": cell(f"x{i}"),
+            "outputs": cell(f"x{i + 1}"),
+            "params": cell("f", "b") if i == 0 else cell(),
+            "block": block,
+        }
+        for i, (kind, block) in enumerate(kinds.items())
+    ]
+    params = [{"name": "f", "value": FILTERS, "fanout": 1}, {"name": "b", "value": BIASES}]
+    path = tmp_path / "net.mat"
+    scipy.io.savemat(path, {"layers": cell(*layers), "params": cell(*params), "meta": {}})
+    net = graphc.DagNet.load(path)
+    net.mode = "test"
+    net.eval({"x0": X})
+    y = vl.normalize(vl.pool(vl.relu(vl.conv(X, FILTERS, BIASES)), 2))
+    np.testing.assert_allclose(net.vars["x6"].value, vl.softmax(y), rtol=1e-5)
+    assert net.layers["l4"].block.rate == 0.25
