@@ -32,7 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.error import NetError, NetWarning, need
+from graphc.call_arguments import explained
+from graphc.error import NetError, NetWarning, did_you_mean, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
 from graphc.frontends.matconvnet.block import WEIGHTS, Block
@@ -96,6 +97,7 @@ class DagNet:
         version: "beta25", or "master" for losses divided by the number of images.
     """
 
+    @explained
     def __init__(self, version: str = "beta25") -> None:
         need(version in ("beta25", "master"), f"version is beta25 or master, not '{version}'")
         self.layers: Table[MatLayer] = Table()
@@ -111,8 +113,15 @@ class DagNet:
         self._masks: dict[str, Array] = {}
         self._compiled: dict[tuple[Piece, tuple[tuple[Any, ...], ...]], PieceCall] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and "_compiled" in self.__dict__ and not hasattr(self, name):
+            hint = did_you_mean(name, [n for n in self.__dict__ if n[0] != "_"])
+            raise NetError(f"a DagNet has no '{name}'" + (f"; {hint}" if hint else ""))
+        super().__setattr__(name, value)
+
     # -- building ---------------------------------------------------------------------------
 
+    @explained
     def add_layer(
         self,
         name: str,
@@ -130,9 +139,15 @@ class DagNet:
             block = OperatorBlock(block)
         need(
             isinstance(block, Block),
-            f"layer '{name}': a block is needed, such as Conv(...), not {type(block).__name__}",
+            f"layer '{name}': a block is needed, such as Conv(...), not {_shown(block)}",
         )
-        layer = MatLayer(name, block, _names(inputs), _names(outputs), _names(params))
+        layer = MatLayer(
+            name,
+            block,
+            _names(inputs, f"layer '{name}': its inputs"),
+            _names(outputs, f"layer '{name}': its outputs"),
+            _names(params, f"layer '{name}': its parameters"),
+        )
         made = {variable: held.name for held in self.layers.values() for variable in held.outputs}
         for variable in layer.outputs:
             need(
@@ -238,6 +253,7 @@ class DagNet:
 
     # -- running ----------------------------------------------------------------------------
 
+    @explained
     def eval(
         self,
         inputs: Mapping[str, Any] | Sequence[Any],
@@ -320,7 +336,8 @@ class DagNet:
         for name in piece.given:
             need(
                 any(name in layer.outputs for layer in run) or name in dict(piece.inputs),
-                f"a derivative is given for '{name}', which this call does not compute",
+                f"a derivative is given for '{name}', which this call does not compute"
+                + _why_left_out(name, ordered, run, piece),
             )
         active, touched = reached(run, piece.given)
         computed = [*dict(piece.inputs), *(v for layer in run for v in layer.outputs)]
@@ -454,16 +471,38 @@ class DagNet:
                 parameter.der = None
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _names(given: str | Sequence[str], what: str) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else given
+    fine = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    need(fine, f"{what} are a name or several, not {given!r:.60}")
+    return tuple(names)
 
 
 def _pairs(given: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     """Names and arrays, from a mapping or from a list that alternates."""
     if isinstance(given, Mapping):
         return dict(given)
-    need(len(given) % 2 == 0, "inputs are given as {name: array}, or as name, array, name, ...")
+    fine = isinstance(given, (list, tuple)) and len(given) % 2 == 0
+    fine = fine and all(isinstance(name, str) for name in given[::2])
+    need(fine, "inputs are given as {name: array}, or as name, array, name, ...")
     return dict(zip(given[::2], given[1::2], strict=True))
+
+
+def _why_left_out(name: str, ordered: list[MatLayer], run: list[MatLayer], piece: Piece) -> str:
+    """The first inputs that are missing on the way to a variable."""
+    known = {*dict(piece.inputs), *(v for layer in run for v in layer.outputs)}
+    makers = {v: layer for layer in ordered for v in layer.outputs}
+    wanted, missing = [name], []
+    while wanted:
+        layer = makers.get(wanted.pop())
+        lacks = [v for v in layer.inputs if v not in known] if layer else []
+        wanted += [v for v in lacks if v in makers]
+        missing += [f"'{v}' of layer '{layer.name}'" for v in lacks if layer and v not in makers]
+    return f": there is no value for {', '.join(dict.fromkeys(missing))}" if missing else ""
+
+
+def _shown(block: Any) -> str:
+    return f"the class {block.__name__}" if isinstance(block, type) else type(block).__name__
 
 
 def _seed(name: str, seed: Any, shape: tuple[int, ...], dtype: str) -> Array:

@@ -22,6 +22,7 @@ import numpy as np
 from graphc import driver
 from graphc.arrays import assign, checked
 from graphc.blob import Blob, Named, ParameterBlob
+from graphc.call_arguments import explained
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
@@ -61,6 +62,7 @@ class Net:
         NetError: with everything that is wrong in the definition.
     """
 
+    @explained
     def __init__(
         self,
         source: str | Path | NetDefinition,

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graphc.call_arguments import explained
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet.network import MODES, MatLayer
 from graphc.frontends.matconvnet.simplenn import read_layers, tidy
@@ -34,12 +35,17 @@ class SimpleNet:
     Raises NetError where a layer has an unknown type.
     """
 
+    @explained
     def __init__(
         self, layers: Sequence[Mapping[str, Any]], meta: Any = None, version: str = "beta25"
     ):
         need(version in ("beta25", "master"), f"version is beta25 or master, not '{version}'")
         problems: list[Any] = []
         self.layers: list[dict[str, Any]] = []
+        need(
+            isinstance(layers, Sequence) and all(isinstance(layer, Mapping) for layer in layers),
+            "the layers of a SimpleNet are a list of dicts, {'type': 'relu'} for instance",
+        )
         for number, layer in enumerate(layers, 1):
             try:
                 self.layers.append(tidy(layer, number))
@@ -67,6 +73,7 @@ class SimpleNet:
         return self._compiled[key]
 
 
+@explained
 def simplenn(
     net: SimpleNet | Mapping[str, Any],
     x: Any,
@@ -106,6 +113,10 @@ def simplenn(
     """
     need(mode in MODES, f"mode is one of {', '.join(MODES)}, not '{mode}'")
     if not isinstance(net, SimpleNet):
+        need(
+            isinstance(net, Mapping) and "layers" in net,
+            f"simplenn runs a SimpleNet, or a dict with 'layers', not {type(net).__name__}",
+        )
         net = SimpleNet(net["layers"], net.get("meta"))
     run = Run(net, "test" if mode == "test" else "normal", bool(conserve_memory))
     run.depth(dzdy is not None, back_prop_depth)

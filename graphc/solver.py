@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from graphc.call_arguments import explained
 from graphc.error import NetError, NetWarning, need
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.layer import LAYERS
@@ -55,6 +56,7 @@ class Solver:
         NetError: with everything that is wrong in the definition.
     """
 
+    @explained
     def __init__(
         self,
         source: str | Path,

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.call_arguments import explained
 from graphc.error import need
 from graphc.frontends.matconvnet import functions, losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
@@ -42,6 +43,7 @@ VERSIONS = ("beta25", "master")
 # -- layers with filters --------------------------------------------------------------------------
 
 
+@explained
 def conv(
     x: Any,
     w: Any,
@@ -61,6 +63,7 @@ def conv(
     return _call(functions.conv, {"x": x, "w": w, "b": b}, dzdy, options)
 
 
+@explained
 def convt(
     x: Any,
     w: Any,
@@ -82,6 +85,7 @@ def convt(
 # -- windows and shapes ---------------------------------------------------------------------------
 
 
+@explained
 def pool(
     x: Any,
     pool: Any,
@@ -96,11 +100,13 @@ def pool(
     return _call(functions.pool, {"x": x}, dzdy, options)
 
 
+@explained
 def crop(x: Any, crop: Any, *, dzdy: Any = None) -> Any:
     """vl_nncrop: x without [top bottom left right]. Returns y, or (dx,)."""
     return _call(functions.crop, {"x": x}, dzdy, {"crop": crop})
 
 
+@explained
 def concat(*xs: Any, dim: int = 3, dzdy: Any = None) -> Any:
     """vl_nnconcat: the inputs one after the other along dimension dim. Returns y, or (dx1, ...)."""
     if len(xs) == 1 and isinstance(xs[0], (list, tuple)):
@@ -110,11 +116,13 @@ def concat(*xs: Any, dim: int = 3, dzdy: Any = None) -> Any:
     return _call(functions.concat, inputs, dzdy, {"dim": dim})
 
 
+@explained
 def bilinearsampler(x: Any, grid: Any, *, dzdy: Any = None) -> Any:
     """vl_nnbilinearsampler: x at points of grid, 2 x Ho x Wo x No. Returns y, or (dx, dgrid)."""
     return _call(functions.bilinearsampler, {"x": x, "grid": grid}, dzdy, {})
 
 
+@explained
 def roipool(
     x: Any,
     rois: Any,
@@ -137,6 +145,7 @@ def roipool(
 # -- normalisers ----------------------------------------------------------------------------------
 
 
+@explained
 def normalize(x: Any, param: Any = (5, 1, 0.0001 / 5, 0.75), *, dzdy: Any = None) -> Any:
     """vl_nnnormalize: local response normalisation, param [N kappa alpha beta].
 
@@ -145,16 +154,19 @@ def normalize(x: Any, param: Any = (5, 1, 0.0001 / 5, 0.75), *, dzdy: Any = None
     return _call(functions.normalize, {"x": x}, dzdy, {"param": param})
 
 
+@explained
 def spnorm(x: Any, param: Any, *, dzdy: Any = None) -> Any:
     """vl_nnspnorm: spatial normalisation, param [ph pw alpha beta]. Returns y, or (dx,)."""
     return _call(functions.spnorm, {"x": x}, dzdy, {"param": param})
 
 
+@explained
 def noffset(x: Any, param: Any, *, dzdy: Any = None) -> Any:
     """vl_nnnoffset: x minus a power of its squared norm, param [a b]. Returns y, or (dx,)."""
     return _call(functions.noffset, {"x": x}, dzdy, {"param": param})
 
 
+@explained
 def normalizelp(
     x: Any, *, dzdy: Any = None, p: Any = 2, epsilon: float = 0.01, spatial: bool = False
 ) -> Any:
@@ -163,6 +175,7 @@ def normalizelp(
     return _call(functions.normalizelp, {"x": x}, dzdy, options)
 
 
+@explained
 def bnorm(
     x: Any, g: Any, b: Any, moments: Any = None, *, dzdy: Any = None, epsilon: float = 1e-4
 ) -> Any:
@@ -183,21 +196,25 @@ def bnorm(
 # -- element by element ---------------------------------------------------------------------------
 
 
+@explained
 def softmax(x: Any, *, dzdy: Any = None) -> Any:
     """vl_nnsoftmax, along channels. Returns y, or (dx,)."""
     return _call(functions.softmax, {"x": x}, dzdy, {})
 
 
+@explained
 def sigmoid(x: Any, *, dzdy: Any = None) -> Any:
     """vl_nnsigmoid. Returns y, or (dx,)."""
     return _call(functions.sigmoid, {"x": x}, dzdy, {})
 
 
+@explained
 def relu(x: Any, *, dzdy: Any = None, leak: float = 0.0) -> Any:
     """vl_nnrelu. Returns y, or (dx,)."""
     return _call(functions.relu, {"x": x}, dzdy, {"leak": leak})
 
 
+@explained
 def dropout(x: Any, mask: Any = None, *, dzdy: Any = None, rate: float = 0.5) -> Any:
     """vl_nndropout: mask * x. Returns y, or (dx,).
 
@@ -221,6 +238,7 @@ def _masked(x: Any, mask: Any, dzdy: Any) -> Any:
 # -- distances and losses -------------------------------------------------------------------------
 
 
+@explained
 def pdist(
     x: Any,
     x0: Any,
@@ -250,6 +268,7 @@ def pdist(
     return made.run(functions.pdist, dzdy, options)
 
 
+@explained
 def loss(
     x: Any,
     c: Any,
@@ -275,6 +294,7 @@ def loss(
     return _loss(x, c, instanceWeights, dzdy, options)
 
 
+@explained
 def softmaxloss(x: Any, c: Any, *, dzdy: Any = None, version: str = "beta25") -> Any:
     """vl_nnsoftmaxloss: loss "softmaxlog"; a second channel of c holds weights.
 

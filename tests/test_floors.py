@@ -15,6 +15,7 @@ FLOORS = {
     "graphc": 6,
     "graphc.source": 0,
     "graphc.error": 0,
+    "graphc.call_arguments": 0,
     "graphc.phase": 0,
     "graphc.ir": 1,
     "graphc.runtime": 1,

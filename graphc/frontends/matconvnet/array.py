@@ -88,6 +88,18 @@ def numbers_of(value: Any, count: int, what: str) -> tuple[float, ...]:
     return tuple(float(number) for number in given.ravel())
 
 
+def real(value: Any, what: str) -> float:
+    """One real number."""
+    given = np.asarray(value)
+    need(given.size == 1 and given.dtype.kind in "fiub", f"{what} is one number, not {value!r:.60}")
+    return float(given.item())
+
+
+def whole(value: Any, what: str, least: int = 1) -> int:
+    """One whole number."""
+    return pair(real(value, what), what, least)[0]
+
+
 def dropout_mask(
     shape: tuple[int, ...], rate: float, dtype: str, rng: np.random.Generator | None = None
 ) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from graphc.call_arguments import why_misfit
+from graphc.error import NetError
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 
@@ -49,8 +51,21 @@ class Surroundings:
         return self.graph.input(name, TensorType(str(array.dtype), array.shape), "constant")
 
 
+class BlockType(type):
+    """The class of block classes: a wrong property gets a suggestion."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError:
+            misfit = why_misfit(cls.__init__, (cls, *args), kwargs, cls.__name__)
+            if misfit is None:
+                raise
+            raise NetError(misfit) from None
+
+
 @dataclass
-class Block:
+class Block(metaclass=BlockType):
     """Base of all blocks."""
 
     learned: ClassVar[tuple[int, ...]] = (0,)  # the inputs that have a derivative

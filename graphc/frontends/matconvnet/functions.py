@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.error import need
-from graphc.frontends.matconvnet.array import margins, numbers_of, pair
+from graphc.frontends.matconvnet.array import margins, numbers_of, pair, real, whole
 from graphc.ir.core import Broadcast, Sum, View, fill
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
@@ -81,7 +81,7 @@ def convt(
         min(extents) >= 1,
         f"crop {crop} leaves nothing: the output would be {extents[1]} x {extents[0]}",
     )
-    y: Value = ConvDataGradient(extents, strides, pads, (1, 1), int(numGroups))(x, w)
+    y: Value = ConvDataGradient(extents, strides, pads, (1, 1), whole(numGroups, "numGroups"))(x, w)
     return _with_bias(y, b)
 
 
@@ -155,7 +155,7 @@ def crop(x: Value, *, crop: Any = 0) -> Value:
 def concat(*xs: Value, dim: int = 3) -> Value:
     """The inputs one after the other along dimension `dim`, 1 to 4."""
     need(dim in (1, 2, 3, 4), f"dim is 1, 2, 3 or 4, not {dim}")
-    joined: Value = shapes.Concat(4 - int(dim))(*xs)
+    joined: Value = shapes.Concat(4 - whole(dim, "dim"))(*xs)
     return joined
 
 
@@ -189,7 +189,9 @@ def roipool(
 
 
 def _corner_transform(transform: Any) -> tuple[float, ...]:
-    given = np.asarray([] if transform is None else transform, np.float64)
+    given = np.asarray([] if transform is None else transform)
+    need(given.size == 0 or given.dtype.kind in "fiu", f"transform has no numbers: {transform!r}")
+    given = given.astype(np.float64)
     if given.size == 0:
         return IDENTITY
     if given.shape == (2, 3):
@@ -248,11 +250,12 @@ def noffset(x: Value, *, param: Any) -> Value:
 
 def normalizelp(x: Value, *, p: Any = 2, epsilon: float = 0.01, spatial: bool = False) -> Value:
     """x / (sum of x^p + epsilon)^(1/p), over channels, or over space where `spatial`; p is even."""
+    p = real(p, "p")
     need(p >= 2 and p % 2 == 0, f"p must be an even whole number, not {p}")
     axes = (2, 3) if spatial else (1,)
     square = x * x
     mass = Sum(axes)(square if p == 2 else Power(p / 2)(square))
-    scale = Power(-1.0 / p, 1.0, float(epsilon))(mass)
+    scale = Power(-1.0 / p, 1.0, real(epsilon, "epsilon"))(mass)
     y: Value = x * Broadcast(x.shape, axes)(scale)
     return y
 
@@ -279,7 +282,7 @@ def bnorm(
             f"the {name} have {vector.type.size} elements for {x.shape[1]} channels",
         )
     if moments is None:
-        mu, sigma = BatchMoments(float(epsilon))(x)
+        mu, sigma = BatchMoments(real(epsilon, "epsilon"))(x)
     else:
         need(
             moments.type.size == 2 * x.shape[1],
@@ -318,7 +321,7 @@ def sigmoid(x: Value) -> Value:
 
 def relu(x: Value, *, leak: float = 0.0) -> Value:
     """x where x > 0, else leak * x; the derivative at 0 is leak."""
-    y: Value = Relu(float(leak))(x)
+    y: Value = Relu(real(leak, "leak"))(x)
     return y
 
 
@@ -351,7 +354,7 @@ def pdist(
         f"x0 must have the size of x, {shown(x.shape)}, or be 1 x 1 x C x N; it is"
         f" {shown(x0.shape)}",
     )
-    distance: Value = LpNorm(float(p), not noRoot, float(epsilon))(x - x0)
+    distance: Value = LpNorm(real(p, "p"), not noRoot, real(epsilon, "epsilon"))(x - x0)
     if weights is not None:
         distance = distance * weights
     return total(distance) if aggregate else View((x.shape[0], 1, *x.shape[2:]))(distance)

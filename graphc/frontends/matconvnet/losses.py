@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphc.error import NetError, did_you_mean, need
+from graphc.frontends.matconvnet.array import real, whole
 from graphc.frontends.matconvnet.functions import shown, total
 from graphc.ir.core import Broadcast, View
 from graphc.ir.graph import Value
@@ -60,9 +61,9 @@ def loss(
     """
     kind = loss_kind(loss)
     if kind in CATEGORICAL:
-        terms = CATEGORICAL[kind](x, c + -1.0, int(topK))
+        terms = CATEGORICAL[kind](x, c + -1.0, whole(topK, "topK"))
     else:
-        terms = ATTRIBUTES[kind](x, c, float(threshold))
+        terms = ATTRIBUTES[kind](x, c, real(threshold, "threshold"))
     if weights is not None:
         terms = terms * weights
     value = total(terms)
