@@ -26,6 +26,7 @@ from graphc.error import NetError, need
 from graphc.finite_difference import Finding, Sampling, check_function
 from graphc.frontends.caffe.definition import read_net
 from graphc.gradient_check import check_net, small_shapes
+from graphc.graph_call import compile_graph_call
 from graphc.graph_function import GraphFunction
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import REGISTRY, Op
@@ -35,6 +36,7 @@ from graphc.mat_model import MatModel
 from graphc.net import Net
 from graphc.ops.elementwise import Map
 from graphc.simple_net import SimpleNet
+from graphc.value_check import check_values, has_reference
 
 Progress = Callable[[int, int, str], None]
 
@@ -174,8 +176,22 @@ def _check_application(
     except NetError as error:
         if "has no gradient" not in str(error):
             raise
-        return _without_gradient(graph, op, wrt, results, feed, str(error), sampling)
-    return check_function(function, str(op), wrt, sampling)
+        found = _without_gradient(graph, op, wrt, results, feed, str(error), sampling)
+    else:
+        found = check_function(function, str(op), wrt, sampling)
+    return _value_findings(op, graph, feed, sampling) + found
+
+
+def _value_findings(
+    op: Op, graph: Graph, feed: Mapping[str, np.ndarray], sampling: Sampling
+) -> list[Finding]:
+    """The operator's kernel against its reference, where it has one; in float64."""
+    if not has_reference(op):
+        return []
+    outputs = {name: value for name, value in graph.outputs.items() if name in graph.blobs}
+    made = compile_graph_call(graph)(feed)
+    found = {name: made[name] for name in outputs}
+    return check_values(op, list(feed.values()), found, sampling.tolerance)
 
 
 def _without_gradient(

@@ -25,6 +25,7 @@ from graphc.verdict import NOT_DIFFERENTIABLE, verdict
 Arrays = dict[str, np.ndarray]
 Status = Literal["right", "wrong", "not smooth", "not differentiable", "no gradient"]
 
+_ORACLES = {"gradient": "finite differences give", "value": "the reference gives"}
 WHOLE_NET = "(whole net)"
 STEP = 1e-5  # relative to the typical element of an array
 _ROUNDINGS = 16  # roundings, each of one unit in the last place, that an output may have seen
@@ -46,6 +47,7 @@ class Finding:
             thousandth of the array's largest gradient where both are smaller.
         reason: why there is no gradient.
         words: what is wrong, as in `2.0 times too small everywhere`.
+        what: of a "value" the numbers compared are what a kernel made and what its reference says.
     """
 
     layer: str
@@ -60,6 +62,7 @@ class Finding:
     error: float = 0.0
     reason: str = ""
     words: str = ""
+    what: Literal["gradient", "value"] = "gradient"
 
     @property
     def failed(self) -> bool:
@@ -67,7 +70,7 @@ class Finding:
         return self.status in ("wrong", "not differentiable")
 
     def __str__(self) -> str:
-        subject = f"{self.layer}: the gradient of {self.name}"
+        subject = f"{self.layer}: the {self.what} of {self.name}"
         if self.status == "no gradient":
             return f"{subject} does not exist" + (f": {self.reason}" if self.reason else "")
         if self.status == "not smooth":
@@ -79,7 +82,7 @@ class Finding:
         index = ", ".join(map(str, self.worst))
         return (
             f"{subject} is {self.words}; at [{index}] it is {self.gradient:.9g},"
-            f" finite differences give {self.difference:.9g} (relative error {self.error:.1e})"
+            f" {_ORACLES[self.what]} {self.difference:.9g} (relative error {self.error:.1e})"
         )
 
 
@@ -159,6 +162,7 @@ def _check_array(
     floor = max(1e-3 * float(np.abs(flat).max()), noise / max(sampling.tolerance, 1e-12))
     best = Finding(layer, name, gradient.shape, "right")
     pairs: list[tuple[float, float]] = []
+    places: list[tuple[int, ...]] = []
     largest = (-1.0, -1.0)
     for index in chosen:
         found = _compare(function, name, int(index), float(flat[index]), floor, sampling)
@@ -166,9 +170,10 @@ def _check_array(
             continue
         compared_to, distance = found
         pairs.append((float(flat[index]), compared_to))
+        where = tuple(int(i) for i in np.unravel_index(int(index), gradient.shape))
+        places.append(where)
         if distance > largest:
             largest = distance
-            where = tuple(int(i) for i in np.unravel_index(int(index), gradient.shape))
             best = replace(
                 best,
                 worst=where,
@@ -183,7 +188,24 @@ def _check_array(
         return replace(best, status="not differentiable", words=NOT_DIFFERENTIABLE)
     if largest[0] <= sampling.tolerance:
         return best
-    return replace(best, status="wrong", words=verdict(pairs, floor, sampling.tolerance))
+    words = verdict(pairs, floor, sampling.tolerance, places)
+    if words.startswith("wrong") and _is_transposed(gradient, pairs, places, sampling.tolerance):
+        words = "transposed: it is right with its last two axes exchanged"
+    return replace(best, status="wrong", words=words)
+
+
+def _is_transposed(
+    gradient: np.ndarray,
+    pairs: list[tuple[float, float]],
+    places: list[tuple[int, ...]],
+    tolerance: float,
+) -> bool:
+    """Whether the slopes are those of the gradient with its last two axes exchanged."""
+    if gradient.ndim < 2 or gradient.shape[-1] != gradient.shape[-2]:
+        return False
+    slopes = np.array([slope for _, slope in pairs])
+    turned = np.array([gradient.swapaxes(-1, -2)[place] for place in places])
+    return bool(np.abs(turned - slopes).max() <= tolerance * np.abs(slopes).max())
 
 
 def _smallest_gradient(function: Function, name: str) -> float:

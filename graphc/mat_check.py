@@ -5,6 +5,7 @@ See `graphc.finite_difference`. Dropout has one mask for all calls.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -145,9 +146,12 @@ class _Check:
 
 def _turned(finding: Finding, names: Mapping[str, str]) -> Finding:
     """A finding with the axes and names that the user knows."""
+    last = len(finding.shape) - 1
+    words = re.sub(r"(?<=along axis )\d+", lambda m: str(last - int(m[0])), finding.words)
     return replace(
         finding,
         name=names.get(finding.name, finding.name),
         shape=finding.shape[::-1],
         worst=None if finding.worst is None else finding.worst[::-1],
+        words=words.replace("its last two axes", "its first two axes"),
     )

@@ -38,6 +38,7 @@ FLOORS = {
     "graphc.gradient_check": 5,
     "graphc.finite_difference": 5,
     "graphc.verdict": 5,
+    "graphc.value_check": 5,
     "graphc.graph_function": 5,
     "graphc.checking": 5,
     "graphc.mat_model": 5,

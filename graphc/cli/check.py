@@ -118,7 +118,7 @@ def _print(findings: list[Finding], as_json: bool) -> None:
     rows = [
         (
             finding.layer,
-            finding.name,
+            finding.name if finding.what == "gradient" else f"{finding.name} (value)",
             " x ".join(map(str, finding.shape)) or "scalar",
             f"{finding.checked} + {finding.rough}" if finding.rough else str(finding.checked),
             f"{finding.error:.1e}" if finding.checked else "",

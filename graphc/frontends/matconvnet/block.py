@@ -58,7 +58,8 @@ class BlockType(type):
         try:
             return super().__call__(*args, **kwargs)
         except TypeError:
-            misfit = why_misfit(cls.__init__, (cls, *args), kwargs, cls.__name__)
+            init = cls.__init__  # type: ignore[misc]
+            misfit = why_misfit(init, (cls, *args), kwargs, cls.__name__)
             if misfit is None:
                 raise
             raise NetError(misfit) from None
