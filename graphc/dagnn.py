@@ -37,7 +37,7 @@ from graphc.error import NetError, NetWarning, did_you_mean, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
 from graphc.frontends.matconvnet.block import WEIGHTS, Block
-from graphc.frontends.matconvnet.block_struct import block_from_struct
+from graphc.frontends.matconvnet.block_struct import block_from_struct, block_struct
 from graphc.frontends.matconvnet.blocks import (
     LRN,
     BatchNorm,
@@ -62,6 +62,7 @@ from graphc.frontends.matconvnet.custom import OperatorBlock, PythonBlock
 from graphc.frontends.matconvnet.dagnn import Parameter, Table, Variable, read_net
 from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
 from graphc.frontends.matconvnet.mat_file import listed, plain
+from graphc.frontends.matconvnet.mat_write import Cell, Structs, write_mat
 from graphc.frontends.matconvnet.network import (
     MODES,
     MatLayer,
@@ -226,6 +227,37 @@ class DagNet:
         for struct in listed(inner.get("params")):
             net._set_parameter(struct)
         return net
+
+    def save(self, path: str | Path) -> None:
+        """Write the net as DagNN's saveobj does: vars, params, layers and meta, for MATLAB too.
+
+        Raises NetError for a block of your own, and where the file cannot be written.
+        """
+        write_mat(path, self.to_struct())
+
+    def to_struct(self) -> dict[str, Any]:
+        """The structure that `from_struct` reads."""
+        layers = []
+        for layer in self.layers.values():
+            kind, block = block_struct(layer.name, layer.block)
+            names = {key: Cell(getattr(layer, key)) for key in ("inputs", "outputs", "params")}
+            layers.append({"name": layer.name, "type": kind, **names, "block": block})
+        params = [
+            {
+                "name": p.name,
+                "value": p.value,
+                "learningRate": p.learning_rate,
+                "weightDecay": p.weight_decay,
+            }
+            for p in self.params.values()
+        ]
+        names_only = [{"name": v.name, "precious": v.precious} for v in self.vars.values()]
+        return {
+            "vars": Structs(("name", "precious"), names_only),
+            "params": Structs(("name", "value", "learningRate", "weightDecay"), params),
+            "layers": Structs(("name", "type", "inputs", "outputs", "params", "block"), layers),
+            "meta": self.meta,
+        }
 
     def _add_struct(self, struct: dict[str, Any]) -> None:
         name, properties = str(struct["name"]), struct.get("block")

@@ -20,6 +20,7 @@ from typing import Any
 
 from graphc.call_arguments import explained
 from graphc.error import NetError, need
+from graphc.frontends.matconvnet.mat_write import Cell, write_mat
 from graphc.frontends.matconvnet.network import MODES, MatLayer
 from graphc.frontends.matconvnet.simplenn import read_layers, tidy
 from graphc.mat_call import Piece, PieceCall, compile_piece
@@ -62,6 +63,21 @@ class SimpleNet:
         """Read a net: `layers` and `meta` as variables of the file, or inside a variable `net`."""
         layers, meta = read_layers(path)
         return cls(layers, meta, version)
+
+    def save(self, path: str | Path) -> None:
+        """Write `layers` and `meta` as MatConvNet saves them, for MATLAB too.
+
+        Raises NetError for a custom layer, and where the file cannot be written.
+        """
+        layers = []
+        for layer in self.layers:
+            need(
+                layer["type"] != "custom",
+                f"layer '{layer['name']}' is custom: no .mat file holds its code",
+            )
+            weights = {"weights": Cell(layer["weights"])} if "weights" in layer else {}
+            layers.append({**layer, **weights})
+        write_mat(path, {"layers": Cell(layers), "meta": self.meta})
 
     def piece(self, layers: list[MatLayer], piece: Piece) -> PieceCall:
         """Layers compiled for a purpose; kept for the next call."""

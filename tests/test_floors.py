@@ -76,7 +76,10 @@ FORBIDDEN = [
 
 # Third-party library -> the only places that may import it.
 DOORS = {
-    "scipy": ("graphc.frontends.matconvnet.mat_file",),
+    "scipy": (
+        "graphc.frontends.matconvnet.mat_file",
+        "graphc.frontends.matconvnet.mat_write",
+    ),
     "networkx": ("graphc.ir.graph",),
     "llvmlite": ("graphc.codegen.llvm",),
     "google": ("graphc.frontends.caffe",),

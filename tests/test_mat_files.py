@@ -14,7 +14,8 @@ from matlab_hdf5 import Function, Sparse, Structs
 from test_cli_mat import cell
 
 import graphc
-from graphc import NetError, vl
+from graphc import NetError, dagnn, vl
+from graphc.frontends.matconvnet import block_struct as dagnn_blocks
 from graphc.frontends.matconvnet.mat_file import read_mat
 
 RNG = np.random.default_rng(4)
@@ -275,3 +276,88 @@ def test_blocks_with_missing_fields(tmp_path: Path) -> None:
     y = vl.normalize(vl.pool(vl.relu(vl.conv(X, FILTERS, BIASES)), 2))
     np.testing.assert_allclose(net.vars["x6"].value, vl.softmax(y), rtol=1e-5)
     assert net.layers["l4"].block.rate == 0.25
+
+
+# -- saving ------------------------------------------------------------------------------------
+
+
+def test_a_dagnn_net_that_is_saved(tmp_path: Path) -> None:
+    net = graphc.DagNet()
+    conv = dagnn.Conv((3, 2, 2, 4), pad=(1, 0, 2, 0), dilate=(1, 2))
+    net.add_layer("c", conv, "x", "y", ("f", "b"))
+    net.add_layer("n", dagnn.BatchNorm(4, 1e-3), "y", "n", ("g", "h", "m"))
+    net.add_layer("r", dagnn.ReLU(leak=0.1, use_short_circuit=False), "n", "z")
+    net.add_layer("p", dagnn.Pooling((2, 1), "avg", stride=(1, 2)), "z", "q")
+    net.add_layer("d", dagnn.DropOut(rate=0.25), "q", "e")
+    weights = np.array([1.0, 0.5, 2.0])
+    loss = dagnn.Loss("mhinge", opts={"instanceWeights": weights, "topK": 3})
+    net.add_layer("l", loss, ("e", "label"), "objective")
+    net.init_params(0)
+    net.vars["z"].precious = True
+    net.params["b"].learning_rate = 2.0
+    net.meta = {"inputSize": [5, 6, 2], "classes": {"name": ["cat", "dog"]}}
+    net.save(tmp_path / "net.mat")
+    again = graphc.DagNet.load(tmp_path / "net.mat")
+    assert list(again.layers) == list(net.layers)
+    assert again.vars["z"].precious and not again.vars["y"].precious
+    assert (again.params["b"].learning_rate, again.params["m"].train_method) == (2.0, "average")
+    assert again.meta["classes"] == {"name": ["cat", "dog"]}
+    block = again.layers["c"].block
+    assert (list(block.pad), list(block.dilate), block.has_bias) == ([1, 0, 2, 0], [1, 2], True)
+    assert again.layers["l"].block.settled().top_k == 3
+    inputs = {"x": X, "label": np.array([1.0, 4.0, 2.0])}
+    for made in (net, again):
+        made.mode = "test"
+        made.eval(inputs, {"objective": 1})
+    np.testing.assert_array_equal(again.vars["z"].value, net.vars["z"].value)
+    for name in ("f", "b", "g"):
+        np.testing.assert_array_equal(again.params[name].der, net.params[name].der)
+    again.save(tmp_path / "again.mat")
+    stored = [(tmp_path / name).read_bytes()[128:] for name in ("net.mat", "again.mat")]
+    assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("name", sorted(dagnn_blocks.BLOCKS))
+def test_every_block_is_saved(tmp_path: Path, name: str) -> None:
+    net = graphc.DagNet()
+    net.add_layer("l", dagnn_blocks.BLOCKS[name](), "x", "y")
+    net.save(tmp_path / "net.mat")
+    again = graphc.DagNet.load(tmp_path / "net.mat")
+    wanted, found = net.to_struct()["layers"], again.to_struct()["layers"]
+    for key, value in wanted[0]["block"].items():
+        np.testing.assert_array_equal(np.ravel(found[0]["block"][key]), np.ravel(value), key)
+
+
+def test_a_simplenn_net_that_is_saved(tmp_path: Path) -> None:
+    layers = [
+        {"type": "conv", "name": "c", "weights": [FILTERS, None], "pad": [1, 0, 2, 0]},
+        {"type": "bnorm", "weights": [np.ones(4, "f4"), np.zeros(4, "f4")]},
+        {"type": "relu", "leak": 0.1, "precious": True},
+        {"type": "softmaxloss", "class": np.array([1, 2, 3])},
+    ]
+    net = graphc.SimpleNet(layers, {"about": "a test"})
+    net.save(tmp_path / "net.mat")
+    again = graphc.SimpleNet.load(tmp_path / "net.mat")
+    assert again.meta == {"about": "a test"}
+    assert again.layers[2]["precious"] is True
+    wanted, found = graphc.simplenn(net, X, 1.0), graphc.simplenn(again, X, 1.0)
+    np.testing.assert_array_equal(found[-1].x, wanted[-1].x)
+    np.testing.assert_array_equal(found[0].dzdw[0], wanted[0].dzdw[0])
+    assert found[0].dzdw[1] is None
+
+
+def test_what_cannot_be_saved(tmp_path: Path) -> None:
+    own = graphc.DagNet()
+    own.add_layer("mine", dagnn.PythonBlock(lambda x: x), "x", "y")
+    with pytest.raises(NetError, match=r"layer 'mine' has a block of your own \(PythonBlock\)"):
+        own.save(tmp_path / "net.mat")
+    custom = graphc.SimpleNet([{"type": "custom", "name": "mine", "forward": None}])
+    with pytest.raises(NetError, match="'mine' is custom"):
+        custom.save(tmp_path / "net.mat")
+    net = graphc.SimpleNet([{"type": "relu"}], {"code": print})
+    with pytest.raises(NetError, match=r"'meta\.code' is builtin_function_or_method"):
+        net.save(tmp_path / "net.mat")
+    net.meta = {}
+    with pytest.raises(NetError, match="cannot write"):
+        net.save(tmp_path / "none" / "net.mat")
+    assert not list(tmp_path.iterdir())

@@ -32,6 +32,7 @@ from graphc.frontends.matconvnet.blocks import (
 )
 from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
 from graphc.frontends.matconvnet.mat_file import listed, plain
+from graphc.frontends.matconvnet.mat_write import Cell
 
 BLOCKS: dict[str, type[Block]] = {
     cls.__name__: cls
@@ -52,12 +53,14 @@ def block_from_struct(layer: str, kind: str, properties: dict[str, Any]) -> Bloc
             + (f"; {hint}" if hint else "")
         )
     cls = BLOCKS[name]
-    known = {f.name for f in dataclasses.fields(cls)}
+    known = {f.name: f.default for f in dataclasses.fields(cls)}
     found: dict[str, Any] = {}
     for key, value in properties.items():
         short = snake_case(key)
         if short in known and not (isinstance(value, np.ndarray) and value.size == 0):
             found[short] = plain(value)
+            if isinstance(known[short], bool) and found[short] in (0, 1):
+                found[short] = bool(found[short])
     if cls is Loss:
         found["opts"] = listed(properties.get("opts"))
     block = cls(**found)
@@ -67,6 +70,29 @@ def block_from_struct(layer: str, kind: str, properties: dict[str, Any]) -> Bloc
         except NetError as error:
             raise NetError(f"layer '{layer}' ({name}): {error}") from None
     return block
+
+
+def block_struct(layer: str, block: Block) -> tuple[str, dict[str, Any]]:
+    """(`dagnn.Conv`, its properties) as DagNN saves them.
+
+    Raises NetError for a block of the user's own, whose code no file holds.
+    """
+    name = type(block).__name__
+    if BLOCKS.get(name) is not type(block):
+        raise NetError(f"layer '{layer}' has a block of your own ({name}); no .mat file holds code")
+    if isinstance(block, Loss):
+        options = [part for pair in block.vl_options().items() for part in pair]
+        chosen = block.settled()
+        properties = {"loss": chosen.loss, "ignoreAverage": bool(block.ignore_average)}
+        return f"dagnn.{name}", {**properties, "opts": Cell(options)}
+    fields = dataclasses.fields(block)
+    return f"dagnn.{name}", {camel_case(f.name): getattr(block, f.name) for f in fields}
+
+
+def camel_case(name: str) -> str:
+    """pool_size -> poolSize."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def snake_case(name: str) -> str:

@@ -51,6 +51,14 @@ class Loss(Block):
         """The block with its `opts` in the fields."""
         return replace(self, opts=(), **_options(self.opts))
 
+    def vl_options(self) -> dict[str, Any]:
+        """What vl_nnloss is called with besides the loss, by MATLAB's names, defaults left out."""
+        chosen, usual = self.settled(), Loss()
+        named = {name: getattr(chosen, own) for name, own in _OPTIONS.items() if own}
+        del named["loss"]
+        default = {name: getattr(usual, _OPTIONS[name]) for name in named}
+        return {n: v for n, v in named.items() if not (v is None or v is default[n])}
+
     @property
     def kind(self) -> str:
         """The loss, one that is known."""
