@@ -159,7 +159,7 @@ def _divided(contraction: Contraction) -> list[_Divided] | None:
 
 def _can_step(contraction: Contraction, divided: _Divided) -> bool:
     each, over, stride = divided
-    if over is None:
+    if over is None or over.extent == 1:  # a single tap has no loop in which it could be left out
         return False
     form = _form(contraction, each, stride)
     return len(form.terms) == 2 and math.gcd(form.coefficient(over), stride) == 1
