@@ -112,11 +112,11 @@ def products(contraction: Contraction) -> list[Product] | None:
     axes = _divided(contraction)
     if axes is None:
         return None
-    left_over: list[_Divided] = []
     while math.prod(stride for _, _, stride in axes) > MOST_PHASES:
-        left_over.append(axes.pop(0))
-    if not all(_can_step(contraction, divided) for divided in left_over):
-        return None
+        left_over = next((axis for axis in axes if _can_step(contraction, axis)), None)
+        if left_over is None:
+            return None
+        axes.remove(left_over)
     found = []
     for phase in itertools.product(*(range(stride) for _, _, stride in axes)):
         if all(start < axis.extent for start, (axis, _, _) in zip(phase, axes, strict=True)):
