@@ -95,6 +95,8 @@ class DagNet:
         conserve_memory: values and derivatives go when nobody needs them any more, see `eval`.
         accumulate: derivatives of parameters are added to what `der` holds.
         parameter_server: gets `push(name, der)` for each derivative unless hold_on.
+        blockwise_loss: a 1x1 Conv and the softmaxlog Loss behind it never hold all scores, and
+            compute them twice.
         version: "beta25", or "master" for losses divided by the number of images.
     """
 
@@ -110,6 +112,7 @@ class DagNet:
         self.accumulate = False
         self.parameter_server: Any = None
         self.hold_on = False
+        self.blockwise_loss = False
         self.version = version
         self._masks: dict[str, Array] = {}
         self._compiled: dict[tuple[Piece, tuple[tuple[Any, ...], ...]], PieceCall] = {}
@@ -354,6 +357,7 @@ class DagNet:
             (),
             (),
             (),
+            self.blockwise_loss,
         )
         marks = (bool(self.conserve_memory), *(n for n, v in self.vars.items() if v.precious))
         key = (piece, (marks, tuple(repr(_settled(layer)) for layer in ordered)))

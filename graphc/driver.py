@@ -41,6 +41,7 @@ class Signature:
         accumulate: parameter gradients are added to what the user's arrays hold.
         keep: blobs (`conv5`, `conv5.diff`) that can be read after the call.
         memory: "reuse", or "all" to keep every buffer apart.
+        blockwise_loss: a last layer and its softmax loss never hold all scores.
         only: first and last layer of a part of the net.
         update: what a step of training does with the gradients of `wrt`; None: they are results.
         target: the back end that runs it, a key of BACK_ENDS.
@@ -54,6 +55,7 @@ class Signature:
     keep: tuple[str, ...] = ()
     memory: Literal["all", "reuse"] = "reuse"
     fuse: bool = True
+    blockwise_loss: bool = False
     infogain_input: str = "scores"
     dtype: str = "float32"
     masks: tuple[str, ...] = ()
@@ -147,6 +149,7 @@ def lower(definition: NetDefinition, signature: Signature, stages: bool = False)
         fuse=signature.fuse,
         keep_stages=stages,
         update=None if rule is None else lambda graph: add_updates(graph, rule),
+        blockwise_loss=signature.blockwise_loss,
     )
     clock.mark("passes")
     program = plan(

@@ -70,9 +70,12 @@ def compile_graph_call(
     keep: Iterable[str] = (),
     memory: Literal["all", "reuse"] = "reuse",
     callbacks: Mapping[str, Callback] | None = None,
+    blockwise_loss: bool = False,
 ) -> GraphCall:
     """Compile a front end's graph; arguments as for `lower_graph`."""
-    made, program = lower_graph(graph, wrt, given, keep, memory, bool(callbacks))
+    made, program = lower_graph(
+        graph, wrt, given, keep, memory, bool(callbacks), blockwise_loss=blockwise_loss
+    )
     executable = load(compile_program(program))
     if callbacks:
         executable = HostedExecutable(executable, program, made.graph, callbacks)
@@ -87,10 +90,18 @@ def lower_graph(
     memory: Literal["all", "reuse"] = "reuse",
     has_callbacks: bool = False,
     keep_stages: bool = False,
+    blockwise_loss: bool = False,
 ) -> tuple[Compiled, Program]:
     """All passes and the plan; arguments as for `compile_graph` and `plan`.
 
     has_callbacks: steps are not joined, so that the user's code stays a step of its own.
     """
-    made = compile_graph(graph, wrt=wrt, given=given, keep=keep, keep_stages=keep_stages)
+    made = compile_graph(
+        graph,
+        wrt=wrt,
+        given=given,
+        keep=keep,
+        keep_stages=keep_stages,
+        blockwise_loss=blockwise_loss,
+    )
     return made, plan(made.graph, keep=set(keep), memory=memory, join=not has_callbacks)

@@ -27,6 +27,7 @@ class Piece:
         values: variables whose value is wanted after the call.
         derivatives: variables whose derivative is wanted.
         wrt: parameters whose derivative is wanted.
+        blockwise_loss: a last layer and its softmax loss never hold all scores.
     """
 
     dtype: str
@@ -38,6 +39,7 @@ class Piece:
     values: tuple[str, ...]
     derivatives: tuple[str, ...]
     wrt: tuple[str, ...]
+    blockwise_loss: bool = False
 
 
 @dataclass
@@ -111,7 +113,14 @@ class PieceCall:
 def compile_piece(name: str, layers: list[MatLayer], piece: Piece) -> PieceCall:
     """Build and compile layers for one purpose."""
     net, wrt, keep = piece_graph(name, layers, piece)
-    call = compile_graph_call(net.graph, wrt, piece.given, keep, callbacks=net.callbacks)
+    call = compile_graph_call(
+        net.graph,
+        wrt,
+        piece.given,
+        keep,
+        callbacks=net.callbacks,
+        blockwise_loss=piece.blockwise_loss,
+    )
     return PieceCall(piece, net, call)
 
 

@@ -197,6 +197,7 @@ class MatModel:
         given: Iterable[str] = (),
         values: Iterable[str] = (),
         wrt: Iterable[str] = (),
+        blockwise_loss: bool = False,
     ) -> Piece:
         """What a program for these sizes is for; `wrt` names variables and parameters."""
         wanted = list(wrt)
@@ -217,6 +218,7 @@ class MatModel:
             tuple(values),
             tuple(name for name in wanted if name not in self.params),
             tuple(name for name in wanted if name in self.params),
+            blockwise_loss,
         )
 
     def held(self, dtype: str) -> dict[str, Array]:

@@ -49,6 +49,8 @@ class Net:
         keep: blobs that stay readable after a call (`conv5`, `conv5.diff`).
         threads: threads of a call; None: all usable cores.
         fuse: whether softmax and loss become one operator.
+        blockwise_loss: whether an InnerProduct or 1x1 Convolution and the softmax loss behind it
+            work in blocks of classes, which never holds all scores and computes them twice.
         memory: "reuse" shares memory between blobs, "all" gives each its own.
         dtype: "float32" or "float64".
         seed: of the fillers and of dropout.
@@ -73,6 +75,7 @@ class Net:
         keep: Iterable[str] = (),
         threads: int | None = None,
         fuse: bool = True,
+        blockwise_loss: bool = False,
         memory: Literal["all", "reuse"] = "reuse",
         dtype: str = "float32",
         seed: int = 0,
@@ -118,6 +121,7 @@ class Net:
             keep=as_names(keep, "keep"),
             memory=memory,
             fuse=fuse,
+            blockwise_loss=blockwise_loss,
             dtype=dtype,
             masks=masks,
             infogain_input=infogain_input,

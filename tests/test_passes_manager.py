@@ -35,7 +35,8 @@ def test_stages_are_kept_on_request():
     graph = net()
     stages = compile_graph(graph, ["x"], keep_stages=True).stages
     names = [stage.name for stage in stages]
-    assert names == ["start", "clean", "fuse", "sweep", "commute", "backward", "finish"]
+    asked = ["start", "clean", "fuse", "sweep", "commute", "backward", "finish", "expand"]
+    assert names == asked
     assert [stage.nodes for stage in stages][:2] == [2, 1]
     backward = stages[names.index("backward")].graph
     assert backward is not None

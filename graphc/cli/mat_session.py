@@ -70,6 +70,7 @@ class MatSession:
             given=given,
             values=values,
             wrt=wrt,
+            blockwise_loss=self.options.blockwise_loss,
         )
 
     def targets(self) -> tuple[list[str], list[str]]:
@@ -260,7 +261,16 @@ class _Built:
         """All passes and the plan."""
         memory: Literal["all", "reuse"] = "all" if options.memory is Memory.all else "reuse"
         callbacks = bool(self.net.callbacks)
-        return lower_graph(self.net.graph, self.wrt, given, self.keep, memory, callbacks, stages)
+        return lower_graph(
+            self.net.graph,
+            self.wrt,
+            given,
+            self.keep,
+            memory,
+            callbacks,
+            stages,
+            options.blockwise_loss,
+        )
 
 
 def _need_no_caffe_options(options: NetOptions) -> None:

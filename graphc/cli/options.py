@@ -118,6 +118,12 @@ class NetOptions:
     fuse: Annotated[
         bool, typer.Option("--fuse/--no-fuse", help="Make softmax and loss one operator.")
     ] = True
+    blockwise_loss: Annotated[
+        bool,
+        typer.Option(
+            "--blockwise-loss", help="Never hold all scores before a loss; compute them twice."
+        ),
+    ] = False
     dtype: Annotated[Dtype, typer.Option(help="Precision of all real numbers.")] = Dtype.float32
     seed: Annotated[int, typer.Option(min=0, help="Seed of fillers and dropout.")] = 0
     infogain_input: Annotated[

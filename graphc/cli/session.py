@@ -179,6 +179,7 @@ def forward_signature(options: NetOptions) -> Signature:
         keep=names(options.keep or ()),
         memory=options.memory.value,
         fuse=options.fuse,
+        blockwise_loss=options.blockwise_loss,
         infogain_input=options.infogain_input.value,
         dtype=options.dtype.value,
     )
@@ -268,6 +269,7 @@ def open_net(options: NetOptions) -> Net:
         keep=options.keep or (),
         threads=options.threads,
         fuse=options.fuse,
+        blockwise_loss=options.blockwise_loss,
         memory=options.memory.value,
         dtype=options.dtype.value,
         seed=options.seed,

@@ -66,6 +66,8 @@ class Op:
     gradient_stops: ClassVar[bool] = False  # no gradient is defined for any input, by intention
     has_effect: ClassVar[bool] = False  # kept even where nobody reads its outputs
     once_only: ClassVar[bool] = False  # twice in a row is most likely a mistake, as with softmax
+    results: ClassVar[int | None] = None  # outputs after so many are for its own gradient alone
+    recomputes: ClassVar[bool] = False  # saves memory for time: takes others' place on request only
 
     def __call__(self, *inputs: Value) -> Any:
         """Add this operator to the graph of its inputs; a Value, or a tuple of several outputs."""
@@ -77,7 +79,8 @@ class Op:
 
         None where it replaces nothing. A list stands for several forms; a form may be a pair of a
         value and the fields that the operator then has, whatever was met. Fields may only be passed
-        on, not computed with: `fuse` calls this with pattern variables in their place.
+        on, not computed with: `fuse` calls this with pattern variables in their place. A form may
+        leave out the last inputs where these have a default.
         """
         return None
 
@@ -117,6 +120,15 @@ class Op:
         """The operator that does to its one input, reshaped from `old` to `new`, what this one does
         before the same reshaping; None where there is none."""
         return None
+
+    def expanded(self, *inputs: Any, **_: Any) -> Any:
+        """The graph of smaller operators that this one is written out in, last of all passes: a
+        Value, or a tuple of several. None: it has a kernel, and stays."""
+        return None
+
+    def scratch_bytes(self, *inputs: TensorType) -> int:
+        """The largest array it makes on the way to its outputs; 0: none."""
+        return 0
 
     def keeps_order(self) -> bool:
         """Whether, element by element, a larger input never gives a smaller output, and the

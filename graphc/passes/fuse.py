@@ -85,12 +85,14 @@ class _Fusion:
     inside: tuple[Value, ...]
 
 
-def rules() -> list[Rule]:
+def rules(recompute: bool = False) -> list[Rule]:
     """All rules, larger patterns first; among equals, in the order of the operators' names.
 
-    Raises NetError naming the operator whose `equals` is not a pattern.
+    recompute: those of the operators that compute again what they do not keep, instead of those of
+    all others. Raises NetError naming the operator whose `equals` is not a pattern.
     """
-    found = [rule for name in sorted(REGISTRY) for rule in rules_of(REGISTRY[name])]
+    made = [REGISTRY[name] for name in sorted(REGISTRY)]
+    found = [rule for op in made if op.recomputes == recompute for rule in rules_of(op)]
     return sorted(found, key=lambda rule: -rule.size)
 
 
@@ -98,7 +100,9 @@ def rules_of(made: type[Op]) -> list[Rule]:
     """The rules of one operator: one a form, none where it equals nothing."""
     if made.equals is Op.equals:
         return []
-    names = list(inspect.signature(made.equals).parameters)[1:]
+    parameters = list(inspect.signature(made.equals).parameters.values())[1:]
+    names = [parameter.name for parameter in parameters]
+    needed = sum(parameter.default is inspect.Parameter.empty for parameter in parameters)
     graph = Graph(made.op_name, unchecked=True)
     inputs = tuple(graph.input(name, TensorType("float32", ())) for name in names)
     try:
@@ -110,7 +114,7 @@ def rules_of(made: type[Op]) -> list[Rule]:
     found = []
     for form in forms if isinstance(forms, list) else [forms]:
         root, fixed = form if isinstance(form, tuple) else (form, {})
-        found.append(_rule(made, root, inputs, fixed))
+        found.append(_rule(made, root, inputs, needed, fixed))
     return found
 
 
@@ -121,23 +125,32 @@ def _wild_instance(made: type[Op]) -> Op:
     return op
 
 
-def _rule(made: type[Op], root: Any, inputs: tuple[Value, ...], fixed: dict[str, Any]) -> Rule:
+def _rule(
+    made: type[Op],
+    root: Any,
+    inputs: tuple[Value, ...],
+    needed: int,
+    fixed: dict[str, Any],
+) -> Rule:
+    """The rule of one form, which must use the first `needed` inputs and may leave out others."""
     name = made.op_name
     need(isinstance(root, Value), f"'equals' of operator '{name}' must give one value a form")
     graph: Graph = root.graph
-    needed = graph.reaching(root) | {root}
+    used = graph.reaching(root) | {root}
+    while len(inputs) > needed and inputs[-1] not in used:
+        inputs = inputs[:-1]
     for value in inputs:
-        need(value in needed, f"'equals' of operator '{name}' does not use '{value.name}'")
-    nodes = [node for node in graph.nodes if any(value in needed for value in node.outputs)]
+        need(value in used, f"'equals' of operator '{name}' does not use '{value.name}'")
+    nodes = [node for node in graph.nodes if any(value in used for value in node.outputs)]
     need(nodes, f"'equals' of operator '{name}' is one of its inputs")
-    _require_fields(made, nodes)
+    _require_fields(made, nodes, fixed)
     rule = Rule(made, root, inputs, len(nodes), tuple(fixed.items()))
     need(type(rule.root_op) is not made, f"'equals' of operator '{name}' is that operator itself")
     return rule
 
 
-def _require_fields(made: type[Op], nodes: list[Node]) -> None:
-    bound = {
+def _require_fields(made: type[Op], nodes: list[Node], fixed: dict[str, Any]) -> None:
+    bound = set(fixed) | {
         item.field for node in nodes for item in node.op.fields().values() if isinstance(item, Wild)
     }
     for field in dataclasses.fields(made):  # type: ignore[arg-type]
@@ -229,13 +242,15 @@ def _match_fields(pattern: Op, op: Op, known: dict[str, Any]) -> dict[str, Any] 
 # -- rewriting ------------------------------------------------------------------------------------
 
 
-def fuse(graph: Graph, asked: frozenset[str] = frozenset()) -> Graph:
+def fuse(
+    graph: Graph, asked: frozenset[str] = frozenset(), known: list[Rule] | None = None
+) -> Graph:
     """The graph with every match replaced, until there is none; what is left over may be dead.
 
     `asked` names blobs whose gradient is wanted: a match is left alone where one of them is inside
-    it, since the gradient would pass it by.
+    it, since the gradient would pass it by. `known`: the rules, if not all that cost nothing.
     """
-    known = rules()
+    known = rules() if known is None else known
     inner = sorted(name for name in asked if name in graph.blobs)
     protected = {graph.blobs[name].name: name for name in inner}
     graph, _ = graph.copy()
@@ -263,7 +278,8 @@ def _once(graph: Graph, known: list[Rule], protected: dict[str, str]) -> Graph |
             names=[value.name for value in node.outputs],
             origin=node.origin,
         )
-        mapping.update(zip(node.outputs, outputs, strict=True))
+        # A fused operator may give more than the one it stands for, for its own gradient.
+        mapping[node.outputs[0]] = outputs[0]
         _explain(graph, node, fusion)
         changed = True
     new.remarks = list(graph.remarks)
@@ -316,13 +332,31 @@ def _fusion_of(rule: Rule, match: _Match, root: Value) -> _Fusion:
 
 
 def _refusal(fusion: _Fusion, root: Value) -> str | None:
-    """Why the fused operator cannot stand where `root` is; None where it can."""
+    """Why the fused operator should not stand where `root` is; None where it should."""
+    inputs = [value.type for value in fusion.inputs]
     try:
-        types = fusion.op.infer(*(value.type for value in fusion.inputs))
+        types = fusion.op.infer(*inputs)
     except NetError as error:
         return str(error)
     type = types[0] if isinstance(types, tuple) else types
-    return None if type == root.type else f"it would give {type} instead of {root.type}"
+    if type != root.type:
+        return f"it would give {type} instead of {root.type}"
+    return _no_saving(fusion, root, inputs) if fusion.op.recomputes else None
+
+
+def _no_saving(fusion: _Fusion, root: Value, inputs: list[TensorType]) -> str | None:
+    """Why an operator that computes again would save no memory; None where it does."""
+    for value in _staying(root.graph, fusion, root):
+        return f"{value} is stored anyway, since others read it"
+    largest = max(fusion.inside, key=lambda value: value.type.bytes)
+    needed = fusion.op.scratch_bytes(*inputs)
+    if largest.type.bytes <= needed:
+        return f"{largest} takes {_shown(largest.type.bytes)}, no more than a block would"
+    return None
+
+
+def _shown(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 1 << 20 else f"{size:,} bytes"
 
 
 # -- remarks --------------------------------------------------------------------------------------
@@ -338,19 +372,31 @@ def _say_once(graph: Graph, node: Node, sentence: str) -> None:
         graph.remark(STAGE, subject, sentence, node.origin.span)
 
 
+def _staying(graph: Graph, fusion: _Fusion, root: Value) -> list[Value]:
+    """Values inside a match that somebody else needs as well."""
+    own, ends = {*fusion.inside, root}, set(graph.ends())
+    return [
+        value
+        for value in fusion.inside
+        if value in ends or any(not own & set(reader.outputs) for reader, _ in graph.readers(value))
+    ]
+
+
 def _explain(graph: Graph, node: Node, fusion: _Fusion) -> None:
     makers = [graph.producer(value) for value in fusion.inside]
     names = [maker.op.op_name for maker in reversed(makers) if maker]
     parts = " and ".join([*names, node.op.op_name])
     sentence = f"{parts} fused into {fusion.op.op_name}"
-    own, ends = {*fusion.inside, *node.outputs}, set(graph.ends())
-    staying = [
-        value
-        for value in fusion.inside
-        if value in ends or any(not own & set(reader.outputs) for reader, _ in graph.readers(value))
-    ]
+    staying = _staying(graph, fusion, node.outputs[0])
     if staying:
         sentence += f"; {', '.join(map(str, staying))} stays for its other readers"
+    if fusion.op.recomputes:
+        inputs = [value.type for value in fusion.inputs]
+        largest = max(value.type.bytes for value in fusion.inside)
+        sentence += (
+            f", which holds {_shown(fusion.op.scratch_bytes(*inputs))} at a time instead of"
+            f" {_shown(largest)}, and computes it again in backward"
+        )
     _say_once(graph, node, sentence)
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from graphc.ir.graph import Graph, Value
 from graphc.passes.backward import backward, kept_gradients, named_value
+from graphc.passes.blockwise import blockwise
 from graphc.passes.clean import clean
 from graphc.passes.commute import commute
+from graphc.passes.expand import expand
 from graphc.passes.fuse import fuse as fuse_pass
 from graphc.passes.manager import Pass, Stage, run
 
@@ -30,6 +32,7 @@ def compile_graph(
     fuse: bool = True,
     keep_stages: bool = False,
     update: Callable[[Graph], Graph] | None = None,
+    blockwise_loss: bool = False,
 ) -> Compiled:
     """Take a front end's graph through all passes.
 
@@ -41,6 +44,8 @@ def compile_graph(
         fuse: whether pairs that operators equal are replaced.
         keep_stages: keep the graph after each pass, in `Stage.graph`.
         update: makes of the gradients what a step of training changes.
+        blockwise_loss: whether a last layer and its loss never hold all scores, and compute them
+            twice.
 
     Raises NetError for an unknown name in `keep`, and as the passes do.
     """
@@ -49,7 +54,9 @@ def compile_graph(
     for name in keep:
         named_value(kept, name.removesuffix(".diff"))
         kept.kept.add(name)
-    passes = order(names, given, accumulate, kept_gradients(kept.kept), fuse, update)
+    passes = order(
+        names, given, accumulate, kept_gradients(kept.kept), fuse, update, blockwise_loss
+    )
     made, stages = run(kept, passes, keep_stages)
     return Compiled(made, tuple(stages))
 
@@ -61,6 +68,7 @@ def order(
     kept: Sequence[str],
     fuse: bool,
     update: Callable[[Graph], Graph] | None = None,
+    blockwise_loss: bool = False,
 ) -> list[Pass]:
     """The passes for one signature, in order; `kept` names blobs whose gradient is kept."""
     asked = frozenset([*wrt, *kept])
@@ -73,6 +81,12 @@ def order(
         passes.append(Pass("fuse", "puts fused operators in place", lambda g: fuse_pass(g, asked)))
         # What a fusion has left over must not be differentiated.
         passes.append(Pass("sweep", "drops what fusion left over", lambda g: clean(g, alive)))
+    if blockwise_loss:
+        # Behind fuse: it looks for the fused loss. Before backward: it has a gradient of its own.
+        passes.append(
+            Pass("blockwise", "lets last layers work in blocks", lambda g: blockwise(g, asked))
+        )
+        passes.append(Pass("sweep again", "drops what is replaced", lambda g: clean(g, alive)))
     if asked or given:
         # Only where backward would keep the large image; and before it, to change its gradient.
         passes.append(Pass("commute", "moves relu behind max pooling", lambda g: commute(g, alive)))
@@ -83,7 +97,9 @@ def order(
     if update is not None:
         # Behind backward: it turns gradients, which are results, into changes of parameters.
         passes.append(Pass("update", "changes parameters by their gradients", update))
-    # Last: gradients ask again for values that forward has, seeds are constants that vanish, and
+    # Gradients ask again for values that forward has, seeds are constants that vanish, and
     # StopGradient has done its work.
     passes.append(Pass("finish", "simplifies the result", lambda g: clean(g, release_stops=True)))
+    # Last: what is computed twice to save memory must not be found to be the same.
+    passes.append(Pass("expand", "writes out operators that work in blocks", expand))
     return passes
