@@ -7,6 +7,7 @@ from llvmlite import ir
 from graphc.codegen.llvm.function import EmittedKernel, check_messages, kernel_function
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.row_batch import RowBatch
 from graphc.codegen.llvm.schedule import Schedule, schedule
 from graphc.codegen.llvm.statements import Statements
 from graphc.codegen.llvm.target import Target
@@ -36,12 +37,18 @@ class _Body:
         self.values.written = plan.nodes.written
         self.plan = plan
         self.statements = Statements(self.frame, self.values, plan, error)
+        self.batch: RowBatch | None = None
+        if plan.batch:
+            (axis,) = plan.outer
+            self.batch = RowBatch(self.frame, self.values, axis, plan.batch, plan.nodes.statements)
 
     def emit(self) -> None:
         """The whole function."""
         plan = self.plan
         if 0 in (plan.nodes.extents[axis] for axis in plan.nodes.each):
             pass
+        elif self.batch:
+            self.batch.emit(self.low, self.high, self.statements.emit)
         elif plan.outer:
             self.frame.loop(self.low, self.high, 1, [], self._shared)
         elif plan.vector and not plan.serial:

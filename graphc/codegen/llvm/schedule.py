@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from graphc.codegen.llvm.kept import Kept, kept_slots
+from graphc.codegen.llvm.row_batch import is_sweep, made_locals
 from graphc.codegen.llvm.sweeps import carried_stores, merge_folds
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import (
@@ -44,6 +46,8 @@ WEIGHTS = {
 }
 HEAVY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow", "random_bits"))
 CACHE_LINE = 64
+FIRST_CACHE = 16 << 10  # bytes of rows that surely stay there
+BATCH_WORK = 20  # scalar instructions a row from which on a batch is worth its arrays
 SHARES = 64  # the parallel loop has at least so many iterations, where the kernel has
 
 
@@ -53,6 +57,8 @@ class Schedule:
 
     outer: axes fused into the loop that threads share. loops: further loops, outermost first.
     vector: the `each` axis in lanes. inner: for statements, their own axis in lanes.
+    kept: what sweeps keep for later ones on the stack.
+    batch: iterations of the shared loop whose scalar statements run in lanes (see `row_batch`).
     serial: the order of iterations matters; one thread runs them all.
     cost: scalar instructions of a whole run, roughly.
     """
@@ -65,6 +71,8 @@ class Schedule:
     inner: dict[StatementNode, Axis] = field(default_factory=dict)
     inner_lanes: dict[StatementNode, int] = field(default_factory=dict)
     carried: dict[FoldNode, StoreNode] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
+    batch: int = 0
     serial: bool = False
     cost: float = 0.0
 
@@ -80,6 +88,8 @@ class Schedule:
     @property
     def unit(self) -> int:
         """A share begins at a multiple of this."""
+        if self.batch:
+            return self.batch
         return self.lanes if self.vector and not self.outer and not self.serial else 1
 
 
@@ -104,6 +114,13 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
         split = _enough(nodes, scalar)
         chosen.outer, chosen.loops = scalar[:split], scalar[split:] + bound
     _carry_stores(chosen)
+    chosen.batch = _batch(chosen, target)
+    if chosen.vector:
+        # Rows that collide in the caches are fetched once, and as wide as registers allow.
+        wide = 4 * target.lanes("float32")
+        chosen.kept = kept_slots(nodes, chosen.vector, wide)
+        if chosen.kept.slots:
+            chosen.lanes = max(chosen.lanes, wide)
     chosen.cost = _operations(nodes)
     return chosen
 
@@ -116,6 +133,25 @@ def _carry_stores(plan: Schedule) -> None:
         plan.carried[fold] = store
         if fold in plan.inner_lanes:
             plan.inner_lanes[fold] = min(plan.inner_lanes[fold], plan.inner_lanes[store])
+
+
+def _batch(plan: Schedule, target: Target) -> int:
+    """How many rows go together, so that what is computed once a row is computed in lanes; 0: none.
+
+    Only rows that stay in the first cache from one sweep to the next, and work that is worth it.
+    """
+    nodes = plan.nodes
+    lanes = target.lanes("float32")
+    if plan.vector or plan.serial or plan.loops or len(plan.outer) != 1 or lanes == 1:
+        return 0
+    if nodes.size(plan.outer) < lanes or "bool" in made_locals(nodes.statements).values():
+        return 0
+    sweeps = [s for s in nodes.statements if is_sweep(s)]
+    others = [s for s in nodes.statements if not is_sweep(s)]
+    work = sum(_weight(node) for s in others for node in reachable(statement_nodes(s)))
+    row = max((nodes.size(s.axes) for s in sweeps), default=0)
+    fits = row * DTYPES["float32"] * lanes <= FIRST_CACHE
+    return lanes if sweeps and fits and work >= BATCH_WORK else 0
 
 
 def _enough(nodes: KernelNodes, axes: list[Axis]) -> int:
@@ -308,6 +344,8 @@ class _Prices:
         each = self.nodes.size(self.nodes.each)
         for statement in self.nodes.statements:
             price = self._scalar(statement)
+            if len(self.nodes.each) == 1 and not is_sweep(statement):
+                price = min(price, self._along(statement, self.nodes.each[0]))  # rows in batches
             for axis in self._own_candidates(statement):
                 extent = self.nodes.extents[axis]
                 runs = each * self.nodes.size(statement.axes) / max(extent, 1)

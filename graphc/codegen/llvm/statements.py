@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.kept import KeptArrays
 from graphc.codegen.llvm.lanes import TYPES, is_vector
 from graphc.codegen.llvm.loops import (
     INT1,
@@ -78,6 +79,8 @@ class Statements:
         self.builder = frame.builder
         self.math = values.math
         self.carried = set(plan.carried.values())
+        extent = plan.nodes.extents[plan.kept.axis] if plan.kept.axis else 0
+        self.kept = KeptArrays(frame.builder, plan.kept, plan.lanes, extent)
 
     def emit(self, statement: StatementNode) -> None:
         """One statement."""
@@ -111,9 +114,13 @@ class Statements:
         def leaf(carry: Carry) -> Carry:
             if store is not None:
                 self._fetch_next(store)
-                v.store(store.address, store.value, store.mode)
+                self._store_one(store)
                 v.remember(store.value, stored_loads(store, fold))
-            return self._combined(fold, carry, in_lanes)
+            else:
+                self.kept.take(fold, v)
+            combined = self._combined(fold, carry, in_lanes)
+            self.kept.put(fold, v)
+            return combined
 
         results = nest.run(start, leaf)
         if inner is not None:
@@ -208,10 +215,18 @@ class Statements:
         lanes = self.plan.inner_lanes[store] if inner else self.values.lanes
 
         def leaf(carry: Carry) -> Carry:
-            self.values.store(store.address, store.value, store.mode)
+            self._store_one(store)
             return carry
 
         _Nest(self, store, inner, lanes, False).run([], leaf)
+
+    def _store_one(self, store: StoreNode) -> None:
+        """One iteration's store, to the array or to where it is kept for a later one."""
+        self.kept.take(store, self.values)
+        if store in self.plan.kept.temporary:
+            self.kept.put(store, self.values)
+        else:
+            self.values.store(store.address, store.value, store.mode)
 
     def _check(self, check: CheckNode) -> None:
         v, b = self.values, self.builder

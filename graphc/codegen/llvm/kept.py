@@ -1,0 +1,184 @@
+"""What one sweep keeps for the next, where lanes run along positions and sweeps along an axis.
+
+A softmax over maps sweeps the classes of 32 positions several times. Where the distance of classes
+is a multiple of a page, the rows push each other out of the caches, and each sweep would fetch them
+from memory again. So what a sweep loads for later ones, and what it stores only to be read and
+stored again, goes to a small array on the stack, which lies densely.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.lanes import TYPES
+from graphc.codegen.llvm.loops import POINTER, whole
+from graphc.codegen.llvm.vector import Values
+from graphc.codegen.nodes import (
+    Address,
+    FoldNode,
+    KernelNodes,
+    Node,
+    StatementNode,
+    StoreNode,
+    reachable,
+    statement_nodes,
+)
+from graphc.ir.types import DTYPES
+from graphc.kernel.lang import Axis
+
+PAGE = 4096
+MOST_BYTES = 512 << 10  # on the stack of each thread; half of a usual second cache
+
+
+@dataclass(eq=False)
+class Slot:
+    """`source` is put away by one sweep; `taken` by later ones, which know it as these nodes."""
+
+    source: Node
+    taken: dict[StatementNode, list[Node]] = field(default_factory=dict)
+
+
+@dataclass
+class Kept:
+    """Slots by the sweep that fills them. `temporary` stores fill one and do nothing else."""
+
+    axis: Axis | None = None
+    slots: dict[StatementNode, Slot] = field(default_factory=dict)
+    temporary: set[StoreNode] = field(default_factory=set)
+
+
+def kept_slots(nodes: KernelNodes, vector: Axis, lanes: int) -> Kept:
+    """What the sweeps of a kernel in lanes along `vector` should keep."""
+    sweeps = [s for s in nodes.statements if isinstance(s, FoldNode | StoreNode) and s.axes]
+    axes = {s.axes for s in sweeps}
+    if len(sweeps) < 2 or len(axes) != 1 or any(s.guards for s in sweeps):
+        return Kept()
+    (own,) = axes
+    found = Kept(own[0])
+    if len(own) != 1:
+        return Kept()
+    for place, sweep in enumerate(sweeps):
+        slot = _slot(sweep, sweeps[place + 1 :], own[0], vector, nodes)
+        if slot is not None:
+            found.slots[sweep] = slot
+            if isinstance(sweep, StoreNode):
+                found.temporary.add(sweep)
+    size = sum(DTYPES[slot.source.dtype] for slot in found.slots.values())
+    return found if size * lanes * nodes.extents[own[0]] <= MOST_BYTES else Kept()
+
+
+def _slot(
+    sweep: FoldNode | StoreNode,
+    later: list[FoldNode | StoreNode],
+    own: Axis,
+    vector: Axis,
+    nodes: KernelNodes,
+) -> Slot | None:
+    """What one sweep should keep: a store that a later one replaces, or the first load."""
+    loads = {s: [n for n in reachable(statement_nodes(s)) if n.address] for s in (sweep, *later)}
+    if isinstance(sweep, StoreNode):
+        place = sweep.address
+        again = [s for s in later if isinstance(s, StoreNode) and _same(s.address, place)]
+        if sweep.mode != "set" or not again or again[0].mode != "set":
+            return None
+        until = later[: later.index(again[0]) + 1]
+        if not _collides(place, own, vector) or _others(place, until, loads):
+            return None
+        readers = _readers(place, until, loads)
+        return Slot(sweep.value, readers) if readers else None
+    for load in loads[sweep]:
+        assert load.address is not None
+        if load.reads & nodes.written or not _collides(load.address, own, vector):
+            continue
+        readers = _readers(load.address, later, loads)
+        if readers:
+            return Slot(load, readers)
+    return None
+
+
+def _readers(
+    place: Address,
+    statements: list[FoldNode | StoreNode],
+    loads: dict[FoldNode | StoreNode, list[Node]],
+) -> dict[StatementNode, list[Node]]:
+    found: dict[StatementNode, list[Node]] = {}
+    for statement in statements:
+        same = [n for n in loads[statement] if n.address and _same(n.address, place)]
+        if same:
+            found[statement] = same
+    return found
+
+
+def _others(
+    place: Address,
+    statements: list[FoldNode | StoreNode],
+    loads: dict[FoldNode | StoreNode, list[Node]],
+) -> bool:
+    """Whether a statement reads the array at other places: then it must be stored."""
+    return any(
+        n.address.buffer == place.buffer and not _same(n.address, place)
+        for s in statements
+        for n in loads[s]
+        if n.address
+    )
+
+
+def _same(one: Address, two: Address) -> bool:
+    alike = one.terms == two.terms and one.constant == two.constant
+    return alike and one.buffer == two.buffer and not one.parts and not two.parts
+
+
+def _collides(place: Address, own: Axis, vector: Axis) -> bool:
+    """Whether the rows of neighbouring iterations want the same few places of a cache."""
+    if place.parts or place.terms.get(vector) != 1 or own not in place.terms:
+        return False
+    return math.gcd(place.terms[own] * DTYPES[place.buffer.dtype], PAGE) >= PAGE // 4
+
+
+class KeptArrays:
+    """The arrays on the stack: one for each slot, a vector of lanes an iteration."""
+
+    def __init__(self, builder: ir.IRBuilder, kept: Kept, lanes: int, extent: int):
+        self.builder = builder
+        self.kept = kept
+        self.lanes = lanes
+        self.arrays: dict[Slot, ir.Value] = {}
+        last: tuple[Slot, ir.Value] | None = None
+        for filler, slot in kept.slots.items():
+            # What is read for the last time where the next is made leaves its place to it.
+            free = last is not None and list(last[0].taken)[-1] is filler
+            fits = last is not None and last[0].source.dtype == slot.source.dtype
+            self.arrays[slot] = last[1] if last and free and fits else self._array(slot, extent)
+            last = slot, self.arrays[slot]
+
+    def _array(self, slot: Slot, extent: int) -> ir.Value:
+        dtype = slot.source.dtype
+        array = self.builder.alloca(ir.ArrayType(TYPES[dtype], self.lanes * extent))
+        array.align = DTYPES[dtype] * self.lanes
+        array.type = POINTER  # llvmlite gives it the type of what it points to
+        return array
+
+    def take(self, statement: StatementNode, values: Values) -> None:
+        """Let what was put away be known in this iteration of a statement's loop."""
+        for slot, array in self.arrays.items():
+            for node in slot.taken.get(statement, ()):
+                type_ = ir.VectorType(TYPES[node.dtype], self.lanes)
+                place = self._place(slot, values)
+                loaded = self.builder.load(place, typ=type_, align=array.align)
+                values.frame.scopes[values.level(node)].memo[node] = loaded
+
+    def put(self, statement: StatementNode, values: Values) -> None:
+        """Put away what later statements need of this one."""
+        slot = self.kept.slots.get(statement)
+        if slot is not None:
+            place, align = self._place(slot, values), self.arrays[slot].align
+            self.builder.store(values.wide(slot.source), place, align=align)
+
+    def _place(self, slot: Slot, values: Values) -> ir.Value:
+        assert self.kept.axis is not None
+        step = self.builder.mul(values.places[self.kept.axis][1], whole(self.lanes))
+        element = TYPES[slot.source.dtype]
+        return self.builder.gep(self.arrays[slot], [step], source_etype=element)

@@ -1,0 +1,88 @@
+"""Short rows in batches, and rows that collide in the caches: the same numbers, every edge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_kernels import compile_kernels
+
+from graphc.codegen.llvm.schedule import Schedule, schedule
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.nodes import Nodes
+from graphc.ir.types import TensorType
+from graphc.kernel.build import kernel_of
+from graphc.kernel.join import join_siblings
+from graphc.kernel.lang import Kernel
+from graphc.kernel.once import compute_once
+from graphc.ops.loss import SoftmaxLogLoss, SoftmaxLogLossGradient
+
+
+def sweep(shape: tuple[int, ...], axis: int, ignore: int | None = None) -> Kernel:
+    """Loss and gradient of scores of that shape in one kernel."""
+    x = TensorType("float32", shape)
+    label = x.dropping(axis)
+    loss = kernel_of(SoftmaxLogLoss(axis, 0.0, ignore), [x, label], [label])
+    gradient = kernel_of(SoftmaxLogLossGradient(axis, ignore), [x, label, label], [x])
+    made = join_siblings(loss, ("x", "l", "y"), gradient, ("x", "l", "dy", "dx"))
+    assert not isinstance(made, str)
+    return compute_once(made[0])
+
+
+def planned(kernel: Kernel) -> Schedule:
+    return schedule(Nodes(kernel).read(), Target.host())
+
+
+def agrees(kernel: Kernel, shape: tuple[int, ...], axis: int, ignore: int | None = None) -> None:
+    """Compare machine code with the references in float64."""
+    (native,) = compile_kernels([kernel], Target.host())
+    assert not isinstance(native, Exception), native
+    rng = np.random.default_rng(7)
+    x = (rng.standard_normal(shape) * 20).astype(np.float32)
+    places = shape[:axis] + shape[axis + 1 :]
+    label = rng.integers(0, shape[axis], places).astype(np.float32)
+    dy = rng.standard_normal(places).astype(np.float32)
+    arrays = {"x": x, "l": label, "dy": dy}
+    given = [arrays[name] for name in ("x", "l", "dy")]
+    assert [b.shape for b in kernel.inputs] == [a.shape for a in given]
+    y, dx = native([*given, np.full(places, np.nan, "f"), np.full(shape, np.nan, "f")])
+    wide = x.astype(np.float64)
+    wanted = SoftmaxLogLoss(axis, 0.0, ignore).reference(wide, label)
+    slope = SoftmaxLogLossGradient(axis, ignore).reference(wide, label, dy.astype(np.float64))
+    np.testing.assert_allclose(y, wanted, rtol=1e-6, atol=1e-6)
+    assert np.abs(dx - slope).max() <= 3e-7 * np.abs(slope).max()
+
+
+@pytest.mark.parametrize("ignore", [None, 2])
+@pytest.mark.parametrize("rows", [16, 17, 31, 100])
+@pytest.mark.parametrize("classes", [13, 16, 21, 100])
+def test_short_rows_go_in_batches(rows: int, classes: int, ignore: int | None):
+    kernel = sweep((rows, classes), 1, ignore)
+    if Target.host().lanes("float32") == 16:
+        assert planned(kernel).batch == 16
+    agrees(kernel, (rows, classes), 1, ignore)
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(64, 4000), (5, 20)])
+def test_long_rows_and_few_rows_do_not(rows: int, classes: int):
+    kernel = sweep((rows, classes), 1)
+    assert planned(kernel).batch == 0
+    agrees(kernel, (rows, classes), 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((21, 1024), 0), ((2, 21, 32, 64), 1), ((30, 2048 + 1024), 0), ((2, 40, 1024), 1)],
+)
+def test_rows_a_page_apart_are_fetched_once(shape: tuple[int, ...], axis: int):
+    kernel = sweep(shape, axis)
+    plan = planned(kernel)
+    if Target.host().lanes("float32") == 16:
+        assert len(plan.kept.slots) == 2 and len(plan.kept.temporary) == 1
+    agrees(kernel, shape, axis)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((21, 1000), 0), ((4000, 1024), 0)])
+def test_nothing_is_kept_that_would_not_help_or_fit(shape: tuple[int, ...], axis: int):
+    kernel = sweep(shape, axis)
+    assert not planned(kernel).kept.slots
+    agrees(kernel, shape, axis)
