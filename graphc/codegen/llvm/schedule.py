@@ -342,10 +342,11 @@ class _Prices:
         chosen: dict[StatementNode, Axis] = {}
         total = 0.0
         each = self.nodes.size(self.nodes.each)
+        in_batches = len(self.nodes.each) == 1 and any(map(is_sweep, self.nodes.statements))
         for statement in self.nodes.statements:
             price = self._scalar(statement)
-            if len(self.nodes.each) == 1 and not is_sweep(statement):
-                price = min(price, self._along(statement, self.nodes.each[0]))  # rows in batches
+            if in_batches and not is_sweep(statement):
+                price = min(price, self._along(statement, self.nodes.each[0]))
             for axis in self._own_candidates(statement):
                 extent = self.nodes.extents[axis]
                 runs = each * self.nodes.size(statement.axes) / max(extent, 1)
