@@ -60,7 +60,7 @@ from graphc.frontends.matconvnet.blocks import (
 )
 from graphc.frontends.matconvnet.custom import OperatorBlock, PythonBlock
 from graphc.frontends.matconvnet.dagnn import Parameter, Table, Variable, read_net
-from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
+from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss, SoftTargetLoss
 from graphc.frontends.matconvnet.mat_file import listed, plain
 from graphc.frontends.matconvnet.mat_write import Cell, Structs, write_mat
 from graphc.frontends.matconvnet.network import (
@@ -76,8 +76,8 @@ from graphc.mat_call import Piece, PieceCall, compile_piece
 __all__ = [
     "LRN", "BatchNorm", "BilinearSampler", "Block", "Concat", "Conv", "ConvTranspose", "Crop",
     "DagNet", "DropOut", "L2Loss", "Loss", "NormOffset", "OperatorBlock", "PDist", "Parameter",
-    "Pooling", "PythonBlock", "ROIPooling", "ReLU", "Scale", "Sigmoid", "SoftMax", "SpatialNorm",
-    "Sum", "Variable",
+    "Pooling", "PythonBlock", "ROIPooling", "ReLU", "Scale", "Sigmoid", "SoftMax", "SoftTargetLoss",
+    "SpatialNorm", "Sum", "Variable",
 ]  # fmt: skip
 
 Array = np.ndarray

@@ -66,6 +66,7 @@ class Op:
     gradient_stops: ClassVar[bool] = False  # no gradient is defined for any input, by intention
     has_effect: ClassVar[bool] = False  # kept even where nobody reads its outputs
     once_only: ClassVar[bool] = False  # twice in a row is most likely a mistake, as with softmax
+    begins_with: ClassVar[str] = ""  # the once-only operator that it applies to input 0 itself
     results: ClassVar[int | None] = None  # outputs after so many are for its own gradient alone
     recomputes: ClassVar[bool] = False  # saves memory for time: takes others' place on request only
 

@@ -119,17 +119,21 @@ def _kept(kernel: Kernel, place: int, position: int, value: Expr) -> Kernel | No
     kept = Load(store.buffer, store.index)
     early: dict[Expr, Expr] = {}
     after: list[Statement] = []
+    held = value  # what the result holds: the kept value, and from the store on the store's own
     for statement in kernel.body[place:]:
-        if statement is old:
+        is_store = statement is old
+        if is_store:
             statement = store
         loops = _as_loops(store.axes, getattr(statement, "axes", ()))
         change: dict[Expr, Expr] = {}
         if loops is not None:
-            change[rebuild(value, loops)] = rebuild(kept, loops)
+            change[rebuild(held, loops)] = rebuild(kept, loops)
         changed = rebuild_statement(statement, change)
         for load in _fixed_loads(kernel, changed, known):
             early.setdefault(load, Local(f"{store.buffer.name}@{len(early)}", load.dtype))
         after.append(rebuild_statement(changed, early))
+        if is_store:
+            held = store.value
     first = [Let(local, load) for load, local in early.items() if isinstance(local, Local)]
     made = canonical(replace(kernel, body=(*before, *first, keep, *after)))
     return made if _is_no_worse(kernel, made, store) else None

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from graphc.ir.graph import Value
 from graphc.ir.op import Example, Sample, normal, operator, positive
 from graphc.kernel.build import Writer
 from graphc.kernel.lang import Expr
 from graphc.ops.elementwise import Map
+from graphc.ops.neuron import Sigmoid
 
 
 def _known(k: Writer, c: Expr, value: Expr) -> Expr:
@@ -67,7 +69,11 @@ class BinaryLogLoss(Map):
 
 @operator
 class LogisticLoss(Map):
-    """log(1 + exp(-c x)), which no score overflows."""
+    """log(1 + exp(-c x)), which no score overflows: the log loss of sigmoid(x)."""
+
+    def equals(self, x: Value, c: Value) -> Value:
+        loss: Value = BinaryLogLoss()(Sigmoid()(x), c)
+        return loss
 
     def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:  # type: ignore[override]
         against = -(c * x)

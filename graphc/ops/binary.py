@@ -36,6 +36,8 @@ class SigmoidLogLoss(Op):
 
     ignore_label: int | None = None
 
+    begins_with = "sigmoid"
+
     def infer(self, x: TensorType, target: TensorType) -> TensorType:
         return _need_targets(x, target)
 

@@ -54,6 +54,9 @@ class Map(Op):
         result = scalars.evaluate(self.scalar(Writer(self.op_name), *names), _named(names, inputs))
         return np.asarray(np.broadcast_to(result, inputs[0].shape), inputs[0].dtype)
 
+    def viewed(self, old: tuple[int, ...], new: tuple[int, ...]) -> Op | None:
+        return self
+
     def gradient(self, dy: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
         made = []
         for wrt in range(len(inputs)):

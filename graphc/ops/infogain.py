@@ -19,10 +19,9 @@ from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, Sample, classes, normal, operator, positive, probabilities
 from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer
-from graphc.kernel.lang import Expr, Var
 from graphc.ops.label import along, class_of, classes_of, need_labels, unless
 from graphc.ops.loss import PROBABILITY_FLOOR, at_least, need_gradient
-from graphc.ops.softmax import Softmax
+from graphc.ops.softmax import Softmax, exponential_sum
 
 
 def _need_matrix(x: TensorType, label: TensorType, matrix: TensorType, axis: int) -> TensorType:
@@ -135,18 +134,6 @@ class InfogainLossGradient(Op):
         )
 
 
-def _sweep(k: Writer, score: Expr, c: Var) -> tuple[Expr, Expr]:
-    """The largest score, and the sum of exp(x - top) less 1.
-
-    Leaving the 1 of the largest score out keeps the digits of the others where it wins by far.
-    """
-    top = k.max(c, score)
-    mass = k.exp(score - top)
-    below = k.sum(c, k.select(mass < 1.0, mass, 0.0))
-    ties = k.sum(c, k.select(mass < 1.0, k.number(0, score.dtype), 1.0))
-    return top, k.let(below + (ties - 1.0))
-
-
 @operator
 class SoftmaxInfogainLoss(Op):
     """The infogain loss on scores: a softmax along `axis`, then InfogainLoss.
@@ -188,7 +175,7 @@ class SoftmaxInfogainLoss(Op):
         c = k.axis(x.shape[self.axis])
         own, ignored = class_of(k, label[*at], x.shape[self.axis], self.ignore_label)
         score = x[along(at, self.axis, c)]
-        top, excess = _sweep(k, score, c)
+        top, excess = exponential_sum(k, score, c)
         log_mass = k.let(k.log1p(excess))
         log_likely = (score - top) - log_mass
         if self.floor > 0:
@@ -236,7 +223,7 @@ class SoftmaxInfogainLossGradient(Op):
         c = k.axis(x.shape[self.axis])
         own, ignored = class_of(k, label[*at], x.shape[self.axis], self.ignore_label)
         here = along(at, self.axis, c)
-        top, excess = _sweep(k, x[here], c)
+        top, excess = exponential_sum(k, x[here], c)
         row = k.sum(c, matrix[own, c])
         scale = k.let(unless(k, ignored, dy[*at] / (1.0 + excess)))
         mass = k.exp(x[here] - top)

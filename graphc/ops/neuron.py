@@ -82,6 +82,8 @@ class Elu(Map):
 class Sigmoid(Map):
     """1 / (1 + e^-x)."""
 
+    once_only = True
+
     def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
         return k.sigmoid(x)
 

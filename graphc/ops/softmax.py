@@ -12,7 +12,20 @@ from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, normal, operator, probabilities
 from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer
+from graphc.kernel.lang import Expr, Var
 from graphc.ops.label import along, need_axis
+
+
+def exponential_sum(k: Writer, score: Expr, c: Var) -> tuple[Expr, Expr]:
+    """The largest score, and the sum of exp(x - top) less 1.
+
+    Leaving the 1 of the largest score out keeps the digits of the others where it wins by far.
+    """
+    top = k.max(c, score)
+    mass = k.exp(score - top)
+    below = k.sum(c, k.select(mass < 1.0, mass, 0.0))
+    ties = k.sum(c, k.select(mass < 1.0, k.number(0, score.dtype), 1.0))
+    return top, k.let(below + (ties - 1.0))
 
 
 @operator

@@ -27,7 +27,7 @@ from typing import Any
 from graphc.error import NetError, need
 from graphc.ir.core import Add, Multiply, View
 from graphc.ir.graph import Graph, Node, Origin, Value
-from graphc.ir.op import REGISTRY, Op
+from graphc.ir.op import REGISTRY, Op, lookup
 from graphc.ir.types import TensorType
 
 STAGE = "fuse"
@@ -410,6 +410,8 @@ def _warn_repetitions(graph: Graph, known: list[Rule]) -> None:
     for node in graph.nodes:
         inside = set(contains.get(type(node.op), ()))
         inside.add((0, type(node.op)))
+        if node.op.begins_with:
+            inside.add((0, lookup(node.op.begins_with)))
         for position, value in enumerate(node.inputs):
             maker = graph.producer(value)
             while maker is not None and isinstance(maker.op, View):

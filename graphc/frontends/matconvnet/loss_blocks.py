@@ -35,6 +35,8 @@ class Loss(Block):
     values by turns; `opts={"instanceWeights": w}` has a weight for each image or position.
     average: the mean of the loss per position since `reset`; num_averaged: how many positions.
     normalise: divide by the number of images (None: as the net's version does).
+    label_smoothing: ours, not MatConvNet's; for log and softmaxlog, the part of a label's weight
+    that goes to all classes alike.
     """
 
     loss: str = "softmaxlog"
@@ -44,6 +46,7 @@ class Loss(Block):
     normalise: bool | None = None
     instance_weights: Any = None
     opts: Any = ()
+    label_smoothing: float = 0.0
     average: float = 0.0
     num_averaged: int = 0
 
@@ -94,6 +97,7 @@ class Loss(Block):
             topK=int(chosen.top_k),
             threshold=float(chosen.threshold),
             normalise=self.divides(around.version),
+            label_smoothing=float(chosen.label_smoothing),
         )
 
     def accumulate(self, value: float, prediction: tuple[int, ...], divided: bool) -> None:
@@ -109,6 +113,24 @@ class Loss(Block):
     def reset(self) -> None:
         """Forget the mean."""
         self.average, self.num_averaged = 0.0, 0
+
+
+@dataclass
+class SoftTargetLoss(Block):
+    """-sum of t log p over classes, positions and images; t has the size of the prediction.
+
+    Ours, not MatConvNet's. loss: "softmaxlog" for a prediction of scores, "log" for one of
+    probabilities. The targets have no derivative. normalise: divide by the number of images.
+    """
+
+    loss: str = "softmaxlog"
+    normalise: bool = False
+
+    def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
+        need(len(x) == 2, f"it takes a prediction and targets, not {len(x)} inputs")
+        value = functions.total(losses.soft_target(x[0], x[1], self.loss))
+        count = x[0].shape[0]
+        return value * (1.0 / count) if self.normalise and count > 1 else value
 
 
 @dataclass

@@ -18,9 +18,16 @@ from graphc.frontends.matconvnet.array import real, whole
 from graphc.frontends.matconvnet.functions import shown, total
 from graphc.ir.core import Broadcast, View
 from graphc.ir.graph import Value
+from graphc.ir.op import Op
 from graphc.ops.attribute import AttributeHinge, BinaryError, BinaryLogLoss, LogisticLoss
 from graphc.ops.loss import SoftmaxLogLoss
 from graphc.ops.score import Hinge, NegativeLog, Pick, StructuredHinge, TopError
+from graphc.ops.soft_target import (
+    SmoothedTargets,
+    SoftmaxSmoothedLoss,
+    SoftmaxSoftTargetLoss,
+    SoftTargetLogLoss,
+)
 
 IGNORED = -1  # label 0, once the classes count from 0
 LOG_FLOOR = 1e-8  # what the derivative of the log loss divides by is at least this
@@ -54,13 +61,18 @@ def loss(
     topK: int = 5,
     threshold: float = 0.0,
     normalise: bool = False,
+    label_smoothing: float = 0.0,
 ) -> Value:
     """The sum of a loss over positions and images, each times its weight if there are weights.
 
     normalise divides by the number of images, as MatConvNet's last commit does by default.
+    label_smoothing is ours: for the losses log and softmaxlog, the part of a label's weight that
+    goes to all classes alike.
     """
     kind = loss_kind(loss)
-    if kind in CATEGORICAL:
+    if label_smoothing:
+        terms = _smoothed(x, c + -1.0, kind, label_smoothing)
+    elif kind in CATEGORICAL:
         terms = CATEGORICAL[kind](x, c + -1.0, whole(topK, "topK"))
     else:
         terms = ATTRIBUTES[kind](x, c, real(threshold, "threshold"))
@@ -68,6 +80,31 @@ def loss(
         terms = terms * weights
     value = total(terms)
     return value * (1.0 / x.shape[0]) if normalise and x.shape[0] > 1 else value
+
+
+def _smoothed(x: Value, c: Value, kind: str, smoothing: float) -> Value:
+    need(
+        kind in ("log", "softmaxlog") and 0 <= smoothing <= 1,
+        f"label_smoothing is from 0 to 1, for the losses log and softmaxlog; {smoothing:g} for"
+        f" {kind} is not",
+    )
+    fields = (1, x.shape[1], float(smoothing), IGNORED, x.type.dtype)
+    if kind == "softmaxlog":
+        scores: Value = SoftmaxSmoothedLoss(*fields)(x, c)
+        return scores
+    return soft_target(x, SmoothedTargets(*fields)(c), "log")
+
+
+def soft_target(x: Value, target: Value, loss: str) -> Value:
+    """-sum of t log p over the classes, at each position; `loss`: what x is, as for labels.
+
+    Raises NetError where the loss is none of log and softmaxlog, or the shapes differ.
+    """
+    known: dict[str, type[Op]] = {"log": SoftTargetLogLoss, "softmaxlog": SoftmaxSoftTargetLoss}
+    kind = str(loss).lower()
+    need(kind in known, f"soft targets are for the losses log and softmaxlog, not for '{loss}'")
+    terms: Value = known[kind](1)(x, target)  # type: ignore[call-arg]
+    return terms
 
 
 def loss_kind(name: str) -> str:
