@@ -85,11 +85,17 @@ class Timing:
         return min(self.runs)
 
     @property
+    def quartiles(self) -> tuple[float, float]:
+        """Seconds between which half of the runs lie; twice the median where there are few."""
+        if len(self.runs) < 4:
+            return self.seconds, self.seconds
+        low, _, high = statistics.quantiles(self.runs, n=4)
+        return low, high
+
+    @property
     def spread(self) -> float:
         """Half of the runs lie within this part of the median."""
-        if len(self.runs) < 4:
-            return 0.0
-        low, _, high = statistics.quantiles(self.runs, n=4)
+        low, high = self.quartiles
         return (high - low) / self.seconds
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from graphc.bench.loss import FORMS
+from graphc.bench.loss import FORMS, GRADIENT_ERROR, Timing
 from graphc.bench.loss_report import LossReport
 from graphc.error import NetError
 
@@ -26,6 +26,8 @@ def draw_report(report: LossReport, path: str | Path) -> None:
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     speed, error, training = figure.subplots(1, 3)
+    for axes in (speed, error, training):
+        axes.spines[["top", "right"]].set_visible(False)
     _draw_speed(speed, report)
     _draw_errors(error, report)
     _draw_training(training, report)
@@ -40,17 +42,33 @@ def draw_report(report: LossReport, path: str | Path) -> None:
 def _draw_speed(axes: Any, report: LossReport) -> None:
     rows = [*report.timings, report.copy]
     rates = [report.rate(row) / 1e9 for row in rows]
+    size = report.size.bytes / 1e9
+    ends = [(size / high, size / low) for low, high in (row.quartiles for row in rows)]
     bars = axes.barh(
         [row.name for row in rows],
         rates,
-        xerr=[rate * row.spread / 2 for rate, row in zip(rates, rows, strict=True)],
+        xerr=[
+            [max(0, rate - low) for rate, (low, _) in zip(rates, ends, strict=True)],
+            [max(0, high - rate) for rate, (_, high) in zip(rates, ends, strict=True)],
+        ],
         color=[COLOURS.get(row.name, OTHER) for row in rows],
+        height=0.55,
+        error_kw={"capsize": 3, "elinewidth": 1},
     )
-    axes.bar_label(bars, [f"{rate:.1f}" for rate in rates], padding=6)
+    axes.bar_label(
+        bars, [_bar_text(row, rate) for row, rate in zip(rows, rates, strict=True)], padding=6
+    )
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.set_xlim(0, 1.75 * max(high for _, high in ends))
     axes.set_xlabel("GB/s (scores read once, gradient written once)")
     axes.set_title("speed")
+
+
+def _bar_text(row: Timing, rate: float) -> str:
+    """The rate, and what the program moves and holds where that is known."""
+    if not row.bytes:
+        return f"{rate:.1f}"
+    return f"{rate:.1f}\n{row.bytes / 1e6:.0f} MB moved\n{row.memory / 1e6:.0f} MB held"
 
 
 def _draw_errors(axes: Any, report: LossReport) -> None:
@@ -61,7 +79,8 @@ def _draw_errors(axes: Any, report: LossReport) -> None:
         axes.loglog(spreads, values, "o-", color=COLOURS[form], label=form)
         lost = [e.spread for e in found if not math.isfinite(e.gradient)]
         axes.plot(lost, [2.0] * len(lost), "x", color=COLOURS[form])
-    axes.axhline(3e-7, color=OTHER, linewidth=0.8, linestyle=":")
+    axes.axhline(GRADIENT_ERROR, color=OTHER, linewidth=0.8, linestyle=":")
+    axes.text(1e4, GRADIENT_ERROR * 1.3, "what is right", color=OTHER, ha="right", fontsize=8)
     axes.set_xlabel("spread of the scores")
     axes.set_title("error of the gradient (x: inf or nan)")
     axes.legend()
