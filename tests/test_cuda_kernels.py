@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from cuda_programs import KernelTable, needs_compiler
 from test_operators import (
-    CASES,
     DTYPES,
+    KERNELS,
     assert_close,
     expected,
     has_images,
@@ -22,7 +22,7 @@ pytestmark = needs_compiler
 LAYOUTS = ("row_major", "channels_last")
 VARIANTS = [
     (number, layout)
-    for number, case in enumerate(CASES)
+    for number, case in enumerate(KERNELS)
     for layout in LAYOUTS
     if layout == "row_major" or has_images(case.values[0])
 ]
@@ -36,7 +36,7 @@ def operators(dtype: str) -> tuple[KernelTable, Runs]:
     """Every operator's examples, apart and in place wherever the kernel allows it."""
     table, runs = KernelTable(), {}
     for number, layout in VARIANTS:
-        kernel, arrays = kernel_and_arrays(CASES[number].values[0], dtype, layout)
+        kernel, arrays = kernel_and_arrays(KERNELS[number].values[0], dtype, layout)
         found = {"apart": table.add(kernel, arrays)}
         for source, output in overwritable(kernel):
             what = f"output {output} in place of input {source}"
@@ -46,7 +46,7 @@ def operators(dtype: str) -> tuple[KernelTable, Runs]:
 
 
 RUNS = [
-    pytest.param(number, layout, dtype, id=f"{CASES[number].id}-{layout}-{dtype}")
+    pytest.param(number, layout, dtype, id=f"{KERNELS[number].id}-{layout}-{dtype}")
     for dtype in DTYPES
     for number, layout in VARIANTS
 ]
@@ -55,7 +55,7 @@ RUNS = [
 @pytest.mark.parametrize(("number", "layout", "dtype"), RUNS)
 def test_cuda_kernel_is_the_reference(number: int, layout: str, dtype: str):
     """In the order of the threads, and the very same bits in a random one."""
-    example = CASES[number].values[0]
+    example = KERNELS[number].values[0]
     table, runs = operators(dtype)
     kernel, arrays = kernel_and_arrays(example, dtype, layout)
     wanted = expected(example.op, arrays[: len(kernel.inputs)])
