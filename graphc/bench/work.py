@@ -1,10 +1,4 @@
-"""How much work a step is: floating-point operations, and bytes that must move.
-
-Contractions are counted as textbooks do: two operations for each product of a weight and a place
-where its window stands. So a convolution and its two gradients are equal work, padding counts, and
-what a strided data gradient leaves out does not. An algorithm that needs fewer products (Winograd)
-is counted by the products it replaces.
-"""
+"""How much work a step is: floating-point operations, and bytes that must move."""
 
 from __future__ import annotations
 
@@ -12,8 +6,7 @@ import math
 from dataclasses import dataclass
 
 from graphc.ir.types import DTYPES
-from graphc.kernel.contraction import Contraction, Operand, match
-from graphc.kernel.lang import Axis, Call, Check, Expr, Fold, Kernel, Let, Store, walk
+from graphc.kernel.work import flops_of, product_flops_of
 from graphc.plan.program import Program, Step
 
 
@@ -27,35 +20,8 @@ class Work:
 
 
 def work_of(program: Program, step: Step) -> Work:
-    """What a step must do."""
-    found = match(step.kernel)
-    products = product_flops(found) if found else 0
-    flops = products + _epilogue_flops(found) if found else _flops(step.kernel)
-    return Work(products, flops, moved_bytes(program, step))
-
-
-def product_flops(contraction: Contraction) -> int:
-    """Two for each product, counted as the head of this file says."""
-    extents = {axis: axis.extent for axis in (*contraction.each, *contraction.over)}
-    for operand in (contraction.left, contraction.right):
-        extents.update(_windows(operand, contraction))
-    return 2 * math.prod(extents.values())
-
-
-def _windows(operand: Operand, contraction: Contraction) -> dict[Axis, int]:
-    """For data gradients: along an axis of the image, the windows of dy and not the image's places.
-
-    Such an index is (place - tap * dilation + before) / stride, inside dy.
-    """
-    found = {}
-    for position, extent in zip(operand.index, operand.buffer.shape, strict=True):
-        terms = position.affine.terms
-        places = [axis for axis, c in terms if axis in contraction.each and c == 1]
-        taps = [c for axis, c in terms if axis in contraction.over]
-        gradient = position.divisor > 1 or any(c < 0 for c in taps)
-        if position.guarded and gradient and len(places) == 1:
-            found[places[0]] = extent
-    return found
+    """What a step must do; operations as `graphc.kernel.work` counts them."""
+    return Work(product_flops_of(step.kernel), flops_of(step.kernel), moved_bytes(program, step))
 
 
 def moved_bytes(program: Program, step: Step) -> int:
@@ -69,35 +35,3 @@ def moved_bytes(program: Program, step: Step) -> int:
             seen.add(key)
             total += math.prod(place.shape) * DTYPES[place.dtype]
     return total
-
-
-def _epilogue_flops(contraction: Contraction) -> int:
-    count = sum(_operations(store.value) for store in contraction.stores)
-    return count * math.prod(axis.extent for axis in contraction.each)
-
-
-def _flops(kernel: Kernel) -> int:
-    """Every function of reals counts one, a fold's step one more."""
-    total = 0
-    for statement in kernel.body:
-        axes: tuple[Axis, ...] = ()
-        count = 0
-        match statement:
-            case Fold():
-                axes = statement.axes
-                count = sum(map(_operations, statement.values)) + 1
-            case Store():
-                axes, count = statement.axes, _operations(statement.value)
-            case Let():
-                count = _operations(statement.value)
-            case Check():
-                continue
-        total += count * math.prod(axis.extent for axis in axes)
-    return total * math.prod(axis.extent for axis in kernel.each)
-
-
-_REAL = ("float32", "float64")
-
-
-def _operations(value: Expr) -> int:
-    return sum(1 for part in walk(value) if isinstance(part, Call) and part.dtype in _REAL)

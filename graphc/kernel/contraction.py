@@ -13,6 +13,7 @@ schedule, the plan asks which operand would like another layout.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 
 from graphc.kernel.lang import (
@@ -34,6 +35,9 @@ from graphc.kernel.lang import (
     rebuild,
     walk,
 )
+
+# A deep net has about a thousand kernels, and every stage of planning asks about each of them.
+KERNELS_REMEMBERED = 4096
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Contraction:
         return replace(self.kernel, body=(self.fold, *self.stores))
 
 
+@lru_cache(KERNELS_REMEMBERED)
 def match(kernel: Kernel) -> Contraction | None:
     """The contraction that `kernel` is, or None.
 

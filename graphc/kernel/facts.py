@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
-from graphc.kernel.contraction import match
+from graphc.kernel.contraction import KERNELS_REMEMBERED, match
 from graphc.kernel.lang import (
     Affine,
     Axis,
@@ -124,6 +125,7 @@ def covers(store: Store) -> bool:
     return True
 
 
+@lru_cache(16 * KERNELS_REMEMBERED)
 def may_overwrite(kernel: Kernel, input_position: int, output_position: int) -> str | None:
     """None where the output may lie in the very bytes of the input, else a sentence why not.
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from graphc.error import NetError
 from graphc.ir.types import REAL, TensorType, row_major
@@ -76,6 +76,15 @@ FoldKind = Literal["sum", "max", "min", "prod", "argmax", "argmin"]
 StoreMode = Literal["set", "add"]
 
 
+def _remembered_hash(thing: Any) -> int:
+    """The hash of a frozen dataclass's fields, computed once: expressions are deep and asked often."""
+    known = thing.__dict__.get("_hash")
+    if known is None:
+        known = hash(tuple(value for name, value in thing.__dict__.items() if name != "_hash"))
+        object.__setattr__(thing, "_hash", known)
+    return int(known)
+
+
 @dataclass(frozen=True)
 class Axis:
     """A loop 0 .. extent - 1. Names are unique inside a kernel."""
@@ -95,6 +104,8 @@ class Buffer:
     dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    __hash__ = _remembered_hash
 
     @staticmethod
     def of(name: str, type: TensorType, strides: tuple[int, ...] | None = None) -> Buffer:
@@ -200,6 +211,8 @@ class Load(Expr):
     buffer: Buffer
     index: tuple[Expr, ...]
 
+    __hash__ = _remembered_hash
+
     @property
     def dtype(self) -> str:  # type: ignore[override]
         return self.buffer.dtype
@@ -215,6 +228,8 @@ class Call(Expr):
     function: str
     args: tuple[Expr, ...]
     dtype: str
+
+    __hash__ = _remembered_hash
 
     def children(self) -> tuple[Expr, ...]:
         return self.args
@@ -351,6 +366,8 @@ class Kernel:
     outputs: tuple[Buffer, ...]
     each: tuple[Axis, ...]
     body: tuple[Statement, ...]
+
+    __hash__ = _remembered_hash
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:

@@ -20,8 +20,8 @@ import math
 from dataclasses import dataclass
 
 from graphc.kernel.facts import may_overwrite, reads
-from graphc.kernel.join import join_siblings
 from graphc.kernel.lang import Fold, Kernel
+from graphc.plan.alike import join_siblings
 from graphc.plan.draft import Draft, DraftStep, merged, same_sweep
 
 # A step may come forward with a gradient if it makes at most this part of the gradient's bytes:
@@ -42,11 +42,29 @@ class _Early:
 
 def make_early_gradients(draft: Draft) -> None:
     """Join gradients into forward steps that sweep the same scores, those of one layer first."""
+    graph = _Graph(draft)
     for one_layer in (True, False):
         for first in [step for step in draft.steps if not step.backward]:
             scores = max(first.reads, key=lambda name: draft.arrays[name].type.size, default=None)
-            if scores is not None and _sweeps(first, scores):
-                _join_gradient(draft, first, scores, one_layer)
+            late = graph.late_readers.get(scores or "", [])
+            if scores is None or not late or not _sweeps(first, scores):
+                continue
+            if _join_gradient(graph, first, scores, one_layer):
+                graph = _Graph(draft)
+
+
+class _Graph:
+    """Who waits for whom in a draft, until its steps change."""
+
+    def __init__(self, draft: Draft):
+        self.draft = draft
+        self.needed, self.writers = draft.dependencies(), draft.writers()
+        self.place = {step: position for position, step in enumerate(draft.steps)}
+        self.late_readers: dict[str, list[DraftStep]] = {}
+        for step in draft.steps:
+            if step.backward and not step.is_copy:
+                for name in dict.fromkeys(step.reads):
+                    self.late_readers.setdefault(name, []).append(step)
 
 
 def _sweeps(step: DraftStep, name: str) -> bool:
@@ -58,9 +76,10 @@ def _sweeps(step: DraftStep, name: str) -> bool:
     return not step.is_copy and each * max(own, default=0) >= math.prod(buffer.shape)
 
 
-def _join_gradient(draft: Draft, first: DraftStep, scores: str, one_layer: bool) -> None:
-    for second in [step for step in draft.steps if step.backward and scores in step.reads]:
-        if second.is_copy or not same_sweep(first.kernel, second.kernel):
+def _join_gradient(graph: _Graph, first: DraftStep, scores: str, one_layer: bool) -> bool:
+    draft = graph.draft
+    for second in graph.late_readers[scores]:
+        if not same_sweep(first.kernel, second.kernel):
             continue
         if one_layer != bool(set(first.layers) & set(second.layers)):
             continue
@@ -69,7 +88,7 @@ def _join_gradient(draft: Draft, first: DraftStep, scores: str, one_layer: bool)
             continue
         if not one_layer and not _saves(first.kernel, second.kernel, made[0]):
             continue
-        early = _early(draft, first, second, scores)
+        early = _early(graph, first, second, scores)
         if isinstance(early, str):
             said = f"{second.pass_label} is not made in forward, with the loss: {early}"
             draft.remark("join", f"layer:{second.label}", said)
@@ -81,7 +100,8 @@ def _join_gradient(draft: Draft, first: DraftStep, scores: str, one_layer: bool)
             f"layer:{second.label}",
             f"{second.pass_label} is made in forward, in one sweep over {scores} with the loss",
         )
-        return
+        return True
+    return False
 
 
 def _saves(first: Kernel, second: Kernel, made: Kernel) -> bool:
@@ -90,10 +110,9 @@ def _saves(first: Kernel, second: Kernel, made: Kernel) -> bool:
     return counts[2] < counts[0] + counts[1]
 
 
-def _early(draft: Draft, first: DraftStep, second: DraftStep, scores: str) -> _Early | str:
+def _early(graph: _Graph, first: DraftStep, second: DraftStep, scores: str) -> _Early | str:
     """What must come before the joined step, or why the gradient cannot be early."""
-    needed, writers = draft.dependencies(), draft.writers()
-    place = {step: position for position, step in enumerate(draft.steps)}
+    draft, needed, writers, place = graph.draft, graph.needed, graph.writers, graph.place
     done = set(draft.steps[: place[first]])
     size = sum(draft.arrays[name].type.bytes for name in second.writes)
     helpers: list[DraftStep] = []

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from graphc.kernel.contraction import match
 from graphc.kernel.facts import is_elementwise
-from graphc.kernel.join import join, join_siblings
 from graphc.kernel.lang import Fold, Kernel
+from graphc.plan.alike import join, join_siblings
 from graphc.plan.draft import Draft, DraftStep, merged, same_sweep
 from graphc.plan.early import make_early_gradients
 from graphc.plan.grouping import regrouped
@@ -42,6 +42,7 @@ class _Joining:
         self.at: list[DraftStep | None] = list(draft.steps)
         self.contractions: dict[Kernel, bool] = {}
         self.refused: set[tuple[DraftStep, DraftStep]] = set()
+        self.waiting = {step for step in draft.steps if step.after}
 
     def run(self) -> None:
         for place in range(len(self.at)):
@@ -197,8 +198,9 @@ class _Joining:
             self.readers[name].add(step)
         for name in step.writes:
             self.writers[name] = step
-        for other in self.at:
-            if other is not None and other.after & gone:
+        self.waiting = (self.waiting - gone) | ({step} if step.after else set())
+        for other in self.waiting:
+            if other.after & gone:
                 other.after = (other.after - gone) | {step}
         for name in () if stays else sorted(dropped):
             del self.writers[name]

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+
 from graphc.ir.graph import Graph
 from graphc.kernel.lang import Kernel
 from graphc.kernel.once import compute_once
@@ -151,6 +153,7 @@ def _readable(
     readable: dict[str, str] = {}
     overwritten = dict(draft.gone)
     done = {name for step in draft.steps[:steps] for name in step.writes}
+    writes = _Writes(draft, buffers, steps)
     for blob, name in draft.blobs.items():
         if name not in buffers:
             overwritten[blob] = (
@@ -161,7 +164,7 @@ def _readable(
             overwritten[blob] = f"'{blob}' is not computed yet"
             continue
         buffer = buffers[name]
-        by = None if buffer.slot else _overwriter(draft, buffers, buffer, steps)
+        by = None if buffer.slot else writes.over(buffer)
         if by is None:
             readable[blob] = name
             buffers[name] = replace(buffer, last=max(buffer.last, steps - 1))
@@ -172,20 +175,32 @@ def _readable(
     return readable, overwritten
 
 
-def _overwriter(
-    draft: Draft, buffers: dict[str, ProgramBuffer], buffer: ProgramBuffer, steps: int
-) -> str | None:
-    """The first of the steps that writes over an arena buffer after it is made; None if none."""
-    end = buffer.offset + buffer.span_bytes
-    storage = draft.arrays[buffer.name].storage
-    for step in draft.steps[buffer.first : steps]:
-        for name in step.writes:
-            other = buffers[name]
-            if other.slot or other.first < buffer.first or draft.arrays[name].storage is storage:
-                continue
-            if other.offset < end and buffer.offset < other.offset + other.span_bytes:
-                return step.pass_label
-    return None
+class _Writes:
+    """What the first `steps` steps write into the arena: asked for every blob of a deep net."""
+
+    def __init__(self, draft: Draft, buffers: dict[str, ProgramBuffer], steps: int):
+        self.draft = draft
+        self.storages = {
+            storage: n for n, storage in enumerate({a.storage for a in draft.arrays.values()})
+        }
+        rows = [
+            (place, other.offset, other.offset + other.span_bytes, other.first, self.number(name))
+            for place, step in enumerate(draft.steps[:steps])
+            for name in step.writes
+            if not (other := buffers[name]).slot
+        ]
+        table = np.array(rows, np.int64).reshape(-1, 5)
+        self.place, self.start, self.end, self.first, self.storage = table.T
+
+    def number(self, name: str) -> int:
+        return self.storages[self.draft.arrays[name].storage]
+
+    def over(self, buffer: ProgramBuffer) -> str | None:
+        """The first step that writes over an arena buffer after it is made; None if none does."""
+        late = (self.place >= buffer.first) & (self.first >= buffer.first)
+        meets = (self.start < buffer.offset + buffer.span_bytes) & (buffer.offset < self.end)
+        found = np.flatnonzero(late & meets & (self.storage != self.number(buffer.name)))
+        return self.draft.steps[self.place[found[0]]].pass_label if len(found) else None
 
 
 def _slot_bytes(draft: Draft) -> dict[str, int]:

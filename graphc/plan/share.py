@@ -135,14 +135,15 @@ def _kernel_objects(draft: Draft, step: DraftStep, old: Array, target: str) -> s
 
 def commit_in_place(draft: Draft) -> None:
     """Let steps write new states straight into the user's slots, where that is right."""
+    writers = draft.writers()
     for commit in list(draft.commits):
         source, target = commit.arguments
-        why_not = _commit_objection(draft, commit, draft.arrays[source], draft.arrays[target])
+        writer = writers.get(source)
+        why_not = _commit_objection(draft, commit, writer)
         state = draft.arrays[target].storage
-        if why_not:
+        if why_not or writer is None:
             draft.remark("share", state.name, f"the new {state.name} is copied in: {why_not}")
             continue
-        writer = draft.writers()[source]
         writer.after |= commit.after - {writer}
         old_storage = draft.arrays[source].storage
         for array in draft.arrays.values():
@@ -157,7 +158,9 @@ def commit_in_place(draft: Draft) -> None:
 
 def _put_after(draft: Draft, writer: DraftStep) -> None:
     """Move a step, and what depends on it, behind all that it has come to wait for."""
-    last = max((draft.steps.index(step) for step in writer.after), default=-1)
+    if not writer.after:
+        return
+    last = max(draft.steps.index(step) for step in writer.after)
     first = draft.steps.index(writer)
     if last < first:
         return
@@ -167,8 +170,9 @@ def _put_after(draft: Draft, writer: DraftStep) -> None:
     draft.steps[first : last + 1] = [step for step in between if step not in moved] + later
 
 
-def _commit_objection(draft: Draft, commit: DraftStep, new: Array, slot: Array) -> str | None:
-    writer = draft.writers().get(new.name)
+def _commit_objection(draft: Draft, commit: DraftStep, writer: DraftStep | None) -> str | None:
+    """Why the writer of a new state must not write into the state's slot."""
+    new, slot = (draft.arrays[name] for name in commit.arguments)
     if writer is None or new.sources != {new.name} or not new.is_whole:
         return "it is a view or a part of another value"
     if new.storage.slot:
@@ -177,8 +181,9 @@ def _commit_objection(draft: Draft, commit: DraftStep, new: Array, slot: Array) 
         return "it is made in another layout"
     if writer.is_copy:
         return "it is a copy of a state"
-    below = _descendants(draft, writer)
-    for reader in commit.after - {writer}:
+    others = commit.after - {writer}
+    below = _descendants(draft, writer) if others else set()
+    for reader in others:
         if reader in below:
             return f"{reader.pass_label} reads the old one after the new one is made"
     for position, name in enumerate(writer.reads):
