@@ -63,6 +63,7 @@ class DraftStep:
     kinds: tuple[str, ...] = ()
     backward: bool = False
     is_copy: bool = False
+    has_effect: bool = False
     after: set[DraftStep] = field(default_factory=set)
 
     @property
@@ -98,6 +99,7 @@ class Draft:
         steps: in an order that respects what they depend on.
         kept: names of arrays whose bytes must survive the call.
         commits: copies into a state's slot that end the call, by name of the array they copy.
+        held: states that forward renews -> the array that holds the old one for backward.
         blobs: the user's blob names -> the array that holds the value.
     """
 
@@ -107,6 +109,7 @@ class Draft:
     steps: list[DraftStep] = field(default_factory=list)
     kept: set[str] = field(default_factory=set)
     commits: list[DraftStep] = field(default_factory=list)
+    held: dict[str, str] = field(default_factory=dict)
     blobs: dict[str, str] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
@@ -177,6 +180,7 @@ def merged(
         layers=tuple(dict.fromkeys((*first.layers, *second.layers))),
         kinds=tuple(dict.fromkeys((*first.kinds, *second.kinds))),
         backward=second.backward,
+        has_effect=first.has_effect or second.has_effect,
         after=(first.after | second.after) - {first, second},
     )
 

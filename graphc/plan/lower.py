@@ -270,6 +270,7 @@ class _Lowering:
                 layers=(node.origin.layer,) if node.origin.layer else (),
                 kinds=(node.origin.kind or node.op.op_name,),
                 backward=backward,
+                has_effect=node.op.has_effect,
             )
         )
 
@@ -361,6 +362,7 @@ class _Lowering:
                 held = self.array(f"{name}~held", state.type, state.type.strides())
                 self.copy(self.homes[state], held, False, None)
                 self.held[state, True] = held
+                self.draft.held[self.homes[state].name] = held.name
 
     def is_late(self, value: Value) -> bool:
         """Whether a value is known only once backward begins."""

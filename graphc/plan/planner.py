@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from graphc.ir.graph import Graph
+from graphc.ir.remark import Remark
 from graphc.kernel.lang import Kernel
 from graphc.kernel.once import compute_once
 from graphc.plan.arena import Block, pack, stacked
+from graphc.plan.budget import Memory
 from graphc.plan.draft import Draft, Storage
 from graphc.plan.joining import join_steps
 from graphc.plan.liveness import (
@@ -24,15 +25,12 @@ from graphc.plan.liveness import (
 from graphc.plan.lower import lower
 from graphc.plan.order import order_steps
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Step
+from graphc.plan.recompute import fit
 from graphc.plan.share import Shares, commit_in_place, possible_savings, share_bytes
 
 
 def plan(
-    graph: Graph,
-    *,
-    keep: Iterable[str] = (),
-    memory: Literal["all", "reuse"] = "reuse",
-    join: bool = True,
+    graph: Graph, *, keep: Iterable[str] = (), memory: Memory = "reuse", join: bool = True
 ) -> Program:
     """The program of a graph, forward and backward.
 
@@ -40,10 +38,12 @@ def plan(
         graph: the net after all passes.
         keep: names of blobs (`conv5`, `conv5.diff`) whose values must survive the call.
         memory: "reuse" lets values share bytes when they are not needed at the same time; "all"
-            gives each its own and keeps every blob. Both run the same arithmetic.
+            gives each its own and keeps every blob; a number is a budget for the arena in bytes,
+            which is met by computing values again. All run the same arithmetic.
         join: whether steps are joined into one sweep where kernels allow it.
 
-    Raises NetError for a name in `keep` that the net does not know.
+    Raises NetError for a name in `keep` that the net does not know, BudgetError for a budget that
+    cannot be met.
     """
     draft = lower(graph, keep, everything=memory == "all")
     if join:
@@ -52,23 +52,46 @@ def plan(
     commit_in_place(draft)
     forward_steps = order_steps(draft)
     _drop_unused(draft)
+    if isinstance(memory, int):
+        forward_steps = fit(draft, forward_steps, memory, lambda: _place(draft, memory).bytes)
+    return _program(graph, draft, forward_steps, memory)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Where every storage lies: blocks by their root, and the size of the arena."""
+
+    shares: Shares
+    blocks: dict[Storage, Block]
+    offsets: dict[Storage, int]
+    bytes: int
+    remarks: tuple[Remark, ...] = ()
+
+
+def _place(draft: Draft, memory: Memory) -> _Placement:
     spans = storage_spans(draft)
-    shares = share_bytes(draft, spans) if memory == "reuse" else Shares()
+    remarks: list[Remark] = []
+    shares = Shares() if memory == "all" else share_bytes(draft, spans, remarks)
     blocks = _blocks(spans, shares)
-    places = list(blocks.values())
-    offsets, arena_bytes = pack(places) if memory == "reuse" else stacked(places)
-    placed = dict(zip(blocks, offsets, strict=True))
-    buffers = _buffers(draft, shares, placed)
+    offsets, size = (stacked if memory == "all" else pack)(list(blocks.values()))
+    return _Placement(shares, blocks, dict(zip(blocks, offsets, strict=True)), size, tuple(remarks))
+
+
+def _program(graph: Graph, draft: Draft, forward_steps: int, memory: Memory) -> Program:
+    placed = _place(draft, memory)
+    draft.remarks.extend(placed.remarks)
+    buffers = _buffers(draft, placed.shares, placed.offsets)
+    places = list(placed.blocks.values())
     if memory == "all":
         final = len(draft.steps) - 1
         places = [replace(block, last=final) for block in places]
     report = MemoryReport(
-        peak=arena_bytes,
+        peak=placed.bytes,
         bound_of_order=bound_of_order(
             [(b.bytes, b.first, b.last) for b in places], len(draft.steps)
         ),
         bound_of_any_order=bound_of_any_order(draft, possible_savings(draft)),
-        naive=sum(storage.bytes for storage in spans),
+        naive=sum(storage.bytes for storage in storage_spans(draft)),
         slots=_slot_bytes(draft),
     )
     readable_forward, _ = _readable(draft, buffers, forward_steps)
@@ -82,7 +105,7 @@ def plan(
             for s in draft.steps
         ),
         forward_steps=forward_steps,
-        arena_bytes=arena_bytes,
+        arena_bytes=placed.bytes,
         memory=report,
         readable=readable,
         overwritten=overwritten,

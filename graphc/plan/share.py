@@ -7,6 +7,7 @@ into the user's slot once everybody has read the old one. Every yes and every no
 
 from __future__ import annotations
 
+from graphc.ir.remark import Remark
 from graphc.kernel.facts import may_overwrite
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 from graphc.plan.liveness import Span
@@ -25,11 +26,12 @@ class Shares:
         return storage
 
 
-def share_bytes(draft: Draft, spans: dict[Storage, Span]) -> Shares:
-    """Decide for every step whether an output takes the bytes of one of its inputs."""
+def share_bytes(draft: Draft, spans: dict[Storage, Span], remarks: list[Remark]) -> Shares:
+    """Decide for every step whether an output takes the bytes of one of its inputs, and why."""
     shares = Shares()
     survivors = {draft.arrays[name].storage for name in draft.survivors()}
     readers = draft.readers()
+    places = {step: place for place, step in enumerate(draft.steps)}
     for position, step in enumerate(draft.steps):
         taken: set[Storage] = set()
         for target in step.writes:
@@ -38,44 +40,47 @@ def share_bytes(draft: Draft, spans: dict[Storage, Span]) -> Shares:
                 if not _could_match(old, new):
                     continue
                 why_not = (
-                    _still_needed(draft, old, position, spans, survivors, readers)
+                    _still_needed(old, places, position, spans, survivors, readers)
                     or ("another output takes its place" if old.storage in taken else None)
                     or _kernel_objects(draft, step, old, target)
                 )
                 if why_not:
-                    draft.remark(
-                        "share",
-                        f"blob:{old.name}",
-                        f"{old.name} is not overwritten by {step.pass_label}: {why_not}",
-                    )
+                    said = f"{old.name} is not overwritten by {step.pass_label}: {why_not}"
+                    remarks.append(Remark("share", f"blob:{old.name}", said))
                     continue
                 taken.add(old.storage)
                 shares.parent[new.storage] = old.storage
-                draft.remark(
-                    "share",
-                    f"blob:{new.name}",
+                said = (
                     f"{new.name} overwrites {old.name}: {step.pass_label} is its last reader and"
-                    " reads each element before it writes it",
+                    " reads each element before it writes it"
                 )
+                remarks.append(Remark("share", f"blob:{new.name}", said))
                 break
     return shares
+
+
+def overwritable(draft: Draft, step: DraftStep) -> list[tuple[str, str]]:
+    """(output, input) pairs in the arena where the kernel lets one lie in the other's bytes."""
+    return [
+        (target, source)
+        for target in step.writes
+        for source in dict.fromkeys(step.reads)
+        if not draft.arrays[source].storage.slot
+        and _could_match(draft.arrays[source], draft.arrays[target])
+        and _kernel_objects(draft, step, draft.arrays[source], target) is None
+    ]
 
 
 def possible_savings(draft: Draft) -> dict[int, int]:
     """For each step the most bytes it could save, in any order, by writing over its inputs."""
     savings: dict[int, int] = {}
     for position, step in enumerate(draft.steps):
-        free = list(dict.fromkeys(step.reads))
-        for target in step.writes:
-            new = draft.arrays[target]
-            for source in free:
-                old = draft.arrays[source]
-                if old.storage.slot or not _could_match(old, new):
-                    continue
-                if _kernel_objects(draft, step, old, target) is None:
-                    savings[position] = savings.get(position, 0) + new.type.bytes
-                    free.remove(source)
-                    break
+        done: set[str] = set()
+        for target, source in overwritable(draft, step):
+            if not done & {target, source}:
+                done |= {target, source}
+                saved = draft.arrays[target].type.bytes
+                savings[position] = savings.get(position, 0) + saved
     return savings
 
 
@@ -93,8 +98,8 @@ def _could_match(old: Array, new: Array) -> bool:
 
 
 def _still_needed(
-    draft: Draft,
     old: Array,
+    places: dict[DraftStep, int],
     position: int,
     spans: dict[Storage, Span],
     survivors: set[Storage],
@@ -108,7 +113,6 @@ def _still_needed(
         return "it must survive the call"
     if spans[old.storage][1] == position:
         return None
-    places = {step: place for place, step in enumerate(draft.steps)}
     for step in readers.get(old.name, ()):
         if places[step] > position:
             return f"{step.pass_label} still reads it"
