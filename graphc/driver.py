@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.codegen.llvm.jit import load
@@ -24,6 +24,7 @@ from graphc.ir.types import TensorType
 from graphc.passes.manager import Stage
 from graphc.passes.pipeline import compile_graph
 from graphc.phase import Phase
+from graphc.plan.budget import Memory
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable
@@ -40,7 +41,7 @@ class Signature:
         wrt: inputs, blobs and parameters (`conv1/0`) a gradient is wanted for.
         accumulate: parameter gradients are added to what the user's arrays hold.
         keep: blobs (`conv5`, `conv5.diff`) that can be read after the call.
-        memory: "reuse", or "all" to keep every buffer apart.
+        memory: "reuse", "all" to keep every buffer apart, or a budget in bytes.
         blockwise_loss: a last layer and its softmax loss never hold all scores.
         only: first and last layer of a part of the net.
         update: what a step of training does with the gradients of `wrt`; None: they are results.
@@ -53,7 +54,7 @@ class Signature:
     wrt: tuple[str, ...] = ()
     accumulate: bool = False
     keep: tuple[str, ...] = ()
-    memory: Literal["all", "reuse"] = "reuse"
+    memory: Memory = "reuse"
     fuse: bool = True
     blockwise_loss: bool = False
     infogain_input: str = "scores"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from graphc.codegen.llvm.object import compile_program
 from graphc.host_calls import Callback, HostedExecutable
 from graphc.ir.graph import Graph
 from graphc.passes.pipeline import Compiled, compile_graph
+from graphc.plan.budget import Memory
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable, usable_cores
@@ -68,7 +68,7 @@ def compile_graph_call(
     wrt: Sequence[str] = (),
     given: Sequence[str] = (),
     keep: Iterable[str] = (),
-    memory: Literal["all", "reuse"] = "reuse",
+    memory: Memory = "reuse",
     callbacks: Mapping[str, Callback] | None = None,
     blockwise_loss: bool = False,
 ) -> GraphCall:
@@ -87,7 +87,7 @@ def lower_graph(
     wrt: Sequence[str] = (),
     given: Sequence[str] = (),
     keep: Iterable[str] = (),
-    memory: Literal["all", "reuse"] = "reuse",
+    memory: Memory = "reuse",
     has_callbacks: bool = False,
     keep_stages: bool = False,
     blockwise_loss: bool = False,

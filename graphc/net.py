@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from graphc.frontends.caffe.network import CaffeNet
 from graphc.gradient_request import as_names, request, unknown
 from graphc.net_arrays import NetArrays, refuse_nan
 from graphc.phase import TEST, TRAIN, Phase
+from graphc.plan.budget import Memory, memory_mode
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import image_rows
@@ -51,7 +52,10 @@ class Net:
         fuse: whether softmax and loss become one operator.
         blockwise_loss: whether an InnerProduct or 1x1 Convolution and the softmax loss behind it
             work in blocks of classes, which never holds all scores and computes them twice.
-        memory: "reuse" shares memory between blobs, "all" gives each its own.
+        memory: "reuse" shares memory between blobs, "all" gives each its own; a number of bytes or
+            a text such as "200MiB" is a budget for what a call needs beside the user's arrays: some
+            values are then computed twice, with the same results. BudgetError, at a call, where it
+            cannot be met.
         dtype: "float32" or "float64".
         seed: of the fillers and of dropout.
         masks: Dropout layers whose 0/1 mask is an extra input `mask/LAYER`.
@@ -76,7 +80,7 @@ class Net:
         threads: int | None = None,
         fuse: bool = True,
         blockwise_loss: bool = False,
-        memory: Literal["all", "reuse"] = "reuse",
+        memory: Memory | str = "reuse",
         dtype: str = "float32",
         seed: int = 0,
         masks: Sequence[str] = (),
@@ -94,7 +98,6 @@ class Net:
             target in driver.BACK_ENDS,
             f"target is one of {', '.join(driver.BACK_ENDS)}, not {target!r}",
         )
-        need(memory in ("all", "reuse"), f"memory is 'all' or 'reuse', not {memory!r}")
         need(
             threads is None or (_is_whole(threads) and 1 <= threads <= 256),
             f"threads is a whole number from 1 to 256, or None, not {threads!r}",
@@ -119,7 +122,7 @@ class Net:
         self._signature = Signature(
             phase=phase,
             keep=as_names(keep, "keep"),
-            memory=memory,
+            memory=memory_mode(memory),
             fuse=fuse,
             blockwise_loss=blockwise_loss,
             dtype=dtype,
@@ -281,7 +284,7 @@ class Net:
             if self._forward_is_current:
                 self.arrays.restore_states()
             self._run_forward(made)
-        self._arena_is_spent = made.signature.memory == "reuse"
+        self._arena_is_spent = made.signature.memory != "all"
         self._call(made, "backward")
         return self._after_backward(made, returned)
 
@@ -302,7 +305,7 @@ class Net:
         self._give(given)
         made = self._compilation(self._accumulating(signature))
         self._run_forward(made, "both")
-        self._arena_is_spent = made.signature.memory == "reuse"
+        self._arena_is_spent = made.signature.memory != "all"
         return self._after_backward(made, returned)
 
     def reshape(self) -> None:

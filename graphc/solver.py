@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.solver import SolverDefinition, read_solver
 from graphc.frontends.caffe.solverstate import SolverState, read_solverstate, write_solverstate
 from graphc.net import Net
+from graphc.plan.budget import Memory
 from graphc.training_event import Event, Progress, SnapshotWritten, TestResult
 from graphc.training_net import TrainingNet
 
@@ -63,7 +64,7 @@ class Solver:
         weights: Any = None,
         keep: Iterable[str] = (),
         threads: int | None = None,
-        memory: Literal["all", "reuse"] = "reuse",
+        memory: Memory | str = "reuse",
         dtype: str = "float32",
     ):
         need(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from graphc.frontends.caffe.layer import COUNTER
 from graphc.frontends.caffe.solver import SolverDefinition
 from graphc.net import Net
 from graphc.net_arrays import SEED_STEP
+from graphc.plan.budget import Memory
 from graphc.runtime.cpu import aligned_zeros
 from graphc.training_step import METHODS, RATE, Learned, UpdateRule, history_names
 
@@ -33,7 +34,7 @@ class TrainingNet(Net):
         weights: Any = None,
         keep: Iterable[str] = (),
         threads: int | None = None,
-        memory: Literal["all", "reuse"] = "reuse",
+        memory: Memory | str = "reuse",
         dtype: str = "float32",
     ):
         self._seed = (definition.seed or 0) % 2**32

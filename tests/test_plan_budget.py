@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plan_nets import check_program, small_net
+from plan_nets import check_program
 from random_nets import DeepNet
 
-from graphc.error import NetError
 from graphc.ir.graph import Graph
-from graphc.plan.budget import BudgetError, memory_mode
-from graphc.plan.explain import explain
+from graphc.plan.budget import BudgetError
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 

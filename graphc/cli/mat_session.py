@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import typer
 
 from graphc.cli.axes import MATLAB
-from graphc.cli.options import InfogainInput, Memory, Mode, NetOptions
+from graphc.cli.options import InfogainInput, Mode, NetOptions
 from graphc.cli.session import Lowered, Results, given_names, phase_of, shapes_of
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes
@@ -23,6 +23,7 @@ from graphc.ir.graph import Graph
 from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
 from graphc.mat_model import MatModel, Size
 from graphc.phase import TRAIN
+from graphc.plan.budget import memory_mode
 from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import usable_cores
 
@@ -259,7 +260,7 @@ class _Built:
         self, given: Sequence[str], options: NetOptions, stages: bool = False
     ) -> tuple[Compiled, Program]:
         """All passes and the plan."""
-        memory: Literal["all", "reuse"] = "all" if options.memory is Memory.all else "reuse"
+        memory = memory_mode(options.memory)
         callbacks = bool(self.net.callbacks)
         return lower_graph(
             self.net.graph,

@@ -36,13 +36,6 @@ class Mode(StrEnum):
     train = "train"
 
 
-class Memory(StrEnum):
-    """Whether blobs share memory."""
-
-    reuse = "reuse"
-    all = "all"
-
-
 class Dtype(StrEnum):
     """Precision of all real numbers."""
 
@@ -109,9 +102,14 @@ class NetOptions:
     keep: Annotated[
         Words, typer.Option(metavar="BLOB", help="A blob that stays readable: conv5, conv5.diff.")
     ] = None
-    memory: Annotated[Memory, typer.Option(help="Share memory between blobs, or not.")] = (
-        Memory.reuse
-    )
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="reuse|all|SIZE",
+            help="Share memory between blobs, or not; or a budget for the arena, 200MiB, that is"
+            " met by computing values again.",
+        ),
+    ] = "reuse"
     threads: Annotated[
         int | None, typer.Option(min=1, max=256, help="Threads of a call; else all usable cores.")
     ] = None

@@ -172,12 +172,13 @@ def definition_of(options: NetOptions) -> NetDefinition:
 def forward_signature(options: NetOptions) -> Signature:
     """The Signature without gradients."""
     from graphc.driver import Signature, names
+    from graphc.plan.budget import memory_mode
 
     return Signature(
         phase=phase_of(options),
         shapes=tuple(sorted(shapes_of(options).items())),
         keep=names(options.keep or ()),
-        memory=options.memory.value,
+        memory=memory_mode(options.memory),
         fuse=options.fuse,
         blockwise_loss=options.blockwise_loss,
         infogain_input=options.infogain_input.value,
@@ -270,7 +271,7 @@ def open_net(options: NetOptions) -> Net:
         threads=options.threads,
         fuse=options.fuse,
         blockwise_loss=options.blockwise_loss,
-        memory=options.memory.value,
+        memory=options.memory,
         dtype=options.dtype.value,
         seed=options.seed,
         infogain_input=options.infogain_input.value,

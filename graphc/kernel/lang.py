@@ -77,7 +77,7 @@ StoreMode = Literal["set", "add"]
 
 
 def _remembered_hash(thing: Any) -> int:
-    """The hash of a frozen dataclass's fields, computed once: expressions are deep and asked often."""
+    """The hash of a frozen dataclass, computed once: expressions are deep, and asked often."""
     known = thing.__dict__.get("_hash")
     if known is None:
         known = hash(tuple(value for name, value in thing.__dict__.items() if name != "_hash"))
