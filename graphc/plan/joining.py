@@ -20,6 +20,7 @@ from graphc.plan.alike import join, join_siblings
 from graphc.plan.draft import Draft, DraftStep, merged, same_sweep
 from graphc.plan.early import make_early_gradients
 from graphc.plan.grouping import regrouped
+from graphc.plan.through import read_through
 
 # A joined kernel with more arrays than this gains nothing: they no longer share the caches' ways.
 MOST_ARGUMENTS = 12
@@ -28,6 +29,7 @@ MOST_ARGUMENTS = 12
 def join_steps(draft: Draft) -> None:
     """Join what can be joined, from the first consumer to the last."""
     make_early_gradients(draft)
+    read_through(draft)
     _Joining(draft).run()
 
 
@@ -96,13 +98,21 @@ class _Joining:
             if step is None or not step.reads or self.is_contraction(step.kernel):
                 continue
             if _has_fold(step.kernel):
-                widest = max(step.reads, key=lambda name: self.draft.arrays[name].type.size)
-                by_array.setdefault(widest, []).append(step)
+                sizes = {name: self.draft.arrays[name].type.size for name in step.reads}
+                for name in (n for n, size in sizes.items() if size == max(sizes.values())):
+                    by_array.setdefault(name, []).append(step)
+        merged_in: dict[DraftStep, DraftStep] = {}
         for name, steps in by_array.items():
-            first = steps[0]
-            for second in steps[1:]:
-                if self.reduces(name, first) and self.reduces(name, second):
-                    first = self.try_siblings(first, second) or first
+            first = _latest(merged_in, steps[0])
+            for second in (_latest(merged_in, step) for step in steps[1:]):
+                if first is second or not (
+                    self.reduces(name, first) and self.reduces(name, second)
+                ):
+                    continue
+                joined = self.try_siblings(first, second)
+                if joined is not None:
+                    merged_in[first] = merged_in[second] = joined
+                    first = joined
 
     def reduces(self, name: str, step: DraftStep) -> bool:
         arrays = self.draft.arrays
@@ -216,6 +226,13 @@ class _Joining:
                     f"'{blob}' is not stored: {step.pass_label} are done in one sweep;"
                     f" keep='{blob}' keeps it"
                 )
+
+
+def _latest(merged_in: dict[DraftStep, DraftStep], step: DraftStep) -> DraftStep:
+    """The step that a step has become part of, or itself."""
+    while step in merged_in:
+        step = merged_in[step]
+    return step
 
 
 def _has_fold(kernel: Kernel) -> bool:
