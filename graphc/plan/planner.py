@@ -162,6 +162,7 @@ def _buffers(draft: Draft, shares: Shares, placed: dict[Storage, int]) -> dict[s
             offset=offset,
             first=first,
             last=last,
+            needed=last,
         )
     return buffers
 

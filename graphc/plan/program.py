@@ -34,6 +34,8 @@ class ProgramBuffer:
     """A value's place. Between steps `first` and `last` its bytes must stay as they are.
 
     A buffer in a user's slot lives for the whole call. `strides` count elements, `offset` bytes.
+    `needed` is the last step that has a use for it; a blob that nobody happens to overwrite is
+    promised for longer.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ProgramBuffer:
     offset: int
     first: int
     last: int
+    needed: int = -1
 
     @property
     def span_bytes(self) -> int:
