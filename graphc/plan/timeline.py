@@ -156,7 +156,7 @@ def _marks(program: Program, scale: _Scale) -> list[str]:
         lines.append(f'<text x="{x - 5:.1f}" y="{TOP - 9}" text-anchor="end">forward</text>')
         lines.append(f'<text x="{x + 5:.1f}" y="{TOP - 9}">backward</text>')
     live = live_bytes(program)
-    if live and max(live):
+    if any(live):
         step = live.index(max(live))
         x = scale.x(step + 0.5)
         lines.append(f'<path class="mark" d="M{x:.1f} {TOP}V{base + 4}"/>')
