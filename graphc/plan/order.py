@@ -1,39 +1,76 @@
-"""The order of the steps: forward as the graph has it, backward so that memory is freed early.
+"""The order of the steps: each pass in the order that lets memory be freed early.
 
 A step that depends on no other (a packed weight, a copy of an input, a fill) runs just before its
-first reader, so that what it makes does not lie about. Backward is a list schedule: among the steps
-that are ready, the one that makes live memory grow least runs first, so a weight gradient comes
-before the data gradient that needs new bytes. The schedule is kept only where it beats the graph's
-own order. Everything is deterministic: ties go to the graph's order.
+first reader, so that what it makes does not lie about. Beside the graph's own order a list schedule
+is tried: among the steps that are ready, the one that makes live memory grow least runs first, so a
+weight gradient comes before the data gradient that needs new bytes. Where the better of the two is
+above what any order needs, and the steps are few, the best order is searched for. Everything is
+deterministic: ties go to the graph's order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.plan.draft import Draft, DraftStep, Storage
-from graphc.plan.liveness import bound_of_order, storage_spans
+from graphc.plan.liveness import bound_of_any_order
+from graphc.plan.occupancy import Occupancy, Overwriting
+from graphc.plan.search import best_order, good_order
+from graphc.plan.share import possible_savings
+
+# Passes of more steps are not searched: they would not finish.
+SEARCHED = 64
 
 
 def order_steps(draft: Draft) -> int:
     """Reorder the draft's steps, forward before backward. Returns the number of forward steps."""
+    passes = [[s for s in draft.steps if s.backward is late] for late in (False, True)]
+    overwriting = Overwriting(draft)
     needed = draft.dependencies()
-    forward = _late_sources([s for s in draft.steps if not s.backward], needed)
-    behind = [s for s in draft.steps if s.backward]
-    plain = forward + _late_sources(behind, needed)
-    draft.steps = plain
-    if behind:
-        greedy = forward + _late_sources(_Schedule(draft, forward, behind, needed).run(), needed)
-        if _peak(draft, greedy) < _peak(draft, plain):
-            draft.steps = greedy
-        else:
-            draft.steps = plain
+    for late in (False, True):
+        plain = _late_sources(passes[late], needed)
+        done, later = (passes[0], []) if late else ([], passes[1])
+        greedy = _late_sources(_Schedule(draft, done, passes[late], later, needed).run(), needed)
+        passes[late] = plain
+        if _peak(draft, done + greedy + later, overwriting) < _peak(
+            draft, done + plain + later, overwriting
+        ):
+            passes[late] = greedy
+    draft.steps = passes[0] + passes[1]
+    _search(draft, passes, overwriting)
+    draft.steps = passes[0] + passes[1]
     draft.check_order()
-    return len(forward)
+    return len(passes[0])
 
 
-def _peak(draft: Draft, steps: list[DraftStep]) -> int:
+def _search(draft: Draft, passes: list[list[DraftStep]], overwriting: Overwriting) -> None:
+    """Put the best order of small passes in place, and say whether it was known to be the best."""
+    peak = _peak(draft, draft.steps, overwriting)
+    least = bound_of_any_order(draft, possible_savings(draft))
+    if peak <= least:
+        return
+    known = True
+    for late, steps in enumerate(passes):
+        done, later = (passes[0], []) if late else ([], passes[1])
+        found = None
+        if len(steps) <= SEARCHED:
+            found = best_order(draft, done, steps, later, overwriting, enough=least)
+        known = known and found is not None
+        if found is None and steps:
+            found = good_order(draft, done, steps, later, overwriting)
+        if found is not None:
+            before, passes[late] = passes[late], found.steps
+            now = _peak(draft, passes[0] + passes[1], overwriting)
+            if now > peak:
+                passes[late] = before
+            peak = min(now, peak)
+    if known:
+        draft.remark("order", "net", f"no order of the calls needs less than {peak:,} bytes")
+
+
+def _peak(draft: Draft, steps: list[DraftStep], overwriting: Overwriting) -> int:
     draft.steps = steps
-    spans = storage_spans(draft)
-    return bound_of_order([(s.bytes, *span) for s, span in spans.items()], len(steps))
+    return Occupancy(draft, overwriting).peak
 
 
 def _late_sources(
@@ -56,13 +93,14 @@ def _late_sources(
 
 
 class _Schedule:
-    """A greedy list schedule of the backward steps."""
+    """A greedy list schedule of the steps of one pass."""
 
     def __init__(
         self,
         draft: Draft,
-        forward: list[DraftStep],
-        behind: list[DraftStep],
+        done: Sequence[DraftStep],
+        behind: Sequence[DraftStep],
+        later: Sequence[DraftStep],
         needed: dict[DraftStep, set[DraftStep]],
     ):
         self.draft = draft
@@ -80,14 +118,14 @@ class _Schedule:
         self.touched: dict[DraftStep, set[Storage]] = {}
         self.live: set[Storage] = set()
         self.pinned: set[Storage] = set()
-        for name in survivors:
+        for name in (*survivors, *(name for step in later for name in step.arguments)):
             self.pinned.add(draft.arrays[name].storage)
         for step in behind:
             arrays = [draft.arrays[name] for name in step.arguments]
             self.touched[step] = {a.storage for a in arrays if a.storage.slot == 0}
             for storage in self.touched[step]:
                 self.readers_left[storage] = self.readers_left.get(storage, 0) + 1
-        for step in forward:
+        for step in done:
             for name in step.writes:
                 self.live.add(draft.arrays[name].storage)
 
