@@ -395,7 +395,7 @@ class Recomputation:
             "recompute",
             f"blob:{first.name}",
             f"{first.name} is computed again before {reader.pass_label}{chain}: that frees"
-            f" {first.bytes / 2**20:.3g} MiB for {repeat.before - repeat.after - 1} steps and costs"
+            f" {shown(first.bytes)} for {repeat.before - repeat.after - 1} steps and costs"
             f" about {repeat.seconds * 1e3:.2g} ms",
         )
 

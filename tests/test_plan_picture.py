@@ -1,0 +1,122 @@
+"""The timeline, what holds the peak, and the comparison of modes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from plan_nets import caffenet, small_net
+from random_nets import DeepNet
+from typer.testing import CliRunner
+
+from graphc.cli import app
+from graphc.plan.budget import BudgetError
+from graphc.plan.peak import boxes, live_bytes, peak_holders, peak_text, refusals
+from graphc.plan.planner import plan
+from graphc.plan.program import Program
+from graphc.plan.timeline import timeline_svg
+
+SVG = "{http://www.w3.org/2000/svg}"
+LENET = str(Path(__file__).parent.parent / "samples" / "lenet_train.prototxt")
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    net = small_net()
+    graph = net.gradients(["data", *net.parameters], ["fc"], net.parameters, keep=["conv2"])
+    return plan(graph, keep=["conv2"])
+
+
+def test_every_box_is_drawn_and_says_what_it_is(program: Program) -> None:
+    root = ElementTree.fromstring(timeline_svg(program))
+    drawn = [group.findtext(f"{SVG}title") or "" for group in root.iter(f"{SVG}g")]
+    found = boxes(program)
+    assert len(drawn) == len(found) > 5
+    for box, title in zip(found, drawn, strict=True):
+        assert title.startswith(f"{box.name}: {box.dtype}[")
+        assert f"calls {box.first}..{box.last}, made by {box.maker}" in title
+    height = float(root.attrib["height"])
+    for rect in root.iter(f"{SVG}rect"):
+        if "y" in rect.attrib:
+            top = float(rect.attrib["y"])
+            assert 0 <= top <= top + float(rect.attrib["height"]) <= height
+
+
+def test_boxes_cover_what_steps_use(program: Program) -> None:
+    found = boxes(program)
+    for place, step in enumerate(program.steps):
+        for name in step.arguments:
+            buffer = program.buffers[name]
+            if buffer.slot or not buffer.span_bytes:
+                continue
+            assert any(
+                box.first <= place <= box.last
+                and box.offset <= buffer.offset
+                and buffer.offset + buffer.span_bytes <= box.offset + box.bytes
+                for box in found
+            ), (place, name)
+
+
+def test_the_peak_is_the_bound_of_the_order() -> None:
+    net = caffenet(4)
+    program = plan(net.gradients(net.parameters, ["fc8"]))
+    assert max(live_bytes(program)) == pytest.approx(program.memory.bound_of_order, rel=1e-3)
+    step, holders = peak_holders(program)
+    assert sum(h.box.bytes for h in holders) >= live_bytes(program)[step]
+    text = peak_text(program)
+    assert f"call {step}" in text
+    assert all(holder.box.name in text for holder in holders)
+
+
+def test_what_is_kept_and_made_again_is_told_apart(program: Program) -> None:
+    assert {box.kind for box in boxes(program)} >= {"forward", "backward", "copy"}
+    graph, keep = DeepNet(5).graph(18)
+    try:
+        small = plan(graph, keep=keep, memory=0)
+    except BudgetError as error:
+        small = plan(graph, keep=keep, memory=error.smallest)
+    assert "again" in {box.kind for box in boxes(small)}
+    kept = plan(small_net().graph, keep=["conv1"])
+    assert "kept" in {box.kind for box in boxes(kept)}
+
+
+def test_refusals_name_the_reason(program: Program) -> None:
+    said = refusals(program)
+    assert any("conv2 is not overwritten by" in sentence for sentence in said)
+    assert all(": " in sentence for sentence in said)
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["plan", LENET, "--mode", "train", *words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_plan_prints_and_draws(tmp_path: Path) -> None:
+    picture = tmp_path / "lenet.svg"
+    text = run("--svg", str(picture))
+    for part in ("bound of any order", "what holds the peak: call", "refused sharing"):
+        assert part in text
+    assert ElementTree.parse(picture).getroot().tag == f"{SVG}svg"
+    made = json.loads(run("--json"))
+    assert made["peak"]["holders"][0]["box"]["bytes"] > 0
+
+
+def test_compare_puts_all_modes_side_by_side() -> None:
+    made = json.loads(run("--compare", "--json"))
+    sizes = {mode["memory"]: mode["bytes"] for mode in made["modes"]}
+    rivals = {rival["name"]: rival["bytes"] for rival in made["rivals"]}
+    assert sizes["reuse"] < sizes["all"]
+    assert sizes["reuse"] < rivals["MatConvNet, conserveMemory"] < rivals["MatConvNet"]
+    text = run("--compare")
+    assert "MatConvNet, conserveMemory" in text
+    assert "of reuse" in text
+
+
+def test_a_budget_is_an_option(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["plan", LENET, "--mode", "train", "--memory", "1KiB"])
+    assert result.exit_code == 3
+    result = CliRunner().invoke(app, ["plan", LENET, "--svg", str(tmp_path / "no" / "x.svg")])
+    assert result.exit_code == 3
