@@ -30,7 +30,7 @@ class BudgetError(NetError):
 
 
 def memory_mode(given: object) -> Memory:
-    """ "all", "reuse", or bytes: an int, or a text such as "200MiB", "1.5 GB" or "800000".
+    """A mode by name, or bytes: an int, or a text such as "200MiB", "1.5 GB" or "800000".
 
     Raises NetError for anything else.
     """
