@@ -13,6 +13,7 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.arithmetic import reshaped
 from graphc.codegen.llvm.math import FUNCTIONS, VectorMath
+from graphc.codegen.llvm.philox import random_bits, random_row, round_keys
 from graphc.codegen.llvm.target import Target
 from graphc.error import NetError
 from graphc.kernel import philox
@@ -400,28 +401,48 @@ def test_philox_gives_the_published_answers(counter, key, want):
     assert (int(got[0][0]), int(got[1][0])) == want
 
 
+def random_map(module, target, name, lanes, stream, row):
+    """name(counters, keys, bits): a row of counters from lane 0's on, or each lane's own."""
+    type_ = INT64 if lanes == 1 else ir.VectorType(INT64, lanes)
+
+    def body(m, x, y):
+        first = ir.Constant(ir.IntType(32), 0)
+        key = y if lanes == 1 else m.builder.extract_element(y, first)
+        if row:
+            keys = round_keys(m, key, stream, lanes // philox.DRAWS)
+            return random_row(m, keys, m.builder.extract_element(x, first))
+        return random_bits(m, round_keys(m, key, stream, lanes if lanes > 1 else 0), x)
+
+    emit_map(module, target, name, type_, reshaped(type_, ir.IntType(16)), body)
+
+
 @pytest.mark.parametrize("lanes", LANES)
 def test_random_bits_equal_the_numpy_ones(lanes):
-    type_ = INT64 if lanes == 1 else ir.VectorType(INT64, lanes)
     streams = (0, 1, 7, 123456789, 2**33 + 5)
     keys = (0, 1, 0x13198A2E03707344, -3)
     target, module = Target.host(), ir.Module()
     for stream in streams:
-
-        def body(m, x, y, stream=stream):
-            key = y if lanes == 1 else m.builder.extract_element(y, ir.Constant(ir.IntType(32), 0))
-            return m.random_bits(key, stream, x)
-
-        result = reshaped(type_, ir.IntType(32))
-        emit_map(module, target, f"stream{stream}", type_, result, body)
+        random_map(module, target, f"stream{stream}", lanes, stream, row=False)
     engine = engine_of(module, target)
     counters = np.random.default_rng(4).integers(-(2**63), 2**63, 256)
     counters[:100] = np.arange(100)
     for stream in streams:
         for key in keys:
-            got = np.empty(counters.size, np.uint32)
+            got = np.empty(counters.size, np.uint16)
             call(engine, f"stream{stream}", counters, np.full_like(counters, key), got)
             np.testing.assert_array_equal(got, philox.random_bits(key, stream, counters))
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 32])
+def test_a_row_of_random_bits_shares_blocks_and_changes_nothing(lanes):
+    target, module = Target.host(), ir.Module()
+    random_map(module, target, "row", lanes, 3, row=True)
+    engine = engine_of(module, target)
+    for start in (0, 4, 2**34 - 128, -256):
+        counters = np.arange(start, start + 8 * lanes)
+        got = np.empty(counters.size, np.uint16)
+        call(engine, "row", counters, np.full_like(counters, 7), got)
+        np.testing.assert_array_equal(got, philox.random_bits(7, 3, counters))
 
 
 def test_random_bits_are_uniform_and_streams_unrelated():
@@ -431,12 +452,12 @@ def test_random_bits_are_uniform_and_streams_unrelated():
         philox.random_bits(key, stream, counters) for key in (0, 5, 5 << 32) for stream in (0, 1)
     ]
     for bits in rows:
-        assert bits.dtype == np.uint32 and bits.shape == counters.shape
-        for shift in (0, 8, 16, 24):
+        assert bits.dtype == np.uint16 and bits.shape == counters.shape
+        for shift in (0, 8):
             counts = np.bincount((bits.ravel() >> np.uint32(shift)) & 255, minlength=256)
             chi = float(((counts - n / 256) ** 2 / (n / 256)).sum())
             assert 150 < chi < 380  # 255 degrees of freedom: mean 255, deviation 22.6
-    uniform = np.array([bits.ravel() / 2.0**32 - 0.5 for bits in rows])
+    uniform = np.array([bits.ravel() / 2.0**16 - 0.5 for bits in rows])
     related = np.corrcoef(np.vstack([uniform, np.roll(uniform, 1, axis=1)]))
     assert np.abs(related - np.eye(len(related))).max() < 5 / np.sqrt(n)
 

@@ -164,7 +164,7 @@ def elementwise_rows(shape: Shape, rows: Shape) -> Iterator[Row]:
     entries: tuple[tuple[str, Callable[[Graph, Value], Value], Shape, int, int], ...] = (
         ("bias + ReLU", _bias_relu, shape, 2 * n, 3 * n),
         ("batch norm", _batch_norm, shape, 3 * n, 5 * n),
-        ("dropout", _dropout, shape, 2 * n, 2 * n),
+        ("dropout", _dropout, (shape[0], _size(shape[1:])), 2 * n, 2 * n),
         (
             "max pool 3x3/2 + ReLU",
             lambda g, x: maximum(Relu()(x))[0],

@@ -17,7 +17,7 @@ def call_bounds(function: str, dtype: str, args: Sequence[tuple[str, Range]]) ->
     Only int64, where nothing as small as an index can wrap around.
     """
     if function == "random_bits":
-        return (0, 2**32 - 1)
+        return (0, 2**16 - 1)
     if dtype != INDEX or (function != "cast" and args[0][0] != INDEX):
         return None
     if function == "cast":

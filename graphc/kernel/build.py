@@ -231,7 +231,7 @@ class Writer:
         return call("pow", base, exponent)
 
     def random_bits(self, key: Expr, stream: int, counter: Expr) -> Expr:
-        """32 random bits as an integer, a pure function of its arguments."""
+        """16 random bits as an integer, a pure function of its arguments."""
         return call("random_bits", key, stream, counter)
 
     def exp(self, x: Expr) -> Expr:

@@ -69,7 +69,7 @@ FUNCTIONS: dict[str, tuple[int, str]] = {
     "not": (1, BOOL),
     "select": (3, "second"),
     "cast": (1, "given"),  # real -> integer truncates and saturates, nan gives 0
-    "random_bits": (3, INDEX),  # (key, stream, counter) -> 0 .. 2**32 - 1, graphc.kernel.philox
+    "random_bits": (3, INDEX),  # (key, stream, counter) -> 0 .. 2**16 - 1, graphc.kernel.philox
 }
 
 FoldKind = Literal["sum", "max", "min", "prod", "argmax", "argmin"]

@@ -19,7 +19,7 @@ from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, Sample, counter, normal, operator
 from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer
-from graphc.kernel.philox import random_bits
+from graphc.kernel.philox import DRAW_BITS, random_bits
 
 
 def _need_ratio(ratio: float) -> None:
@@ -30,13 +30,19 @@ def _scale(ratio: float) -> float:
     return 1 / (1 - ratio)
 
 
+def _channels_last(rank: int) -> tuple[int, ...]:
+    """The axes of a tensor in the order in which its elements are counted, outermost first."""
+    return (0, *range(2, rank), 1) if rank > 1 else tuple(range(rank))
+
+
 @operator
 class Dropout(Op):
     """x / (1 - ratio) where an element is kept, else 0; each is kept with probability 1 - ratio.
 
-    Element e, counted in row-major order of the whole tensor, is kept where
-    random_bits(counter, stream, e) < (1 - ratio) 2**32. `counter` is a scalar int64 that changes
-    from call to call; `stream` tells a net's layers apart. The gradient is this operator too.
+    Element e is kept where random_bits(counter, stream, e) < (1 - ratio) 2**16. Elements are counted
+    with axis 1, the channels, innermost, as images lie inside a net. `counter` is a scalar int64
+    that changes from call to call; `stream` tells a net's layers apart. The gradient is this
+    operator too.
     """
 
     ratio: float
@@ -52,11 +58,13 @@ class Dropout(Op):
         return x
 
     def _bound(self) -> int:
-        """The least 32-bit number that drops; the ratio is rounded up to a multiple of 2**-32."""
-        return math.ceil((1 - self.ratio) * 2**32)
+        """The least number that drops; the ratio is rounded down to a multiple of 2**-16."""
+        return math.ceil((1 - self.ratio) * 2**DRAW_BITS)
 
     def reference(self, x: np.ndarray, counter: np.ndarray) -> np.ndarray:
-        element = np.arange(x.size, dtype=np.uint64).reshape(x.shape)
+        order = _channels_last(x.ndim)
+        counted = np.arange(x.size, dtype=np.uint64).reshape([x.shape[axis] for axis in order])
+        element = counted.transpose(np.argsort(order))
         kept = random_bits(int(counter), self.stream, element) < self._bound()
         return np.asarray(np.where(kept, x * x.dtype.type(_scale(self.ratio)), 0), x.dtype)
 
@@ -66,8 +74,8 @@ class Dropout(Op):
     def kernel(self, k: Writer, x: Array, counter: Array, y: Array) -> None:
         at = k.each(*x.shape)
         element = k.number(0, "int64")
-        for variable, extent in zip(at, x.shape, strict=True):
-            element = element * extent + variable
+        for axis in _channels_last(len(x.shape)):
+            element = element * x.shape[axis] + at[axis]
         kept = k.random_bits(counter[()], self.stream, element) < self._bound()
         y[*at] = k.select(kept, x[*at] * _scale(self.ratio), 0.0)
 

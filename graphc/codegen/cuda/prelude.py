@@ -7,6 +7,8 @@ by a C++ compiler for the CPU. There a `Buffer` is a pointer that checks every i
 from __future__ import annotations
 
 from graphc.kernel.philox import (
+    DRAW_BITS,
+    DRAWS,
     HIGH_STEP,
     KEY_STEP,
     MULTIPLIER,
@@ -165,11 +167,12 @@ __device__ __forceinline__ T to_integer(R a, long long low, long long high) {
 """
 
 _RANDOM = f"""\
-// Philox-2x32-10 (Salmon, Moraes, Dror and Shaw, 2011): 32 random bits of (key, stream, counter).
+// Philox-2x32-10 (Salmon, Moraes, Dror and Shaw, 2011): 16 random bits of (key, stream, counter).
 __device__ __forceinline__ long long random_bits(
     long long key, long long stream, long long counter) {{
-  unsigned first = (unsigned)counter;
-  unsigned second = (unsigned)((unsigned long long)counter >> 32);
+  const unsigned long long block = (unsigned long long)counter / {DRAWS};
+  unsigned first = (unsigned)block;
+  unsigned second = (unsigned)(block >> 32);
   unsigned word = (unsigned)key + (unsigned)((unsigned long long)key >> 32) * 0x{HIGH_STEP:08x}u
       + (unsigned)stream * 0x{STREAM_STEP:08x}u;
 #pragma unroll
@@ -179,7 +182,8 @@ __device__ __forceinline__ long long random_bits(
     second = (unsigned)product;
     word += 0x{KEY_STEP:08x}u;
   }}
-  return first;
+  const unsigned place = (unsigned)counter % {DRAWS};
+  return ((place & 2 ? second : first) >> place % 2 * {DRAW_BITS}) & 0xffff;
 }}
 """
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from graphc.codegen.llvm import exponential, logarithm, philox, power
+from graphc.codegen.llvm import exponential, logarithm, power
 from graphc.codegen.llvm.arithmetic import Arithmetic
 
 
@@ -67,10 +67,6 @@ class VectorMath(Arithmetic):
     def pow_const(self, x: ir.Value, y: float) -> ir.Value:
         """x ** y for a number y."""
         return power.pow_const(self, x, float(y))
-
-    def random_bits(self, key: ir.Value, stream: int, counter: ir.Value) -> ir.Value:
-        """32 random bits (i32) for each i64 of `counter`; see graphc.kernel.philox."""
-        return philox.random_bits(self, key, stream, counter)
 
 
 def exponent_number(y: ir.Value | float) -> float | None:

@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from graphc.codegen.llvm.arithmetic import INT32, Arithmetic, reshaped
-from graphc.kernel.philox import HIGH_STEP, KEY_STEP, MULTIPLIER, ROUNDS, STREAM_STEP, WORD
+from graphc.kernel.philox import (
+    DRAW_BITS,
+    DRAWS,
+    HIGH_STEP,
+    KEY_STEP,
+    MULTIPLIER,
+    ROUNDS,
+    STREAM_STEP,
+    WORD,
+)
 
-INT64 = ir.IntType(64)
-
-
-def random_bits(m: Arithmetic, key: ir.Value, stream: int, counter: ir.Value) -> ir.Value:
-    """32 random bits, an i32 for each i64 of `counter`; key is one i64, stream a number."""
-    first, second = _low(m, counter), _high(m, counter)
-    word = _key_word(m, key, stream)
-    for turn in range(ROUNDS):
-        round_key = _low(m, m.builder.add(word, m.like(word, (turn * KEY_STEP) & WORD)))
-        first, second = _round(m, first, second, _spread(m, round_key, counter.type))
-    return m.builder.trunc(first, reshaped(counter.type, INT32))
-
-
-def _round(
-    m: Arithmetic, first: ir.Value, second: ir.Value, key: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """One round. Words stay in 64 bits, upper half zero: so the product is one instruction."""
-    b = m.builder
-    product = b.mul(first, m.like(first, MULTIPLIER))
-    return b.xor(b.xor(_high(m, product), second), key), _low(m, product)
+INT16, INT64 = ir.IntType(DRAW_BITS), ir.IntType(64)
 
 
-def _key_word(m: Arithmetic, key: ir.Value, stream: int) -> ir.Value:
-    """The key of one stream; only its low 32 bits count."""
+def round_keys(m: Arithmetic, key: ir.Value, stream: int, lanes: int) -> list[ir.Value]:
+    """The keys of all rounds in `lanes` lanes, 0 for numbers. key is one i64."""
     b = m.builder
     folded = b.add(key, b.mul(_high(m, key), ir.Constant(INT64, HIGH_STEP)))
-    return b.add(folded, ir.Constant(INT64, (stream * STREAM_STEP) & WORD))
+    word = b.add(folded, ir.Constant(INT64, (stream * STREAM_STEP) & WORD))
+    type_ = ir.VectorType(INT64, lanes) if lanes else INT64
+    words = [b.add(word, ir.Constant(INT64, turn * KEY_STEP & WORD)) for turn in range(ROUNDS)]
+    return [_spread(m, _low(m, each), type_) for each in words]
+
+
+def random_bits(m: Arithmetic, keys: Sequence[ir.Value], counter: ir.Value) -> ir.Value:
+    """16 random bits, an i16 for each i64 of `counter`; keys in as many lanes."""
+    b = m.builder
+    words = _blocks(m, keys, b.udiv(counter, m.like(counter, DRAWS)))
+    place = b.urem(counter, m.like(counter, DRAWS))
+    drawn = b.lshr(words, b.mul(place, m.like(place, DRAW_BITS)))
+    return b.trunc(drawn, reshaped(counter.type, INT16))
+
+
+def random_row(m: Arithmetic, keys: Sequence[ir.Value], counter: ir.Value) -> ir.Value:
+    """The same for neighbouring counters from one i64, a multiple of DRAWS, on.
+
+    There are DRAWS for each lane of the keys, so that no block is computed twice.
+    """
+    b, type_ = m.builder, keys[0].type
+    first = _spread(m, b.udiv(counter, ir.Constant(INT64, DRAWS)), type_)
+    numbers = ir.Constant(type_, list(range(type_.count)))
+    words = _blocks(m, keys, b.add(first, numbers))
+    return b.bitcast(words, ir.VectorType(INT16, type_.count * DRAWS))
+
+
+def _blocks(m: Arithmetic, keys: Sequence[ir.Value], block: ir.Value) -> ir.Value:
+    """Both output words of each block, the first in the low half of an i64.
+
+    A round is a multiplication of the low halves, one instruction for vectors, a shift and an
+    exclusive or: upper halves are left as they come, since nothing looks at them.
+    """
+    b = m.builder
+    first, second = block, _high(m, block)
+    for key in keys:
+        product = b.mul(_low(m, first), m.like(first, MULTIPLIER))
+        first, second = b.xor(b.xor(_high(m, product), second), key), product
+    return b.or_(_low(m, first), b.shl(second, m.like(second, 32)))
 
 
 def _low(m: Arithmetic, x: ir.Value) -> ir.Value:

@@ -42,12 +42,13 @@ WEIGHTS = {
     "div": 4,
     "floordiv": 8,
     "mod": 8,
-    "random_bits": 50,
+    "random_bits": 25,
 }
 HEAVY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow", "random_bits"))
 CACHE_LINE = 64
 FIRST_CACHE = 16 << 10  # bytes of rows that surely stay there
 BATCH_WORK = 20  # scalar instructions a row from which on a batch is worth its arrays
+Terms = dict[Axis, int]  # an affine function of loop variables
 SHARES = 64  # the parallel loop has at least so many iterations, where the kernel has
 
 
@@ -231,14 +232,13 @@ def _store_stride(nodes: KernelNodes, axis: Axis) -> int:
 
 def merge_loops(nodes: KernelNodes) -> None:
     """Make one loop of two wherever every address sees them as one."""
-    seen = {
-        node.data
-        for statement in nodes.statements
-        for node in reachable(statement_nodes(statement))
-        if node.op == "axis"
-    }
-    addresses = {id(s): nodes.addresses(s) for s in nodes.statements}
-    everything = [a for found in addresses.values() for a in found]
+    seen: set[Axis] = set()
+    forms: dict[int, list[Terms]] = {}
+    for statement in nodes.statements:
+        axes, counters = _outside_counters(statement)
+        seen |= axes
+        forms[id(statement)] = [*(a.terms for a in nodes.addresses(statement)), *counters]
+    everything = [terms for found in forms.values() for terms in found]
     while pair := _mergeable(nodes.each, seen, everything, nodes):
         far, near = pair
         nodes.each.remove(far)
@@ -247,7 +247,7 @@ def merge_loops(nodes: KernelNodes) -> None:
         while pair := _mergeable(list(statement.axes), seen, [], nodes):
             far, near = pair
             sharing = [s for s in nodes.statements if far in s.axes or near in s.axes]
-            touched = [a for s in sharing for a in addresses[id(s)]]
+            touched = [terms for s in sharing for terms in forms[id(s)]]
             possible = all(_next_to(s, far, near) for s in sharing)
             if not possible or not _as_one(far, near, touched, nodes):
                 seen = seen | {far}
@@ -257,20 +257,40 @@ def merge_loops(nodes: KernelNodes) -> None:
             _merge(far, near, touched, nodes)
 
 
+def _outside_counters(statement: StatementNode) -> tuple[set[Axis], list[Terms]]:
+    """The loop variables that a statement computes with, and the terms of its random counters.
+
+    A counter is made from its terms, as an address is: what it is made of does not count.
+    """
+    seen: set[Node] = set()
+    counters: list[Terms] = []
+    stack = list(statement_nodes(statement))
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        stack.extend(node.args)
+        if node.op == "random_bits" and node.args[-1].linear is not None:
+            stack.pop()
+            counters.append(node.args[-1].linear[0])
+    return {node.data for node in seen if node.op == "axis"}, counters
+
+
 def _mergeable(
-    axes: list[Axis], seen: set[Axis], addresses: list[Address], nodes: KernelNodes
+    axes: list[Axis], seen: set[Axis], forms: list[Terms], nodes: KernelNodes
 ) -> tuple[Axis, Axis] | None:
     hidden = [axis for axis in axes if axis not in seen]
     for far in hidden:
         for near in hidden:
-            if far != near and _as_one(far, near, addresses, nodes):
+            if far != near and _as_one(far, near, forms, nodes):
                 return far, near
     return None
 
 
-def _as_one(far: Axis, near: Axis, addresses: list[Address], nodes: KernelNodes) -> bool:
+def _as_one(far: Axis, near: Axis, forms: list[Terms], nodes: KernelNodes) -> bool:
     extent = nodes.extents[near]
-    return all(a.terms.get(far, 0) == a.terms.get(near, 0) * extent for a in addresses)
+    return all(terms.get(far, 0) == terms.get(near, 0) * extent for terms in forms)
 
 
 def _next_to(statement: StatementNode, far: Axis, near: Axis) -> bool:
@@ -282,10 +302,10 @@ def _next_to(statement: StatementNode, far: Axis, near: Axis) -> bool:
     return True
 
 
-def _merge(far: Axis, near: Axis, addresses: list[Address], nodes: KernelNodes) -> None:
+def _merge(far: Axis, near: Axis, forms: list[Terms], nodes: KernelNodes) -> None:
     nodes.extents[near] *= nodes.extents.pop(far)
-    for address in addresses:
-        address.terms.pop(far, None)
+    for terms in forms:
+        terms.pop(far, None)
 
 
 # -- lanes ------------------------------------------------------------------------------------

@@ -349,7 +349,7 @@ class _Nest:
                 return self._guarded(place + 1, c, leaf)
 
         def lanes(i: ir.Value, rest: Count | None, c: Carry) -> Carry:
-            with v.along(axis, self.lanes, i, rest):
+            with v.along(axis, self.lanes, i, rest, aligned=start == 0):
                 return once(c)
 
         def single(i: ir.Value, c: Carry) -> Carry:
