@@ -93,6 +93,13 @@ class Splat(ir.Constant):  # type: ignore[misc]
         return f"splat ({ir.Constant(self.type.element, self.constant)})"
 
 
+ESTIMATED = 16  # lanes of the instruction that estimates 1 / sqrt
+
+
+def _lane_order(order: list[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(INT32, len(order)), order)
+
+
 class Arithmetic:
     """Emits into `builder`; intrinsics are declared in `module`; `target` says what is native."""
 
@@ -207,6 +214,38 @@ class Arithmetic:
     def rsqrt(self, x: ir.Value) -> ir.Value:
         """1 / sqrt(x), by a square root and a division."""
         return self.builder.fdiv(self.like(x, 1.0), self.sqrt(x))
+
+    def estimates_roots(self, type_: ir.Type) -> bool:
+        """Whether 1 / sqrt of a type can be estimated to 14 bits: float32 lanes of AVX-512."""
+        wide = isinstance(type_, ir.VectorType) and type_.count % ESTIMATED == 0
+        return wide and element(type_) == FLOAT32.real and self.target.has_estimates
+
+    def estimated_rsqrt(self, x: ir.Value) -> ir.Value:
+        """1 / sqrt(x) for positive finite x, right to its rounding, or nearly; a step of Newton's."""
+        b = self.builder
+        parts = []
+        for first in range(0, x.type.count, ESTIMATED):
+            parts.append(self._estimate(self._lanes_of(x, first)))
+        while len(parts) > 1:
+            parts = [self._joined(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+        root = parts[0]
+        # root + root / 2 * (1 - x root root), x root in two parts: only the last sum rounds.
+        product = b.fmul(x, root)
+        rest = self.fma(x, root, b.fneg(product))
+        error = self.fma(b.fneg(product), root, self.like(x, 1.0))
+        error = self.fma(b.fneg(rest), root, error)
+        return self.fma(b.fmul(root, self.like(x, 0.5)), error, root)
+
+    def _estimate(self, x: ir.Value) -> ir.Value:
+        every = ir.Constant(ir.IntType(ESTIMATED), -1)
+        return self.intrinsic("llvm.x86.avx512.rsqrt14.ps.512", x.type, x, x, every)
+
+    def _lanes_of(self, x: ir.Value, first: int) -> ir.Value:
+        order = list(range(first, first + ESTIMATED))
+        return self.builder.shuffle_vector(x, x, _lane_order(order))
+
+    def _joined(self, low: ir.Value, high: ir.Value) -> ir.Value:
+        return self.builder.shuffle_vector(low, high, _lane_order(list(range(2 * low.type.count))))
 
     def sign(self, x: ir.Value) -> ir.Value:
         """-1, 0 or 1; zeros and nans as they are."""

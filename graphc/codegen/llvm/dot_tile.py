@@ -23,7 +23,8 @@ from graphc.kernel.lang import Axis
 
 LONGEST_SUM = 1024  # terms one after another in one lane
 MOST_TILE = 12
-MOST_GROUP = 4
+MOST_GROUP = 8
+MOST_PACKED = 24  # rows of a panel that is packed
 FEWEST_SHARES = 32
 SCRATCH_BYTES = 96 << 10
 AHEAD_BYTES = 2048  # how far ahead of the reads lines are asked for
@@ -107,10 +108,11 @@ def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
 def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
     """Decide what a share covers, and whether its sums wait in memory between chunks."""
     item = ITEM_BYTES[tiling.a.buffer.dtype]
-    tiles = -(-(product.extents[tiling.row] if tiling.row else 1) // tiling.rows)
-    chunk = target.l1_bytes // (tiling.rows + tiling.columns + 2) // item
-    chunk -= chunk % tiling.lanes
-    if tiles == 1 or tiling.over or product.extents[tiling.along] < chunk + tiling.lanes:
+    all_rows = product.extents[tiling.row] if tiling.row else 1
+    tiles = -(-all_rows // tiling.rows)
+    chunk = _chunk(tiling, target, min(all_rows, MOST_PACKED), item)
+    sweep = all_rows * product.extents[tiling.along] * item
+    if tiles == 1 or tiling.over or sweep <= 2 * target.l1_bytes:
         row_bytes = product.size(product.over) * item
         most = target.l2_bytes * 5 // 8 // row_bytes // tiling.rows
         tiling.panel = min(tiles, max(most, 4)) * tiling.rows
@@ -121,7 +123,14 @@ def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
     column_tiles = all_columns // tiling.columns * product.size(tiling.outer)
     tiling.group = max(1, min(MOST_GROUP, column_tiles // FEWEST_SHARES))
     sums = tiling.group * tiling.rows * tiling.columns * tiling.lanes * item
-    tiling.panel = min(tiles, max(SCRATCH_BYTES // sums, 1)) * tiling.rows
+    most = min(SCRATCH_BYTES // sums, MOST_PACKED // tiling.rows)
+    tiling.panel = min(tiles, max(most, 1)) * tiling.rows
+
+
+def _chunk(tiling: DotTiling, target: Target, rows: int, item: int) -> int:
+    """As many points of `along` as let the packed rows and two tiles of columns share a cache."""
+    chunk = target.l1_bytes // (rows + 2 * tiling.columns) // item
+    return chunk - chunk % tiling.lanes
 
 
 def _parts(extent: int, size: int) -> list[tuple[int, int]]:
@@ -145,7 +154,8 @@ class DotProduct:
         self.shares = Shares(counts)
         self.extent = self.shares.extent
         self.slot_items = tiling.panel * tiling.columns * tiling.lanes  # sums of a tile of columns
-        self.scratch_items = self.slot_items * tiling.group if tiling.chunk else 0
+        self.sums = self.slot_items * tiling.group if tiling.chunk else 0
+        self.scratch_items = self.sums + tiling.panel * tiling.chunk
 
     def emit(
         self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
@@ -261,20 +271,22 @@ class DotProduct:
 
         def chunk(start: ir.Value, _: Carry) -> Carry:
             end = self.at.smaller(b.add(start, whole(tiling.chunk)), full)
+            block = self._packed(left, first_row, start, end)
 
             def columns(first: ir.Value, slot: ir.Value) -> None:
                 self.ahead = -(-self.columns // tiles)  # columns that a tile asks for
                 near = self.at.along(right, tiling.b, tiling.column, first)
 
                 def tile(row: ir.Value, rows: int) -> None:
-                    place = self.at.along(left, tiling.a, tiling.row, row)
+                    inside = b.sub(row, first_row)
+                    place = self.at.moved(block, b.mul(inside, whole(tiling.chunk)))
                     number = b.udiv(b.sub(row, first_row), whole(tiling.rows))
                     following = self._following(near, b.mul(number, whole(self.ahead)))
 
                     def body(i: ir.Value, carry: Carry) -> Carry:
                         for ahead in following:
                             self.at.fetch(self.at.moved(ahead, i))
-                        return self._step(place, near, i, carry, rows)
+                        return self._step(place, near, i, carry, rows, row_step=tiling.chunk)
 
                     new = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
                     for where, value in zip(sums_of(slot, row, rows), new, strict=True):
@@ -297,9 +309,34 @@ class DotProduct:
 
             self._row_tiles(panel, tile)
 
-        self.frame.loop(0, self.scratch_items, tiling.lanes, [], clear)
+        self.frame.loop(0, self.sums, tiling.lanes, [], clear)
         self.frame.loop(0, full, tiling.chunk, [], chunk)
         self._column_tiles(finish)
+
+    def _packed(
+        self, left: ir.Value, first_row: ir.Value, start: ir.Value, end: ir.Value
+    ) -> ir.Value:
+        """A dense copy of the rows' chunk, as a place to which points of `along` can be added.
+
+        Rows of the array may lie so that they all fall into a few sets of the first-level cache.
+        """
+        b, tiling = self.builder, self.tiling
+        block = self.at.moved(self.scratch, self.sums)
+        rows = self.at.smaller(b.sub(whole(self.all_rows), first_row), tiling.panel)
+
+        def row(number: ir.Value) -> None:
+            source = self.at.along(left, tiling.a, tiling.row, b.add(first_row, number))
+            items = b.sub(b.mul(number, whole(tiling.chunk)), start)
+            target = self.at.moved(block, items)
+
+            def copy(i: ir.Value, _: Carry) -> Carry:
+                self.at.store(self.at.load(self.at.moved(source, i)), self.at.moved(target, i))
+                return []
+
+            self.frame.loop(start, end, tiling.lanes, [], copy)
+
+        each(self.frame, 0, rows, row)
+        return self.at.moved(block, b.sub(whole(0), start))
 
     def _following(self, right: ir.Value, first: ir.Value) -> list[ir.Value]:
         """What the next chunk reads of `ahead` columns from `first` on, the last at most."""
@@ -355,9 +392,10 @@ class DotProduct:
         sums: Carry,
         rows: int,
         tail: int | None = None,
+        row_step: int = 0,
     ) -> Carry:
         left, right = self.at.moved(left, i), self.at.moved(right, i)
-        row = self._stride(self.tiling.a, self.tiling.row)
+        row = row_step or self._stride(self.tiling.a, self.tiling.row)
         column = self._stride(self.tiling.b, self.tiling.column)
         ones = [self.at.load(self.at.moved(left, m * row), tail) for m in range(rows)]
         others = [self.at.load(self.at.moved(right, n * column), tail) for n in range(self.columns)]

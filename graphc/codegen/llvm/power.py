@@ -44,6 +44,7 @@ SHORT_EXPONENTIAL = (  # 2^-39, absolute error of e**r
 )
 # y log|x| is held within these, where the result is 0 or infinite anyway.
 LIMIT = {"f32": 200.0, "f64": 800.0}
+FAR = 1.2  # 2**(-126 * FAR) is 0, rounded to float32, and its reciprocal is infinite
 # Beyond it x ** y is 0, 1 or infinite for every x. Held there, y log|x| is finite or log|x| is not.
 LARGEST_EXPONENT = 2.0**130
 
@@ -59,6 +60,8 @@ def pow_const(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
         return _product(m, x, int(y))
     if abs(y) == 0.5:
         return _root(m, x, y)
+    if y in (-0.25, -0.75, -1.25, -1.75) and m.estimates_roots(x.type):
+        return _quarters(m, x, y)
     if format_of(x.type) is FLOAT32 and abs(y) <= 2 and (y * 2**14).is_integer():
         return _moderate(m, x, y)
     value = _magnitude(m, m.abs(x), m.like(x, y))
@@ -100,6 +103,24 @@ def _root(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
     return root if y > 0 else m.builder.fdiv(m.like(x, 1.0), root)
 
 
+def _quarters(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
+    """float32 x ** y for y = -1/4, -3/4, -5/4 or -7/4, from two estimated roots.
+
+    r = x ** -1/2 errs by little more than its rounding, and so does s = r ** 1/2.
+    """
+    b = m.builder
+    a = m.abs(x)
+    r = m.estimated_rsqrt(a)
+    s = b.fmul(r, m.estimated_rsqrt(r))
+    value = {
+        -0.25: lambda: s,
+        -0.75: lambda: b.fmul(r, s),
+        -1.25: lambda: b.fmul(b.fmul(r, s), r),
+        -1.75: lambda: b.fdiv(b.fmul(r, s), a),  # r twice more would err by twice as much more
+    }[y]()
+    return _ended(m, x, value, y)
+
+
 def _moderate(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
     """float32 x ** y, |y| <= 2 not whole, so short that y times an exponent is exact.
 
@@ -113,11 +134,23 @@ def _moderate(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
     whole = b.fmul(e, m.like(x, y))
     n, k = m.nearest(m.fma(log, m.like(x, y * LOG2E), whole))
     r = m.fma(b.fsub(whole, n), m.like(x, LN2), b.fmul(log, m.like(x, y)))
-    value = m.scale(exp_of_remainder(m, r, TABLES["f32"].exponential), k)
+    return _ended(m, x, m.scale(exp_of_remainder(m, r, TABLES["f32"].exponential), k), y)
+
+
+def _ended(m: Arithmetic, x: ir.Value, value: ir.Value, y: float) -> ir.Value:
+    """`value`, and the right one where x is 0, infinite, nan or negative; y is not whole.
+
+    Denormal numbers count as 0 for an exponent that leads from them to 0 or infinity: y times
+    theirs is more than `scale` takes.
+    """
+    b, a = m.builder, m.abs(x)
     at_zero, at_infinity = (0.0, float("inf")) if y > 0 else (float("inf"), 0.0)
     infinity = m.like(x, float("inf"))
     value = m.when("==", a, infinity, m.like(x, at_infinity), value)
-    value = m.when("==", a, m.like(x, 0.0), m.like(x, at_zero), value)
+    if abs(y) < FAR:
+        value = m.when("==", a, m.like(x, 0.0), m.like(x, at_zero), value)
+    else:
+        value = m.when("<", a, m.like(x, 2.0**-126), m.like(x, at_zero), value)
     return b.select(b.fcmp_unordered("uno", x, x), x, _nan_below_zero(m, x, value))
 
 

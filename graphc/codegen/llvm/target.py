@@ -45,6 +45,11 @@ class Target:
     l1_bytes: int
     l2_bytes: int
 
+    @property
+    def has_estimates(self) -> bool:
+        """1 / sqrt(x) to 14 bits is an instruction on 16 lanes: AVX-512, as is scaling."""
+        return self.has_scaling and self.vector_bytes == 64
+
     @staticmethod
     def host() -> Target:
         """This machine, or what the variable GRAPHC_TARGET names. NetError for an unknown name."""
