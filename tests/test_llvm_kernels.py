@@ -17,6 +17,7 @@ from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.transpose import emit_transpose
 from graphc.codegen.nodes import Nodes
 from graphc.kernel.lang import INDEX, Buffer, Kernel
+from graphc.ops.dropout import Dropout
 
 SIZES = (1, 7, 15, 16, 17, 63, 64, 65, 130)
 Image = Callable[..., Buffer]
@@ -321,3 +322,23 @@ def test_fingerprint_is_of_the_meaning_only():
 
     one, two, three = (kernel(write, *buffers()) for write in (first, first, second))
     assert fingerprint(one) == fingerprint(two) != fingerprint(three)
+
+
+@pytest.mark.parametrize("image", [dense, channels_last])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "shape", [(3, 5), (2, 64), (1, 300), (2, 24, 3, 5), (2, 7, 3, 3), (2, 2, 8, 8)]
+)
+def test_dropout_draws_the_same_in_any_layout(shape: tuple[int, ...], target: str, image: Image):
+    """Rows that share blocks of the generator, rows that begin amid a block, and tails."""
+    op = Dropout(0.3, 2)
+
+    def dropout(k, x, counter, y):
+        op.kernel(k, x, counter, y)
+
+    layout = image if len(shape) == 4 else dense
+    made = kernel(dropout, [layout("x", *shape), Buffer("n", INDEX, (), ())], [layout("y", *shape)])
+    x, counter = real(*shape) + 9, np.array(2**41 + 3)
+    (y,) = native(made, target)([x, counter, np.zeros_like(x)])
+    np.testing.assert_array_equal(y == 0, op.reference(x, counter) == 0)
+    np.testing.assert_allclose(y, op.reference(x, counter), rtol=1e-6)

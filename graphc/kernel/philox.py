@@ -61,4 +61,5 @@ def random_bits(key: int, stream: int, counter: NDArray[np.uint64]) -> NDArray[n
     low, high = block & np.uint64(WORD), block >> np.uint64(32)
     first, second = philox(low, high, key_word(key, stream))
     words = first | second << np.uint64(32)
-    return (words >> place * np.uint64(DRAW_BITS)).astype(np.uint16)
+    drawn: NDArray[np.uint16] = (words >> place * np.uint64(DRAW_BITS)).astype(np.uint16)
+    return drawn

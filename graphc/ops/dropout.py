@@ -39,9 +39,9 @@ def _channels_last(rank: int) -> tuple[int, ...]:
 class Dropout(Op):
     """x / (1 - ratio) where an element is kept, else 0; each is kept with probability 1 - ratio.
 
-    Element e is kept where random_bits(counter, stream, e) < (1 - ratio) 2**16. Elements are counted
-    with axis 1, the channels, innermost, as images lie inside a net. `counter` is a scalar int64
-    that changes from call to call; `stream` tells a net's layers apart. The gradient is this
+    Element e is kept where random_bits(counter, stream, e) < (1 - ratio) 2**16. Elements are
+    counted with axis 1, the channels, innermost, as images lie inside a net. `counter` is a scalar
+    int64 that changes from call to call; `stream` tells a net's layers apart. The gradient is this
     operator too.
     """
 
@@ -59,7 +59,7 @@ class Dropout(Op):
 
     def _bound(self) -> int:
         """The least number that drops; the ratio is rounded down to a multiple of 2**-16."""
-        return math.ceil((1 - self.ratio) * 2**DRAW_BITS)
+        return math.ceil((1 - self.ratio) * (1 << DRAW_BITS))
 
     def reference(self, x: np.ndarray, counter: np.ndarray) -> np.ndarray:
         order = _channels_last(x.ndim)

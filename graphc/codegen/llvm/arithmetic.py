@@ -221,7 +221,7 @@ class Arithmetic:
         return wide and element(type_) == FLOAT32.real and self.target.has_estimates
 
     def estimated_rsqrt(self, x: ir.Value) -> ir.Value:
-        """1 / sqrt(x) for positive finite x, right to its rounding, or nearly; a step of Newton's."""
+        """1 / sqrt(x) for positive finite x, rounded right or nearly so, by a step of Newton's."""
         b = self.builder
         parts = []
         for first in range(0, x.type.count, ESTIMATED):

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.llvm import philox
+from graphc.codegen.llvm import draws
 from graphc.codegen.llvm.lanes import SUFFIXES, TYPES, first_lane, is_vector, lane_numbers
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.lang import Axis
-from graphc.kernel.philox import DRAW_BITS, DRAWS
 
 CACHE_LINE = 64
 
@@ -177,7 +176,7 @@ class Values:
         if op == "cast":
             return self._cast(self.value(args[0]), args[0].dtype, node.dtype)
         if op == "random_bits":
-            bits = self._random_bits(node)
+            bits = draws.draw(self, node)
             return b.zext(bits, self._like(bits, INT64))
         if op == "select":
             return self._select(*args)
@@ -187,8 +186,8 @@ class Values:
             return self.math.pow(self.value(args[0]), float(args[1].data))
         if op in _COMPARISONS and (limits := self._lane_limits(node)) is not None:
             return b.icmp_signed(_COMPARISONS[op], *limits)
-        if op in _COMPARISONS and args[0].op == "random_bits" and _fits_a_draw(args[1]):
-            bits = self._random_bits(args[0])
+        if op in _COMPARISONS and draws.can_compare(*args):
+            bits = draws.draw(self, args[0])
             return b.icmp_unsigned(_COMPARISONS[op], bits, self.math.like(bits, args[1].data))
         values = self.alike(*args)
         if op in _BITS:
@@ -207,45 +206,6 @@ class Values:
             first, second = values if op == "min" else reversed(values)
             return b.select(smaller, first, second)
         return getattr(self.math, op)(*values)
-
-    def _random_bits(self, node: Node) -> ir.Value:
-        """The i16 that a node of that function is made of.
-
-        Lanes that count on from a multiple of DRAWS share the generator's blocks.
-        """
-        key, stream, counter = node.args
-        row = self._counts_on(counter)
-        at = self._counter(counter, row)
-        lanes = self.lanes // DRAWS if row else at.type.count if is_vector(at) else 0
-
-        def make() -> list[ir.Value]:
-            return philox.round_keys(self.math, self.value(key), int(stream.data), lanes)
-
-        keys = self.frame.remembered(self.level(key), ("round keys", key, stream, lanes), make)
-        return (philox.random_row if row else philox.random_bits)(self.math, keys, at)
-
-    def _counts_on(self, counter: Node) -> bool:
-        """Whether lanes hold neighbouring numbers, the first a multiple of DRAWS."""
-        if counter.linear is None or self.axis is None or self.lanes % DRAWS:
-            return False
-        terms, constant = counter.linear
-        others = [constant, *(c for axis, c in terms.items() if axis != self.axis)]
-        even = all(c % DRAWS == 0 for c in others)
-        return terms.get(self.axis) == 1 and self.aligned and even
-
-    def _counter(self, counter: Node, row: bool) -> ir.Value:
-        """A counter's value, or that of lane 0 where lanes are a `row` of neighbours.
-
-        Loops that were merged are in its terms only.
-        """
-        if counter.linear is None:
-            return self.value(counter)
-        terms, constant = counter.linear
-        first = self.linear(terms, constant)
-        step = terms.get(self.axis, 0) if self.axis is not None else 0
-        if row or not step:
-            return first
-        return self.builder.add(self.splat(first), lane_numbers(64, self.lanes, step))
 
     def _lane_limits(self, node: Node) -> tuple[ir.Value, ir.Value] | None:
         """A comparison of affine functions of the lanes' axis: lane numbers against one number.
@@ -518,11 +478,6 @@ class Values:
 
     def _times(self, value: ir.Value, stride: int) -> ir.Value:
         return value if stride == 1 else self.builder.mul(value, self.math.like(value, stride))
-
-
-def _fits_a_draw(node: Node) -> bool:
-    """Whether random bits can be compared with a node as they are made."""
-    return node.op == "const" and 0 <= node.data < 1 << DRAW_BITS
 
 
 _BITS = {"and": "and_", "or": "or_"}
