@@ -24,6 +24,7 @@ from graphc.ir.types import TensorType
 from graphc.passes.manager import Stage
 from graphc.passes.pipeline import compile_graph
 from graphc.phase import Phase
+from graphc.plan.algorithm import DIRECT, Algorithms, allowed
 from graphc.plan.budget import Memory
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
@@ -44,6 +45,9 @@ class Signature:
         memory: "reuse", "all" to keep every buffer apart, or a budget in bytes.
         blockwise_loss: a last layer and its softmax loss never hold all scores.
         only: first and last layer of a part of the net.
+        threads: how many a call may use; more do no harm, but may find nothing to do.
+        exact: convolutions are direct sums.
+        fast_math: what may be less exact than a direct sum: "winograd4".
         update: what a step of training does with the gradients of `wrt`; None: they are results.
         target: the back end that runs it, a key of BACK_ENDS.
     """
@@ -61,6 +65,9 @@ class Signature:
     dtype: str = "float32"
     masks: tuple[str, ...] = ()
     only: tuple[str | None, str | None] = (None, None)
+    threads: int = Algorithms.threads
+    exact: bool = False
+    fast_math: tuple[str, ...] = ()
     update: UpdateRule | None = None
     target: str = "cpu"
 
@@ -158,11 +165,18 @@ def lower(definition: NetDefinition, signature: Signature, stages: bool = False)
         keep=set(signature.keep),
         memory=signature.memory,
         join=not caffe.python_layers,  # the user's code must stay a step of its own
+        algorithms=_algorithms(signature),
     )
     clock.mark("plan")
     return Compilation(
         signature, caffe, result.stages, result.graph, program, seconds=clock.seconds
     )
+
+
+def _algorithms(signature: Signature) -> Algorithms:
+    """What convolutions may be; the CUDA back end has direct sums alone."""
+    chosen = allowed(signature.exact, signature.fast_math, signature.threads)
+    return chosen if signature.target == "cpu" else DIRECT
 
 
 def compile_net(definition: NetDefinition, signature: Signature) -> Compilation:

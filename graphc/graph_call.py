@@ -13,6 +13,7 @@ from graphc.codegen.llvm.object import compile_program
 from graphc.host_calls import Callback, HostedExecutable
 from graphc.ir.graph import Graph
 from graphc.passes.pipeline import Compiled, compile_graph
+from graphc.plan.algorithm import Algorithms, allowed
 from graphc.plan.budget import Memory
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
@@ -71,10 +72,18 @@ def compile_graph_call(
     memory: Memory = "reuse",
     callbacks: Mapping[str, Callback] | None = None,
     blockwise_loss: bool = False,
+    algorithms: Algorithms | None = None,
 ) -> GraphCall:
     """Compile a front end's graph; arguments as for `lower_graph`."""
     made, program = lower_graph(
-        graph, wrt, given, keep, memory, bool(callbacks), blockwise_loss=blockwise_loss
+        graph,
+        wrt,
+        given,
+        keep,
+        memory,
+        bool(callbacks),
+        blockwise_loss=blockwise_loss,
+        algorithms=algorithms,
     )
     executable = load(compile_program(program))
     if callbacks:
@@ -91,6 +100,7 @@ def lower_graph(
     has_callbacks: bool = False,
     keep_stages: bool = False,
     blockwise_loss: bool = False,
+    algorithms: Algorithms | None = None,
 ) -> tuple[Compiled, Program]:
     """All passes and the plan; arguments as for `compile_graph` and `plan`.
 
@@ -104,4 +114,11 @@ def lower_graph(
         keep_stages=keep_stages,
         blockwise_loss=blockwise_loss,
     )
-    return made, plan(made.graph, keep=set(keep), memory=memory, join=not has_callbacks)
+    program = plan(
+        made.graph,
+        keep=set(keep),
+        memory=memory,
+        join=not has_callbacks,
+        algorithms=algorithms or allowed(threads=usable_cores()),
+    )
+    return made, program

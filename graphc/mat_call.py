@@ -15,6 +15,7 @@ import numpy as np
 from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, build_graph
 from graphc.graph_call import GraphCall, compile_graph_call
 from graphc.ir.types import TensorType
+from graphc.plan.algorithm import Algorithms
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ class PieceCall:
         return np.zeros(value.shape, value.type.dtype)
 
 
-def compile_piece(name: str, layers: list[MatLayer], piece: Piece) -> PieceCall:
-    """Build and compile layers for one purpose."""
+def compile_piece(
+    name: str, layers: list[MatLayer], piece: Piece, algorithms: Algorithms | None = None
+) -> PieceCall:
+    """Build and compile layers for one purpose; `algorithms` as for `plan`."""
     net, wrt, keep = piece_graph(name, layers, piece)
     call = compile_graph_call(
         net.graph,
@@ -120,6 +123,7 @@ def compile_piece(name: str, layers: list[MatLayer], piece: Piece) -> PieceCall:
         keep,
         callbacks=net.callbacks,
         blockwise_loss=piece.blockwise_loss,
+        algorithms=algorithms,
     )
     return PieceCall(piece, net, call)
 

@@ -31,6 +31,7 @@ from graphc.frontends.caffe.network import CaffeNet
 from graphc.gradient_request import as_names, request, unknown
 from graphc.net_arrays import NetArrays, refuse_nan
 from graphc.phase import TEST, TRAIN, Phase
+from graphc.plan.algorithm import allowed
 from graphc.plan.budget import Memory, memory_mode
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 from graphc.sources.feeds import Feeds
@@ -64,6 +65,9 @@ class Net:
         shapes: shapes of net inputs, in place of the definition's.
         target: what runs the net: "cpu", "cuda" (a GPU, by pycuda), or "cuda-emulator" (the CUDA
             program on the CPU, slow, to test it).
+        exact: convolutions are direct sums; else 3x3 ones are Winograd's F(2x2, 3x3) where that is
+            faster, whose rounding error is no larger.
+        fast_math: `("winograd4",)` allows F(4x4, 3x3), faster still, with errors of some 2e-5.
     Raises:
         NetError: with everything that is wrong in the definition.
     """
@@ -87,6 +91,8 @@ class Net:
         infogain_input: str = "scores",
         shapes: Mapping[str, Sequence[int]] | None = None,
         target: str = "cpu",
+        exact: bool = False,
+        fast_math: Sequence[str] = (),
     ):
         need(phase in (TRAIN, TEST), f"phase is TRAIN or TEST, not {phase!r}")
         need(dtype in ("float32", "float64"), f"dtype is float32 or float64, not {dtype!r}")
@@ -111,6 +117,8 @@ class Net:
             isinstance(source, (str, PathLike, NetDefinition)),
             f"a net is a path or a text, not {type(source).__name__}",
         )
+        fast_math = as_names(fast_math, "fast_math")
+        allowed(exact, fast_math)
         stages = as_names(stages, "stages")
         masks = as_names(masks, "masks")
         self.threads = int(threads) if threads is not None else usable_cores()
@@ -129,6 +137,9 @@ class Net:
             masks=masks,
             infogain_input=infogain_input,
             target=target,
+            threads=self.threads,
+            exact=bool(exact),
+            fast_math=fast_math,
         )
         self._compiled: dict[Signature, Compilation] = {}
         self._fronts: dict[Signature, CaffeNet] = {}

@@ -22,6 +22,7 @@ from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.error import NetError
 from graphc.passes.pipeline import compile_graph
+from graphc.plan.algorithm import Algorithms
 from graphc.plan.planner import plan
 from graphc.plan.program import Program, Step
 from graphc.runtime.cpu import Executable
@@ -51,7 +52,7 @@ class RowReport:
 class OneOperator:
     """A row compiled and bound to random arrays; `run` runs what counts of it."""
 
-    def __init__(self, row: Row, threads: int, seed: int = 0):
+    def __init__(self, row: Row, threads: int, seed: int = 0, algorithms: Algorithms | None = None):
         self.row = row
         self.graph = row.graph()
         self.threads = threads
@@ -64,7 +65,7 @@ class OneOperator:
         shape = self.graph.blobs["y"].shape
         self.given = {"y": rng.standard_normal(shape).astype("float32")} if backward else {}
         made = compile_graph(self.graph, self.wrt, tuple(self.given))
-        self.program = plan(made.graph, memory="all")
+        self.program = plan(made.graph, memory="all", algorithms=algorithms)
         self.executable: Executable = load(compile_program(self.program))
         for name, array in self.executable.bind_new().items():
             source = self.given.get(name.removesuffix(".diff"), self.arrays.get(name))
@@ -109,11 +110,19 @@ def _is_weight(program: Program, step: Step, row: Row) -> bool:
 
 
 def bench_row(
-    row: Row, threads: int, rivals: Sequence[str], seconds: float = 1.0, clock: str = "wall"
+    row: Row,
+    threads: int,
+    rivals: Sequence[str],
+    seconds: float = 1.0,
+    clock: str = "wall",
+    algorithms: Algorithms | None = None,
 ) -> RowReport:
-    """Measure one row. Raises NetError where a rival's results differ by more than TOLERANCE."""
+    """Measure one row; `algorithms` as for `plan`.
+
+    Raises NetError where a rival's results differ by more than TOLERANCE.
+    """
     need_clock(clock, threads)
-    ours = OneOperator(row, threads)
+    ours = OneOperator(row, threads, algorithms=algorithms)
     workload = Workload(ours.graph, ours.arrays, ours.wrt, ours.given)
     errors: dict[str, float] = {}
     contestants = [Contestant(OURS, ours.run)]

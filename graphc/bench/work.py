@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from graphc.ir.types import DTYPES
+from graphc.kernel.contraction import match
 from graphc.kernel.work import flops_of, product_flops_of
 from graphc.plan.program import Program, Step
 
@@ -28,10 +29,20 @@ def moved_bytes(program: Program, step: Step) -> int:
     """Every buffer once: what is read from memory and written to it at least."""
     total = 0
     seen: set[tuple[int, int, tuple[int, ...]]] = set()
-    for name in step.arguments:
+    for name in _touched(step):
         place = program.buffers[name]
         key = (place.slot, place.offset, place.shape)
         if key not in seen:
             seen.add(key)
             total += math.prod(place.shape) * DTYPES[place.dtype]
     return total
+
+
+def _touched(step: Step) -> list[str]:
+    """The arrays in memory: not what stays in caches, nor weights that are read transformed."""
+    way, contraction = step.kernel.winograd, match(step.kernel)
+    if way is None or contraction is None:
+        return list(step.arguments)
+    unread = (way.work, contraction.right.buffer.name)
+    pairs = zip(step.kernel.buffers, step.arguments, strict=True)
+    return [name for buffer, name in pairs if buffer.name not in unread]

@@ -108,7 +108,8 @@ def _compile_cuda(options: NetOptions, path: Path, emit: Emit, target: str) -> N
         raise typer.BadParameter(f"for a GPU there is {forms}, not {emit.value}")
     architecture = target if target not in ("", "cuda") else OLDEST_ARCHITECTURE
     with busy("compiling"):
-        contents = open_session(_with_mode(options)).contents()
+        direct = replace(_with_mode(options), exact=True, fast_math=None)
+        contents = open_session(direct).contents()
         bundle = contents.named(compile_cuda(contents.program))
         text = main_text(bundle) if emit is Emit.exe else bundle.text
         try:

@@ -14,7 +14,14 @@ import typer
 
 from graphc.cli.axes import MATLAB
 from graphc.cli.options import InfogainInput, Mode, NetOptions
-from graphc.cli.session import Lowered, Results, given_names, phase_of, shapes_of
+from graphc.cli.session import (
+    Lowered,
+    Results,
+    fast_math_of,
+    given_names,
+    phase_of,
+    shapes_of,
+)
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes
 from graphc.frontends.matconvnet.network import PARAMETER, MatNet
@@ -23,6 +30,7 @@ from graphc.ir.graph import Graph
 from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
 from graphc.mat_model import MatModel, Size
 from graphc.phase import TRAIN
+from graphc.plan.algorithm import Algorithms, allowed
 from graphc.plan.budget import memory_mode
 from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import usable_cores
@@ -107,7 +115,7 @@ class MatSession:
         """The forward pass."""
         wanted = list(dict.fromkeys([*self.outputs, *kept]))
         started = time.perf_counter()
-        call = compile_piece(self.model.name, self.model.layers, self._piece((), wanted))
+        call = self._compiled(self._piece((), wanted))
         compiled = time.perf_counter()
         values = self._run(call, arrays)
         return self._results(values, values, started, compiled)
@@ -116,13 +124,17 @@ class MatSession:
         """Forward and backward."""
         started = time.perf_counter()
         piece = self._piece(list(seeds), self.outputs, wrt)
-        call = compile_piece(self.model.name, self.model.layers, piece)
+        call = self._compiled(piece)
         compiled = time.perf_counter()
         values = self._run(call, arrays)
         given = {name: self._array(name, array) for name, array in seeds.items()}
         variables, params = call.backward(given)
         found = {**variables, **params}
         return self._results({n: found[n] for n in wrt}, values, started, compiled)
+
+    def _compiled(self, piece: Piece) -> PieceCall:
+        algorithms = _algorithms(self.options)
+        return compile_piece(self.model.name, self.model.layers, piece, algorithms)
 
     def _run(self, call: PieceCall, arrays: Arrays) -> dict[str, np.ndarray]:
         call.call.threads = self.options.threads or usable_cores()
@@ -192,7 +204,8 @@ class MatSession:
         given, wrt = ([], []) if self.options.mode in (None, Mode.infer) else self.targets()
         built = self._built(given, wrt)
         graph = built.net.graph
-        call = compile_graph_call(graph, built.wrt, given, built.keep)
+        algorithms = _algorithms(self.options)
+        call = compile_graph_call(graph, built.wrt, given, built.keep, algorithms=algorithms)
         rng = np.random.default_rng(self.options.seed)
         inputs = self._random_inputs(built.net, rng)
         seeds = {name: np.ones(graph.blobs[name].shape) for name in given}
@@ -271,7 +284,13 @@ class _Built:
             callbacks,
             stages,
             options.blockwise_loss,
+            _algorithms(options),
         )
+
+
+def _algorithms(options: NetOptions) -> Algorithms:
+    threads = options.threads or usable_cores()
+    return allowed(options.exact, fast_math_of(options), threads)
 
 
 def _need_no_caffe_options(options: NetOptions) -> None:

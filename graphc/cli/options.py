@@ -50,6 +50,12 @@ class InfogainInput(StrEnum):
     probabilities = "probabilities"
 
 
+class FastMath(StrEnum):
+    """What may be less exact than a direct sum."""
+
+    winograd4 = "winograd4"
+
+
 class Channels(StrEnum):
     """Order of the colours in an input."""
 
@@ -123,6 +129,15 @@ class NetOptions:
         ),
     ] = False
     dtype: Annotated[Dtype, typer.Option(help="Precision of all real numbers.")] = Dtype.float32
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Convolutions are direct sums, never Winograd's.")
+    ] = False
+    fast_math: Annotated[
+        list[FastMath] | None,
+        typer.Option(
+            help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5."
+        ),
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of fillers and dropout.")] = 0
     infogain_input: Annotated[
         InfogainInput,

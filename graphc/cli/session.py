@@ -173,6 +173,7 @@ def forward_signature(options: NetOptions) -> Signature:
     """The Signature without gradients."""
     from graphc.driver import Signature, names
     from graphc.plan.budget import memory_mode
+    from graphc.runtime.cpu import usable_cores
 
     return Signature(
         phase=phase_of(options),
@@ -183,7 +184,18 @@ def forward_signature(options: NetOptions) -> Signature:
         blockwise_loss=options.blockwise_loss,
         infogain_input=options.infogain_input.value,
         dtype=options.dtype.value,
+        threads=options.threads or usable_cores(),
+        exact=options.exact,
+        fast_math=fast_math_of(options),
     )
+
+
+def fast_math_of(options: NetOptions) -> tuple[str, ...]:
+    """The words of --fast-math. --exact beside them is wrong usage."""
+    words = tuple(dict.fromkeys(word.value for word in options.fast_math or ()))
+    if words and options.exact:
+        raise typer.BadParameter("--exact allows none", param_hint="--fast-math")
+    return words
 
 
 def lowered(options: NetOptions, stages: bool = False) -> Compilation:
@@ -276,4 +288,6 @@ def open_net(options: NetOptions) -> Net:
         seed=options.seed,
         infogain_input=options.infogain_input.value,
         shapes=shapes_of(options),
+        exact=options.exact,
+        fast_math=fast_math_of(options),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,8 @@ def show(
         raise typer.BadParameter(
             f"a graph is what stands after a pass, not --as {form.value}", param_hint="--after"
         )
+    if form is Form.cuda:
+        options = replace(options, exact=True, fast_math=None)  # it has direct sums alone
     with busy("compiling"):
         made = open_session(options).lowered(stages=after is not None)
         text = _text(made, form, after)

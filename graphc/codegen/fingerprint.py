@@ -9,7 +9,7 @@ from graphc.kernel.lang import Call, Check, Expr, Fold, Kernel, Let, Load
 
 def fingerprint(kernel: Kernel) -> str:
     """A text hash of all that a kernel computes: equal for kernels that differ in name only."""
-    lines = [repr((kernel.inputs, kernel.outputs, kernel.each))]
+    lines = [repr((kernel.inputs, kernel.outputs, kernel.each, kernel.winograd))]
     numbers: dict[int, int] = {}
     keep: list[Expr] = []
 

@@ -56,6 +56,12 @@ class Operand:
     buffer: Buffer
     index: tuple[Position, ...]
 
+    @property
+    def constant(self) -> int:
+        """The element read where all loops are at 0, where every index has divisor 1."""
+        pairs = zip(self.index, self.buffer.strides, strict=True)
+        return sum(position.affine.constant * stride for position, stride in pairs)
+
     def stride(self, axis: Axis) -> int:
         """Elements between neighbours along `axis`, where every index using it has divisor 1."""
         return sum(

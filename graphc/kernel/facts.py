@@ -133,6 +133,10 @@ def may_overwrite(kernel: Kernel, input_position: int, output_position: int) -> 
     is passed as several inputs, ask for each of them.
     """
     source, target = kernel.inputs[input_position], kernel.outputs[output_position]
+    if kernel.winograd is not None and kernel.winograd.work == target.name:
+        return f"{target.name} is memory to work in"
+    if kernel.winograd is not None and kernel.winograd.filters == source.name:
+        return f"the filters in {source.name} are read for other tiles"
     contraction = match(kernel)
     if contraction is not None:
         for operand in (contraction.left, contraction.right):

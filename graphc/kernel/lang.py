@@ -358,14 +358,31 @@ Statement = Let | Fold | Store | Check
 
 
 @dataclass(frozen=True)
+class Winograd:
+    """That a kernel, a 3x3 convolution, may be run as F(tile x tile, 3x3) (graphc.kernel.winograd).
+
+    filters: its input that holds the weights transformed; the body reads the plain ones. work: its
+    output that is only memory to work in: rows that run apart, of which each uses one.
+    """
+
+    tile: int
+    filters: str
+    work: str
+
+
+@dataclass(frozen=True)
 class Kernel:
-    """A whole kernel: inputs and outputs are the buffers in the order of the call's arguments."""
+    """A whole kernel: inputs and outputs are the buffers in the order of the call's arguments.
+
+    The body says what is computed; `winograd`, where it is set, another way to get there.
+    """
 
     name: str
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     each: tuple[Axis, ...]
     body: tuple[Statement, ...]
+    winograd: Winograd | None = None
 
     __hash__ = _remembered_hash
 

@@ -6,9 +6,10 @@
       y[o, c, i] = div(exp(sub(x[o, c, i], top)), mass) for c:5
 
 A buffer is an output where a statement stores to it. `strides (45, 1, 5)` after a type says that
-it does not lie in row-major order. Guards follow `where`; `+=` adds; a check reads
-`check CONDITION, "message", VALUE`. A number is an int64, with a point a float32; others name their
-type: `1.0:float64`. The name of a type converts: `int64(x[o])`.
+it does not lie in row-major order. `winograd 2 u v` ends the first line of a convolution that may
+be run as F(2x2, 3x3) with the filters u and the memory v. Guards follow `where`; `+=` adds; a check
+reads `check CONDITION, "message", VALUE`. A number is an int64, with a point a float32; others name
+their type: `1.0:float64`. The name of a type converts: `int64(x[o])`.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ from graphc.kernel.lang import (
     Statement,
     Store,
     Var,
+    Winograd,
 )
 
 _FOLDS = ("sum", "max", "min", "prod", "argmax", "argmin")
 _CASTS = (*DTYPES, BOOL)
 
 # Words that cannot be names of buffers, axes or locals.
-RESERVED = ("for", "where", "each", "check", "strides", "true", "false", "inf", "nan")
+RESERVED = ("for", "where", "each", "winograd", "check", "strides", "true", "false", "inf", "nan")
 
 
 # -- printing -------------------------------------------------------------------------------------
@@ -53,7 +55,10 @@ def print_kernel(kernel: Kernel) -> str:
     """The kernel as text, ending in a newline."""
     formals = ", ".join(print_buffer(buffer) for buffer in kernel.buffers)
     each = f" each {_axes(kernel.each)}" if kernel.each else ""
-    lines = [f"kernel {kernel.name}({formals}){each}"]
+    way = ""
+    if kernel.winograd is not None:
+        way = f" winograd {kernel.winograd.tile} {kernel.winograd.filters} {kernel.winograd.work}"
+    lines = [f"kernel {kernel.name}({formals}){each}{way}"]
     lines += [f"  {print_statement(statement)}" for statement in kernel.body]
     return "\n".join(lines) + "\n"
 
@@ -168,18 +173,27 @@ def parse_kernel(text: str) -> Kernel:
         raise NetError("kernel text, line 1: no 'kernel NAME(...)' line")
     stored = {s.buffer.name for s in body if isinstance(s, Store)}
     formals = list(head.buffers.values())
+    if head.winograd is not None:
+        stored.add(head.winograd.work)
     inputs = tuple(b for b in formals if b.name not in stored)
     outputs = tuple(b for b in formals if b.name in stored)
-    return Kernel(head.name, inputs, outputs, head.each, tuple(body))
+    return Kernel(head.name, inputs, outputs, head.each, tuple(body), head.winograd)
 
 
 class _Head:
     """The first line, and the locals that statements have set so far."""
 
-    def __init__(self, name: str, buffers: dict[str, Buffer], each: tuple[Axis, ...]):
+    def __init__(
+        self,
+        name: str,
+        buffers: dict[str, Buffer],
+        each: tuple[Axis, ...],
+        winograd: Winograd | None = None,
+    ):
         self.name = name
         self.buffers = buffers
         self.each = each
+        self.winograd = winograd
         self.locals: dict[str, Local] = {}
 
 
@@ -243,7 +257,12 @@ class _Reader:
             if self.peek() != ")":
                 self.expect(",")
         each = self.loops() if self.skip("each") else ()
-        return _Head(name, buffers, each)
+        return _Head(name, buffers, each, self.winograd() if self.skip("winograd") else None)
+
+    def winograd(self) -> Winograd:
+        tile = self.whole()
+        filters = self.take("name", "the buffer of the filters")
+        return Winograd(tile, filters, self.take("name", "the buffer to work in"))
 
     def buffer(self) -> Buffer:
         name = self.take("name", "a buffer's name")

@@ -104,7 +104,16 @@ class _Verifier:
             self.statement(statement)
         stored = {s.buffer for s in self.kernel.body if isinstance(s, Store)}
         self.place = "its end"
+        way = self.kernel.winograd
+        if way is not None:
+            inputs, outputs = (
+                {b.name for b in s} for s in (self.kernel.inputs, self.kernel.outputs)
+            )
+            self.need(way.filters in inputs, f"{way.filters} is no input")
+            self.need(way.work in outputs, f"{way.work} is no output")
         for buffer in self.kernel.outputs:
+            if way is not None and buffer.name == way.work:
+                continue
             self.need(buffer in stored, f"nothing is stored to output {buffer.name}")
 
     def name(self, name: str, taken: set[str]) -> None:

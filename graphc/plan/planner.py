@@ -11,6 +11,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.remark import Remark
 from graphc.kernel.lang import Kernel
 from graphc.kernel.once import compute_once
+from graphc.plan.algorithm import Algorithms, allowed, choose_algorithms
 from graphc.plan.arena import Block, pack, stacked
 from graphc.plan.budget import Memory
 from graphc.plan.draft import Draft, Storage
@@ -30,7 +31,12 @@ from graphc.plan.share import Shares, commit_in_place, possible_savings, share_b
 
 
 def plan(
-    graph: Graph, *, keep: Iterable[str] = (), memory: Memory = "reuse", join: bool = True
+    graph: Graph,
+    *,
+    keep: Iterable[str] = (),
+    memory: Memory = "reuse",
+    join: bool = True,
+    algorithms: Algorithms | None = None,
 ) -> Program:
     """The program of a graph, forward and backward.
 
@@ -41,6 +47,7 @@ def plan(
             gives each its own and keeps every blob; a number is a budget for the arena in bytes,
             which is met by computing values again. All run the same arithmetic.
         join: whether steps are joined into one sweep where kernels allow it.
+        algorithms: what convolutions may be besides direct sums; None: what is usual.
 
     Raises NetError for a name in `keep` that the net does not know, BudgetError for a budget that
     cannot be met.
@@ -49,6 +56,7 @@ def plan(
     if join:
         join_steps(draft)
     _compute_once(draft)
+    choose_algorithms(draft, allowed() if algorithms is None else algorithms)
     commit_in_place(draft)
     forward_steps = order_steps(draft)
     _drop_unused(draft)

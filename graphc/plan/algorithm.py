@@ -1,0 +1,213 @@
+"""Which convolutions run as Winograd's, by what they cost and what the user allows.
+
+Such a step gets two arrays more: its weights transformed, which a step of its own makes from the
+weights, and memory to work in. Its kernel's body stays the plain sum: the kernel's meaning, and
+what a back end runs that knows no other way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graphc.error import NetError, did_you_mean
+from graphc.ir.types import TensorType, row_major
+from graphc.kernel import winograd
+from graphc.kernel.contraction import match
+from graphc.kernel.lang import (
+    Buffer,
+    Expr,
+    Kernel,
+    Load,
+    Winograd,
+    rebuild_statement,
+    statement_exprs,
+    walk,
+)
+from graphc.kernel.winograd import TRANSFORMS, Geometry
+from graphc.plan.draft import Array, Draft, DraftStep, Storage
+
+WORTH_IT = 1.1  # modelled speedup from which the other algorithm is taken
+
+
+@dataclass(frozen=True)
+class Algorithms:
+    """What a plan may choose from.
+
+    winograd: the tiles m of F(m x m, 3x3) that are allowed. forced: take the last of them wherever
+    it can be, to test it. threads: each that a call may use needs memory of its own to work in; of
+    a larger team some find nothing to do.
+    """
+
+    winograd: tuple[int, ...] = ()
+    forced: bool = False
+    threads: int = 16
+
+
+DIRECT = Algorithms()
+ENVIRONMENT = "GRAPHC_WINOGRAD"  # the tile to be used wherever it can be, 0: none; for tests
+FAST_MATH = {"winograd4": 4}
+
+
+def allowed(
+    exact: bool = False, fast_math: Sequence[str] = (), threads: int = Algorithms.threads
+) -> Algorithms:
+    """What a user allows: F(2x2, 3x3), whose error is below the direct sum's, unless `exact`.
+
+    fast_math: "winograd4" allows F(4x4, 3x3), too, which is some 20 times less exact. Raises
+    NetError for another word there, or where the two contradict each other.
+    """
+    for word in fast_math:
+        if word not in FAST_MATH:
+            hint = did_you_mean(word, FAST_MATH) or f"there is {', '.join(FAST_MATH)}"
+            raise NetError(f"fast math knows no '{word}'; {hint}")
+    if exact and fast_math:
+        raise NetError(f"exact results and fast math ({', '.join(fast_math)}) exclude each other")
+    if exact:
+        return DIRECT
+    chosen = os.environ.get(ENVIRONMENT, "")
+    if chosen:
+        tiles = {"0": (), **{str(tile): (tile,) for tile in TRANSFORMS}}
+        if chosen not in tiles:
+            raise NetError(f"{ENVIRONMENT} is one of {', '.join(tiles)}, not '{chosen}'")
+        return Algorithms(tiles[chosen], True, threads)
+    return Algorithms((2, *(FAST_MATH[word] for word in fast_math)), False, threads)
+
+
+def choose_algorithms(draft: Draft, allowed: Algorithms) -> None:
+    """Let convolutions be Winograd's where that is allowed and worth it, and say why."""
+    for step in list(draft.steps):
+        form = _form(step.kernel) if allowed.winograd else None
+        tile = _choice(draft, step, form, allowed) if form is not None else 0
+        if form is not None and tile:
+            _transform(draft, step, form, tile, allowed.threads)
+
+
+def _form(kernel: Kernel) -> Geometry | None:
+    contraction = match(kernel)
+    form = winograd.geometry(contraction) if contraction is not None else None
+    return form if form is not None and winograd.is_possible(form) else None
+
+
+def _choice(draft: Draft, step: DraftStep, form: Geometry, allowed: Algorithms) -> int:
+    """The tile, or 0 for the direct sum."""
+    direct = winograd.error_bound(form, 0)
+    subject = f"layer:{step.label}"
+    way = "backward" if step.backward else "forward"
+    speed = {tile: winograd.speedup(form, tile) for tile in allowed.winograd}
+    best = max(allowed.winograd, key=lambda tile: speed[tile])
+    if allowed.forced:
+        best = allowed.winograd[-1]
+    elif speed[best] < WORTH_IT:
+        why = f"would be {speed[best]:.2g} times as fast by the model"
+        if not speed[best]:
+            why = "would leave lanes empty, with so few channels"
+        draft.remark(
+            "algorithm",
+            subject,
+            f"{step.kernel.name} ({way}) is a direct sum: Winograd's F({best}x{best}, 3x3) {why};"
+            f" rounding is within {direct:.1e} of the largest sum possible",
+        )
+        return 0
+    bound = winograd.error_bound(form, best)
+    why = "as was forced" if allowed.forced else f"{speed[best]:.2g} times as fast by the model"
+    draft.remark(
+        "algorithm",
+        subject,
+        f"{step.kernel.name} ({way}) is Winograd's F({best}x{best}, 3x3), {why}; rounding is within"
+        f" {bound:.1e} of the largest sum possible (the direct sum: {direct:.1e})",
+    )
+    return best
+
+
+def _transform(draft: Draft, step: DraftStep, form: Geometry, tile: int, threads: int) -> None:
+    """Change the step, and put one before it that makes its filters."""
+    weights = form.weights.buffer
+    position = [b.name for b in step.kernel.inputs].index(weights.name)
+    packed = step.arguments[position]
+    copy = _copy_that_makes(draft, packed)
+    plain = copy.reads[0] if copy else packed
+    shape = winograd.filter_shape(form, tile)
+    filters = _array(draft, f"{plain}~winograd{tile}", shape)
+    work = _array(draft, f"{step.writes[0]}~work", winograd.work_shape(form, tile, threads))
+    source = Buffer("a0", weights.dtype, weights.shape, draft.arrays[plain].strides)
+    target = Buffer("a1", "float32", shape, row_major(shape))
+    kernel = winograd.filter_kernel(form, tile, source, target)
+    maker = DraftStep(
+        kernel,
+        (plain, filters),
+        layers=step.layers[:1],
+        kinds=("winograd_filter",),
+        backward=step.backward,
+    )
+    inputs, outputs = len(step.kernel.inputs), len(step.kernel.outputs)
+    taken = {b.name for b in step.kernel.buffers}
+    names = [name for n in range(len(taken) + 2) if (name := f"a{n}") not in taken][:2]
+    formal = Buffer(names[0], "float32", shape, row_major(shape))
+    memory = draft.arrays[work]
+    room = Buffer(names[1], "float32", memory.type.shape, memory.strides)
+    other = _reading(step.kernel, weights, replace(weights, strides=draft.arrays[plain].strides))
+    step.kernel = replace(
+        other,
+        name=f"winograd{tile}.{other.name}",
+        inputs=(*other.inputs, formal),
+        outputs=(*other.outputs, room),
+        winograd=Winograd(tile, formal.name, room.name),
+    )
+    arguments = list(step.arguments)
+    arguments[position] = plain
+    step.arguments = (*arguments[:inputs], filters, *arguments[inputs : inputs + outputs], work)
+    draft.steps.insert(draft.steps.index(step), maker)
+    for other_step in draft.steps:
+        if copy is not None and copy in other_step.after:
+            other_step.after |= {maker, step}  # they read what the copy was made from
+    if copy is not None and not draft.readers()[packed]:
+        _drop(draft, copy)
+
+
+def _array(draft: Draft, name: str, shape: tuple[int, ...]) -> str:
+    name = draft.fresh(name)
+    type_ = TensorType("float32", shape)
+    made = Array(name, type_, row_major(shape), Storage(name, type_.bytes))
+    made.sources = frozenset({name})
+    draft.arrays[name] = made
+    return name
+
+
+def _copy_that_makes(draft: Draft, name: str) -> DraftStep | None:
+    for step in draft.steps:
+        if step.is_copy and step.writes == (name,) and draft.arrays[name].sources == {name}:
+            return step
+    return None
+
+
+def _reading(kernel: Kernel, old: Buffer, new: Buffer) -> Kernel:
+    """The kernel with one input laid out in another way."""
+    change: dict[Expr, Expr] = {
+        part: Load(new, part.index)
+        for statement in kernel.body
+        for expr in statement_exprs(statement)
+        for part in walk(expr)
+        if isinstance(part, Load) and part.buffer == old
+    }
+    return replace(
+        kernel,
+        inputs=tuple(new if b == old else b for b in kernel.inputs),
+        body=tuple(rebuild_statement(s, change) for s in kernel.body),
+    )
+
+
+def _drop(draft: Draft, copy: DraftStep) -> None:
+    """Forget packed weights that nothing reads any more, and what was said about them."""
+    if set(copy.writes) & (draft.survivors() | set(draft.blobs.values())):
+        return
+    draft.steps.remove(copy)
+    for step in draft.steps:
+        step.after.discard(copy)
+    source = copy.reads[0]
+    draft.remarks = [
+        r
+        for r in draft.remarks
+        if not (r.stage == "layout" and r.subject == source and "is copied into" in r.sentence)
+    ]
