@@ -1,41 +1,39 @@
 """Compiled nets as files: libraries, programs, objects, texts, bundles.
 
-Machine code and C are made here; linking is the work of the system's C compiler (`$CC`, else `cc`;
-for another architecture `ARCHITECTURE-linux-gnu-gcc`).
+Machine code and C are made here; linking is the work of the system's C compiler.
 """
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
-import subprocess
 import tempfile
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from graphc.codegen import c_api
 from graphc.codegen.c_api import Interface
+from graphc.codegen.c_training import Schedule, Training, merged
 from graphc.codegen.llvm.jit import load as load_code
 from graphc.codegen.llvm.linkable import compile_linkable, needed_features
 from graphc.codegen.llvm.object import assembly_text, compile_program, llvm_text
 from graphc.codegen.llvm.target import Target
-from graphc.error import NetError, NetWarning, need
+from graphc.error import NetError, need
+from graphc.linker import Form, find_compiler, link, moved, weights_path, without_compiler
 from graphc.runtime.bundle import Bundle
 from graphc.runtime.cpu import Executable
 from graphc.runtime.launch import CudaBundle
 from graphc.runtime.parameter_file import STORED, file_bytes, map_parameters, write_parameters
+from graphc.training_step import RATE
 
 if TYPE_CHECKING:
     from graphc.driver import Compilation
+    from graphc.frontends.caffe.network import CaffeNet
     from graphc.plan.program import Program
+    from graphc.solver import Solver
 
-Form = Literal["so", "exe", "obj", "llvm", "asm", "bundle"]
 Arrays = Mapping[str, np.ndarray]
 AnyBundle = TypeVar("AnyBundle", Bundle, CudaBundle)
 
@@ -43,8 +41,6 @@ AnyBundle = TypeVar("AnyBundle", Bundle, CudaBundle)
 MOST_EMBEDDED = 32 << 20
 # More than this cannot be: code reaches constants within 2 GiB.
 MOST_POSSIBLE = 1 << 30
-_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden")
-_LIBRARIES = ("-pthread", "-lm")
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,12 @@ class Contents:
 
     Attributes:
         program: its plan; constants: the values of its constant slots.
-        outputs, wrt: what forward writes, and what backward writes `NAME.diff` of.
-        losses: (output, weight) of what the loss is the sum of.
+        outputs, wrt: slots that forward writes, and whose `NAME.diff` backward writes.
+        losses: (slot, weight) of what the loss is the sum of.
+        renewed: states that forward renews.
+        training: what a step does; None: there are no steps. earlier: the program of all passes of
+            a step but the last, and its constants.
+        iteration: steps done.
         column_major: users have the axes of slots from last to first, as in MATLAB.
         names: slots that are called otherwise in the file; all names above are those in the file.
     """
@@ -64,19 +64,55 @@ class Contents:
     outputs: tuple[str, ...]
     wrt: tuple[str, ...]
     losses: tuple[tuple[str, float], ...] = ()
+    renewed: tuple[str, ...] = ()
+    training: Training | None = None
+    earlier: tuple[Program, Arrays] | None = None
+    iteration: int = 0
     column_major: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, made: Compilation) -> Contents:
-        """Those of a Caffe net."""
+        """Those of a Caffe net. Raises NetError where parts of it need Python."""
         from graphc.driver import loss_outputs
 
+        _need_portable(made.caffe)
         graph = made.caffe.graph
         weights = [weight for _, weight in graph.losses]
-        losses = tuple(zip(loss_outputs(graph), weights, strict=True))
         return cls(
-            made.program, made.graph.constants, tuple(graph.outputs), made.signature.wrt, losses
+            made.program,
+            made.graph.constants,
+            tuple(graph.outputs),
+            made.signature.wrt if made.signature.update is None else (),
+            tuple(zip(loss_outputs(graph), weights, strict=True)),
+            tuple(graph.updates),
+        )
+
+    @classmethod
+    def of_training(cls, solver: Solver) -> Contents:
+        """Those of a solver's step, which goes on where the solver is."""
+        definition, net = solver.definition, solver.net
+        definition.need_steps()
+        last, *earlier = net.lowered_steps()
+        rule = net.rule
+        slots = {slot.name for slot in last.program.slots}
+        lasting = [name for name in net.lasting() if name in slots]
+        training = Training(
+            method=rule.method,
+            schedule=Schedule(**asdict(definition.rates)),
+            rate=RATE,
+            momenta=(rule.settings[0], rule.settings[1]) if rule.method == "Adam" else None,
+            passes=rule.passes,
+            parameters=tuple(net.arrays.parameters),
+            histories=tuple(name for name in lasting if name not in net.arrays.parameters),
+            sums=tuple(f"{held.name}.diff" for held in rule.parameters if rule.passes > 1),
+            earlier=None,
+        )
+        return replace(
+            cls.of(last),
+            training=training,
+            earlier=(earlier[0].program, earlier[0].graph.constants) if earlier else None,
+            iteration=solver.iter,
         )
 
     def named(self, bundle: AnyBundle) -> AnyBundle:
@@ -87,6 +123,21 @@ class Contents:
     def _name(self, slot: str) -> str:
         stem = slot.removesuffix(".diff")
         return self.names.get(stem, stem) + slot[len(stem) :]
+
+
+def _need_portable(net: CaffeNet) -> None:
+    """Raise NetError for layers that compiled files cannot hold."""
+    for layer in net.python_layers:
+        raise NetError(
+            f"layer '{layer}' is Python code, which a compiled file cannot run; write it with"
+            " layers of Caffe, or run the net in Python"
+        )
+    for selection in net.selections:
+        makers = [layer for layer, tops in net.layer_tops.items() if selection.tops[0] in tops]
+        raise NetError(
+            f"layer '{makers[0]}' (Filter) lets as many items pass as its data say; in a compiled"
+            " file all shapes are fixed"
+        )
 
 
 def save(
@@ -126,7 +177,9 @@ def save(
             return [place]
         values = {**parameters, **contents.constants}
         if form == "bundle":
-            return _save_bundle(contents.named(compile_program(program, chosen)), values, place)
+            need(contents.earlier is None, "a bundle has one program; iter_size above 1 needs two")
+            bundle = contents.named(compile_program(program, chosen))
+            return _save_bundle(bundle, values, place, contents.iteration)
         return _save_linked(contents, values, place, form, chosen, beside)
     except OSError as error:
         raise NetError(f"cannot write '{error.filename or place}': {error.strerror}") from None
@@ -147,32 +200,13 @@ def load(path: str | Path) -> Executable:
     return executable
 
 
-def weights_path(path: Path) -> Path:
-    """Where the weights of a compiled file lie: those of `libnet.so` in `libnet.weights`."""
-    stem = path.name
-    for ending in (".so", ".o", ".bundle"):
-        stem = stem.removesuffix(ending)
-    return path.with_name(f"{stem}.weights")
-
-
-def find_compiler(triple: str) -> list[str] | None:
-    """The command of a C compiler for a machine; None where there is none."""
-    chosen = shlex.split(os.environ.get("CC", ""))
-    if chosen:
-        return chosen if shutil.which(chosen[0]) else None
-    architecture = triple.split("-")[0]
-    native = architecture == Target.named("host").triple.split("-")[0]
-    names = ("cc", "gcc", "clang") if native else (f"{architecture}-linux-gnu-gcc",)
-    return next(([name] for name in names if shutil.which(name)), None)
-
-
-def _save_bundle(bundle: Bundle, values: Arrays, place: Path) -> list[Path]:
+def _save_bundle(bundle: Bundle, values: Arrays, place: Path, iteration: int) -> list[Path]:
     written = [place]
     if _is_stored(bundle):
         written.append(weights_path(place))
         need(written[1] != place, f"'{place}' is the name of its weights file; take another one")
         with written[1].open("wb") as file:
-            write_parameters(file, bundle.slots, values)
+            write_parameters(file, bundle.slots, values, iteration)
     bundle.save(place)
     return written
 
@@ -195,18 +229,10 @@ def _save_linked(
     """A library, program or object, its header, and perhaps its weights."""
     compiler = find_compiler(target.triple)
     name = c_api.identifier(made.program.name)
-    bundle = made.named(compile_linkable(made.program, target, name))
-    outside = compiler is None or _outside(file_bytes(bundle.slots), beside)
-    weights_file = weights_path(place).name if outside else ""
-    interface = Interface(
-        name=name,
-        bundle=bundle,
-        outputs=made.outputs,
-        wrt=made.wrt,
-        losses=made.losses,
-        weights_file=weights_file,
-        features=needed_features(target),
-    )
+    interface, objects, values = _compiled(made, values, target, name)
+    slots = interface.bundle.slots
+    if compiler is None or _outside(file_bytes(slots), beside):
+        interface = replace(interface, weights_file=weights_path(place).name)
     sources = {
         f"{name}.h": c_api.header_text(interface),
         f"{name}.c": c_api.source_text(interface),
@@ -219,15 +245,43 @@ def _save_linked(
     )
     with tempfile.TemporaryDirectory(prefix=".graphc-", dir=place.absolute().parent) as temporary:
         folder = Path(temporary)
-        (folder / "kernels.o").write_bytes(bundle.object)
+        for file_name, code in objects.items():
+            (folder / file_name).write_bytes(code)
         with (folder / "weights").open("wb") as file:
-            write_parameters(file, bundle.slots, values)
+            write_parameters(file, slots, values, made.iteration)
         for file_name, text in sources.items():
             (folder / file_name).write_text(text)
         if compiler is None:
-            return _without_compiler(folder, place, form, sources, interface)
-        _link(compiler, folder, form, [s for s in sources if s.endswith(".c")], interface, place)
-        return _moved(folder, place, form, interface)
+            return without_compiler(folder, place, form, list(objects), sources, interface)
+        parts = [*objects, *(source for source in sources if source.endswith(".c"))]
+        link(compiler, folder, form, parts, interface, place)
+        return moved(folder, place, form, interface)
+
+
+def _compiled(
+    made: Contents, values: Arrays, target: Target, name: str
+) -> tuple[Interface, dict[str, bytes], Arrays]:
+    """What C sees of a program, its machine code by file name, and the values of its slots."""
+    bundle = made.named(compile_linkable(made.program, target, name))
+    objects = {"kernels.o": bundle.object}
+    training = made.training
+    if training is not None and made.earlier is not None:
+        program, constants = made.earlier
+        earlier = compile_linkable(program, target, f"{name}_pass")
+        objects["passes.o"] = earlier.object
+        bundle, earlier, values = merged(bundle, values, earlier, constants)
+        training = replace(training, earlier=earlier)
+    interface = Interface(
+        name=name,
+        bundle=bundle,
+        outputs=made.outputs,
+        wrt=made.wrt,
+        losses=made.losses,
+        features=needed_features(target),
+        renewed=made.renewed,
+        training=training,
+    )
+    return interface, objects, values
 
 
 def _outside(size: int, beside: bool | None) -> bool:
@@ -239,78 +293,3 @@ def _outside(size: int, beside: bool | None) -> bool:
         f"{size >> 20} MiB of weights are too many to be inside; put them in a file beside",
     )
     return beside
-
-
-def _link(
-    compiler: list[str],
-    folder: Path,
-    form: Form,
-    sources: list[str],
-    interface: Interface,
-    place: Path,
-) -> None:
-    """Make `linked` in the folder."""
-    objects = ["kernels.o"]
-    if not interface.weights_file:
-        (folder / "weights.s").write_text(c_api.weights_assembly(interface, "weights"))
-        sources = [*sources, "weights.s"]
-    for source in sources:
-        objects.append(f"{source}.o")
-        flags = _FLAGS if source.endswith(".c") else ()
-        _run([*compiler, *flags, "-c", source, "-o", objects[-1]], folder)
-    kinds = {
-        "obj": ["-r", "-nostdlib"],
-        "so": ["-shared", f"-Wl,-soname,{place.name}"],
-        "exe": [],
-    }
-    libraries = () if form == "obj" else _LIBRARIES
-    _run([*compiler, *kinds[form], "-o", "linked", *objects, *libraries], folder)
-
-
-def _run(command: list[str], folder: Path) -> None:
-    """Run the C compiler; NetError with its first words where it fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode != 0:
-        said = "\n".join(done.stderr.strip().splitlines()[:10])
-        raise NetError(f"'{shlex.join(command)}' failed:\n{said}")
-
-
-def _moved(folder: Path, place: Path, form: Form, interface: Interface) -> list[Path]:
-    """Move what was asked for out of the folder; the rest goes with it."""
-    moves = {"linked": place}
-    if form != "exe":
-        header = f"{interface.name}.h"
-        moves[header] = place.with_name(header)
-    if interface.weights_file:
-        moves["weights"] = weights_path(place)
-    for part, goal in moves.items():
-        os.replace(folder / part, goal)
-    return list(moves.values())
-
-
-def _without_compiler(
-    folder: Path, place: Path, form: Form, sources: Mapping[str, str], interface: Interface
-) -> list[Path]:
-    """Write the parts, and say how they become what was asked for."""
-    code = place if form == "obj" else place.with_name(f"{place.name}.o")
-    moves = {"kernels.o": code, "weights": weights_path(place)}
-    moves |= {name: place.with_name(name) for name in sources}
-    for part, goal in moves.items():
-        os.replace(folder / part, goal)
-    written = list(moves.values())
-    c_files = [str(place.with_name(name)) for name in sources if name.endswith(".c")]
-    if form == "obj":
-        advice = f"compile {c_files[0]} too and link both"
-    else:
-        shared = ["-shared"] if form == "so" else []
-        words = ["cc", *_FLAGS, *shared, "-o", str(place), str(code), *c_files, *_LIBRARIES]
-        advice = f"run: {shlex.join(words)}"
-    message = (
-        f"there is no C compiler for {interface.bundle.triple}; written were"
-        f" {', '.join(map(str, written))}. Install one (Debian: apt install gcc; $CC names"
-        f" another) and {advice}"
-    )
-    if form != "obj":
-        raise NetError(message)
-    warnings.warn(message, NetWarning, stacklevel=2)
-    return written

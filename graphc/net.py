@@ -334,6 +334,12 @@ class Net:
         load_weights(self._front(), self.arrays.parameters, weights)
         self._forward_is_current = False
 
+    def values(self) -> dict[str, np.ndarray]:
+        """All that lasts from call to call, as programs name it: parameters, `conv1/0`, and states
+        (dropout's counter, recurrent states, a solver's history). Arrays are not copied.
+        """
+        return {**self.arrays.parameters, **self.arrays.states}
+
     def share_with(self, other: Net) -> None:
         """Use the parameters of another net from now on, by layer name, in the same memory.
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from graphc.frontends.caffe.solver import SolverDefinition, read_solver
 from graphc.frontends.caffe.solverstate import SolverState, read_solverstate, write_solverstate
 from graphc.net import Net
 from graphc.plan.budget import Memory
+from graphc.runtime.cpu import aligned_zeros
+from graphc.runtime.parameter_file import is_parameter_file, read_parameters
 from graphc.training_event import Event, Progress, SnapshotWritten, TestResult
 from graphc.training_net import TrainingNet
 
@@ -47,7 +50,9 @@ class Solver:
         source: a path of a solver prototxt, or its text (which holds a newline or `{`).
         weights: what the net starts from, as in `graphc.Net`; the definition's own `weights` and
             fillers otherwise.
-        keep, threads, memory, dtype: as in `graphc.Net`.
+        keep, threads, memory, dtype, shapes: as in `graphc.Net`.
+        net: what to train, in place of the net that the definition names.
+        seed: of fillers and dropout, where the definition has no random_seed.
     Attributes:
         net: the net in its training phase; a `graphc.Net` with a `step()` besides.
         test_nets: the nets that it is tested with, which share the parameters of `net`.
@@ -66,15 +71,21 @@ class Solver:
         threads: int | None = None,
         memory: Memory | str = "reuse",
         dtype: str = "float32",
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        net: NetDefinition | None = None,
+        seed: int | None = None,
     ):
         need(
             isinstance(source, (str, PathLike)),
             f"a solver is a path or a text, not {type(source).__name__}",
         )
-        self.definition: SolverDefinition = read_solver(source, layer_types=LAYERS)
+        definition = read_solver(source, layer_types=LAYERS, net=net)
+        if definition.seed is None:
+            definition = replace(definition, seed=seed)
+        self.definition: SolverDefinition = definition
         for warning in self.definition.warnings:
             warnings.warn(str(warning), NetWarning, stacklevel=2)
-        self.net = TrainingNet(self.definition, weights, keep, threads, memory, dtype)
+        self.net = TrainingNet(self.definition, weights, keep, threads, memory, dtype, shapes)
         if weights is None:
             for name in self.definition.weights:
                 self.net.copy_from(self.definition.folder / name)
@@ -215,11 +226,16 @@ class Solver:
     def restore(self, path: str | Path) -> None:
         """Go on from a snapshot: a .solverstate or .solverstate.h5, by Caffe or by graphc.
 
+        Or from the .weights file that a compiled step of training (`graphc compile --solver`) has
+        written; it holds all that is needed.
         The weight file that it names is looked for beside it, then where its name leads from the
         solver's folder and from the working folder. Raises NetError, and changes nothing, where
         something is missing or belongs to another net or method.
         """
         need(isinstance(path, (str, PathLike)), f"a path is needed, not {type(path).__name__}")
+        if is_parameter_file(path):
+            self._restore_compiled(Path(path))
+            return
         state = read_solverstate(path)
         histories = self.net.histories()
         if len(state.history) != len(histories):
@@ -242,6 +258,35 @@ class Solver:
         self.net.continue_random_numbers(state.iteration * self.definition.iter_size)
 
     # -- inside -----------------------------------------------------------------------------
+
+    def _restore_compiled(self, path: Path) -> None:
+        """Go on from what a compiled step has written."""
+        stored = read_parameters(path)
+        need(
+            stored.passes == 0,
+            f"'{path}' was written between the passes of an iteration; save after all"
+            f" {self.definition.iter_size}",
+        )
+        arrays = self.net.arrays
+        held = self.net.values()
+        for name in self.net.lasting():
+            found = stored.arrays.get(name)
+            if found is None or found.shape != held[name].shape:
+                shape = "nothing" if found is None else f"shape {list(found.shape)}"
+                raise NetError(
+                    f"'{path}' holds {shape} for '{name}', {list(held[name].shape)} is needed: is"
+                    " it of another net or method?"
+                )
+        self.net.copy_from(path)
+        for name in stored.states:
+            if name not in arrays.parameters and not name.endswith(".diff"):
+                found = stored.arrays[name]
+                state = arrays.states.get(name)
+                if state is None or state.shape != found.shape:
+                    state = arrays.states[name] = aligned_zeros(found.shape, str(found.dtype))
+                state[...] = found
+        self._iteration = stored.iteration
+        self._rate_steps = self.definition.rates.steps_before(stored.iteration)
 
     def _test_net(self, definition: NetDefinition, threads: int | None) -> Net:
         dtype = self.net.arrays.dtype

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from graphc import driver
-from graphc.driver import Compilation
+from graphc.driver import Compilation, Signature
 from graphc.error import NetError, need
 from graphc.frontends.caffe.layer import COUNTER
 from graphc.frontends.caffe.solver import SolverDefinition
@@ -36,6 +36,7 @@ class TrainingNet(Net):
         threads: int | None = None,
         memory: Memory | str = "reuse",
         dtype: str = "float32",
+        shapes: Mapping[str, Sequence[int]] | None = None,
     ):
         self._seed = (definition.seed or 0) % 2**32
         super().__init__(
@@ -47,6 +48,7 @@ class TrainingNet(Net):
             memory=memory,
             dtype=dtype,
             seed=self._seed,
+            shapes=shapes,
         )
         self._solver = definition
         self._rate = self.arrays.extra[RATE] = aligned_zeros((), dtype)
@@ -81,6 +83,28 @@ class TrainingNet(Net):
         self._run_forward(made, "both")
         self._forward_is_current = False  # it went with the old parameters
 
+    def lowered_steps(self) -> list[Compilation]:
+        """What an iteration runs, up to the plans: the pass that changes parameters, and, where
+        iter_size is above 1, the pass that comes before it.
+        """
+        rules = [self._rule] if self._rule.passes == 1 else [self._rule, None]
+        return [driver.lower(self.definition, self._step_signature(rule)) for rule in rules]
+
+    @property
+    def rule(self) -> UpdateRule:
+        """How a step changes parameters."""
+        return self._rule
+
+    def values(self) -> dict[str, np.ndarray]:
+        self.histories()
+        return super().values()
+
+    def lasting(self) -> list[str]:
+        """The parameters that steps change, and their histories."""
+        learned = [learned.name for learned in self._rule.parameters if learned.factor]
+        method = self._rule.method
+        return [*learned, *(state for name in learned for state in history_names(method, name))]
+
     def look(self) -> dict[str, np.ndarray]:
         """The outputs for one more batch, by a program that has no backward pass."""
         self._follow_reshape()
@@ -109,13 +133,18 @@ class TrainingNet(Net):
 
     def _step_compilation(self, rule: UpdateRule | None) -> Compilation:
         self._follow_reshape()
+        signature = self._step_signature(rule)
+        self.feeds.fill(self.arrays.inputs)
+        return self._compilation(signature)
+
+    def _step_signature(self, rule: UpdateRule | None) -> Signature:
+        """Of a pass that changes parameters; without a rule, of one that adds to the gradients."""
         front = self.front()
         if front.refusals:
             raise NetError(front.refusals)
-        self.feeds.fill(self.arrays.inputs)
         names = tuple(learned.name for learned in self._rule.parameters)
         signature = replace(self._signature, wrt=names, update=rule, accumulate=rule is None)
-        return self._compilation(driver.with_shapes(signature, self._shapes))
+        return driver.with_shapes(signature, self._shapes)
 
     def _correction(self, iteration: int) -> float:
         if self._rule.method != "Adam":

@@ -20,6 +20,7 @@ from graphc.frontends.caffe.caffemodel import (
 from graphc.frontends.caffe.filler import fill
 from graphc.frontends.caffe.hdf5 import is_hdf5, read_hdf5_weights, write_hdf5_weights
 from graphc.frontends.caffe.network import CaffeNet
+from graphc.runtime.parameter_file import is_parameter_file, read_parameters
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,8 +37,9 @@ def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
     """Load by layer name; what the net lacks is ignored, what the source lacks keeps its values.
 
     Args:
-        weights: a .caffemodel or .caffemodel.h5 path, a dict of layer name -> sequence of arrays
-            (or of `conv1/0` -> array), or `"random:SEED"`: msra weights, zero biases.
+        weights: a .caffemodel or .caffemodel.h5 path, a .weights file of a compiled net, a dict of
+            layer name -> sequence of arrays (or of `conv1/0` -> array), or `"random:SEED"`: msra
+            weights, zero biases.
     Raises:
         NetError: all blob counts and shapes that disagree, at once; nothing is loaded then.
     """
@@ -54,6 +56,9 @@ def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
     elif not isinstance(weights, (str, PathLike)):
         kind = type(weights).__name__
         raise NetError(f"weights are a path, a dict or 'random:SEED', not {kind}")
+    elif is_parameter_file(weights):
+        _load_compiled(net, parameters, Path(weights))
+        return
     elif is_hdf5(Path(weights)):
         _load_hdf5(net, parameters, Path(weights))
         return
@@ -90,6 +95,21 @@ def _take(
         raise NetError(f"{where}: no layer name is one of the net's; the source has {have} ...")
     for name, array in new.items():
         assign(parameters[name], array, name)
+
+
+def _load_compiled(net: CaffeNet, parameters: Arrays, path: Path) -> None:
+    """Load the weights of a compiled net, or what one has trained."""
+    stored = read_parameters(path).arrays
+    new = {name: stored[name] for name in net.parameters if name in stored}
+    wrong = [
+        Diagnostic(
+            f"parameter '{name}' has shape {list(parameters[name].shape)}, '{path}' holds"
+            f" {list(array.shape)}"
+        )
+        for name, array in new.items()
+        if array.shape != parameters[name].shape
+    ]
+    _take(net, parameters, new, wrong, list(stored), str(path))
 
 
 def _load_hdf5(net: CaffeNet, parameters: Arrays, path: Path) -> None:

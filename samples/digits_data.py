@@ -1,9 +1,16 @@
 """The 8 x 8 pictures of handwritten digits that come with scikit-learn, split once and for all.
 
 Training and all other samples use the same split, so "held out" means the same everywhere.
+
+    python samples/digits_data.py FOLDER
+
+writes it as float32 .npy files, for programs that are not Python.
 """
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -36,3 +43,13 @@ def as_text(picture: np.ndarray) -> str:
     shades = " .:-=+*#%@"
     levels = (rows - rows.min()) / (span or 1.0) * (len(shades) - 1)
     return "\n".join("".join(2 * shades[round(level)] for level in row) for row in levels)
+
+
+def main(folder: str) -> None:
+    names = ("training", "training_labels", "held_out", "held_out_labels")
+    for name, array in zip(names, load_split(), strict=True):
+        np.save(Path(folder) / f"{name}.npy", array.astype(np.float32))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -12,21 +12,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from c_programs import (
+    COMPILER,
+    COMPILERS,
+    ROOT,
+    SAMPLES,
+    STRICT,
+    Library,
+    compiled,
+    needs_compiler,
+    run,
+)
 
 import graphc
 from graphc import artifact, driver
-from graphc.artifact import Form, save
+from graphc.artifact import save
 from graphc.codegen.c_api import identifier
 from graphc.codegen.llvm.target import Target
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning
-
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLES = ROOT / "samples"
-COMPILER = shutil.which("cc") or shutil.which("gcc")
-STRICT = ["-Wall", "-Wextra", "-pedantic", "-Werror"]
-
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
+from graphc.linker import Form
 
 LOSS_NET = """
 name: "losses"
@@ -93,24 +98,6 @@ def digits(grad: bool = False, **options) -> Sample:
 
 def image(dtype: str = "float32") -> np.ndarray:
     return np.random.default_rng(5).random((1, 1, 8, 8)).astype(dtype)
-
-
-def run(program: Path, *words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a program in its folder, with no environment: no Python is found from there."""
-    command = [str(program), *map(str, words)]
-    done = subprocess.run(
-        command, cwd=program.parent, env={}, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == code, (command, done.returncode, done.stdout, done.stderr)
-    return done
-
-
-def compiled(folder: Path, *words: object) -> None:
-    """Run the C compiler; it must have nothing to say."""
-    assert COMPILER is not None
-    command = [COMPILER, *map(str, words)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert (done.returncode, done.stdout + done.stderr) == (0, ""), command
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +215,29 @@ def _bad_inputs(place: Path) -> dict[str, str]:
     (place / "long.npy").write_bytes(data + b"\0")
     (place / "magic.npy").write_bytes(b"\x89PNG" + data[4:])
     (place / "empty.npy").write_bytes(b"")
+    np.save(place / "big.npy", good.astype(">f4"))
+    np.save(place / "whole.npy", good.astype("int32"))
+    np.save(place / "pairs.npy", np.zeros((1, 1, 8, 8), "f4,f4"))
+    np.save(place / "single.npy", np.float32(1))
+    (place / "minus.npy").write_bytes(data.replace(b"(1, 1, 8, 8)", b"(1,-1,-8, 8)"))
+    (place / "many.npy").write_bytes(data.replace(b"(1, 1, 8, 8)", b"(1,1,99999999999999999999)"))
+    (place / "open.npy").write_bytes(data.replace(b"8, 8)", b"8, 8 "))
+    (place / "wide.npy").write_bytes(data[:6] + b"\x02\0\xff\xff\xff\xff" + data[10:])
+    (place / "zeros.npy").write_bytes(data[:10] + bytes(len(data) - 10))
     (place / "words.npy").write_bytes(data.replace(b"'descr'", b"'mystr'"))
     return {
         "double.npy": "holds '<f8', 'data' needs '<f4' (float32)",
         "shape.npy": "has shape (1, 64), 'data' needs [1, 1, 8, 8]",
         "less.npy": "has shape (1, 1, 8, 4), 'data' needs [1, 1, 8, 8]",
+        "big.npy": "holds '>f4', 'data' needs '<f4'",
+        "whole.npy": "holds '<i4', 'data' needs '<f4'",
+        "pairs.npy": "holds '', 'data' needs '<f4'",
+        "single.npy": "has shape (), 'data' needs [1, 1, 8, 8]",
+        "minus.npy": "has shape (1,-1,-8, 8), 'data' needs [1, 1, 8, 8]",
+        "many.npy": "has shape (1,1,99999999999999999999)",
+        "open.npy": "has a damaged header",
+        "wide.npy": "has a damaged header",
+        "zeros.npy": "has a damaged header",
         "nan.npy": "holds nan, first at element 17",
         "short.npy": "is cut short",
         "header.npy": "is cut short",
@@ -384,10 +389,11 @@ def test_header_is_plain_c_and_cpp(library_folder: Path):
 
 
 @needs_compiler
-def test_saliency_in_c(library_folder: Path):
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_saliency_in_c(library_folder: Path, compiler: str):
     source = SAMPLES / "saliency.c"
     flags = [*STRICT, "-std=c99", "-I.", "-L.", "-Wl,-rpath,$ORIGIN"]
-    compiled(library_folder, *flags, source, "-o", "saliency", "-ldigits", "-lm")
+    compiled(library_folder, *flags, source, "-o", "saliency", "-ldigits", "-lm", compiler=compiler)
     words = (SAMPLES / "seven.pgm").read_text().split()
     assert words[:4] == ["P2", "8", "8", "16"]
     pixels = np.array(words[4:], np.float32).reshape(1, 1, 8, 8) / 16
@@ -405,52 +411,9 @@ def test_saliency_in_c(library_folder: Path):
     assert "not a plain PGM" in run(library_folder / "saliency", "map.c", "x", code=1).stderr
 
 
-class Library:
-    """digits.h from Python, by ctypes."""
-
-    def __init__(self, path: Path):
-        self.dll = ctypes.CDLL(str(path))
-        integer, text, pointer = ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
-        code = ctypes.POINTER(ctypes.c_int)
-        shape = ctypes.POINTER(ctypes.c_int64)
-        self._declare(pointer, text, code, names=["create"])
-        self._declare(None, pointer, names=["destroy"])
-        self._declare(integer, pointer, integer, names=["forward", "backward"])
-        self._declare(text, integer, names=["error_text"])
-        self._declare(ctypes.c_int64, names=["arena_bytes"])
-        self._declare(integer, pointer, integer, pointer, names=["bind_parameter"])
-        for kind in ("input", "output", "parameter", "given", "gradient"):
-            self._declare(integer, names=[f"{kind}_count"])
-            self._declare(integer, text, names=[f"{kind}_index"])
-            self._declare(text, integer, names=[f"{kind}_name"])
-            self._declare(integer, integer, names=[f"{kind}_rank"])
-            self._declare(shape, integer, names=[f"{kind}_shape"])
-            self._declare(ctypes.c_int64, integer, names=[f"{kind}_size"])
-            self._declare(pointer, pointer, integer, names=[kind])
-
-    def _declare(self, result, *arguments, names: list[str]) -> None:
-        for name in names:
-            function = getattr(self.dll, f"digits_{name}")
-            function.restype, function.argtypes = result, arguments
-            setattr(self, name, function)
-
-    def arrays(self, net: int, kind: str) -> dict[str, np.ndarray]:
-        found = {}
-        for i in range(getattr(self, f"{kind}_count")()):
-            shape = getattr(self, f"{kind}_shape")(i)[: getattr(self, f"{kind}_rank")(i)]
-            size = getattr(self, f"{kind}_size")(i)
-            place = getattr(self, kind)(net, i)
-            assert place % 64 == 0
-            name = getattr(self, f"{kind}_name")(i).decode()
-            assert getattr(self, f"{kind}_index")(name.encode()) == i
-            flat = (ctypes.c_float * size).from_address(place)
-            found[name] = np.frombuffer(flat, np.float32).reshape(shape)
-        return found
-
-
 @needs_compiler
 def test_library_computes_what_net_computes(library_folder: Path):
-    library = Library(library_folder / "libdigits.so")
+    library = Library(library_folder / "libdigits.so", "digits")
     sample = digits(grad=True)
     code = ctypes.c_int(77)
     net = library.create(None, code)
@@ -475,7 +438,7 @@ def test_library_computes_what_net_computes(library_folder: Path):
 
 @needs_compiler
 def test_library_used_wrongly(library_folder: Path):
-    library = Library(library_folder / "libdigits.so")
+    library = Library(library_folder / "libdigits.so", "digits")
     code = ctypes.c_int()
     assert library.create(b"/nowhere", code) is None
     assert b"cannot be opened" in library.error_text(code.value)
@@ -503,7 +466,7 @@ def test_library_used_wrongly(library_folder: Path):
 
 @needs_compiler
 def test_parameters_of_the_caller(library_folder: Path):
-    library = Library(library_folder / "libdigits.so")
+    library = Library(library_folder / "libdigits.so", "digits")
     sample = digits(grad=True)
     net = library.create(None, None)
     library.arrays(net, "input")["data"][...] = image()

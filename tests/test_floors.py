@@ -28,6 +28,8 @@ FLOORS = {
     "graphc.driver": 5,
     "graphc.host_calls": 5,
     "graphc.net": 5,
+    "graphc.linker": 5,
+    "graphc.artifact": 5,
     "graphc.net_arrays": 5,
     "graphc.gradient_request": 5,
     "graphc.blob": 5,

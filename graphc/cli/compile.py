@@ -11,7 +11,7 @@ import typer
 
 from graphc.cli.options import Mode, NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import open_session
+from graphc.cli.session import open_session, open_solver
 from graphc.error import NetError
 
 
@@ -61,26 +61,46 @@ def compile(
             " are more than 32 MiB.",
         ),
     ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="A solver's prototxt; with it the file has a step of training, and --weights may"
+            " be a .solverstate to go on from. The net is NET, whichever the solver names.",
+        ),
+    ] = None,
 ) -> None:
     """Compile the net to a file that runs without Python.
 
     It has gradients with --mode grad, or where --diff (here a blob's name alone) or --wrt are
-    given. The linker is the system's C compiler, or what $CC names.
+    given, and trains with --mode train --solver. The linker is the system's C compiler, or what
+    $CC names.
 
     The arrays of a MatConvNet net (.mat) are H x W x C x N there too, column-major in memory as
     MATLAB has them; programs read .npy files of either order.
     """
     if emit in ONLY_CUDA or _is_gpu(target):
+        if solver is not None:
+            raise typer.BadParameter("--solver compiles steps for processors, not for GPUs")
         _compile_cuda(options, Path(output), emit, target)
         return
-    from graphc.artifact import Form, save
+    from graphc.artifact import Contents, save
     from graphc.codegen.llvm.target import Target
+    from graphc.linker import Form
 
     machine = Target.named(target) if target else Target.host()
+    form = cast(Form, emit.value)
+    if solver is not None:
+        _need_no_gradients(options)
+        with busy("compiling"):
+            trainer = open_solver(options, solver)
+            contents = Contents.of_training(trainer)
+            written = save(contents, trainer.net.values(), output, form, machine, beside)
+        _say(options, written)
+        return
     options = _with_mode(options)
     with busy("compiling"):
         net = open_session(options)
-        form = cast(Form, emit.value)
         written = save(net.contents(), net.held(), output, form, machine, beside)
     _say(options, written)
 
@@ -91,6 +111,14 @@ def _with_mode(options: NetOptions) -> NetOptions:
         return options
     gradients = bool(options.diff or options.wrt)
     return replace(options, mode=Mode.grad if gradients else Mode.infer)
+
+
+def _need_no_gradients(options: NetOptions) -> None:
+    """With a solver the gradients are those of its step."""
+    if options.mode not in (None, Mode.train):
+        raise typer.BadParameter(f"--solver trains; --mode {options.mode.value} does not")
+    if options.diff or options.wrt:
+        raise typer.BadParameter("--solver trains by the losses; leave --diff and --wrt out")
 
 
 def _is_gpu(target: str) -> bool:

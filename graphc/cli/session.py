@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from graphc.net import Net
     from graphc.passes.manager import Stage
     from graphc.plan.program import Program
+    from graphc.solver import Solver
 
 Shape = tuple[int, ...]
 
@@ -291,3 +292,27 @@ def open_net(options: NetOptions) -> Net:
         exact=options.exact,
         fast_math=fast_math_of(options),
     )
+
+
+def open_solver(options: NetOptions, path: str) -> Solver:
+    """The Solver of a file at work on the net of the options; --weights may be its state."""
+    from graphc.solver import Solver
+
+    if is_mat(options):
+        raise NetError(f"'{options.net}' is a MatConvNet net; a solver trains a Caffe definition")
+    options = replace(options, mode=Mode.train)
+    state = options.weights is not None and ".solverstate" in Path(options.weights).name
+    solver = Solver(
+        Path(path),
+        weights=None if state else options.weights,
+        keep=options.keep or (),
+        threads=options.threads,
+        memory=options.memory.value,
+        dtype=options.dtype.value,
+        shapes=shapes_of(options),
+        net=definition_of(options),
+        seed=options.seed,
+    )
+    if options.weights is not None and (state or options.weights.endswith(".weights")):
+        solver.restore(options.weights)
+    return solver

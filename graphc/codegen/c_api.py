@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from graphc.codegen.c_training import Training, training_lines
 from graphc.error import need
 from graphc.runtime.bundle import Bundle, SlotEntry
 from graphc.runtime.parameter_file import (
@@ -18,12 +19,16 @@ from graphc.runtime.parameter_file import (
     fingerprint,
     offsets,
     slot_bytes,
+    table_lines,
 )
 
 _FOLDER = Path(__file__).parent / "c"
 _C_TYPES = {"float32": "float", "float64": "double"}
 _DESCRIPTIONS = {"float32": "<f4", "float64": "<f8"}  # what .npy files call them
-_INCLUDES = ("fcntl.h", "stdlib.h", "string.h", "sys/mman.h", "sys/stat.h", "unistd.h")
+_INCLUDES = (
+    *("fcntl.h", "math.h", "sched.h", "stdio.h", "stdlib.h", "string.h"),
+    *("sys/mman.h", "sys/stat.h", "unistd.h"),
+)
 # What the header says about the order of elements.
 _LAYOUTS = {
     "row-major": "Arrays are row-major, begin at multiples of 64\n * bytes,",
@@ -35,6 +40,8 @@ _GROUPS = {
     "input": ("", "inputs, which you write"),
     "output": ("const ", "outputs of the forward pass"),
     "parameter": ("const ", "parameters; embedded or mapped ones can only be read"),
+    "trained": ("", "parameters, which steps change, and you may"),
+    "history": ("", "the solver's state, by the name of the parameter"),
     "given": ("", "gradients that you give, by the name of their blob; zero until you write them"),
     "gradient": ("const ", "gradients that backward computes, by the name of what they are of"),
 }
@@ -53,6 +60,8 @@ class Interface:
         losses: (slot, weight) of what the loss is the sum of.
         weights_file: name of the weights file; empty where they are embedded.
         features: what the processor must have, as `__builtin_cpu_supports` calls it.
+        renewed: states that the forward pass renews, and that a failed check leaves as they were.
+        training: what steps of training do; None: there are none.
     """
 
     name: str
@@ -62,6 +71,8 @@ class Interface:
     losses: tuple[tuple[str, float], ...]
     weights_file: str = ""
     features: tuple[str, ...] = ()
+    renewed: tuple[str, ...] = ()
+    training: Training | None = None
 
     @property
     def dtype(self) -> str:
@@ -90,13 +101,61 @@ class Interface:
         by_role: dict[str, list[SlotEntry]] = {}
         for slot in slots.values():
             by_role.setdefault(slot.role, []).append(slot)
-        return {
+        given = [(s.name.removesuffix(".diff"), s) for s in by_role.get("gradient", [])]
+        groups = {
             "input": [(s.name, s) for s in by_role.get("input", [])],
             "output": [(name, slots[name]) for name in self.outputs],
             "parameter": [(s.name, s) for s in by_role.get("parameter", [])],
-            "given": [(s.name.removesuffix(".diff"), s) for s in by_role.get("gradient", [])],
-            "gradient": [(name, slots[f"{name}.diff"]) for name in self.wrt],
         }
+        if self.training is not None:
+            rate, parameters = self.training.rate, self.training.parameters
+            groups["input"] = [row for row in groups["input"] if row[0] != rate]
+            groups["parameter"] = [(name, slots[name]) for name in parameters if name in slots]
+            groups["history"] = [(name, slots[name]) for name in self.training.histories]
+        elif self.wrt:
+            # What a caller gives to a blob is not what arrives there in all.
+            arriving = [slots.get(f"{n}.diff~out", slots.get(f"{n}.diff")) for n in self.wrt]
+            groups["given"] = given
+            groups["gradient"] = [(n, s) for n, s in zip(self.wrt, arriving, strict=True) if s]
+        return groups
+
+
+_BINDING = """\
+/* Makes a net read a parameter from an array of yours instead, which begins at a multiple of 64
+ * bytes and stays valid; NULL goes back to the net's own. */
+int @NET@_bind_parameter(@NET@_net *net, int i, const @NET@_real *array);
+"""
+_STEP = """\
+/* One pass of training by @METHOD@ with lr_policy "@POLICY@": forward, backward and, in every
+ * @NET@_ITER_SIZE-th call, the change of the parameters by the gradients of all passes since the
+ * last. The learning rate follows the policy by the iterations done; a call that fails changes
+ * nothing, and the next one begins the iteration again. */
+#define @NET@_HAS_STEP 1
+#define @NET@_ITER_SIZE @PASSES@
+#define @NET@_MAX_ITER @MAX_ITER@ /* of the solver; 0: it says none */
+int @NET@_step(@NET@_net *net, int threads);
+/* The rate of the next change; not finite where the policy has none, and then a step fails. */
+double @NET@_learning_rate(const @NET@_net *net);
+/* Iterations done; it can be set, to go on elsewhere. */
+int64_t @NET@_iteration(const @NET@_net *net);
+int @NET@_set_iteration(@NET@_net *net, int64_t iteration);
+/* Writes all that training needs to go on, whole or not at all: a weights file for @NET@_create,
+ * for graphc.Solver.restore and, as weights, for graphc.Net. */
+int @NET@_save(const @NET@_net *net, const char *path);
+"""
+
+
+def _step_text(training: Training) -> str:
+    words = {
+        "METHOD": training.method,
+        "POLICY": training.schedule.policy,
+        "PASSES": str(training.passes),
+        "MAX_ITER": str(training.schedule.max_iter),
+    }
+    text = _STEP
+    for word, meaning in words.items():
+        text = text.replace(f"@{word}@", meaning)
+    return text
 
 
 def identifier(name: str) -> str:
@@ -108,7 +167,9 @@ def identifier(name: str) -> str:
 def header_text(interface: Interface) -> str:
     """The header NAME.h; C99 and C++."""
     backward = ""
-    if interface.wrt:
+    if interface.training is not None:
+        backward = _step_text(interface.training)
+    elif interface.wrt:
         backward = (
             "/* Computes the gradients, from those given and from the losses; once after each\n"
             " * forward pass, whose memory it reuses. */\n"
@@ -125,6 +186,7 @@ def header_text(interface: Interface) -> str:
         TARGET=_in_comment(f"{interface.bundle.target} ({interface.bundle.triple})"),
         ARRAYS="\n".join(_array_lines(interface)),
         BACKWARD=backward,
+        BINDING=_BINDING if interface.training is None else "",
         GROUPS="\n".join(_group_lines(interface)),
         LAYOUT=_LAYOUTS[interface.order],
         WEIGHTS=weights,
@@ -133,15 +195,7 @@ def header_text(interface: Interface) -> str:
 
 def source_text(interface: Interface) -> str:
     """The C source of the calls."""
-    bundle = interface.bundle
-    numbers = {slot.name: number for number, slot in enumerate(bundle.slots)}
-    groups = interface.groups()
-    checks = [_check_text(c.layer, c.kind, c.message) for c in bundle.checks]
-    losses = [
-        f"{{{numbers[slot]}, {_size(bundle.slots[numbers[slot]])}, {weight!r}}}"
-        for slot, weight in interface.losses
-    ]
-    supported = [f'__builtin_cpu_supports("{name}")' for name in interface.features]
+    bundle, training = interface.bundle, interface.training
     lines = [
         "#define _POSIX_C_SOURCE 200809L",
         *(f"#include <{name}>" for name in _INCLUDES),
@@ -149,6 +203,28 @@ def source_text(interface: Interface) -> str:
         f'#include "{interface.name}.h"',
         "#pragma GCC visibility pop",
         "",
+        *_constant_lines(interface),
+        "",
+        "/* Memory of a slot: its own, or in the weights, from where a state starts too. */",
+        "typedef struct { uint64_t bytes, weights_offset; int own; } slot_entry;",
+        "typedef struct { const char *name; int slot, rank; const int64_t *shape; int64_t size; }",
+        "    array_entry;",
+        "typedef struct { int slot; int64_t size; double weight; } loss_entry;",
+        *_table_lines(interface),
+    ]
+    parts = ["net.c"]
+    if training is not None:
+        texts = {line.decode(): _c_string(line.decode()) for line in table_lines(bundle.slots)}
+        lines += training_lines(training, bundle, texts)
+        parts.append("step.c")
+    return "\n".join([*lines, "", *(_filled(part, interface) for part in parts)])
+
+
+def _constant_lines(interface: Interface) -> list[str]:
+    """Sizes, and what the processor must have."""
+    bundle = interface.bundle
+    supported = [f'__builtin_cpu_supports("{name}")' for name in interface.features]
+    return [
         '#define HIDDEN __attribute__((visibility("hidden")))',
         f"#define SLOT_COUNT {len(bundle.slots)}",
         f"#define ARENA_BYTES INT64_C({bundle.arena_bytes})",
@@ -156,41 +232,52 @@ def source_text(interface: Interface) -> str:
         f"#define WEIGHTS_LAYOUT UINT64_C({fingerprint(bundle.slots)})",
         *_embedding_lines(interface),
         f"#define PROCESSOR_FITS ({' && '.join(['1', *supported])})",
-        "",
-        "/* Memory of a slot: its own, or in the weights, from where a state starts too. */",
-        "typedef struct { uint64_t bytes, weights_offset; int own; } slot_entry;",
-        "typedef struct { const char *name; int slot, rank; const int64_t *shape; int64_t size; }",
-        "    array_entry;",
-        "typedef struct { int slot; int64_t size; double weight; } loss_entry;",
-        *_table("static const slot_entry slot_table[]", _slot_rows(bundle)),
-        *_table("static const char *const check_table[]", checks, "NULL"),
-        f"#define CHECK_COUNT {len(checks)}",
-        *_table("static const loss_entry loss_table[]", losses),
-        f"#define LOSS_COUNT {len(losses)}",
     ]
-    for kind, rows in groups.items():
-        if rows or kind in ("input", "output", "parameter") or interface.wrt:
-            entries = [
-                _array_row(name, slot, interface.shape(slot), numbers[slot.name])
-                for name, slot in rows
-            ]
-            lines += _table(f"static const array_entry {kind}_table[]", entries)
-            lines.append(f"#define {kind.upper()}_COUNT {len(rows)}")
-    return "\n".join([*lines, "", _filled("net.c", interface)])
+
+
+def _table_lines(interface: Interface) -> Iterable[str]:
+    """The tables of slots, states, checks, losses and of each kind of array, and their lengths."""
+    bundle = interface.bundle
+    numbers = {slot.name: number for number, slot in enumerate(bundle.slots)}
+    renewed = [slot for slot in bundle.slots if slot.name in interface.renewed]
+    checks = [_check_text(c.layer, c.kind, c.message) for c in bundle.checks]
+    losses = [
+        f"{{{numbers[slot]}, {_size(bundle.slots[numbers[slot]])}, {weight!r}}}"
+        for slot, weight in interface.losses
+    ]
+    yield from _table("static const slot_entry slot_table[]", _slot_rows(interface))
+    notes = [str(numbers[slot.name]) for slot in renewed]
+    yield from _table("static const int note_table[]", notes, "0")
+    yield f"#define NOTE_COUNT {len(notes)}"
+    yield f"#define NOTE_BYTES {sum(aligned(slot_bytes(slot)) for slot in renewed)}"
+    yield from _table("static const char *const check_table[]", checks, "NULL")
+    yield f"#define CHECK_COUNT {len(checks)}"
+    yield from _table("static const loss_entry loss_table[]", losses)
+    yield f"#define LOSS_COUNT {len(losses)}"
+    for kind, rows in interface.groups().items():
+        entries = [
+            _array_row(name, slot, interface.shape(slot), numbers[slot.name]) for name, slot in rows
+        ]
+        yield from _table(f"static const array_entry {kind}_table[]", entries)
+        yield f"#define {kind.upper()}_COUNT {len(rows)}"
 
 
 def main_text(interface: Interface) -> str:
     """The C source of a program that reads and writes .npy files."""
-    return _filled(
-        "main.c",
-        interface,
-        DTYPE=interface.dtype,
-        DESCR=_DESCRIPTIONS[interface.dtype],
-        WEIGHTS_FILE=_c_string(interface.weights_file) if interface.weights_file else "NULL",
-        HAS_LOSSES="1" if interface.losses else "0",
-        ORDER=interface.order,
-        COLUMN_MAJOR=str(int(interface.bundle.column_major)),
-    )
+    training = interface.training
+    parts = ("main.c", "picture.c", "run.c") if training is None else ("main.c", "train.c")
+    others = '", a picture (P5, P6) or a .raw file"' if training is None else ""
+    words = {
+        "OTHER_FILES": others,
+        "METHOD": training.method if training else "",
+        "DTYPE": interface.dtype,
+        "DESCR": _DESCRIPTIONS[interface.dtype],
+        "WEIGHTS_FILE": _c_string(interface.weights_file) if interface.weights_file else "NULL",
+        "HAS_LOSSES": "1" if interface.losses else "0",
+        "ORDER": interface.order,
+        "COLUMN_MAJOR": str(int(interface.bundle.column_major)),
+    }
+    return "".join(_filled(part, interface, **words) for part in parts)
 
 
 def weights_assembly(interface: Interface, file_name: str) -> str:
@@ -227,9 +314,9 @@ def _array_lines(interface: Interface) -> Iterable[str]:
 
 
 def _group_lines(interface: Interface) -> Iterable[str]:
-    for kind, (constant, meaning) in _GROUPS.items():
-        if kind in ("given", "gradient") and not interface.wrt:
-            continue
+    for kind in interface.groups():
+        learned = kind == "parameter" and interface.training is not None
+        constant, meaning = _GROUPS["trained" if learned else kind]
         yield f"/* {meaning} */"
         yield f"int @NET@_{kind}_count(void);"
         yield f"int @NET@_{kind}_index(const char *name);"
@@ -250,11 +337,13 @@ def _embedding_lines(interface: Interface) -> list[str]:
     ]
 
 
-def _slot_rows(bundle: Bundle) -> list[str]:
+def _slot_rows(interface: Interface) -> list[str]:
+    bundle = interface.bundle
+    shared = ("parameter", "constant") if interface.training is None else ("constant",)
     places = offsets(bundle.slots)
     rows = [f"{{{aligned(bundle.arena_bytes)}, 0, 1}}"]
     for slot in bundle.slots[1:]:
-        own = int(slot.role not in ("parameter", "constant"))
+        own = int(slot.role not in shared)
         rows.append(f"{{{aligned(slot_bytes(slot))}, {places.get(slot.name, 0)}, {own}}}")
     return rows
 

@@ -1,4 +1,4 @@
-/* The program around a net: reads .npy files, runs, writes .npy files.
+/* The program around a net: arrays by name, .npy files, the net.
  * Exit codes: 0 fine, 2 wrong usage, 3 an input, a weights file or an output file is not right. */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -16,7 +16,6 @@
 #define REAL_DESCR "@DESCR@"
 #define REAL_NAME "@DTYPE@"
 #define COLUMN_MAJOR @COLUMN_MAJOR@ /* of an array's axes the first varies fastest, not the last */
-#define MOST_AXES 64
 #define WEIGHTS_FILE @WEIGHTS_FILE@ /* beside the program; NULL: they are embedded */
 
 enum { WRONG_USAGE = 2, BAD_INPUT = 3 };
@@ -65,6 +64,10 @@ static void fail(int exit_code, const char *format, ...) {
 
 LIST(list_inputs, input, "")
 LIST(list_outputs, output, "")
+#ifdef @NET@_HAS_STEP
+LIST(list_parameters, parameter, "")
+LIST(list_histories, history, "")
+#endif
 #ifdef @NET@_HAS_GRADIENTS
 LIST(list_given, given, ".diff")
 LIST(list_gradients, gradient, ".diff")
@@ -80,6 +83,10 @@ static arrays sources(@NET@_net *net) {
 
 static arrays results(@NET@_net *net) {
     arrays list = list_outputs(net, (arrays){NULL, 0});
+#ifdef @NET@_HAS_STEP
+    list = list_parameters(net, list);
+    list = list_histories(net, list);
+#endif
 #ifdef @NET@_HAS_GRADIENTS
     list = list_gradients(net, list);
 #endif
@@ -119,40 +126,6 @@ static void print_arrays(const char *head, arrays list) {
     }
 }
 
-static void print_help(const char *program, arrays given, arrays made) {
-    printf("usage: %s NAME=FILE.npy ... [-o NAME=FILE.npy ...]\n\n", program);
-    printf("Runs the net @NET@ on arrays in .npy files. Without -o it prints what comes out.\n\n");
-    print_arrays("inputs", given);
-    print_arrays("outputs", made);
-    puts("\noptions:\n"
-         "  -o NAME=FILE.npy  write an output\n"
-         "  --threads N       threads of a call; else one for every usable core\n"
-         "  --bench N         time N calls (inputs that are not given are zero)\n"
-         "  --weights FILE    other weights for this net (a .weights file)\n"
-         "  --help            this text\n\n"
-         "exit codes: 0 fine, 2 wrong usage, 3 bad input");
-}
-
-/* A summary of a result that goes to no file. */
-static void print_result(const array *row) {
-    const @NET@_real *values = row->memory;
-    printf("%s%s ", row->name, row->suffix);
-    print_shape(stdout, row->rank, row->shape);
-    if (row->size == 1) {
-        printf(" %.9g\n", (double)values[0]);
-        return;
-    }
-    int64_t low = 0, high = 0;
-    for (int64_t i = 1; i < row->size; i++) {
-        if (values[i] < values[low]) low = i;
-        if (values[i] > values[high]) high = i;
-    }
-    if (row->size > 0)
-        printf(" smallest %.6g at %" PRId64 ", largest %.6g at %" PRId64, (double)values[low], low,
-               (double)values[high], high);
-    putchar('\n');
-}
-
 /* ---- .npy files (numpy's format 1.0 to 3.0) ---- */
 
 static const char *after_key(const char *header, const char *key, const char *path) {
@@ -163,82 +136,61 @@ static const char *after_key(const char *header, const char *key, const char *pa
     return found;
 }
 
-static void check_shape(const char *text, const array *row, const char *path) {
+/* How many items the first axis has. It is the net's unless `any_items`; the others always are. */
+static int64_t check_shape(const char *text, const array *row, const char *path, int any_items) {
     const char *start = text;
+    int64_t items = 1;
     int rank = 0, same = 1;
     if (*text++ != '(') fail(BAD_INPUT, "'%s' has a damaged header", path);
     while (*text != ')' && *text != '\0') {
         char *end;
         int64_t extent = strtoll(text, &end, 10);
         if (end == text) fail(BAD_INPUT, "'%s' has a damaged header", path);
-        same = same && rank < row->rank && extent == row->shape[rank];
+        if (rank == 0) items = extent;
+        same = same && rank < row->rank &&
+               ((any_items && rank == 0 && extent > 0) || extent == row->shape[rank]);
         rank++;
         for (text = end; *text == ',' || *text == ' '; text++) continue;
     }
-    if (same && rank == row->rank) return;
+    if (same && rank == row->rank) return items;
     fprintf(stderr, "@NET@: error: '%s' has shape %.*s, '%s%s' needs ", path,
             (int)strcspn(start, ")") + 1, start, row->name, row->suffix);
     print_shape(stderr, row->rank, row->shape);
-    fputc('\n', stderr);
+    fputs(any_items && row->rank > 0 ? ", with any number of items\n" : "\n", stderr);
     exit(BAD_INPUT);
 }
 
-/* Whether the elements lie in the file as they do in memory. */
-static int check_header(const char *header, const array *row, const char *path) {
+/* As check_shape; *in_order tells whether the elements lie in the file as they do in memory. */
+static int64_t check_header(const char *header, const array *row, const char *path, int any_items,
+                            int *in_order) {
     const char *descr = after_key(header, "'descr'", path);
     int length = descr[0] == '\'' ? (int)strcspn(descr + 1, "'") : 0;
     if ((size_t)length != strlen(REAL_DESCR) || strncmp(descr + 1, REAL_DESCR, (size_t)length) != 0)
         fail(BAD_INPUT, "'%s' holds '%.*s', '%s%s' needs '" REAL_DESCR "' (" REAL_NAME ")", path,
              length, descr + 1, row->name, row->suffix);
-    check_shape(after_key(header, "'shape'", path), row, path);
+    int64_t items = check_shape(after_key(header, "'shape'", path), row, path, any_items);
     int column_major = strncmp(after_key(header, "'fortran_order'", path), "True", 4) == 0;
-    return column_major == COLUMN_MAJOR || row->rank < 2;
-}
-
-/* Turns elements in the other order of axes into the one of the net's memory. */
-static void reorder(const array *row, const char *path) {
-    int64_t stride[MOST_AXES], index[MOST_AXES] = {0}, step = 1, place = 0;
-    size_t bytes = (size_t)row->size * sizeof(@NET@_real);
-    @NET@_real *memory = row->memory, *from = malloc(bytes + 1);
-    if (row->rank > MOST_AXES || from == NULL)
-        fail(BAD_INPUT, "there is not enough memory to turn the axes of '%s'", path);
-    memcpy(from, memory, bytes);
-    for (int k = 0; k < row->rank; k++) {
-        int axis = COLUMN_MAJOR ? k : row->rank - 1 - k;
-        stride[axis] = step;
-        step *= row->shape[axis];
-    }
-    for (int64_t i = 0; i < row->size; i++) {
-        memory[place] = from[i];
-        for (int k = 0; k < row->rank; k++) { /* the file's fastest axis first */
-            int axis = COLUMN_MAJOR ? row->rank - 1 - k : k;
-            place += stride[axis];
-            if (++index[axis] < row->shape[axis]) break;
-            place -= stride[axis] * row->shape[axis];
-            index[axis] = 0;
-        }
-    }
-    free(from);
+    *in_order = column_major == COLUMN_MAJOR || row->rank < 2;
+    return items;
 }
 
 static void read_bytes(FILE *file, void *place, size_t count, const char *path) {
     if (fread(place, 1, count, file) != count) fail(BAD_INPUT, "'%s' is cut short", path);
 }
 
-static void check_values(const array *row) {
-    const @NET@_real *values = row->memory;
-    for (int64_t i = 0; i < row->size; i++)
-        if (isnan(values[i]))
-            fail(BAD_INPUT, "'%s' holds nan, first at element %" PRId64, row->file, i);
+static void check_values(const @NET@_real *values, int64_t size, const char *path) {
+    for (int64_t i = 0; i < size; i++)
+        if (isnan(values[i])) fail(BAD_INPUT, "'%s' holds nan, first at element %" PRId64, path, i);
 }
 
-static void read_npy(const array *row) {
+/* Opens a file and goes to its values; *items and *in_order as check_header tells. */
+static FILE *open_npy(const array *row, int any_items, int64_t *items, int *in_order) {
     unsigned char start[12];
     FILE *file = fopen(row->file, "rb");
     if (file == NULL) fail(BAD_INPUT, "'%s' cannot be opened", row->file);
     size_t got = fread(start, 1, 8, file);
     if (got < 6 || memcmp(start, "\x93NUMPY", 6) != 0)
-        fail(BAD_INPUT, "'%s' is not a .npy file", row->file);
+        fail(BAD_INPUT, "'%s' is not a .npy file" @OTHER_FILES@, row->file);
     if (got < 8) fail(BAD_INPUT, "'%s' is cut short", row->file);
     size_t width = start[6] == 1 ? 2 : 4, length = 0;
     read_bytes(file, start + 8, width, row->file);
@@ -247,13 +199,17 @@ static void read_npy(const array *row) {
     char *header = calloc(1, length + 1);
     if (header == NULL) fail(BAD_INPUT, "there is not enough memory");
     read_bytes(file, header, length, row->file);
-    int in_order = check_header(header, row, row->file);
+    *items = check_header(header, row, row->file, any_items, in_order);
     free(header);
-    read_bytes(file, row->memory, (size_t)row->size * sizeof(@NET@_real), row->file);
-    if (fgetc(file) != EOF) fail(BAD_INPUT, "'%s' is longer than its header says", row->file);
+    return file;
+}
+
+/* Reads the values to the end of the file. */
+static void read_values(FILE *file, @NET@_real *values, int64_t size, const char *path) {
+    read_bytes(file, values, (size_t)size * sizeof(@NET@_real), path);
+    if (fgetc(file) != EOF) fail(BAD_INPUT, "'%s' is longer than its header says", path);
     fclose(file);
-    if (!in_order) reorder(row, row->file);
-    check_values(row);
+    check_values(values, size, path);
 }
 
 static void write_npy(const array *row) {
@@ -338,26 +294,6 @@ static void print_median(const char *what, double *times, int count, int threads
            threads, threads == 1 ? "" : "s");
 }
 
-static void bench(@NET@_net *net, int count, int threads) {
-    double *times = malloc(2 * sizeof(double) * (size_t)count);
-    if (times == NULL) fail(BAD_INPUT, "there is not enough memory");
-    for (int i = -1; i < count; i++) { /* the first call, not counted, warms the caches */
-        double start = seconds();
-        must(net, @NET@_forward(net, threads));
-        double middle = seconds();
-#ifdef @NET@_HAS_GRADIENTS
-        must(net, @NET@_backward(net, threads));
-#endif
-        if (i >= 0) times[i] = middle - start;
-        if (i >= 0) times[count + i] = seconds() - middle;
-    }
-    print_median("forward", times, count, threads);
-#ifdef @NET@_HAS_GRADIENTS
-    print_median("backward", times + count, count, threads);
-#endif
-    free(times);
-}
-
 /* ---- arguments ---- */
 
 static int whole_number(const char *option, const char *text, int most) {
@@ -368,94 +304,8 @@ static int whole_number(const char *option, const char *text, int most) {
     return (int)number;
 }
 
-/* Every input must be given; of the gradients, one, or none where a loss gives them. */
-static void need_sources(arrays given, int needs_gradient) {
-    int gradients = 0, found = 0;
-    for (int i = 0; i < given.count; i++) {
-        int is_gradient = given.rows[i].suffix[0] != '\0';
-        gradients += is_gradient;
-        found += is_gradient && given.rows[i].file != NULL;
-        if (!is_gradient && given.rows[i].file == NULL)
-            fail(WRONG_USAGE, "input '%s' is missing: %s=FILE.npy (--help lists them)",
-                 given.rows[i].name, given.rows[i].name);
-    }
-    if (needs_gradient && !@HAS_LOSSES@ && gradients > 0 && found == 0)
-        fail(WRONG_USAGE, "a gradient to start from is missing: NAME.diff=FILE.npy"
-                          " (--help lists them)");
-}
-
-/* What the command line says. */
-typedef struct {
-    int threads, calls;
-    const char *weights;
-    arrays given, made;
-    int goes_back, writes; /* whether gradients are asked for; how many files are written */
-} settings;
-
-static void read_name(settings *chosen, const char *argument, int is_output) {
-    array *row = named(is_output ? chosen->made : chosen->given, argument);
-    if (row == NULL)
-        fail(WRONG_USAGE, "'%s' is no NAME=FILE.npy of an %s; --help lists them", argument,
-             is_output ? "output" : "input");
-    chosen->goes_back |= row->suffix[0] != '\0';
-    chosen->writes += is_output;
-}
-
-static settings read_arguments(int count, char **words) {
-    settings chosen = {usable_cores(), 0, NULL, sources(NULL), results(NULL), 0, 0};
-    for (int i = 1; i < count; i++) {
-        const char *next = i + 1 < count ? words[i + 1] : NULL;
-        if (strcmp(words[i], "--help") == 0 || strcmp(words[i], "-h") == 0) {
-            print_help(words[0], chosen.given, chosen.made);
-            exit(0);
-        }
-        if (words[i][0] != '-') {
-            read_name(&chosen, words[i], 0);
-            continue;
-        }
-        if (strcmp(words[i], "--threads") == 0)
-            chosen.threads = whole_number(words[i], next, 256);
-        else if (strcmp(words[i], "--bench") == 0)
-            chosen.calls = whole_number(words[i], next, 1000000);
-        else if (strcmp(words[i], "--weights") == 0 && next != NULL)
-            chosen.weights = next;
-        else if (strcmp(words[i], "-o") == 0 && next != NULL)
-            read_name(&chosen, next, 1);
-        else
-            fail(WRONG_USAGE, "'%s' is no option, or lacks its value; --help lists them", words[i]);
-        i++;
-    }
-    if (!chosen.calls) need_sources(chosen.given, chosen.goes_back);
-    return chosen;
-}
-
 /* Rows that were listed without a net get the memory of one. */
 static void attach(arrays list, arrays of_net) {
     for (int i = 0; i < list.count; i++) list.rows[i].memory = of_net.rows[i].memory;
     free(of_net.rows);
-}
-
-int main(int count, char **words) {
-    settings chosen = read_arguments(count, words);
-    @NET@_net *net = open_net(chosen.weights);
-    attach(chosen.given, sources(net));
-    attach(chosen.made, results(net));
-    for (int i = 0; i < chosen.given.count; i++)
-        if (chosen.given.rows[i].file != NULL) read_npy(&chosen.given.rows[i]);
-    if (chosen.calls) bench(net, chosen.calls, chosen.threads);
-    must(net, @NET@_forward(net, chosen.threads));
-#ifdef @NET@_HAS_GRADIENTS
-    if (chosen.goes_back) must(net, @NET@_backward(net, chosen.threads));
-#endif
-    for (int i = 0; i < chosen.made.count; i++) {
-        const array *row = &chosen.made.rows[i];
-        if (row->file != NULL)
-            write_npy(row);
-        else if (!chosen.writes && !chosen.calls && (chosen.goes_back || row->suffix[0] == '\0'))
-            print_result(row);
-    }
-    free(chosen.given.rows);
-    free(chosen.made.rows);
-    @NET@_destroy(net);
-    return 0;
 }

@@ -23,7 +23,7 @@ typedef struct @NET@_net @NET@_net;
  * as a label outside of the classes; @NET@_error_value tells the value. */
 enum {
     @NET@_OK = 0,
-    @NET@_ERROR_NULL = -1,         /* an argument is NULL */
+    @NET@_ERROR_NULL = -1,         /* an argument is NULL, or the net was destroyed */
     @NET@_ERROR_THREADS = -2,      /* the number of threads is below 1 */
     @NET@_ERROR_MEMORY = -3,       /* there is not enough memory */
     @NET@_ERROR_NO_WEIGHTS = -4,   /* no weights are embedded, and no file is named */
@@ -34,18 +34,22 @@ enum {
     @NET@_ERROR_INDEX = -9,        /* there is no array of this number */
     @NET@_ERROR_ALIGNMENT = -10,   /* an array does not begin at a multiple of 64 bytes */
     @NET@_ERROR_NO_FORWARD = -11,  /* backward needs a forward pass before each call */
-    @NET@_ERROR_PROCESSOR = -12    /* the code needs a processor with other instructions */
+    @NET@_ERROR_PROCESSOR = -12,   /* the code needs a processor with other instructions */
+    @NET@_ERROR_RATE = -13,        /* the learning rate's policy has none for this iteration */
+    @NET@_ERROR_ITERATION = -14,   /* a number of iterations is below 0, or far too large */
+    @NET@_ERROR_WRITE = -15,       /* the file cannot be written */
+    @NET@_ERROR_NAN = -16          /* an input holds nan */
 };
 
 /* A sentence for any of these numbers; never NULL. */
 const char *@NET@_error_text(int code);
-/* The value that failed the last call's check. */
+/* The value that failed the last call's check; for @NET@_ERROR_NAN the number of the input. */
 int64_t @NET@_error_value(const @NET@_net *net);
 
 /* A net, or NULL and the reason in *error (where error is not NULL).
  * weights: a file to map read-only@WEIGHTS@. */
 @NET@_net *@NET@_create(const char *weights, int *error);
-/* Frees a net; NULL is allowed. */
+/* Frees a net; NULL is allowed, and a net that was destroyed already. */
 void @NET@_destroy(@NET@_net *net);
 
 /* Runs the net on its inputs; returns @NET@_OK or what is wrong. */
@@ -60,10 +64,7 @@ int64_t @NET@_arena_bytes(void);
  * name, number of axes, extents and number of elements of number i; and its memory.
  * A wrong number gives NULL, or 0. */
 @GROUPS@
-/* Makes a net read a parameter from an array of yours instead, which begins at a multiple of 64
- * bytes and stays valid; NULL goes back to the net's own. */
-int @NET@_bind_parameter(@NET@_net *net, int i, const @NET@_real *array);
-
+@BINDING@
 #ifdef __cplusplus
 }
 #endif

@@ -58,6 +58,15 @@ class RatePolicy:
                 f"lr_policy '{self.policy}' has no rate for iteration {iteration}{last}"
             ) from None
 
+    def steps_before(self, iteration: int) -> int:
+        """The number of steps taken when all iterations before this one are done."""
+        steps = 0
+        taken = -1
+        for value in self.stepvalues if self.policy == "multistep" else ():
+            taken = max(value, taken + 1)
+            steps += taken < iteration
+        return self.at(iteration - 1)[1] if self.policy == "step" and iteration else steps
+
 
 def rate_policy(solver: Message) -> RatePolicy:
     """The policy of a SolverParameter."""

@@ -93,14 +93,18 @@ class SolverDefinition:
 
 
 def read_solver(
-    text: str | Path | Source, *, layer_types: Collection[str] | None = None
+    text: str | Path | Source,
+    *,
+    layer_types: Collection[str] | None = None,
+    net: NetDefinition | None = None,
 ) -> SolverDefinition:
     """Read a solver's prototxt, the net it trains and those it tests with.
 
     `text` is a path, or the text itself where it holds a newline or `{`. Paths in it start from its
     own folder; where the net's file is not there but in the working folder, from that one, as when
-    Caffe is run at the root of its tree. Raises NetError with every mistake, each with its place;
-    where only steps are impossible, that is a warning, and `need_steps` raises it.
+    Caffe is run at the root of its tree. `net` is trained in place of the one it names, and then
+    no others are read. Raises NetError with every mistake, each with its place; where only steps
+    are impossible, that is a warning, and `need_steps` raises it.
     """
     source = read_source(text)
     parsed = parse(source, "SolverParameter")
@@ -110,13 +114,15 @@ def read_solver(
     errors = [*parsed.errors, *_mistakes(solver)]
     step_mistakes = (*policy_mistakes(solver), *_norm_mistakes(solver))
     given = [name for name in _TRAIN_NETS if solver.has(name)]
-    if len(given) != 1:
+    if net is None and len(given) != 1:
         errors.append(_net_mistake(solver, given))
     folder = _folder(source, solver)
     net_errors: list[Diagnostic] = []
     reader = _NetReader(solver, folder, layer_types, net_errors)
-    net = reader.train_net(given[0]) if len(given) == 1 else None
-    tests = [] if len(given) != 1 or any(_test_mistakes(solver)) else reader.tests()
+    reads_own = net is None and len(given) == 1
+    if reads_own:
+        net = reader.train_net(given[0])
+    tests = reader.tests() if reads_own and not any(_test_mistakes(solver)) else []
     if errors or net_errors or net is None:
         own = sorted([*errors, *step_mistakes], key=lambda d: d.span.start if d.span else 0)
         raise NetError([*own, *(error for error in net_errors if error not in own)])

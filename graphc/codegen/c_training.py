@@ -1,0 +1,184 @@
+"""What a program that trains has in C besides: the learning rate, its state, its second pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphc.error import NetError
+from graphc.runtime.bundle import Bundle
+from graphc.runtime.parameter_file import table_lines, table_start
+
+# The rate of iteration `n`, for each lr_policy, of the constants below. The order of operations is
+# that of the Python solver, so that both find the same bits.
+_RATES = {
+    "fixed": "BASE",
+    "step": "BASE * pow(GAMMA, (double)(n / STEP_SIZE))",
+    "multistep": "BASE * pow(GAMMA, (double)steps_taken(n))",
+    "exp": "BASE * pow(GAMMA, (double)n)",
+    "inv": "BASE * pow(1.0 + GAMMA * (double)n, -POWER)",
+    "poly": "BASE * pow(1.0 - (double)n / (double)MOST, POWER)",
+    "sigmoid": "BASE * (x > 0 ? 1.0 : small) / (1.0 + small)",
+}
+# What comes before it.
+_BEFORE = {
+    "sigmoid": (
+        "    double x = GAMMA * (double)(n - STEP_SIZE);",
+        "    double small = exp(-fabs(x));",
+    )
+}
+_STEPS_TAKEN = """\
+/* Each value in turn is a step, at the earliest in the iteration after the step before. */
+static int steps_taken(int64_t n) {
+    static const int64_t values[] = {@VALUES@};
+    int64_t last = -1;
+    int steps = 0;
+    for (int i = 0; i < @COUNT@; i++) {
+        last = values[i] > last ? values[i] : last + 1;
+        steps += last <= n;
+    }
+    return steps;
+}
+"""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A solver's learning rate; the fields are called as in its text."""
+
+    policy: str
+    base: float
+    gamma: float = 0.0
+    power: float = 0.0
+    stepsize: int = 0
+    stepvalues: tuple[int, ...] = ()
+    max_iter: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """A solver, as far as its C shows it.
+
+    Attributes:
+        method: its name, for the header.
+        schedule: the learning rate.
+        rate: slot of the rate.
+        momenta: Adam's two, which correct the rate; None for other methods.
+        passes: iter_size.
+        parameters, histories, sums: slots of what it changes, of the method's states, and of
+            gradients that passes add up.
+        earlier: the program of all passes but the last; None where there is one.
+    """
+
+    method: str
+    schedule: Schedule
+    rate: str
+    momenta: tuple[float, float] | None
+    passes: int
+    parameters: tuple[str, ...]
+    histories: tuple[str, ...]
+    sums: tuple[str, ...]
+    earlier: Bundle | None
+
+
+def merged(
+    last: Bundle,
+    values: Mapping[str, np.ndarray],
+    earlier: Bundle,
+    earlier_values: Mapping[str, np.ndarray],
+) -> tuple[Bundle, Bundle, dict[str, np.ndarray]]:
+    """The tables of two programs that share their arrays: those of `last` with what `earlier` needs
+    besides, `earlier` by its names in them, and the constants of both.
+
+    Raises NetError where an array of one name has two shapes.
+    """
+    known = {slot.name: slot for slot in last.slots}
+    constants = dict(values)
+    slots, renamed = list(last.slots), []
+    for slot in earlier.slots:
+        name = slot.name
+        if slot.role == "constant":
+            while name in known and not np.array_equal(constants[name], earlier_values[slot.name]):
+                name += "~pass"
+            constants[name] = earlier_values[slot.name]
+        own = replace(slot, name=name)
+        renamed.append(own)
+        if name not in known:
+            known[name] = own
+            slots.append(own)
+        elif (known[name].dtype, known[name].shape) != (slot.dtype, slot.shape) and name != "arena":
+            raise NetError(f"two programs of one iteration disagree about '{name}'")
+    both = replace(
+        last,
+        slots=tuple(slots),
+        arena_bytes=max(last.arena_bytes, earlier.arena_bytes),
+        checks=(*last.checks, *earlier.checks),
+    )
+    return both, replace(earlier, slots=tuple(renamed)), constants
+
+
+def training_lines(training: Training, bundle: Bundle, text_of: Mapping[str, str]) -> list[str]:
+    """The tables of step.c; `text_of` has a C string for every line of the weights' own table."""
+    numbers = {slot.name: number for number, slot in enumerate(bundle.slots)}
+    sums = [str(numbers[name]) for name in training.sums]
+    lines = [
+        f"#define RATE_SLOT {numbers.get(training.rate, 0)}",
+        "#define MOST_ITERATIONS INT64_C(1000000000000)",
+        f"#define TABLE_START UINT64_C({table_start(bundle.slots)})",
+        "static const char *const line_table[] = {",
+        *(f"    {text_of[line.decode()]}," for line in table_lines(bundle.slots)),
+        '    "",',
+        "};",
+        f"#define LINE_COUNT {len(table_lines(bundle.slots))}",
+    ]
+    if training.earlier is not None:
+        places = ", ".join(str(numbers[slot.name]) for slot in training.earlier.slots)
+        lines += [
+            f"#define PASS_SLOT_COUNT {len(training.earlier.slots)}",
+            f"static const int pass_table[] = {{{places}}};",
+            f"#define FIRST_PASS_CHECK {len(bundle.checks) - len(training.earlier.checks)}",
+            f"static const int sum_table[] = {{{', '.join(sums) or '0'}}};",
+            f"#define SUM_COUNT {len(sums)}",
+        ]
+    return [*lines, "", *_rate_lines(training)]
+
+
+def _number(value: float | int) -> str:
+    """A C constant."""
+    if isinstance(value, int):
+        return f"INT64_C({value})"
+    return {"inf": "INFINITY", "-inf": "-INFINITY", "nan": "NAN"}.get(repr(value), repr(value))
+
+
+def _rate_lines(training: Training) -> list[str]:
+    """`rate_at(n)`, the rate of iteration n counted from 0; and Adam's correction of step t."""
+    schedule = training.schedule
+    constants = {
+        "BASE": schedule.base,
+        "GAMMA": schedule.gamma,
+        "POWER": schedule.power,
+        "STEP_SIZE": schedule.stepsize,
+        "MOST": schedule.max_iter,
+    }
+    text = "\n".join([*_BEFORE.get(schedule.policy, ()), _RATES[schedule.policy]])
+    lines = [
+        f"#define {word} ({_number(value)})" for word, value in constants.items() if word in text
+    ]
+    if "steps_taken" in text:
+        values = ", ".join(f"INT64_C({value})" for value in schedule.stepvalues)
+        steps = _STEPS_TAKEN.replace("@VALUES@", values or "0")
+        lines.append(steps.replace("@COUNT@", str(len(schedule.stepvalues))))
+    lines += [
+        "static double rate_at(int64_t n) {",
+        *_BEFORE.get(schedule.policy, ()),
+        *(["    (void)n;"] if schedule.policy == "fixed" else []),
+        f"    return {_RATES[schedule.policy]};",
+        "}",
+    ]
+    correction = "1.0"
+    if training.momenta is not None:
+        one, two = training.momenta
+        correction = f"(sqrt(1.0 - pow({two}, (double)(t))) / (1.0 - pow({one}, (double)(t))))"
+    return [*lines, f"#define RATE_CORRECTION(t) {correction}"]
