@@ -307,7 +307,7 @@ def open_solver(options: NetOptions, path: str) -> Solver:
         weights=None if state else options.weights,
         keep=options.keep or (),
         threads=options.threads,
-        memory=options.memory.value,
+        memory=options.memory,
         dtype=options.dtype.value,
         shapes=shapes_of(options),
         net=definition_of(options),
