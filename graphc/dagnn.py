@@ -72,6 +72,7 @@ from graphc.frontends.matconvnet.network import (
 )
 from graphc.ir.op import Op
 from graphc.mat_call import Piece, PieceCall, compile_piece
+from graphc.summary import Summary
 
 __all__ = [
     "LRN", "BatchNorm", "BilinearSampler", "Block", "Concat", "Conv", "ConvTranspose", "Crop",
@@ -116,6 +117,18 @@ class DagNet:
         self.version = version
         self._masks: dict[str, Array] = {}
         self._compiled: dict[tuple[Piece, tuple[tuple[Any, ...], ...]], PieceCall] = {}
+
+    def summary(self, **sizes: tuple[int, ...]) -> Summary:
+        """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
+        from graphc.mat_model import summary_of
+
+        return summary_of(self, sizes)
+
+    def _repr_svg_(self) -> str | None:
+        """The layers as a picture, in a notebook."""
+        from graphc.mat_model import picture_of
+
+        return picture_of(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and "_compiled" in self.__dict__ and not hasattr(self, name):

@@ -24,16 +24,25 @@ from graphc.frontends.matconvnet.custom import PythonBlock
 from graphc.frontends.matconvnet.dagnn import holds_dagnn, net_struct
 from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
 from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
-from graphc.frontends.matconvnet.network import MatLayer, execution_order
+from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, execution_order
 from graphc.frontends.matconvnet.simplenn import chain, layer_structs, weight_numbers
+from graphc.graph_call import lower_graph
 from graphc.ir.graph import Graph
-from graphc.mat_call import Piece
+from graphc.lowered import Layer, Lowered
+from graphc.mat_call import Piece, piece_graph
+from graphc.passes.pipeline import Compiled
+from graphc.phase import TEST, Phase
+from graphc.plan.program import Program
+from graphc.report.graph_picture import layers_picture
 from graphc.runtime.cpu import aligned_zeros
 from graphc.simple_net import SimpleNet
 from graphc.simple_run import Result
+from graphc.summary import Summary, summarise
 
 Array = np.ndarray
 Size = tuple[int, ...]
+
+_COMPARED = "it is no more than what scores are compared with, or a weight"
 
 
 @dataclass
@@ -221,6 +230,20 @@ class MatModel:
             blockwise_loss,
         )
 
+    def seen(self, forward: Graph, made: Compiled, program: Program, phase: Phase) -> Lowered:
+        """What was made of the net's forward graph, for looking inside."""
+        return Lowered(
+            forward=forward,
+            graph=made.graph,
+            program=program,
+            stages=made.stages,
+            layers=tuple(map(_layer, self.layers)),
+            owners={name: PARAMETER.format(name) for name in self.params},
+            labels=dict.fromkeys(self.labels, _COMPARED),
+            phase=phase,
+            turned=True,
+        )
+
     def held(self, dtype: str) -> dict[str, Array]:
         """The parameters as programs read them."""
         made = {}
@@ -228,6 +251,35 @@ class MatModel:
             made[name] = aligned_zeros(array.shape[::-1], dtype)
             made[name][...] = array.T
         return made
+
+
+def summary_of(net: SimpleNet | DagNet, sizes: Mapping[str, Size]) -> Summary:
+    """The table of layers of a net of the Python face, in test mode.
+
+    Raises NetError where neither the net nor `sizes` say the size of an input.
+    """
+    return summarise(_lowered_of(net, sizes))
+
+
+def picture_of(net: SimpleNet | DagNet) -> str | None:
+    """The layers as SVG; None where the net does not say the sizes of its inputs."""
+    try:
+        return layers_picture(_lowered_of(net, {}).forward)
+    except NetError:
+        return None
+
+
+def _lowered_of(net: SimpleNet | DagNet, sizes: Mapping[str, Size]) -> Lowered:
+    model = MatModel.of_dagnn(net) if isinstance(net, DagNet) else MatModel.of_simplenn(net)
+    piece = model.piece(model.input_sizes(sizes), values=model.outputs)
+    built, targets, keep = piece_graph(model.name, model.layers, piece)
+    made, program = lower_graph(built.graph, targets, keep=keep)
+    return model.seen(built.graph, made, program, TEST)
+
+
+def _layer(layer: MatLayer) -> Layer:
+    held = tuple(map(PARAMETER.format, layer.params))
+    return Layer(layer.name, layer.kind, layer.inputs, layer.outputs, held)
 
 
 def custom_block(layer: dict[str, Any]) -> Block:

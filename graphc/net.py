@@ -29,13 +29,16 @@ from graphc.frontends.caffe.definition import NetDefinition, read_net
 from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.gradient_request import as_names, request, unknown
+from graphc.lowered import of_compilation
 from graphc.net_arrays import NetArrays, refuse_nan
 from graphc.phase import TEST, TRAIN, Phase
 from graphc.plan.algorithm import allowed
 from graphc.plan.budget import Memory, memory_mode
+from graphc.report.graph_picture import layers_picture
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import image_rows
+from graphc.summary import Summary, summarise
 from graphc.weights import fill_parameters, load_weights, save_weights, share_parameters
 
 
@@ -378,6 +381,21 @@ class Net:
     def compilation(self) -> Compilation:
         """What the last call ran, or the next one will run: for looking inside."""
         return self._active or self._compilation(self._default_signature())
+
+    def summary(self) -> Summary:
+        """The table of layers: type, shape, parameters, operations, memory. It prints."""
+        return summarise(of_compilation(self._planned()))
+
+    def _repr_svg_(self) -> str:
+        """The layers as a picture, in a notebook."""
+        return layers_picture(self.front().graph)
+
+    def _planned(self) -> Compilation:
+        """The stages of the default call; code is made for no more than this."""
+        if self._active is not None:
+            return self._active
+        signature = self._default_signature()
+        return self._compiled.get(signature) or driver.lower(self.definition, signature)
 
     # -- signatures -------------------------------------------------------------------------
 

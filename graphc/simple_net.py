@@ -25,6 +25,7 @@ from graphc.frontends.matconvnet.network import MODES, MatLayer
 from graphc.frontends.matconvnet.simplenn import read_layers, tidy
 from graphc.mat_call import Piece, PieceCall, compile_piece
 from graphc.simple_run import Result, Run
+from graphc.summary import Summary
 
 _COMPILED_AT_MOST = 64
 
@@ -63,6 +64,18 @@ class SimpleNet:
         """Read a net: `layers` and `meta` as variables of the file, or inside a variable `net`."""
         layers, meta = read_layers(path)
         return cls(layers, meta, version)
+
+    def summary(self, **sizes: tuple[int, ...]) -> Summary:
+        """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
+        from graphc.mat_model import summary_of
+
+        return summary_of(self, sizes)
+
+    def _repr_svg_(self) -> str | None:
+        """The layers as a picture, in a notebook."""
+        from graphc.mat_model import picture_of
+
+        return picture_of(self)
 
     def save(self, path: str | Path) -> None:
         """Write `layers` and `meta` as MatConvNet saves them, for MATLAB too.

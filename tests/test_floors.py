@@ -58,6 +58,10 @@ FLOORS = {
     "graphc.simple_net": 5,
     "graphc.simple_run": 5,
     "graphc.bench": 5,
+    "graphc.lowered": 5,
+    "graphc.report": 5,
+    "graphc.summary": 5,
+    "graphc.answers": 5,
     "graphc.cli": 6,
 }
 

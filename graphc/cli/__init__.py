@@ -21,16 +21,19 @@ from graphc.cli.convert import convert, upgrade
 from graphc.cli.doctor import doctor
 from graphc.cli.explain import explain
 from graphc.cli.gradient import grad
+from graphc.cli.inspect import inspect
 from graphc.cli.options import verb
 from graphc.cli.plan import plan
 from graphc.cli.profile import profile
 from graphc.cli.run import run
 from graphc.cli.show import show
+from graphc.cli.summary import summary
 from graphc.cli.train import train
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
 VERBS = (
-    *(run, grad, train, compile, show, plan, explain, check, doctor, profile, convert, upgrade),
+    *(run, grad, train, compile, show, summary, plan, explain, inspect, check, doctor),
+    *(profile, convert, upgrade),
 )
 
 app = typer.Typer(

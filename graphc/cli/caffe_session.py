@@ -12,8 +12,9 @@ import numpy as np
 
 from graphc.cli.axes import CAFFE
 from graphc.cli.options import Mode, NetOptions
-from graphc.cli.session import Lowered, Results, gradients_of, lowered, open_net
+from graphc.cli.session import Results, gradients_of, lowered, open_net
 from graphc.ir.graph import Graph
+from graphc.lowered import Lowered, of_compilation
 from graphc.net import Net
 
 if TYPE_CHECKING:
@@ -84,10 +85,7 @@ class CaffeSession:
 
     def lowered(self, stages: bool = False) -> Lowered:
         """All passes and the plan."""
-        made = lowered(self.options, stages=stages)
-        return Lowered(
-            made.graph, made.program, made.stages, made.caffe.layer_tops, made.caffe.owners
-        )
+        return of_compilation(lowered(self.options, stages=stages))
 
     def contents(self) -> Contents:
         """The same for a file."""

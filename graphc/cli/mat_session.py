@@ -15,7 +15,6 @@ import typer
 from graphc.cli.axes import MATLAB
 from graphc.cli.options import InfogainInput, Mode, NetOptions
 from graphc.cli.session import (
-    Lowered,
     Results,
     fast_math_of,
     given_names,
@@ -27,6 +26,7 @@ from graphc.frontends.matconvnet.array import dropout_mask, four_axes
 from graphc.frontends.matconvnet.network import PARAMETER, MatNet
 from graphc.graph_call import compile_graph_call, lower_graph
 from graphc.ir.graph import Graph
+from graphc.lowered import Lowered
 from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
 from graphc.mat_model import MatModel, Size
 from graphc.phase import TRAIN
@@ -163,9 +163,7 @@ class MatSession:
         given, wrt = self.targets()
         built = self._built(given, wrt)
         made, program = built.lowered(given, self.options, stages)
-        tops = {layer.name: layer.outputs for layer in self.model.layers}
-        owners = {PARAMETER.format(name): name for name in self.model.params}
-        return Lowered(made.graph, program, made.stages, tops, owners)
+        return self.model.seen(built.net.graph, made, program, phase_of(self.options))
 
     def contents(self) -> Contents:
         """The same for a file. Parameters keep their names where no variable has the same one.

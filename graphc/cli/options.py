@@ -70,7 +70,9 @@ Words = list[str] | None
 class NetOptions:
     """The net, and what it is compiled for."""
 
-    net: Annotated[str, typer.Argument(metavar="NET", help="A prototxt, or a MatConvNet .mat.")]
+    net: Annotated[
+        str, typer.Argument(metavar="NET", help="A prototxt, a MatConvNet .mat, or a graph .ir.")
+    ]
     phase: Annotated[
         PhaseName | None,
         typer.Option(case_sensitive=False, help="The phase; TEST unless --mode is train."),

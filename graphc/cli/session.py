@@ -24,23 +24,11 @@ if TYPE_CHECKING:
     from graphc.frontends.caffe.definition import NetDefinition
     from graphc.frontends.caffe.network import CaffeNet
     from graphc.ir.graph import Graph
+    from graphc.lowered import Lowered
     from graphc.net import Net
-    from graphc.passes.manager import Stage
-    from graphc.plan.program import Program
     from graphc.solver import Solver
 
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A net up to its plan; `layer_tops` and `owners` as a CaffeNet has them."""
-
-    graph: Graph
-    program: Program
-    stages: tuple[Stage, ...]
-    layer_tops: Mapping[str, Sequence[str]]
-    owners: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -110,6 +98,10 @@ def open_session(options: NetOptions, sources: Mapping[str, str] | None = None) 
         from graphc.cli.mat_session import MatSession
 
         return MatSession(options, sources or {})
+    if is_ir(options):
+        from graphc.cli.ir_session import IrSession
+
+        return IrSession(options)
     from graphc.cli.caffe_session import CaffeSession
 
     return CaffeSession(options)
@@ -118,6 +110,11 @@ def open_session(options: NetOptions, sources: Mapping[str, str] | None = None) 
 def is_mat(options: NetOptions) -> bool:
     """Whether the net is a MatConvNet file."""
     return Path(options.net).suffix.lower() == ".mat"
+
+
+def is_ir(options: NetOptions) -> bool:
+    """Whether the net is a graph written as text."""
+    return Path(options.net).suffix.lower() == ".ir"
 
 
 def pairs(option: str, words: list[str] | None) -> dict[str, str]:

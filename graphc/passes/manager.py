@@ -28,6 +28,7 @@ class Stage:
     seconds: float
     nodes: int
     graph: Graph | None
+    sentence: str = ""
 
 
 def run(
@@ -39,7 +40,8 @@ def run(
     NetError naming the pass where the verifier refuses what it made.
     """
     verify(graph)
-    stages = [Stage("start", 0.0, len(graph.nodes), graph if keep_stages else None)]
+    kept = graph if keep_stages else None
+    stages = [Stage("start", 0.0, len(graph.nodes), kept, "the net as the front end built it")]
     for step in passes:
         started = time.perf_counter()
         graph = step.rewrite(graph)
@@ -48,5 +50,6 @@ def run(
             verify(graph)
         except NetError as error:
             raise NetError(f"pass '{step.name}' made a wrong graph: {error}") from error
-        stages.append(Stage(step.name, seconds, len(graph.nodes), graph if keep_stages else None))
+        kept = graph if keep_stages else None
+        stages.append(Stage(step.name, seconds, len(graph.nodes), kept, step.sentence))
     return graph, stages

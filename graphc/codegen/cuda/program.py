@@ -33,6 +33,11 @@ def cuda_text(program: Program, tf32: bool = False) -> str:
     return compile_cuda(program, tf32).text
 
 
+def kernel_texts(program: Program) -> list[str]:
+    """The text of every distinct kernel, in the order in which they first run."""
+    return [kernel.text for kernel in _emit_kernels(program, _keys(program), False).values()]
+
+
 def compile_cuda(program: Program, tf32: bool = False) -> CudaBundle:
     """The text, and the tables that a call needs.
 

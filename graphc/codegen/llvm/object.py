@@ -40,6 +40,14 @@ def assembly_text(program: Program, target: Target | None = None) -> str:
     return str(chosen.machine(position_independent=True).emit_assembly(module))
 
 
+def both_texts(program: Program, target: Target | None = None) -> tuple[str, str]:
+    """LLVM text and assembly, for the work of one."""
+    chosen = target or Target.host()
+    text = llvm_text(program, chosen)
+    machine = chosen.machine(position_independent=True)
+    return text, str(machine.emit_assembly(llvm.parse_assembly(text)))
+
+
 def _module(program: Program, target: Target, keys: list[str]) -> llvm.ModuleRef:
     text = emit_program(program, target, keys).text
     target.machine()  # registers the back end before text for it is read
