@@ -144,7 +144,11 @@ HEAD = "input %data: float32[2, 3]\n"
         ("%y: float32[2, 3] = copy %dta", "there is no value %dta", (2, 26)),
         ("%y: float32[3, 2] = copy %data", "%y is float32[2, 3], not float32[3, 2]", (2, 1)),
         ("%y: float32[3, 3] = view(shape=(3, 3)) %data", "has 6 elements", (2, 21)),
-        ("%y: float32[2, 3] = times(by=2.0) %data", "has the fields factor", (2, 21)),
+        (
+            "%y: float32[2, 3] = times(by=2.0) %data",
+            "no field 'by'; its fields are factor",
+            (2, 21),
+        ),
         ("%y: float32[2, 3] = times(factor=two) %data", "'two' is no number", (2, 34)),
         ("%data: float32[2, 3] = copy %data", "two values %data", (2, 1)),
         ("%y float32[2, 3] = copy %data", "expected ':'", (2, 4)),
@@ -168,3 +172,68 @@ def test_errors_have_place_and_caret(line: str, message: str, place: tuple[int, 
 def test_a_near_name_is_suggested():
     with pytest.raises(NetError, match="did you mean 'data'"):
         parse_graph(HEAD + "output y = %dat\n")
+
+
+def test_all_mistakes_are_told_at_once_and_none_that_follow_from_others() -> None:
+    text = (
+        HEAD
+        + "%a: float32[2, 3] = coppy %data\n"
+        + "%b: float32[2, 3] = copy %a\n"
+        + "%c: float32[2, 3] = add %data, %dta\n"
+        + "%d: float32[2, 3] = times(facto=2.0) %data\n"
+        + '%e: float32[2, 3] = times(factor="2") %data\n'
+        + "otput c = %data\n"
+        + "output y = %a\n"
+    )
+    with pytest.raises(NetError) as caught:
+        parse_graph(text, "net.ir")
+    told = [(d.span.line, d.message, d.hint) for d in caught.value.diagnostics if d.span]
+    assert told == [
+        (2, "there is no operator 'coppy'", "did you mean 'copy'?"),
+        (4, "there is no value %dta so far", "did you mean 'data'?"),
+        (
+            5,
+            "'times' has no field 'facto'; its fields are factor",
+            "did you mean 'factor'?",
+        ),
+        (6, "field 'factor' of 'times' is of type float, not '2'", ""),
+        (7, "there is no operator 'otput'", "did you mean 'output'?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "constant %c: float32[2] = hex:abc",
+        "constant %c: float32[2] = hex:zz00000000000000",
+        'constant %c: float32[2] = ["a", 1.0]',
+        "constant %c: int32[1] = [99999999999999999999]",
+        "%y: float32[2, 3] = conv(strides=7, pads=1) %data, %data",
+        "%y: float32[2, 3] = conv %data, %data",
+        "%y: float32[2, 3] = softmax(axis=99) %data",
+        "%y: float32[2, 3] = transpose(order=(5, 9)) %data",
+        "%y: float32[2, 3] = concat(axis=-7) %data, %data",
+        '%y: float32[2, 3] = copy %"',
+        '%"\\q": float32[2, 3] = copy %data',
+        "graph",
+        "loss %data * (1,)",
+    ],
+)
+def test_odd_lines_are_refused_with_a_place(line: str) -> None:
+    with pytest.raises(NetError) as caught:
+        parse_graph(f"{HEAD}{line}\n", "net.ir")
+    assert caught.value.diagnostics
+    assert all(d.span is not None and d.span.line == 2 for d in caught.value.diagnostics)
+
+
+def test_a_text_with_a_letter_changed_is_read_or_refused() -> None:
+    rng = np.random.default_rng(0)
+    base = HEAD + "%y: float32[2, 3] = softmax(axis=1) %data @ a Softmax\noutput y = %y\n"
+    for _ in range(400):
+        letters = list(base)
+        for place in rng.integers(0, len(letters), 2):
+            letters[place] = str(rng.choice(list('%":=()[],@*# \n1a\\')))
+        try:
+            parse_graph("".join(letters))
+        except NetError as error:
+            assert error.diagnostics

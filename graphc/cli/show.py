@@ -10,16 +10,17 @@ import typer
 
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import Lowered, open_session
+from graphc.cli.session import open_session
 from graphc.error import NetError, did_you_mean
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph
+    from graphc.lowered import Lowered
     from graphc.plan.program import Program
 
 
 class Form(StrEnum):
-    """The forms a net goes through, and `dot`, the graph for graphviz."""
+    """The forms a net goes through; `dot` is the graph for graphviz, `json` as data."""
 
     graph = "graph"
     kernel = "kernel"
@@ -27,7 +28,9 @@ class Form(StrEnum):
     llvm = "llvm"
     asm = "asm"
     cuda = "cuda"
+    ptx = "ptx"
     dot = "dot"
+    json = "json"
 
 
 def show(
@@ -35,50 +38,110 @@ def show(
     form: Annotated[Form, typer.Option("--as", help="Which form of it.")] = Form.graph,
     after: Annotated[
         str | None,
-        typer.Option(metavar="PASS", help="The graph after this pass; `start` is before all."),
+        typer.Option(metavar="PASS", help="As it is after this pass; `start` is before all."),
+    ] = None,
+    diff_passes: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="PASS PASS", help="The lines that differ after these two passes."),
     ] = None,
 ) -> None:
     """Print the net in one of its forms.
 
-    It has its gradients, if any are defined; --mode infer leaves them out.
+    It has its gradients, if any are defined; --mode infer leaves them out. Graphs and programs
+    read back: `graphc run net.ir` runs a graph that was written to a file.
     """
-    if after is not None and form not in (Form.graph, Form.dot):
-        raise typer.BadParameter(
-            f"a graph is what stands after a pass, not --as {form.value}", param_hint="--after"
-        )
-    if form is Form.cuda:
+    if after is not None and diff_passes is not None:
+        raise typer.BadParameter("--after and --diff-passes ask for two things")
+    if form in (Form.cuda, Form.ptx):
         options = replace(options, exact=True, fast_math=None)  # it has direct sums alone
     with busy("compiling"):
-        made = open_session(options).lowered(stages=after is not None)
-        text = _text(made, form, after)
+        made = open_session(options).lowered(stages=bool(after or diff_passes))
+        if diff_passes is not None:
+            text = _difference(made, form, *diff_passes)
+        else:
+            text = _text(made, form, after)
     if options.json:
-        print_json({"as": form.value, "after": after, "text": text})
+        asked = {"after": after, "passes": diff_passes}
+        print_json({"as": form.value, **asked, "text": text})
+    elif diff_passes is not None:
+        _echo_coloured(text)
     else:
         typer.echo(text, nl=not text.endswith("\n"))
 
 
+def _difference(made: Lowered, form: Form, first: str, second: str) -> str:
+    """A unified diff of two passes' texts; empty where they are the same."""
+    import difflib
+
+    old, new = (_text(made, form, name).splitlines(keepends=True) for name in (first, second))
+    return "".join(difflib.unified_diff(old, new, f"after {first}", f"after {second}"))
+
+
+_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def _echo_coloured(text: str) -> None:
+    """A diff; colours are left out by typer where nobody sees them."""
+    for line in text.splitlines():
+        typer.secho(line, fg=_COLOURS.get(line[:1]), bold=line.startswith(("+++", "---")))
+
+
 def _text(made: Lowered, form: Form, after: str | None) -> str:
-    if form is Form.graph:
-        from graphc.ir.text import print_graph
-
-        return print_graph(_graph(made, after), data=False)
-    if form is Form.dot:
-        from graphc.cli.dot import print_dot
-
-        return print_dot(_graph(made, after))
+    if form in (Form.graph, Form.dot, Form.json):
+        return _graph_text(_graph(made, after), form)
+    program = _program(made, after)
     if form is Form.kernel:
-        return _kernels(made.program)
+        return _kernels(program)
     if form is Form.program:
         from graphc.plan.text import print_program
 
-        return print_program(made.program, kernels=False)
-    if form is Form.cuda:
+        return print_program(program)
+    if form in (Form.cuda, Form.ptx):
         from graphc.codegen.cuda.program import cuda_text
 
-        return cuda_text(made.program)
+        text = cuda_text(program)
+        return text if form is Form.cuda else _ptx(text)
     from graphc.codegen.llvm.object import assembly_text, llvm_text
 
-    return llvm_text(made.program) if form is Form.llvm else assembly_text(made.program)
+    return llvm_text(program) if form is Form.llvm else assembly_text(program)
+
+
+def _graph_text(graph: Graph, form: Form) -> str:
+    if form is Form.dot:
+        from graphc.cli.dot import print_dot
+
+        return print_dot(graph)
+    if form is Form.json:
+        import json
+
+        from graphc.ir.data import graph_data
+
+        return json.dumps(graph_data(graph), indent=1) + "\n"
+    from graphc.ir.text import print_graph
+
+    return print_graph(graph)
+
+
+def _ptx(text: str) -> str:
+    """What nvcc makes of a CUDA text. Raises NetError where there is no nvcc."""
+    import tempfile
+    from pathlib import Path
+
+    from graphc.codegen.cuda.compiler import save
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "net.ptx")
+        save(text, path, "ptx")
+        return path.read_text()
+
+
+def _program(made: Lowered, after: str | None) -> Program:
+    """The program, or what would become of the graph as it is after a pass."""
+    if after is None:
+        return made.program
+    from graphc.plan.planner import plan
+
+    return plan(_graph(made, after))
 
 
 def _graph(made: Lowered, after: str | None) -> Graph:

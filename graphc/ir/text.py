@@ -34,14 +34,16 @@ graph computes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 import numpy as np
 
 from graphc.error import Diagnostic, NetError, did_you_mean
+from graphc.ir.fields import wrong_fields
 from graphc.ir.graph import Graph, Node, Origin, Role, Value
 from graphc.ir.op import REGISTRY, Op
 from graphc.ir.types import TensorType
@@ -130,8 +132,9 @@ def _data(array: np.ndarray) -> str:
 def parse_graph(text: str, name: str = "<graph>") -> Graph:
     """The graph that `print_graph` prints so; `name` is what errors call the text.
 
-    Raises NetError with line and caret for anything that is not in the grammar, a value or operator
-    that is unknown, and a type that is not what the operator infers.
+    Raises NetError with line and caret for everything that is not in the grammar, values and
+    operators that are unknown, fields an operator does not have, and types that it does not infer:
+    one diagnostic for each line, none for what only follows from another.
     """
     return _Reader(Source(name, text)).graph()
 
@@ -156,6 +159,7 @@ _TOKENS = re.compile(
       | (?P<wrong>.)""",
     re.VERBOSE,
 )
+_MISFITS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan")
 _WORDS = {"True": True, "False": False, "None": None}
 
@@ -174,6 +178,8 @@ class _Reader:
         self.tokens.append(("line", "", source.span(end, end)))
         self.position = 0
         self.built = Graph()
+        self.problems: list[Diagnostic] = []
+        self.lost: set[str] = set()  # values of lines that could not be read
 
     @property
     def kind(self) -> str:
@@ -221,21 +227,44 @@ class _Reader:
             "loss": self.loss,
         }
         while self.position < len(self.tokens) - 1:
-            if self.kind == "line":
-                self.position += 1
-                continue
-            word = self.word
-            if word in lines:
-                self.position += 1
-                lines[word]()
-            elif word in get_args(Role):
-                self.position += 1
-                self.input(word)
-            else:
-                self.node()
-            if self.kind != "line":
-                raise self.error("expected the end of the line")
+            start = self.position
+            try:
+                self.line(lines)
+            except NetError as error:
+                self.problems.extend(error.diagnostics)
+                self.skip_line(start)
+        if self.problems:
+            raise NetError(self.problems)
         return self.built
+
+    def line(self, lines: dict[str, Callable[[], None]]) -> None:
+        word = self.word
+        if self.kind == "line":
+            self.position += 1
+            return
+        if word in lines:
+            self.position += 1
+            lines[word]()
+        elif word in get_args(Role):
+            self.position += 1
+            self.input(word)
+        else:
+            self.node([*lines, *get_args(Role)])
+        if self.kind != "line":
+            raise self.error("expected the end of the line")
+
+    def skip_line(self, start: int) -> None:
+        """Go on behind a line that could not be read; who reads what it makes is not to blame."""
+        self.position = start
+        while self.kind != "line":
+            kind, word, _ = self.tokens[self.position]
+            following = self.tokens[self.position + 1][1]
+            if kind == "value" and following == ":":
+                with contextlib.suppress(
+                    ValueError
+                ):  # a name that is no quoted text has no readers
+                    self.lost.add(json.loads(word[1:]) if word[1:2] == '"' else word[1:])
+            self.position += 1
 
     def title(self) -> None:
         self.built.name = self.name("the graph's name")
@@ -250,7 +279,7 @@ class _Reader:
             self.built.constants[name] = self.data(type)
         self.within(span, lambda: self.built.input(name, type, role))
 
-    def node(self) -> None:
+    def node(self, starts: list[str]) -> None:
         names, types, spans = [], [], []
         if self.kind == "value":
             while True:
@@ -261,7 +290,7 @@ class _Reader:
                 if not self.accept(","):
                     break
             self.mark("=")
-        op, span = self.op()
+        op, span = self.op(() if names else starts)
         inputs = []
         if self.kind == "value":
             inputs.append(self.value())
@@ -310,6 +339,10 @@ class _Reader:
             return build()
         except NetError as error:
             raise NetError(Diagnostic(error.diagnostics[0].message, span)) from None
+        except _MISFITS as error:
+            # What an operator says of its own accord is a NetError; this is one it did not foresee.
+            said = f"these fields and inputs do not go together ({error})"
+            raise NetError(Diagnostic(said, span)) from None
 
     def name(self, expected: str) -> str:
         if self.kind == "text":
@@ -328,6 +361,8 @@ class _Reader:
         span = self.span
         name = self.take("value", expected="a value such as %data")[1:]
         name = self.unquoted(name, span) if name.startswith('"') else name
+        if name in self.lost and name not in self.built.values:
+            raise NetError([])  # the line that makes it has been refused
         if name not in self.built.values:
             hint = did_you_mean(name, self.built.values)
             raise self.error(f"there is no value %{name} so far", span, hint)
@@ -339,11 +374,12 @@ class _Reader:
         type: TensorType = self.within(span, lambda: TensorType.parse(text))
         return type
 
-    def op(self) -> tuple[Op, Span]:
+    def op(self, others: Iterable[str] = ()) -> tuple[Op, Span]:
+        """An operator with its fields; `others` are words that could stand here as well."""
         span = self.span
         name = self.take("word", expected="an operator")
         if name not in REGISTRY:
-            hint = did_you_mean(name, REGISTRY)
+            hint = did_you_mean(name, [*REGISTRY, *others])
             raise self.error(f"there is no operator '{name}'", span, hint)
         fields: dict[str, Any] = {}
         if self.accept("("):
@@ -353,12 +389,11 @@ class _Reader:
                 fields[field] = self.literal()
                 if not (self.kind == "mark" and self.word == ")"):
                     self.mark(",")
-        try:
-            return REGISTRY[name](**fields), span
-        except TypeError:
-            known = ", ".join(getattr(REGISTRY[name], "__dataclass_fields__", {})) or "none"
-            given = ", ".join(fields) or "none"
-            raise self.error(f"'{name}' has the fields {known}; given are {given}", span) from None
+        wrong = wrong_fields(REGISTRY[name], fields)
+        if wrong is not None:
+            raise self.error(wrong[0], span, wrong[1])
+        op: Op = self.within(span, lambda: REGISTRY[name](**fields))
+        return op, span
 
     def literal(self) -> Any:
         span = self.span
@@ -387,8 +422,11 @@ class _Reader:
     def data(self, type: TensorType) -> np.ndarray:
         span = self.span
         if self.kind == "word" and self.word.startswith("hex:"):
-            raw = bytes.fromhex(self.take("word", expected="data")[4:])
-            items = np.frombuffer(raw, np.dtype(type.dtype).newbyteorder("<"))
+            digits = self.take("word", expected="data")[4:]
+            width = 2 * np.dtype(type.dtype).itemsize
+            if not re.fullmatch(r"[0-9a-fA-F]*", digits) or len(digits) % width:
+                raise self.error(f"hex: takes {width} digits for each {type.dtype}", span)
+            items = np.frombuffer(bytes.fromhex(digits), np.dtype(type.dtype).newbyteorder("<"))
         else:
             self.mark("[")
             numbers = []
@@ -396,7 +434,7 @@ class _Reader:
                 numbers.append(self.literal())
                 if not (self.kind == "mark" and self.word == "]"):
                     self.mark(",")
-            items = np.asarray(numbers, type.dtype)
+            items = self.within(span, lambda: np.asarray(numbers, type.dtype))
         if items.size != type.size:
             raise self.error(f"{type} needs {type.size} numbers, given are {items.size}", span)
         return items.astype(type.dtype).reshape(type.shape)

@@ -13,15 +13,21 @@
     kernels
       k1 = kernel conv(...)
 
-Equal kernels are printed once.
+Equal kernels are printed once. A name that holds a space, a comma, a bracket or a quote is quoted
+as in JSON. `graphc.plan.reading` reads the text back.
 """
 
 from __future__ import annotations
+
+import json
+import re
 
 from graphc.ir.types import row_major
 from graphc.kernel.lang import Kernel
 from graphc.kernel.text import print_kernel
 from graphc.plan.program import Program, ProgramBuffer
+
+_BARE = re.compile(r'[^\s,()"\\]+')
 
 
 def print_program(program: Program, kernels: bool = True) -> str:
@@ -29,9 +35,13 @@ def print_program(program: Program, kernels: bool = True) -> str:
     names: dict[Kernel, str] = {}
     for step in program.steps:
         names.setdefault(step.kernel, f"k{len(names) + 1}")
-    lines = [f"program {program.name}", "slots", f"  0 arena  {program.arena_bytes:,} bytes"]
+    lines = [
+        f"program {shown_name(program.name)}",
+        "slots",
+        f"  0 arena  {program.arena_bytes:,} bytes",
+    ]
     for number, slot in enumerate(program.slots[1:], 1):
-        lines.append(f"  {number} {slot.role} {slot.name}: {slot.type}")
+        lines.append(f"  {number} {slot.role} {shown_name(slot.name)}: {slot.type}")
     lines.append("buffers")
     lines += [f"  {_buffer(buffer)}" for buffer in program.buffers.values()]
     for position, step in enumerate(program.steps):
@@ -40,10 +50,12 @@ def print_program(program: Program, kernels: bool = True) -> str:
         if position == program.forward_steps:
             lines.append("backward")
         count = len(step.kernel.inputs)
-        reads, writes = ", ".join(step.arguments[:count]), ", ".join(step.arguments[count:])
+        shown = [shown_name(name) for name in step.arguments]
+        reads, writes = ", ".join(shown[:count]), ", ".join(shown[count:])
         kind = f" ({step.kind})" if step.kind else ""
         call = f"{names[step.kernel]} {reads} -> {writes}".replace("  ", " ")
-        lines.append(f"  {position} {step.layer or step.kernel.name}{kind}: {call}")
+        label = ", ".join(map(shown_name, step.layer.split(", "))) if step.layer else "-"
+        lines.append(f"  {position} {label}{kind}: {call}")
     if kernels:
         lines.append("kernels")
         for kernel, name in names.items():
@@ -53,9 +65,14 @@ def print_program(program: Program, kernels: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shown_name(name: str) -> str:
+    """A name as it stands in the text."""
+    return name if _BARE.fullmatch(name) else json.dumps(name)
+
+
 def _buffer(buffer: ProgramBuffer) -> str:
     shape = ", ".join(map(str, buffer.shape))
-    text = f"{buffer.name}: {buffer.dtype}[{shape}]"
+    text = f"{shown_name(buffer.name)}: {buffer.dtype}[{shape}]"
     if buffer.strides != row_major(buffer.shape):
         text += f" strides ({', '.join(map(str, buffer.strides))})"
     return f"{text} slot {buffer.slot} + {buffer.offset}, steps {buffer.first}..{buffer.last}"
