@@ -8,13 +8,15 @@ import typer
 
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import Lowered, open_session
+from graphc.cli.session import open_session
 
 if TYPE_CHECKING:
     from graphc.ir.remark import Remark
+    from graphc.lowered import Lowered
     from graphc.plan.program import Program
 
 WHOLE = "net"
+ANSWER = "answer"
 
 
 def explain(
@@ -30,19 +32,31 @@ def explain(
 ) -> None:
     """Print why things are as they are.
 
-    Every remark about a layer, blob or parameter, in the order of the decisions.
+    What it is, what it costs, whether it is in place, gets a gradient, moves in training; then
+    every decision about it, in order.
     """
     with busy("planning"):
         made = open_session(options).lowered()
-    remarks = list(dict.fromkeys(_remarks(made, subject)))
+    remarks = list(dict.fromkeys([*_answers(made, subject), *_remarks(made, subject)]))
     if options.json:
         print_json([_plain(remark) for remark in remarks])
         return
     for remark in remarks:
+        if remark.stage == ANSWER:
+            typer.echo(f"{remark.sentence}.")
+            continue
         place = f"  ({remark.span})" if remark.span else ""
         typer.echo(f"{remark.subject}: {remark.sentence}. [{remark.stage}]{place}")
     if not remarks:
         typer.echo(f"{subject or 'the net'}: nothing had to be decided.")
+
+
+def _answers(made: Lowered, subject: str) -> list[Remark]:
+    """What people ask about such a thing, as remarks without a stage of the compiler."""
+    from graphc.answers import answers
+    from graphc.ir.remark import Remark
+
+    return [Remark(ANSWER, subject, sentence) for sentence in answers(made, subject)]
 
 
 def _remarks(made: Lowered, subject: str) -> list[Remark]:
@@ -62,6 +76,8 @@ def _remarks(made: Lowered, subject: str) -> list[Remark]:
         wanted |= {f"{thing}.diff" for thing in things} | {f"blob:{thing}" for thing in things}
         found = [remark for remark in program.remarks if wanted & _subjects(remark)]
         return [*found, *_steps(program, layer)]
+    if "~" in subject and subject in program.buffers:
+        return []  # a copy: what is asked is where it comes from
     return remarks_about(program, subject)
 
 

@@ -1,0 +1,164 @@
+"""`graphc explain NAME`: whole answers to what people ask about their nets."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_cli_options import SAMPLES, graphc
+from test_report import lowered
+
+from graphc.answers import answers
+from graphc.lowered import Lowered
+
+FROZEN = SAMPLES / "frozen_trunk.prototxt"
+INFOGAIN = SAMPLES / "infogain_unfused.prototxt"
+NORMALISED = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 dim: 5 dim: 5 } } }
+layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 4 dim: 2 } } }
+layer { name: "bn" type: "BatchNorm" bottom: "x" top: "bn" }
+layer { name: "a" type: "InnerProduct" bottom: "bn" top: "a" param { lr_mult: 0 }
+  param { lr_mult: 2 } inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "t" top: "l" }
+"""
+SHARED = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }
+  inner_product_param { num_output: 4 bias_term: false } }
+layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" }
+  inner_product_param { num_output: 4 bias_term: false } }
+layer { name: "l" type: "EuclideanLoss" bottom: "b" bottom: "x" top: "l" }
+"""
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Lowered:
+    return lowered(FROZEN)
+
+
+def test_why_is_my_gradient_zero(frozen: Lowered) -> None:
+    said = answers(frozen, "conv2/1")
+    assert said[0] == "'conv2/1' is a parameter of layer 'conv2': 8, 8 numbers, 32 bytes"
+    assert said[1] == "its gradient is zero: the path is cut by layer 'head' (InnerProduct)"
+
+
+def test_why_does_my_frozen_layer_still_move(frozen: Lowered) -> None:
+    assert answers(frozen, "conv2/1")[2] == (
+        "a solver still moves 'conv2/1', although no gradient reaches it: weight decay and momentum"
+        " do, its lr_mult is 1 and its decay_mult 1; lr_mult: 0 freezes it"
+    )
+    said = answers(frozen, "conv1/0")
+    assert said[1] == "it gets no gradient: its lr_mult is 0 and force_backward is not set"
+    assert said[2] == (
+        "a solver does not move 'conv1/0': its lr_mult is 0, which stops weight decay too"
+    )
+    normalised = lowered(NORMALISED)
+    assert answers(normalised, "layer:bn")[-1] == (
+        "'bn/2' moves in phase TRAIN without any gradient: the forward pass updates this statistic;"
+        " use_global_stats: true holds it"
+    )
+    assert answers(normalised, "bn/0")[1] == (
+        "it gets no gradient: it is a statistic that the forward pass keeps, not a learned"
+        " parameter"
+    )
+    assert answers(lowered(NORMALISED, "TEST"), "bn/0")[-1] == (
+        "'bn/0' does not move: it is a statistic, and this phase only reads it"
+    )
+    assert answers(normalised, "layer:a")[-2:] == [
+        "a solver does not move 'a/0': its lr_mult is 0, which stops weight decay too",
+        "a solver moves 'a/1' by its gradient: its lr_mult is 2",
+    ]
+
+
+def test_a_frozen_layer_that_shares_its_weights() -> None:
+    assert answers(lowered(SHARED), "b/0")[:3] == [
+        "'b/0' is a parameter of layers 'a', 'b': 4 x 4, 16 numbers, 64 bytes",
+        "it is shared: all of its users work on 'a/0', and their gradients add up",
+        "its gradient is computed, from the loss 'l'",
+    ]
+
+
+def test_why_is_this_layer_in_place_or_not(frozen: Lowered) -> None:
+    assert (
+        "it is in place: 'conv1:conv1' stays in registers and has no memory of its own"
+        in answers(frozen, "layer:relu1")
+    )
+    assert "it is not in place: its top has another shape than its bottom" in answers(
+        frozen, "layer:head"
+    )
+    arguments = ("--diff", "prob", "--wrt", "data")
+    said = graphc("explain", SAMPLES / "caffenet.prototxt", "layer:norm1", *arguments).stdout
+    assert (
+        "it is not in place: pool1 is not overwritten by norm1: norm1's backward still reads it.\n"
+        in said
+    )
+    said = graphc("explain", SAMPLES / "caffenet.prototxt", "layer:relu1", *arguments).stdout
+    assert "it works behind pool1 instead of before it" in said
+
+
+def test_why_did_the_loss_fuse_or_not(frozen: Lowered) -> None:
+    assert answers(frozen, "layer:loss")[-2:] == [
+        "the loss is fused: it is one operator, softmax_log_loss, that takes scores",
+        "loss's backward is made in forward, in one sweep over head with the loss",
+    ]
+
+    def said(*options: str) -> str:
+        return graphc("explain", INFOGAIN, "layer:loss", *options).stdout
+
+    old = ("--infogain-input", "probabilities")
+    assert "softmax and infogain_loss fused into softmax_infogain_loss.\n" in said(*old)
+    assert "the loss is not fused with layer 'prob' before it: fusing was switched off.\n" in said(
+        *old, "--no-fuse"
+    )
+    assert "warning: two times softmax in a row" in said()
+    assert answers(lowered(SHARED), "layer:l")[-1] == (
+        "the loss is not fused: no softmax or sigmoid stands before it that it could hold"
+    )
+
+
+def test_where_does_this_copy_come_from(frozen: Lowered) -> None:
+    answer = (
+        "step 0 makes a copy of it in channels-last order, 24,576 bytes, for 'conv1': kernels take"
+        " all channels of a place together"
+    )
+    assert answers(frozen, "data~channels-last") == [answer]
+    assert answer in answers(frozen, "blob:data")
+    assert answers(frozen, "conv1/0")[-1] == (
+        "step 1 makes a copy of it in packed order, 864 bytes, for 'conv1': its kernel reads"
+        " weights in the order of its tiles"
+    )
+
+
+def test_what_does_this_blob_cost(frozen: Lowered) -> None:
+    said = answers(frozen, "blob:conv1")
+    assert said[0] == (
+        "blob 'conv1' is made by 'conv1', 'relu1' and read by 'relu1', 'conv2': 8 x 8 x 16 x 16,"
+        " float32, 65,536 bytes"
+    )
+    buffer = frozen.program.buffers["conv1"]
+    assert said[1] == (
+        f"it lies in the arena from step {buffer.first} to step {buffer.last}: 65,536 bytes at"
+        f" {buffer.offset:,}"
+    )
+    assert answers(frozen, "blob:data")[1] == (
+        "it costs nothing in the arena: it lies in the input array 'data'"
+    )
+    arguments = ("--diff", "prob", "--wrt", "data")
+    said_of = graphc("explain", SAMPLES / "caffenet.prototxt", "blob:conv1", *arguments).stdout
+    assert "it costs no memory: 'conv1' is not computed: relu was moved behind pool1" in said_of
+
+
+def test_every_name_has_an_answer(frozen: Lowered) -> None:
+    for layer in frozen.layers:
+        assert answers(frozen, f"layer:{layer.name}")
+    for name in (*frozen.owners, *frozen.forward.blobs):
+        assert answers(frozen, name), name
+    assert answers(frozen, "nothing") == []
+
+
+def test_answers_as_data() -> None:
+    found = json.loads(graphc("explain", FROZEN, "conv2/1", "--json").stdout)
+    assert [f["stage"] for f in found][:3] == ["answer"] * 3
+    unknown = graphc("explain", FROZEN, "conv3")
+    assert unknown.exit_code == 3
+    assert "did you mean" in unknown.stderr
