@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from inception import googlenet
@@ -31,7 +33,8 @@ def test_it_prints_the_same_again(net: str) -> None:
     assert print_program(read) == text
     assert [s.layer for s in read.steps] == [s.layer for s in program.steps]
     assert read.slots == program.slots
-    assert read.buffers == program.buffers
+    placed = {name: replace(buffer, needed=-1) for name, buffer in program.buffers.items()}
+    assert read.buffers == placed
     assert (read.forward_steps, read.arena_bytes) == (program.forward_steps, program.arena_bytes)
 
 

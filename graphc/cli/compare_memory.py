@@ -9,7 +9,8 @@ import typer
 
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json, table
-from graphc.cli.session import Lowered, open_session
+from graphc.cli.session import open_session
+from graphc.lowered import Lowered
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph

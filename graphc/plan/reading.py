@@ -1,7 +1,8 @@
 """Reads the text of a Program back: what `graphc.plan.text` prints.
 
 The text holds what a program does and where its bytes lie. It does not hold what was said about it:
-remarks, bounds of memory, and which blobs can be read after a call are empty in what is read.
+remarks, bounds of memory, for how long each value is needed, and which blobs can be read after a
+call are empty in what is read.
 """
 
 from __future__ import annotations
