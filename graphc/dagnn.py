@@ -70,6 +70,7 @@ from graphc.frontends.matconvnet.network import (
     execution_order,
     reached,
 )
+from graphc.graph_call import Choices
 from graphc.ir.op import Op
 from graphc.mat_call import Piece, PieceCall, compile_piece
 from graphc.summary import Summary
@@ -116,7 +117,7 @@ class DagNet:
         self.blockwise_loss = False
         self.version = version
         self._masks: dict[str, Array] = {}
-        self._compiled: dict[tuple[Piece, tuple[tuple[Any, ...], ...]], PieceCall] = {}
+        self._compiled: dict[tuple[Piece, Choices, tuple[Any, ...]], PieceCall] = {}
 
     def summary(self, **sizes: tuple[int, ...]) -> Summary:
         """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
@@ -370,17 +371,17 @@ class DagNet:
             (),
             (),
             (),
-            self.blockwise_loss,
         )
         marks = (bool(self.conserve_memory), *(n for n, v in self.vars.items() if v.precious))
-        key = (piece, (marks, tuple(repr(_settled(layer)) for layer in ordered)))
+        choices = Choices(blockwise_loss=self.blockwise_loss)
+        key = (piece, choices, (marks, tuple(repr(_settled(layer)) for layer in ordered)))
         if key not in self._compiled:
             while len(self._compiled) >= _COMPILED_AT_MOST:
                 del self._compiled[next(iter(self._compiled))]
-            self._compiled[key] = self._compile(ordered, piece)
+            self._compiled[key] = self._compile(ordered, piece, choices)
         return self._compiled[key]
 
-    def _compile(self, ordered: list[MatLayer], piece: Piece) -> PieceCall:
+    def _compile(self, ordered: list[MatLayer], piece: Piece, choices: Choices) -> PieceCall:
         run = executed(ordered, [name for name, _ in piece.inputs])
         for name in piece.given:
             need(
@@ -407,7 +408,7 @@ class DagNet:
                 )
             ),
         )
-        return compile_piece("dagnn", ordered, wanted)
+        return compile_piece("dagnn", ordered, wanted, choices)
 
     def _needs_value(
         self, name: str, run: list[MatLayer], active: list[MatLayer], piece: Piece

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +22,33 @@ from graphc.runtime.cpu import Executable, usable_cores
 
 # Below this many bytes a call is done before other threads would have woken up.
 _ALONE_BYTES = 2**18
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user chooses for every graph that is compiled, whatever it is for.
+
+    Attributes:
+        memory: "reuse", "all" to keep every buffer apart, or a budget in bytes.
+        blockwise_loss: a last layer and its softmax loss never hold all scores.
+        exact: convolutions are direct sums.
+        fast_math: what may be less exact than a direct sum: "winograd4".
+        threads: how many a call may use; None: all usable cores.
+    """
+
+    memory: Memory = "reuse"
+    blockwise_loss: bool = False
+    exact: bool = False
+    fast_math: tuple[str, ...] = ()
+    threads: int | None = None
+
+    @property
+    def algorithms(self) -> Algorithms:
+        """What convolutions may be. Raises NetError where the choices contradict each other."""
+        return allowed(self.exact, self.fast_math, self.threads or usable_cores())
+
+
+USUAL = Choices()
 
 
 class GraphCall:
@@ -69,21 +97,12 @@ def compile_graph_call(
     wrt: Sequence[str] = (),
     given: Sequence[str] = (),
     keep: Iterable[str] = (),
-    memory: Memory = "reuse",
     callbacks: Mapping[str, Callback] | None = None,
-    blockwise_loss: bool = False,
-    algorithms: Algorithms | None = None,
+    choices: Choices = USUAL,
 ) -> GraphCall:
     """Compile a front end's graph; arguments as for `lower_graph`."""
     made, program = lower_graph(
-        graph,
-        wrt,
-        given,
-        keep,
-        memory,
-        bool(callbacks),
-        blockwise_loss=blockwise_loss,
-        algorithms=algorithms,
+        graph, wrt, given, keep, has_callbacks=bool(callbacks), choices=choices
     )
     executable = load(compile_program(program))
     if callbacks:
@@ -96,11 +115,9 @@ def lower_graph(
     wrt: Sequence[str] = (),
     given: Sequence[str] = (),
     keep: Iterable[str] = (),
-    memory: Memory = "reuse",
     has_callbacks: bool = False,
     keep_stages: bool = False,
-    blockwise_loss: bool = False,
-    algorithms: Algorithms | None = None,
+    choices: Choices = USUAL,
 ) -> tuple[Compiled, Program]:
     """All passes and the plan; arguments as for `compile_graph` and `plan`.
 
@@ -112,13 +129,13 @@ def lower_graph(
         given=given,
         keep=keep,
         keep_stages=keep_stages,
-        blockwise_loss=blockwise_loss,
+        blockwise_loss=choices.blockwise_loss,
     )
     program = plan(
         made.graph,
         keep=set(keep),
-        memory=memory,
+        memory=choices.memory,
         join=not has_callbacks,
-        algorithms=algorithms or allowed(threads=usable_cores()),
+        algorithms=choices.algorithms,
     )
     return made, program

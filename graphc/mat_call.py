@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, build_graph
-from graphc.graph_call import GraphCall, compile_graph_call
+from graphc.graph_call import USUAL, Choices, GraphCall, compile_graph_call
 from graphc.ir.types import TensorType
-from graphc.plan.algorithm import Algorithms
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class Piece:
         values: variables whose value is wanted after the call.
         derivatives: variables whose derivative is wanted.
         wrt: parameters whose derivative is wanted.
-        blockwise_loss: a last layer and its softmax loss never hold all scores.
     """
 
     dtype: str
@@ -40,7 +38,6 @@ class Piece:
     values: tuple[str, ...]
     derivatives: tuple[str, ...]
     wrt: tuple[str, ...]
-    blockwise_loss: bool = False
 
 
 @dataclass
@@ -112,19 +109,11 @@ class PieceCall:
 
 
 def compile_piece(
-    name: str, layers: list[MatLayer], piece: Piece, algorithms: Algorithms | None = None
+    name: str, layers: list[MatLayer], piece: Piece, choices: Choices = USUAL
 ) -> PieceCall:
-    """Build and compile layers for one purpose; `algorithms` as for `plan`."""
+    """Build and compile layers for one purpose."""
     net, wrt, keep = piece_graph(name, layers, piece)
-    call = compile_graph_call(
-        net.graph,
-        wrt,
-        piece.given,
-        keep,
-        callbacks=net.callbacks,
-        blockwise_loss=piece.blockwise_loss,
-        algorithms=algorithms,
-    )
+    call = compile_graph_call(net.graph, wrt, piece.given, keep, net.callbacks, choices)
     return PieceCall(piece, net, call)
 
 

@@ -206,7 +206,6 @@ class MatModel:
         given: Iterable[str] = (),
         values: Iterable[str] = (),
         wrt: Iterable[str] = (),
-        blockwise_loss: bool = False,
     ) -> Piece:
         """What a program for these sizes is for; `wrt` names variables and parameters."""
         wanted = list(wrt)
@@ -227,7 +226,6 @@ class MatModel:
             tuple(values),
             tuple(name for name in wanted if name not in self.params),
             tuple(name for name in wanted if name in self.params),
-            blockwise_loss,
         )
 
     def seen(self, forward: Graph, made: Compiled, program: Program, phase: Phase) -> Lowered:

@@ -227,3 +227,12 @@ def test_a_file_that_is_no_net(tmp_path: Path) -> None:
         result = graphc("plan", tmp_path / f"{name}.mat")
         assert result.exit_code == 3, result.output
         assert f"{name}.mat" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["plan", "profile", "run", "grad"])
+def test_every_verb_minds_the_budget(simple: Path, verb: str) -> None:
+    values = [word for word in ("--input", "x1=fill:1") if verb in ("run", "grad")]
+    seeds = [word for word in ("--diff", "x5=fill:1") if verb == "grad"]
+    result = graphc(verb, simple, "--memory", "64B", *values, *seeds)
+    assert result.exit_code == 3
+    assert "64 bytes are not enough" in result.stderr

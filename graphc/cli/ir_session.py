@@ -14,7 +14,7 @@ import typer
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.cli.axes import CAFFE
 from graphc.cli.options import Mode, NetOptions
-from graphc.cli.session import Results, fast_math_of, given_names
+from graphc.cli.session import Results, choices_of, given_names
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.error import NetError, did_you_mean, need
@@ -25,9 +25,8 @@ from graphc.ir.text import parse_graph
 from graphc.ir.verify import verify
 from graphc.lowered import Layer, Lowered
 from graphc.passes.manager import Stage
-from graphc.plan.algorithm import Algorithms, allowed
-from graphc.plan.budget import memory_mode
 from graphc.plan.planner import plan
+from graphc.plan.program import Program
 from graphc.runtime.cpu import usable_cores
 
 if TYPE_CHECKING:
@@ -69,22 +68,15 @@ class IrSession:
     def forward(self, arrays: Arrays, kept: Sequence[str]) -> Results:
         """Everything that the text says."""
         started = time.perf_counter()
-        memory = memory_mode(self.options.memory)
-        program = plan(self.graph, keep=set(kept), memory=memory, algorithms=self._algorithms())
+        program = self._planned(kept)
         call = GraphCall(self.graph, program, load(compile_program(program)))
         return self._run(call, arrays, [*self.outputs, *kept], started)
 
     def gradients(self, arrays: Arrays, seeds: Arrays, wrt: Sequence[str]) -> Results:
         """The text as a forward pass, and its backward pass."""
         started = time.perf_counter()
-        call = compile_graph_call(
-            self.graph,
-            wrt,
-            list(seeds),
-            memory=memory_mode(self.options.memory),
-            blockwise_loss=self.options.blockwise_loss,
-            algorithms=self._algorithms(),
-        )
+        choices = choices_of(self.options)
+        call = compile_graph_call(self.graph, wrt, list(seeds), choices=choices)
         given = {f"{name}.diff": array for name, array in seeds.items()}
         found = self._run(call, {**arrays, **given}, [f"{name}.diff" for name in wrt], started)
         plain = {name.removesuffix(".diff"): array for name, array in found.arrays.items()}
@@ -113,31 +105,27 @@ class IrSession:
             return None
         return sum(w * float(outputs[names[value]].sum()) for value, w in self.graph.losses)
 
-    def _algorithms(self) -> Algorithms:
-        threads = self.options.threads or usable_cores()
-        return allowed(self.options.exact, fast_math_of(self.options), threads)
+    def _planned(self, keep: Sequence[str]) -> Program:
+        """The plan of the text as it is written."""
+        choices = choices_of(self.options)
+        return plan(
+            self.graph, keep=set(keep), memory=choices.memory, algorithms=choices.algorithms
+        )
 
     def lowered(self, stages: bool = False) -> Lowered:
         """The plan of the graph as it is written; with its backward pass if one is asked for."""
         given, wrt = self.targets()
-        memory = memory_mode(self.options.memory)
         keep = list(self.options.keep or ())
         held = {name: name for v in self.graph.inputs("parameter") if (name := v.name)}
         if wrt:
+            choices = choices_of(self.options)
             compiled, program = lower_graph(
-                self.graph,
-                wrt,
-                given,
-                keep,
-                memory,
-                keep_stages=stages,
-                blockwise_loss=self.options.blockwise_loss,
-                algorithms=self._algorithms(),
+                self.graph, wrt, given, keep, keep_stages=stages, choices=choices
             )
             graph, made = compiled.graph, compiled.stages
         else:
             graph = self.graph
-            program = plan(graph, keep=set(keep), memory=memory, algorithms=self._algorithms())
+            program = self._planned(keep)
             made = (Stage("start", 0.0, len(graph.nodes), graph, "the graph as it is written"),)
         layers = tuple(_layers(self.graph))
         return Lowered(self.graph, graph, program, made, layers, held)

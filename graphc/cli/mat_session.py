@@ -16,7 +16,7 @@ from graphc.cli.axes import MATLAB
 from graphc.cli.options import InfogainInput, Mode, NetOptions
 from graphc.cli.session import (
     Results,
-    fast_math_of,
+    choices_of,
     given_names,
     phase_of,
     shapes_of,
@@ -30,8 +30,6 @@ from graphc.lowered import Lowered
 from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
 from graphc.mat_model import MatModel, Size
 from graphc.phase import TRAIN
-from graphc.plan.algorithm import Algorithms, allowed
-from graphc.plan.budget import memory_mode
 from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import usable_cores
 
@@ -79,7 +77,6 @@ class MatSession:
             given=given,
             values=values,
             wrt=wrt,
-            blockwise_loss=self.options.blockwise_loss,
         )
 
     def targets(self) -> tuple[list[str], list[str]]:
@@ -133,8 +130,8 @@ class MatSession:
         return self._results({n: found[n] for n in wrt}, values, started, compiled)
 
     def _compiled(self, piece: Piece) -> PieceCall:
-        algorithms = _algorithms(self.options)
-        return compile_piece(self.model.name, self.model.layers, piece, algorithms)
+        choices = choices_of(self.options)
+        return compile_piece(self.model.name, self.model.layers, piece, choices)
 
     def _run(self, call: PieceCall, arrays: Arrays) -> dict[str, np.ndarray]:
         call.call.threads = self.options.threads or usable_cores()
@@ -202,8 +199,8 @@ class MatSession:
         given, wrt = ([], []) if self.options.mode in (None, Mode.infer) else self.targets()
         built = self._built(given, wrt)
         graph = built.net.graph
-        algorithms = _algorithms(self.options)
-        call = compile_graph_call(graph, built.wrt, given, built.keep, algorithms=algorithms)
+        choices = choices_of(self.options)
+        call = compile_graph_call(graph, built.wrt, given, built.keep, choices=choices)
         rng = np.random.default_rng(self.options.seed)
         inputs = self._random_inputs(built.net, rng)
         seeds = {name: np.ones(graph.blobs[name].shape) for name in given}
@@ -271,24 +268,10 @@ class _Built:
         self, given: Sequence[str], options: NetOptions, stages: bool = False
     ) -> tuple[Compiled, Program]:
         """All passes and the plan."""
-        memory = memory_mode(options.memory)
         callbacks = bool(self.net.callbacks)
         return lower_graph(
-            self.net.graph,
-            self.wrt,
-            given,
-            self.keep,
-            memory,
-            callbacks,
-            stages,
-            options.blockwise_loss,
-            _algorithms(options),
+            self.net.graph, self.wrt, given, self.keep, callbacks, stages, choices_of(options)
         )
-
-
-def _algorithms(options: NetOptions) -> Algorithms:
-    threads = options.threads or usable_cores()
-    return allowed(options.exact, fast_math_of(options), threads)
 
 
 def _need_no_caffe_options(options: NetOptions) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphc.driver import Compilation, Signature
     from graphc.frontends.caffe.definition import NetDefinition
     from graphc.frontends.caffe.network import CaffeNet
+    from graphc.graph_call import Choices
     from graphc.ir.graph import Graph
     from graphc.lowered import Lowered
     from graphc.net import Net
@@ -194,6 +195,20 @@ def fast_math_of(options: NetOptions) -> tuple[str, ...]:
     if words and options.exact:
         raise typer.BadParameter("--exact allows none", param_hint="--fast-math")
     return words
+
+
+def choices_of(options: NetOptions) -> Choices:
+    """How a graph is compiled, for nets that no Signature describes."""
+    from graphc.graph_call import Choices
+    from graphc.plan.budget import memory_mode
+
+    return Choices(
+        memory_mode(options.memory),
+        options.blockwise_loss,
+        options.exact,
+        fast_math_of(options),
+        options.threads,
+    )
 
 
 def lowered(options: NetOptions, stages: bool = False) -> Compilation:
