@@ -1,7 +1,8 @@
 """A picture of a plan: calls along x, places in the arena along y, a box for every value.
 
 The picture is SVG text; it needs nothing to be drawn but a browser, follows the reader's light or
-dark setting, and says more about a box when the pointer rests on it.
+dark setting, and says more about a box when the pointer rests on it. It stands in a file of its own
+or in a page, so its style touches nothing but itself.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ class _Scale:
 
 
 def timeline_svg(program: Program) -> str:
-    """The timeline of a plan as the text of an SVG file."""
+    """The timeline of a plan as the text of an SVG element; `data-buffer` names a box's value."""
     scale = _Scale(len(program.steps), program.arena_bytes)
     found = boxes(program)
+    said = f"{program.name}: what lies where in the arena, and when"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
-        f' width="{WIDTH}" height="{HEIGHT}" role="img">',
-        f"<title>{escape(program.name)}: what lies where in the arena, and when</title>",
-        _style(),
+        f'<svg class="timeline" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
+        f' width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{escape(said)}">',
+        f"<style>{_style()}</style>",
         f'<rect class="ground" width="{WIDTH}" height="{HEIGHT}"/>',
         *_head(program, found),
         *_grid(program, scale),
@@ -61,19 +62,26 @@ def timeline_svg(program: Program) -> str:
 
 
 def _style() -> str:
-    light = "".join(f".{kind}{{fill:{colour}}}" for kind, (_, colour, _) in COLOURS.items())
-    dark = "".join(f".{kind}{{fill:{colour}}}" for kind, (_, _, colour) in COLOURS.items())
-    return (
-        "<style>"
-        "text{font:11px system-ui,sans-serif;fill:#333}.title{font-size:15px;font-weight:600}"
-        "path{fill:none}.ground{fill:#fff}.line{stroke:#ddd}.axis{stroke:#999}.mark{stroke:#c0392b}"
-        ".pass{stroke:#555;stroke-dasharray:4 3}.box{stroke:#fff;stroke-width:.6}"
-        f".label{{fill:#fff;font-size:10px;pointer-events:none}}{light}"
-        "@media(prefers-color-scheme:dark){text{fill:#ccc}.ground{fill:#16191d}.line{stroke:#30353b}"
-        ".axis{stroke:#666}.mark{stroke:#ff7b6b}.pass{stroke:#aaa}.box{stroke:#16191d}"
-        f".label{{fill:#fff}}{dark}}}"
-        "</style>"
-    )
+    rules = {
+        "text": "font:11px system-ui,sans-serif;" + _colour("fill", "#333", "#ccc"),
+        "path": "fill:none",
+        ".title": "font-size:15px;font-weight:600",
+        ".label": "font-size:10px;fill:#fff;pointer-events:none",
+        ".ground": _colour("fill", "#fff", "#16191d"),
+        ".line": _colour("stroke", "#ddd", "#30353b"),
+        ".axis": _colour("stroke", "#999", "#666"),
+        ".mark": _colour("stroke", "#c0392b", "#ff7b6b"),
+        ".pass": "stroke-dasharray:4 3;" + _colour("stroke", "#555", "#aaa"),
+        ".box": "stroke-width:.6;" + _colour("stroke", "#fff", "#16191d"),
+    }
+    rules |= {f".{kind}": _colour("fill", *pair) for kind, (_, *pair) in COLOURS.items()}
+    own = "".join(f".timeline {what}{{{how}}}" for what, how in rules.items())
+    return f"svg:root{{color-scheme:light dark}}{own}"  # a page has a scheme of its own
+
+
+def _colour(what: str, light: str, dark: str) -> str:
+    """By the reader's setting; the light one in programs that know no settings."""
+    return f"{what}:{light};{what}:light-dark({light},{dark})"
 
 
 def _head(program: Program, found: list[Box]) -> list[str]:
@@ -135,8 +143,9 @@ def _box(program: Program, scale: _Scale, box: Box) -> str:
         f"calls {box.first}..{box.last}, made by {box.maker or 'nobody'}"
     )
     drawn = (
-        f'<g><title>{escape(said)}</title><rect class="box {box.kind}" x="{left:.1f}"'
-        f' y="{top:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
+        f'<g data-buffer="{escape(box.name)}"><title>{escape(said)}</title>'
+        f'<rect class="box {box.kind}" x="{left:.1f}" y="{top:.1f}"'
+        f' width="{width:.1f}" height="{height:.1f}"/>'
     )
     room = int((width - 6) / LETTER)
     if height >= 11 and room >= 4:

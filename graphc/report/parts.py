@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from graphc.plan.timeline import timeline_svg
 from graphc.report.boxes import joined_name
 from graphc.report.facts import Facts
 from graphc.report.roofline import roofline
@@ -17,7 +18,6 @@ from graphc.report.tables import (
     shown_seconds,
     table,
 )
-from graphc.report.timeline import timeline
 
 _MOST_FUSED = 12
 _STATES = {"computed": "yes", "zero": "yes, zero", "none": "no"}
@@ -170,9 +170,9 @@ def memory(facts: Facts) -> str:
         )
     head = ("Buffer", "Type", "Bytes", "Offset", "First step", "Last step", "Shares")
     return (
-        "<p>Each rectangle is a buffer: as high as it is large, from the step that makes it to the"
-        " one that reads it last.</p>"
-        f'<div class="scroll">{timeline(program)}</div><p id="buffer" role="status">&nbsp;</p>'
+        "<p>Each box is a value: as high as it is large, from the step that makes it to the one"
+        " that reads it last.</p>"
+        f'<div class="scroll">{timeline_svg(program)}</div><p id="buffer" role="status">&nbsp;</p>'
         + table("buffers", "Buffers of the arena", head, rows, keys)
     )
 
