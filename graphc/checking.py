@@ -69,7 +69,7 @@ def check(
     if isinstance(subject, Net):
         parameters = {name: [b.data for b in blobs] for name, blobs in subject.params.items()}
         shapes = {name: tuple(subject.blobs[name].shape) for name in subject.inputs}
-        signature = with_shapes(subject._signature, shapes)
+        signature = with_shapes(subject.compilations.base, shapes)
         return check_net(
             subject.definition,
             replace(signature, keep=(), target="cpu"),
@@ -114,7 +114,7 @@ def operators_in(path: Path) -> list[type[Op]]:
         specification.loader.exec_module(module)
     except NetError:
         raise
-    except Exception as error:
+    except Exception as error:  # importing runs the user's code, which may raise anything
         raise NetError(f"cannot load '{path}': {type(error).__name__}: {error}") from error
     finally:
         if held is None:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from graphc.finite_difference import WHOLE_NET, Finding, Sampling, check_function
-from graphc.frontends.matconvnet.array import dropout_mask, four_axes
+from graphc.frontends.matconvnet.array import four_axes
 from graphc.frontends.matconvnet.loss_blocks import Loss
 from graphc.frontends.matconvnet.losses import ERRORS
 from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, build_graph
 from graphc.graph_function import GraphFunction
 from graphc.ir.types import TensorType
 from graphc.mat_call import compile_piece
-from graphc.mat_model import MatModel
+from graphc.mat_model import MatModel, dropout_masks
 from graphc.random_inputs import InputKind, input_kinds, random_input
 
 Array = np.ndarray
@@ -63,7 +63,8 @@ class _Check:
             for name, size in self.model.input_sizes(sizes).items()
         }
         whole = self._built(self.model.layers, types)
-        self._draw_masks(whole)
+        rng = np.random.default_rng([self.sampling.seed, 3])
+        self.masks = dropout_masks(whole, "float64", rng)
         values = self._inputs(whole, given)
         values.update(self._variables(whole, values))
         findings = []
@@ -87,13 +88,6 @@ class _Check:
     def _built(self, layers: Sequence[MatLayer], types: Mapping[str, TensorType]) -> MatNet:
         params = {n: TensorType("float64", a.shape) for n, a in self.params.items()}
         return build_graph("check", layers, types, params, self.mode, self.model.version)
-
-    def _draw_masks(self, net: MatNet) -> None:
-        rng = np.random.default_rng([self.sampling.seed, 3])
-        rates = {layer.name: layer.block for layer in net.executed}
-        for layer, name in net.masks.items():
-            rate = float(rates[layer].rate)  # type: ignore[attr-defined]
-            self.masks[name] = dropout_mask(net.graph.values[name].shape, rate, "float64", rng)
 
     def _inputs(self, net: MatNet, given: Mapping[str, Array]) -> Arrays:
         rng = np.random.default_rng(self.sampling.seed)

@@ -17,14 +17,14 @@ import numpy as np
 from graphc.dagnn import DagNet
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.matconvnet import losses
-from graphc.frontends.matconvnet.array import four_axes, is_missing
+from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing
 from graphc.frontends.matconvnet.block import Block
-from graphc.frontends.matconvnet.blocks import BatchNorm
+from graphc.frontends.matconvnet.blocks import BatchNorm, DropOut
 from graphc.frontends.matconvnet.custom import PythonBlock
 from graphc.frontends.matconvnet.dagnn import holds_dagnn, net_struct
 from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
 from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
-from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, execution_order
+from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, execution_order
 from graphc.frontends.matconvnet.simplenn import chain, layer_structs, weight_numbers
 from graphc.graph_call import lower_graph
 from graphc.ir.graph import Graph
@@ -278,6 +278,17 @@ def _lowered_of(net: SimpleNet | DagNet, sizes: Mapping[str, Size]) -> Lowered:
 def _layer(layer: MatLayer) -> Layer:
     held = tuple(map(PARAMETER.format, layer.params))
     return Layer(layer.name, layer.kind, layer.inputs, layer.outputs, held)
+
+
+def dropout_masks(net: MatNet, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
+    """A new mask for every dropout layer, by the name of the graph's input that takes it."""
+    blocks = {layer.name: layer.block for layer in net.executed}
+    made = {}
+    for layer, name in net.masks.items():
+        block = blocks[layer]
+        assert isinstance(block, DropOut)
+        made[name] = dropout_mask(net.graph.values[name].shape, float(block.rate), dtype, rng)
+    return made
 
 
 def custom_block(layer: dict[str, Any]) -> Block:

@@ -23,19 +23,19 @@ from graphc import driver
 from graphc.arrays import assign, checked
 from graphc.blob import Blob, Named, ParameterBlob
 from graphc.call_arguments import explained
+from graphc.compilations import Compilations, checked_signature, is_whole
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
 from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.network import CaffeNet
-from graphc.gradient_request import as_names, request, unknown
+from graphc.gradient_request import as_names, unknown
 from graphc.lowered import of_compilation
 from graphc.net_arrays import NetArrays, refuse_nan
-from graphc.phase import TEST, TRAIN, Phase
-from graphc.plan.algorithm import allowed
-from graphc.plan.budget import Memory, memory_mode
+from graphc.phase import TEST, Phase
+from graphc.plan.budget import Memory
 from graphc.report.graph_picture import layers_picture
-from graphc.runtime.cpu import aligned_zeros, usable_cores
+from graphc.runtime.cpu import aligned_zeros
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import image_rows
 from graphc.summary import Summary, summarise
@@ -97,56 +97,37 @@ class Net:
         exact: bool = False,
         fast_math: Sequence[str] = (),
     ):
-        need(phase in (TRAIN, TEST), f"phase is TRAIN or TEST, not {phase!r}")
-        need(dtype in ("float32", "float64"), f"dtype is float32 or float64, not {dtype!r}")
-        need(
-            infogain_input in ("scores", "probabilities"),
-            f"infogain_input is 'scores' or 'probabilities', not {infogain_input!r}",
+        base = checked_signature(
+            phase=phase,
+            keep=keep,
+            threads=threads,
+            fuse=fuse,
+            blockwise_loss=blockwise_loss,
+            memory=memory,
+            dtype=dtype,
+            masks=masks,
+            infogain_input=infogain_input,
+            target=target,
+            exact=exact,
+            fast_math=fast_math,
         )
         need(
-            target in driver.BACK_ENDS,
-            f"target is one of {', '.join(driver.BACK_ENDS)}, not {target!r}",
-        )
-        need(
-            threads is None or (_is_whole(threads) and 1 <= threads <= 256),
-            f"threads is a whole number from 1 to 256, or None, not {threads!r}",
-        )
-        need(
-            _is_whole(seed) and 0 <= seed < 2**32,
+            is_whole(seed) and 0 <= seed < 2**32,
             f"seed is a whole number from 0 to 4294967295, not {seed!r}",
         )
-        need(_is_whole(level), f"level is a whole number, not {level!r}")
+        need(is_whole(level), f"level is a whole number, not {level!r}")
         need(
             isinstance(source, (str, PathLike, NetDefinition)),
             f"a net is a path or a text, not {type(source).__name__}",
         )
-        fast_math = as_names(fast_math, "fast_math")
-        allowed(exact, fast_math)
         stages = as_names(stages, "stages")
-        masks = as_names(masks, "masks")
-        self.threads = int(threads) if threads is not None else usable_cores()
+        self.threads = base.threads
         self.definition: NetDefinition = (
             source
             if isinstance(source, NetDefinition)
             else read_net(source, phase=phase, level=level, stages=stages, layer_types=LAYERS)
         )
-        self._signature = Signature(
-            phase=phase,
-            keep=as_names(keep, "keep"),
-            memory=memory_mode(memory),
-            fuse=fuse,
-            blockwise_loss=blockwise_loss,
-            dtype=dtype,
-            masks=masks,
-            infogain_input=infogain_input,
-            target=target,
-            threads=self.threads,
-            exact=bool(exact),
-            fast_math=fast_math,
-        )
-        self._compiled: dict[Signature, Compilation] = {}
-        self._fronts: dict[Signature, CaffeNet] = {}
-        self._shapes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+        self.compilations = Compilations(self.definition, base, shapes or {})
         self._active: Compilation | None = None
         self._forward_is_current = False
         self._arena_is_spent = False  # backward has overwritten what forward left for it
@@ -154,9 +135,9 @@ class Net:
         self._backward_made: Compilation | None = None
         self._known_diffs: set[str] = set()
         self._custom: Signature | None = None
-        front = self._front()
+        front = self.front()
         self.arrays = NetArrays(front, dtype, int(seed))
-        self._shapes = {name: array.shape for name, array in self.arrays.inputs.items()}
+        self._keep_shapes()
         self._diffs_are_clear = set(self.arrays.parameters)
         self.feeds = Feeds(front.data_layers, int(seed))
         blobs = [name for name in front.graph.blobs if ":" not in name]
@@ -164,12 +145,12 @@ class Net:
         self.params = self._parameter_lists(front)
         for name in shapes or ():
             need(name in self.arrays.inputs, unknown("net input", name, self.arrays.inputs))
-        for name in self._signature.keep:
-            known = name.removesuffix(".diff") in self._front().graph.blobs
+        for name in base.keep:
+            known = name.removesuffix(".diff") in front.graph.blobs
             need(known, f"keep: {unknown('blob', name, self.blobs)}")
-        fill_parameters(self._front(), self.arrays.parameters, seed)
+        fill_parameters(self.front(), self.arrays.parameters, seed)
         if weights is not None:
-            load_weights(self._front(), self.arrays.parameters, weights)
+            load_weights(self.front(), self.arrays.parameters, weights)
         self._warn_about_zeros(weights)
 
     # -- what the user sees -----------------------------------------------------------------
@@ -182,17 +163,17 @@ class Net:
     @property
     def inputs(self) -> list[str]:
         """Names of the net inputs."""
-        return list(self._front().inputs)
+        return list(self.front().inputs)
 
     @property
     def outputs(self) -> list[str]:
         """Names of the net outputs, the blobs that no layer reads."""
-        return list(self._front().graph.outputs)
+        return list(self.front().graph.outputs)
 
     @property
     def warnings(self) -> list[str]:
         """What looked wrong in the definition and was accepted."""
-        return [str(d) for d in self._front().warnings]
+        return [str(d) for d in self.front().warnings]
 
     @property
     def loss(self) -> float:
@@ -254,8 +235,8 @@ class Net:
         self.set_inputs(inputs)
         self._fill_inputs()
         self._count_selected()
-        signature = self._accumulating(self._custom or self._default_signature())
-        self._run_forward(self._compilation(_keeping(signature, wanted)))
+        signature = self._accumulating(self._custom or self.compilations.default())
+        self._run_forward(self.compilations.compiled(_keeping(signature, wanted)))
         return {name: self._blob_data(name) for name in driver.names([*self.outputs, *wanted])}
 
     def backward(
@@ -281,7 +262,7 @@ class Net:
         Asking for other gradients than last time compiles once and runs forward again, from the
         held inputs and with the same random numbers.
         """
-        signature, returned = self._backward_signature(
+        signature, returned = self.compilations.backward(
             gradients, diffs=diffs, start=start, end=end, wrt=wrt
         )
         self._give(gradients)
@@ -311,13 +292,13 @@ class Net:
         """Both in one native call; returns what `backward` returns."""
         self._follow_reshape()
         given = dict(gradients or {})
-        signature, returned = self._backward_signature(given, wrt=wrt)
+        signature, returned = self.compilations.backward(given, wrt=wrt)
         self.set_inputs(inputs or {})
         self._fill_inputs()
         if self._count_selected():
-            signature = driver.with_shapes(signature, self._shapes)
+            signature = driver.with_shapes(signature, self.compilations.shapes)
         self._give(given)
-        made = self._compilation(self._accumulating(signature))
+        made = self.compilations.compiled(self._accumulating(signature))
         self._run_forward(made, "both")
         self._arena_is_spent = made.signature.memory != "all"
         return self._after_backward(made, returned)
@@ -334,7 +315,7 @@ class Net:
 
     def copy_from(self, weights: Any) -> None:
         """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`."""
-        load_weights(self._front(), self.arrays.parameters, weights)
+        load_weights(self.front(), self.arrays.parameters, weights)
         self._forward_is_current = False
 
     def values(self) -> dict[str, np.ndarray]:
@@ -353,13 +334,13 @@ class Net:
             f"a net of {self.arrays.dtype} cannot share with one of {other.arrays.dtype}",
         )
         share_parameters(
-            self._front(), self.arrays.parameters, other.front(), other.arrays.parameters
+            self.front(), self.arrays.parameters, other.front(), other.arrays.parameters
         )
         self._forward_is_current = False
 
     def save(self, path: str | Path) -> None:
         """Write a .caffemodel (HDF5 where the path ends in .h5), whole or not at all."""
-        save_weights(self._front(), self.arrays.parameters, path)
+        save_weights(self.front(), self.arrays.parameters, path)
 
     def prepare(self, wrt: Sequence[str] | None = None, given: Sequence[str] = ()) -> Compilation:
         """Compile for calls with these gradients, ahead of the first of them.
@@ -368,34 +349,28 @@ class Net:
         given: the blobs whose gradients will be given.
         """
         names = as_names(given, "given")
-        signature, _ = self._backward_signature(dict.fromkeys(names), wrt=wrt)
+        signature, _ = self.compilations.backward(dict.fromkeys(names), wrt=wrt)
         if not signature.wrt:
             signature = replace(signature, given=())
         self._custom = signature
-        return self._compilation(self._accumulating(signature))
+        return self.compilations.compiled(self._accumulating(signature))
 
     def front(self) -> CaffeNet:
         """The net as the front end built it: its forward graph, and who gets gradients."""
-        return self._front()
+        return self.compilations.front()
 
     def compilation(self) -> Compilation:
         """What the last call ran, or the next one will run: for looking inside."""
-        return self._active or self._compilation(self._default_signature())
+        return self._active or self.compilations.compiled(self.compilations.default())
 
     def summary(self) -> Summary:
         """The table of layers: type, shape, parameters, operations, memory. It prints."""
-        return summarise(of_compilation(self._planned()))
+        planned = self._active or self.compilations.planned(self.compilations.default())
+        return summarise(of_compilation(planned))
 
     def _repr_svg_(self) -> str:
         """The layers as a picture, in a notebook."""
         return layers_picture(self.front().graph)
-
-    def _planned(self) -> Compilation:
-        """The stages of the default call; code is made for no more than this."""
-        if self._active is not None:
-            return self._active
-        signature = self._default_signature()
-        return self._compiled.get(signature) or driver.lower(self.definition, signature)
 
     # -- signatures -------------------------------------------------------------------------
 
@@ -404,33 +379,6 @@ class Net:
         for key, owner in front.owners.items():
             lists.setdefault(key.rpartition("/")[0], []).append(ParameterBlob(self, owner))
         return lists
-
-    def _front(self, signature: Signature | None = None) -> CaffeNet:
-        base = replace(signature or self._signature, given=(), wrt=(), accumulate=False, keep=())
-        if not base.shapes and self._shapes:
-            base = driver.with_shapes(base, self._shapes)
-        if base not in self._fronts:
-            self._fronts[base] = driver.front(self.definition, base)
-        return self._fronts[base]
-
-    def _default_signature(self) -> Signature:
-        front = self._front()
-        return driver.with_shapes(
-            replace(
-                self._signature,
-                given=tuple(front.seeds) if front.default_wrt else (),
-                wrt=tuple(front.default_wrt),
-            ),
-            self._shapes,
-        )
-
-    def _backward_signature(
-        self, gradients: Mapping[str, Any], **asked: Any
-    ) -> tuple[Signature, tuple[str, ...]]:
-        """What a backward call compiles, and the names it returns."""
-        wish = request(self._front(), gradients=gradients, **asked)
-        signature = replace(self._signature, given=wish.given, wrt=wish.wanted)
-        return driver.with_shapes(signature, self._shapes), wish.returned
 
     def _accumulating(self, signature: Signature) -> Signature:
         """Add to the parameter gradients unless all that this call touches were cleared."""
@@ -462,14 +410,9 @@ class Net:
         """What ran last, where it serves this signature and only keeps more blobs; else its own."""
         made = self._active
         if made is None or not set(signature.keep) <= set(made.signature.keep):
-            return self._compilation(signature)
+            return self.compilations.compiled(signature)
         same = replace(made.signature, keep=signature.keep) == signature
-        return made if same else self._compilation(signature)
-
-    def _compilation(self, signature: Signature) -> Compilation:
-        if signature not in self._compiled:
-            self._compiled[signature] = driver.compile_net(self.definition, signature)
-        return self._compiled[signature]
+        return made if same else self.compilations.compiled(signature)
 
     def _fill_inputs(self, given: Iterable[str] = ()) -> None:
         """Let the data layers serve the next batch."""
@@ -513,10 +456,10 @@ class Net:
     ) -> dict[str, np.ndarray]:
         """Layers start..end as a net of their own, on the blobs as they are now."""
         self._follow_reshape()
-        whole = self._front()
+        whole = self.front()
         shapes = {name: value.shape for name, value in whole.graph.blobs.items() if ":" not in name}
-        signature = replace(driver.with_shapes(self._signature, shapes), only=(start, end))
-        made = self._compilation(_keeping(signature, blobs))
+        signature = replace(driver.with_shapes(self.compilations.base, shapes), only=(start, end))
+        made = self.compilations.compiled(_keeping(signature, blobs))
         for name in inputs:
             need(name in made.caffe.inputs, unknown("input of this part", name, made.caffe.inputs))
         part = {name: aligned_zeros(shapes[name], self.arrays.dtype) for name in made.caffe.inputs}
@@ -562,12 +505,12 @@ class Net:
     # -- blobs ------------------------------------------------------------------------------
 
     def _shape_of(self, name: str) -> tuple[int, ...]:
-        return self._shapes.get(name) or self._front().graph.blobs[name].shape
+        return self.compilations.shapes.get(name) or self.front().graph.blobs[name].shape
 
     def _blob_data(self, name: str) -> np.ndarray:
         if name in self.arrays.inputs:
             return self.arrays.inputs[name]
-        if name not in self._front().graph.blobs:
+        if name not in self.front().graph.blobs:
             raise NetError(unknown("blob", name, self.blobs))
         made = self._need_forward(f"blob '{name}'")
         return self.arrays.outputs[name] if name in self.arrays.outputs else self._read(made, name)
@@ -588,13 +531,13 @@ class Net:
 
     def _diff(self, name: str) -> np.ndarray:
         """The gradient array of a blob; zeros until somebody writes there."""
-        blobs = self._front().graph.blobs
+        blobs = self.front().graph.blobs
         if name not in blobs:
             raise NetError(unknown("blob", name, self.blobs))
         return self.arrays.diff(name, blobs[name].shape)
 
     def _gradient(self, name: str) -> np.ndarray:
-        owner = self._front().owners.get(name, name)
+        owner = self.front().owners.get(name, name)
         if owner in self.arrays.parameters:
             return self.arrays.parameter_diff(owner)
         return self._diff(name)
@@ -629,17 +572,22 @@ class Net:
             all(isinstance(e, (int, np.integer)) and e >= 0 for e in shape),
             f"a shape is made of whole numbers of at least 0, not {shape}",
         )
-        self._shapes[name] = tuple(int(e) for e in shape)
+        self.compilations.shapes[name] = tuple(int(e) for e in shape)
+
+    def _keep_shapes(self) -> None:
+        """Those of the arrays there are."""
+        shapes = {name: array.shape for name, array in self.arrays.inputs.items()}
+        self.compilations.shapes = shapes
 
     def _follow_reshape(self) -> None:
         """Bring arrays to the shapes asked for. On a refusal the old shapes stay."""
-        if all(a.shape == self._shapes[name] for name, a in self.arrays.inputs.items()):
+        if all(a.shape == self.compilations.shapes[name] for name, a in self.arrays.inputs.items()):
             return
         try:
-            self.arrays.check_parameters(self._front())
-            self.arrays.reshape(self._shapes)
+            self.arrays.check_parameters(self.front())
+            self.arrays.reshape(self.compilations.shapes)
         except NetError:
-            self._shapes = {name: array.shape for name, array in self.arrays.inputs.items()}
+            self._keep_shapes()
             raise
         self._active = None
         self._backward_made = None
@@ -649,33 +597,33 @@ class Net:
     def _count_selected(self) -> bool:
         """Give the tops of Filter layers as many items as their selectors let pass; any change?"""
         changed = False
-        for place in range(len(self._front().selections)):
-            selection = self._front().selections[place]
+        for place in range(len(self.front().selections)):
+            selection = self.front().selections[place]
             count = int(np.count_nonzero(self._selector(selection.selector)))
             for top in selection.tops:
-                shape = self._front().graph.blobs[top].shape
+                shape = self.front().graph.blobs[top].shape
                 if shape[0] != count:
-                    self._shapes[top] = (count, *shape[1:])
+                    self.compilations.shapes[top] = (count, *shape[1:])
                     changed = True
         if changed:
-            self.arrays.check_parameters(self._front())
+            self.arrays.check_parameters(self.front())
             self._active = None
             self._forward_is_current = False
             if self._custom is not None:
-                self._custom = driver.with_shapes(self._custom, self._shapes)
+                self._custom = driver.with_shapes(self._custom, self.compilations.shapes)
         return changed
 
     def _selector(self, name: str) -> np.ndarray:
         """A blob that a Filter layer reads, for the inputs as they are."""
         if name in self.arrays.inputs:
             return self.arrays.inputs[name]
-        makers = [layer for layer, tops in self._front().layer_tops.items() if name in tops]
+        makers = [layer for layer, tops in self.front().layer_tops.items() if name in tops]
         value = np.array(self._forward_part(None, makers[-1], (name,), {})[name])
         self.arrays.restore_states()
         return value
 
     def _warn_about_zeros(self, weights: Any) -> None:
-        for warning in self._front().warnings:
+        for warning in self.front().warnings:
             warnings.warn(str(warning), NetWarning, stacklevel=3)
         for layer, blobs in self.params.items():
             first = blobs[0].data
@@ -686,10 +634,6 @@ class Net:
                 warnings.warn(
                     f"layer '{layer}': all its weights are zero ({where})", NetWarning, stacklevel=3
                 )
-
-
-def _is_whole(number: object) -> bool:
-    return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 
 def _keeping(signature: Signature, blobs: Sequence[str]) -> Signature:

@@ -11,6 +11,7 @@ import numpy as np
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
+from graphc.frontends.matconvnet.blocks import DropOut
 from graphc.frontends.matconvnet.network import MatLayer
 from graphc.frontends.matconvnet.simplenn import LOSSES, WEIGHTS, block_of, weight_numbers
 from graphc.mat_call import Piece, PieceCall
@@ -237,8 +238,9 @@ class Run:
                 continue
             name = call.net.masks[layer.name]
             if i not in self.masks:
+                assert isinstance(layer.block, DropOut)
                 shape = call.net.graph.values[name].shape[::-1]
-                self.masks[i] = dropout_mask(shape, float(layer.block.rate), self.dtype)  # type: ignore[attr-defined]
+                self.masks[i] = dropout_mask(shape, float(layer.block.rate), self.dtype)
             found[name] = four_axes(self.masks[i], "mask").T
             self.res[i + 1].aux = self.masks[i]
         return found

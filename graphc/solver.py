@@ -51,6 +51,7 @@ class Solver:
         weights: what the net starts from, as in `graphc.Net`; the definition's own `weights` and
             fillers otherwise.
         keep, threads, memory, dtype, shapes: as in `graphc.Net`.
+        fuse, blockwise_loss, infogain_input, exact, fast_math: the same, for test nets too.
         net: what to train, in place of the net that the definition names.
         seed: of fillers and dropout, where the definition has no random_seed.
     Attributes:
@@ -74,6 +75,11 @@ class Solver:
         shapes: Mapping[str, Sequence[int]] | None = None,
         net: NetDefinition | None = None,
         seed: int | None = None,
+        fuse: bool = True,
+        blockwise_loss: bool = False,
+        infogain_input: str = "scores",
+        exact: bool = False,
+        fast_math: Sequence[str] = (),
     ):
         need(
             isinstance(source, (str, PathLike)),
@@ -85,12 +91,23 @@ class Solver:
         self.definition: SolverDefinition = definition
         for warning in self.definition.warnings:
             warnings.warn(str(warning), NetWarning, stacklevel=2)
-        self.net = TrainingNet(self.definition, weights, keep, threads, memory, dtype, shapes)
+        shared: dict[str, Any] = {
+            "threads": threads,
+            "dtype": dtype,
+            "fuse": fuse,
+            "blockwise_loss": blockwise_loss,
+            "infogain_input": infogain_input,
+            "exact": exact,
+            "fast_math": fast_math,
+        }
+        self.net = TrainingNet(
+            self.definition, weights=weights, keep=keep, memory=memory, shapes=shapes, **shared
+        )
         if weights is None:
             for name in self.definition.weights:
                 self.net.copy_from(self.definition.folder / name)
         self.net._advance = self.step
-        self.test_nets = [self._test_net(test.net, threads) for test in self.definition.tests]
+        self.test_nets = [self._test_net(test.net, shared) for test in self.definition.tests]
         self.listeners: list[Callable[[Event], None]] = []
         self._losses: deque[float] = deque(maxlen=self.definition.average_loss)
         self._stop = False
@@ -288,9 +305,8 @@ class Solver:
         self._iteration = stored.iteration
         self._rate_steps = self.definition.rates.steps_before(stored.iteration)
 
-    def _test_net(self, definition: NetDefinition, threads: int | None) -> Net:
-        dtype = self.net.arrays.dtype
-        made = Net(definition, phase=definition.phase, threads=threads, dtype=dtype)
+    def _test_net(self, definition: NetDefinition, options: Mapping[str, Any]) -> Net:
+        made = Net(definition, phase=definition.phase, **options)
         made.share_with(self.net)
         return made
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from graphc.frontends.caffe.layer import COUNTER
 from graphc.frontends.caffe.solver import SolverDefinition
 from graphc.net import Net
 from graphc.net_arrays import SEED_STEP
-from graphc.plan.budget import Memory
 from graphc.runtime.cpu import aligned_zeros
 from graphc.training_step import METHODS, RATE, Learned, UpdateRule, history_names
 
@@ -31,27 +29,13 @@ class TrainingNet(Net):
     def __init__(
         self,
         definition: SolverDefinition,
-        weights: Any = None,
-        keep: Iterable[str] = (),
-        threads: int | None = None,
-        memory: Memory | str = "reuse",
-        dtype: str = "float32",
-        shapes: Mapping[str, Sequence[int]] | None = None,
+        **options: Any,
     ):
+        """`options` as those of `graphc.Net`."""
         self._seed = (definition.seed or 0) % 2**32
-        super().__init__(
-            definition.net,
-            weights=weights,
-            phase=definition.net.phase,
-            keep=keep,
-            threads=threads,
-            memory=memory,
-            dtype=dtype,
-            seed=self._seed,
-            shapes=shapes,
-        )
-        self._solver = definition
-        self._rate = self.arrays.extra[RATE] = aligned_zeros((), dtype)
+        phase = definition.net.phase
+        super().__init__(definition.net, phase=phase, seed=self._seed, **options)
+        self._rate = self.arrays.extra[RATE] = aligned_zeros((), self.arrays.dtype)
         self._advance: Callable[[], object] | None = None
         self._rule = _rule(self, definition)
 
@@ -109,7 +93,7 @@ class TrainingNet(Net):
         """The outputs for one more batch, by a program that has no backward pass."""
         self._follow_reshape()
         self.feeds.fill(self.arrays.inputs)
-        self._run_forward(self._compilation(driver.with_shapes(self._signature, self._shapes)))
+        self._run_forward(self.compilations.compiled(self.compilations.signature()))
         return {name: np.array(self.blobs[name].data) for name in self.outputs}
 
     def histories(self) -> list[np.ndarray]:
@@ -135,7 +119,7 @@ class TrainingNet(Net):
         self._follow_reshape()
         signature = self._step_signature(rule)
         self.feeds.fill(self.arrays.inputs)
-        return self._compilation(signature)
+        return self.compilations.compiled(signature)
 
     def _step_signature(self, rule: UpdateRule | None) -> Signature:
         """Of a pass that changes parameters; without a rule, of one that adds to the gradients."""
@@ -143,8 +127,7 @@ class TrainingNet(Net):
         if front.refusals:
             raise NetError(front.refusals)
         names = tuple(learned.name for learned in self._rule.parameters)
-        signature = replace(self._signature, wrt=names, update=rule, accumulate=rule is None)
-        return driver.with_shapes(signature, self._shapes)
+        return self.compilations.signature(wrt=names, update=rule, accumulate=rule is None)
 
     def _correction(self, iteration: int) -> float:
         if self._rule.method != "Adam":

@@ -31,7 +31,7 @@ from graphc.ops.update import (
 
 RATE = "solver.rate"
 
-METHODS: dict[str, type[Update]] = {
+METHODS: dict[str, type[Update]] = {  # each takes its settings, then `factor`
     "SGD": SgdUpdate,
     "Nesterov": NesterovUpdate,
     "AdaGrad": AdaGradUpdate,

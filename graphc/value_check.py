@@ -31,7 +31,7 @@ def check_values(
             made = op.reference(*(array.copy() for array in inputs))
     except NetError:
         raise
-    except Exception as error:
+    except Exception as error:  # a reference may be the user's code, which may raise anything
         raise NetError(f"the reference of {op} raised {type(error).__name__}: {error}") from error
     wanted = made if isinstance(made, tuple) else (made,)
     if len(wanted) != len(found):

@@ -36,7 +36,6 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 
 Array = np.ndarray
-Derivatives = tuple[Array | None, ...]
 VERSIONS = ("beta25", "master")
 
 

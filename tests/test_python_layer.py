@@ -168,7 +168,7 @@ def test_the_object_is_set_up_once_and_knows_the_phase(folder: Path):
     assert net.forward(x=np.ones((2, 3)))["phase"] == 0
     net.blobs["x"].reshape(5, 3)
     assert net.forward(x=np.full((5, 3), 2))["y"].shape == (5, 3)
-    held = net._front().python_layers["p"].made
+    held = net.front().python_layers["p"].made
     assert type(held).made == 1
     assert "caffe" not in sys.modules
 
@@ -194,7 +194,7 @@ def test_what_is_wrong_is_said(folder: Path, layer: str, message: str):
 
 def test_an_error_in_the_middle_of_a_call(folder: Path):
     net = make(folder, "force_backward: true\n" + python("d", "Count", "", "y") + RELU)
-    net._front().python_layers["d"].made.forward = lambda bottom, top: 1 / 0
+    net.front().python_layers["d"].made.forward = lambda bottom, top: 1 / 0
     with pytest.raises(NetError, match=r"layer 'd': .*Count.forward raised ZeroDivisionError"):
         net.forward()
 

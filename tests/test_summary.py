@@ -67,7 +67,7 @@ def test_the_verb_prints_the_same() -> None:
 def test_a_summary_makes_no_code() -> None:
     net = package.Net(LENET, phase=package.TRAIN)
     net.summary()
-    assert not net._compiled
+    assert not net.compilations.made
 
 
 def test_matconvnet_nets(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from graphc.bench.loss import exact, loss_of
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.ir.core import Sum, Times
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.ops.linear import AddBias, MatMul
 from graphc.ops.neuron import Relu
@@ -70,7 +70,7 @@ def digits(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def _net(form: str) -> Graph:
     graph = Graph("small")
 
-    def parameter(name: str, *shape: int):  # type: ignore[no-untyped-def]
+    def parameter(name: str, *shape: int) -> Value:
         return graph.input(name, TensorType("float32", shape), "parameter")
 
     x = graph.input("x", TensorType("float32", (EXAMPLES, PIXELS)))

@@ -143,8 +143,9 @@ def bench_net(
             runs.append(timed)
         except NetError:
             raise
-        except Exception as error:
-            refusals[variant] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        except Exception as error:  # torch raises what its compilers happen to raise
+            said = str(error).strip().partition("\n")[0]
+            refusals[variant] = f"{type(error).__name__}: {said}"
     before = measure_limits(threads)
     contestants = [Contestant(OURS, call.run)]
     contestants += [Contestant(run.name, run.run) for run in runs]

@@ -37,7 +37,7 @@ try:
     compiled = torch.compile(loss_of)
     compiled(x).backward()
     forms["compiled"] = compiled
-except Exception as error:
+except Exception as error:  # torch raises what its compilers happen to raise
     print("torch.compile:", type(error).__name__, file=sys.stderr)
 print(torch.__version__, *forms, flush=True)
 for line in sys.stdin:

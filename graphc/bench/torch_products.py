@@ -106,6 +106,11 @@ def _spread(emit: Emit, node: Node, op: Any) -> tuple[Any, Any]:
     return x, b
 
 
+def _op(node: Node) -> Any:
+    """A node's operator, when its name has told which fields it has."""
+    return node.op
+
+
 @translates("add_bias")
 def _add_bias(emit: Emit, node: Node, op: Any) -> Any:
     x, b = node.inputs
@@ -114,7 +119,7 @@ def _add_bias(emit: Emit, node: Node, op: Any) -> Any:
         if conv:
             return _convolution(emit, conv, emit.of(b))
         product = made_by(emit, x, "mat_mul")
-        if product and not product.op.left_transposed and product.op.right_transposed:  # type: ignore[attr-defined]
+        if product and not _op(product).left_transposed and _op(product).right_transposed:
             return emit.call(emit.functional.linear, *arguments(emit, product), emit.of(b))
         normal = _normalised(emit, x)
         if normal:
@@ -133,7 +138,7 @@ def _scale(emit: Emit, node: Node, op: Any) -> Any:
 def _normalised(emit: Emit, value: Value) -> tuple[Node, Any] | None:
     """(the standardisation, the factor) of `scale(standardize(x))`, where that is what it is."""
     scale = made_by(emit, value, "scale")
-    if not scale or scale.op.axis != 1 or len(scale.inputs[1].shape) != 1:  # type: ignore[attr-defined]
+    if not scale or _op(scale).axis != 1 or len(scale.inputs[1].shape) != 1:
         return None
     standard = made_by(emit, scale.inputs[0], "standardize")
     return (standard, emit.of(scale.inputs[1])) if standard else None
@@ -142,7 +147,7 @@ def _normalised(emit: Emit, value: Value) -> tuple[Node, Any] | None:
 def _batch_norm(emit: Emit, standard: Node, factor: Any, shift: Any) -> Any:
     x, mean, inverse = standard.inputs
     deviation = emit.producer(inverse)
-    channels_stay = tuple(standard.op.axes) == (0, *range(2, len(x.shape)))  # type: ignore[attr-defined]
+    channels_stay = tuple(_op(standard).axes) == (0, *range(2, len(x.shape)))
     if not channels_stay or deviation is None or deviation.op.op_name != "inverse_deviation":
         plain = _standardized(emit, standard)
         places = [-1, *[1] * (len(x.shape) - 2)]
@@ -151,7 +156,7 @@ def _batch_norm(emit: Emit, standard: Node, factor: Any, shift: Any) -> Any:
             plain = emit.call(python.add, plain, emit.call(emit.torch.reshape, shift, places))
         return plain
     (variance,) = deviation.inputs
-    epsilon = deviation.op.epsilon  # type: ignore[attr-defined]
+    epsilon = _op(deviation).epsilon
     moments = emit.producer(mean)
     if moments is not None and moments.op.op_name == "moments" and moments.inputs[0] is x:
         # The running moments are kept as torch's own layer keeps them: work that we do too.
@@ -173,8 +178,7 @@ def _standardize(emit: Emit, node: Node, op: Any) -> Any:
 def _standardized(emit: Emit, node: Node) -> Any:
     x, mean, inverse = arguments(emit, node)
     shape = [
-        1 if axis in node.op.axes else extent  # type: ignore[attr-defined]
-        for axis, extent in enumerate(node.inputs[0].shape)
+        1 if axis in _op(node).axes else extent for axis, extent in enumerate(node.inputs[0].shape)
     ]
     reshape = emit.torch.reshape
     centred = emit.call(python.sub, x, emit.call(reshape, mean, shape))

@@ -22,13 +22,13 @@ from graphc.cli.session import (
     shapes_of,
 )
 from graphc.error import NetError, need
-from graphc.frontends.matconvnet.array import dropout_mask, four_axes
+from graphc.frontends.matconvnet.array import four_axes
 from graphc.frontends.matconvnet.network import PARAMETER, MatNet
 from graphc.graph_call import compile_graph_call, lower_graph
 from graphc.ir.graph import Graph
 from graphc.lowered import Lowered
 from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
-from graphc.mat_model import MatModel, Size
+from graphc.mat_model import MatModel, Size, dropout_masks
 from graphc.phase import TRAIN
 from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import usable_cores
@@ -137,7 +137,8 @@ class MatSession:
         call.call.threads = self.options.threads or usable_cores()
         feed = {name: self._array(name, array) for name, array in arrays.items()}
         self.model.check_labels(arrays, call.net.graph)
-        feed |= self._masks(call.net, np.random.default_rng(self.options.seed))
+        rng = np.random.default_rng(self.options.seed)
+        feed |= dropout_masks(call.net, self.options.dtype.value, rng)
         return call.forward(feed, self.model.held(self.options.dtype.value))
 
     def _array(self, name: str, array: np.ndarray) -> np.ndarray:
@@ -223,21 +224,7 @@ class MatSession:
         for value in net.graph.inputs("input"):
             kind = kinds[value.name]
             arrays[value.name] = random_input(value, kind, rng) + (kind.classes is not None)
-        return arrays | self._masks(net, rng)
-
-    def _masks(self, net: MatNet, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """A mask for every dropout layer."""
-        dtype = self.options.dtype.value
-        rates = {layer.name: layer.block for layer in net.executed}
-        return {
-            name: dropout_mask(
-                net.graph.values[name].shape,
-                float(rates[layer].rate),  # type: ignore[attr-defined]
-                dtype,
-                rng,
-            )
-            for layer, name in net.masks.items()
-        }
+        return arrays | dropout_masks(net, self.options.dtype.value, rng)
 
     def _names(self) -> dict[str, str]:
         """Parameters as graphs call them -> as files do."""

@@ -205,6 +205,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             }
             function(**made, **given)
 
+    # What typer reads; to mypy a function is no place for attributes.
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command

@@ -324,6 +324,11 @@ def open_solver(options: NetOptions, path: str) -> Solver:
         shapes=shapes_of(options),
         net=definition_of(options),
         seed=options.seed,
+        fuse=options.fuse,
+        blockwise_loss=options.blockwise_loss,
+        infogain_input=options.infogain_input.value,
+        exact=options.exact,
+        fast_math=fast_math_of(options),
     )
     if options.weights is not None and (state or options.weights.endswith(".weights")):
         solver.restore(options.weights)

@@ -15,7 +15,7 @@ from graphc.ir.op import Op
 def wrong_fields(operator: type[Op], given: Mapping[str, Any]) -> tuple[str, str] | None:
     """(what is wrong, a hint) about the fields of an operator; None where all is well."""
     name = operator.op_name
-    fields = {f.name: f for f in dataclasses.fields(operator)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(operator)}
     known = ", ".join(fields) or "none"
     for field in given:
         if field not in fields:

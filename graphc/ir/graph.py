@@ -83,6 +83,7 @@ class Value:
 def _binary(tensor_op: str, number_op: str, left: Value, right: Value | float) -> Value:
     if isinstance(right, Value):
         return left.graph.apply(REGISTRY[tensor_op](), left, right)[0]
+    # The operators of numbers, which no room below may import, have one field.
     return left.graph.apply(REGISTRY[number_op](float(right)), left)[0]  # type: ignore[call-arg]
 
 

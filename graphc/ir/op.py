@@ -55,6 +55,7 @@ class Op:
     """
 
     op_name: ClassVar[str] = ""
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # of what @operator makes
 
     # What passes may ask without knowing an operator's name.
     is_identity: ClassVar[bool] = False  # output 0 always equals input 0
@@ -177,6 +178,7 @@ def operator(cls: Class) -> Class:
     class has that name.
     """
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+    # The decorator gives back the class that it was given, which its type does not say.
     made: Class = dataclass(frozen=True, repr=False)(cls)  # type: ignore[assignment]
     made.op_name = name
     before = REGISTRY.get(name, cls)

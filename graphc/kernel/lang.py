@@ -214,7 +214,7 @@ class Load(Expr):
     __hash__ = _remembered_hash
 
     @property
-    def dtype(self) -> str:  # type: ignore[override]
+    def dtype(self) -> str:  # type: ignore[override]  # read only, as all of a frozen class
         return self.buffer.dtype
 
     def children(self) -> tuple[Expr, ...]:

@@ -326,6 +326,7 @@ class _Reader:
         if len(values) != len(names):
             raise NetError(f"{len(names)} locals are set from {len(values)} values")
         results = tuple(self.define(n, v.dtype) for n, v in zip(names, values, strict=True))
+        # The name is one of _FOLDS, or this would be no fold.
         return Fold(kind, results, tuple(values), axes, guard)  # type: ignore[arg-type]
 
     def store(self) -> Store:

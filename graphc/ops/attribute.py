@@ -40,7 +40,7 @@ class BinaryError(Map):
 
     gradient_stops = True
 
-    def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:
         right = k.equal(k.sign(x - self.threshold), c)
         return _known(k, c, k.select(right, k.number(0, x.dtype), 1.0))
 
@@ -53,7 +53,7 @@ class BinaryError(Map):
 class BinaryLogLoss(Map):
     """-log(c (x - 1/2) + 1/2): the log loss of x, the probability of +1."""
 
-    def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:
         return _known(k, c, -k.log(c * (x - 0.5) + 0.5))
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:
@@ -75,7 +75,7 @@ class LogisticLoss(Map):
         loss: Value = BinaryLogLoss()(Sigmoid()(x), c)
         return loss
 
-    def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:
         against = -(c * x)
         return _known(k, c, k.maximum(against, 0.0) + k.log1p(k.exp(-k.abs(against))))
 
@@ -92,7 +92,7 @@ class LogisticLoss(Map):
 class AttributeHinge(Map):
     """max(0, 1 - c x); the derivative at the kink is 0."""
 
-    def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr, c: Expr) -> Expr:
         return _known(k, c, k.maximum(1.0 - c * x, 0.0))
 
     @classmethod

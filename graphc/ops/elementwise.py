@@ -30,8 +30,11 @@ from graphc.ops import scalar as scalars
 class Map(Op):
     """y[i] = scalar(x0[i], x1[i], ...) at every index i; all inputs have one type."""
 
-    def scalar(self, k: Writer, *x: Expr) -> Expr:
-        """The expression, in the words of `k` that make expressions (no folds, no lets)."""
+    def scalar(self, k: Writer, *x: Any, **named: Any) -> Expr:
+        """The expression, in the words of `k` that make expressions (no folds, no lets).
+
+        The inputs come in order; so wide a type lets a class give each a name.
+        """
         raise NotImplementedError
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:

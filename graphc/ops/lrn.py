@@ -118,7 +118,7 @@ class LrnRatio(Map):
 
     beta: float
 
-    def scalar(self, k: Writer, dy: Expr, x: Expr, scale: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, dy: Expr, x: Expr, scale: Expr) -> Expr:
         return dy * x * k.power(scale, -self.beta - 1.0)
 
     @classmethod

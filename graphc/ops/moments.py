@@ -142,7 +142,7 @@ class InverseDeviation(Map):
 
     epsilon: float
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return 1.0 / k.sqrt(x + self.epsilon)
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:
@@ -164,7 +164,7 @@ class InverseSpread(Map):
 
     epsilon: float
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return 1.0 / (k.sqrt(x) + self.epsilon)
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:
@@ -250,7 +250,7 @@ class StandardizeGradientSums(Op):
 class QuotientOrZero(Map):
     """a / b; 0 where b is 0. The mean of statistics of which there are none yet is 0."""
 
-    def scalar(self, k: Writer, a: Expr, b: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, a: Expr, b: Expr) -> Expr:
         none = k.equal(b, 0.0)
         return k.select(none, 0.0, a / k.select(none, 1.0, b))
 

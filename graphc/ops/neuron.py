@@ -23,7 +23,7 @@ class Relu(Map):
 
     negative_slope: float = 0.0
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         if self.negative_slope == 0:
             return k.maximum(x, 0.0)
         return k.select(x > 0.0, x, x * self.negative_slope)
@@ -48,7 +48,7 @@ class Relu(Map):
 class Prelu(Map):
     """x where x > 0, else slope * x, the slope being the second input."""
 
-    def scalar(self, k: Writer, x: Expr, slope: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr, slope: Expr) -> Expr:
         return k.select(x > 0.0, x, slope * x)
 
     @classmethod
@@ -62,7 +62,7 @@ class Elu(Map):
 
     alpha: float = 1.0
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return k.select(x > 0.0, x, k.expm1(k.minimum(x, 0.0)) * self.alpha)
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:
@@ -84,7 +84,7 @@ class Sigmoid(Map):
 
     once_only = True
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return k.sigmoid(x)
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:
@@ -99,7 +99,7 @@ class Sigmoid(Map):
 class Tanh(Map):
     """The hyperbolic tangent."""
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return k.tanh(x)
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:
@@ -114,7 +114,7 @@ class Tanh(Map):
 class Abs(Map):
     """The magnitude; its derivative at 0 is 0."""
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return k.abs(x)
 
     @classmethod
@@ -130,7 +130,7 @@ class Power(Map):
     scale: float = 1.0
     shift: float = 0.0
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         if self.power == 0 or self.scale == 0:
             constant = 1.0 if self.power == 0 else _constant_power(self.shift, self.power)
             return k.number(constant, x.dtype)
@@ -197,7 +197,7 @@ class Exp(Map):
         _need_base(self.base, self.op_name)
         return super().infer(*inputs)
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         rate = _log_base(self.base)
         return k.exp(line(x, rate * self.scale, rate * self.shift))
 
@@ -223,7 +223,7 @@ class Log(Map):
         need(self.base != 1, "log cannot have base 1")
         return super().infer(*inputs)
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         natural = k.log(line(x, self.scale, self.shift))
         rate = _log_base(self.base)
         return natural if rate == 1 else natural * (1.0 / rate)
@@ -249,7 +249,7 @@ class Clip(Map):
     low: float
     high: float
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return k.maximum(k.minimum(x, self.high), self.low)
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:
@@ -267,7 +267,7 @@ class Swish(Map):
 
     beta: float = 1.0
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return x * k.sigmoid(line(x, self.beta, 0.0))
 
     @classmethod
@@ -283,7 +283,7 @@ class Threshold(Map):
     threshold: float = 0.0
     gradient_stops = True
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return k.select(x > self.threshold, k.number(1.0, x.dtype), 0.0)
 
     @classmethod

@@ -21,7 +21,7 @@ class FlooredPower(Map):
     power: float
     floor: float
 
-    def scalar(self, k: Writer, x: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, x: Expr) -> Expr:
         return raised(k, k.maximum(x, self.floor), self.power)
 
     def derivative(self, k: Writer, wrt: int, y: Expr, *x: Expr) -> Expr:

@@ -243,7 +243,7 @@ class WeightDecay(Map):
     amount: float
     norm: int = 2
 
-    def scalar(self, k: Writer, g: Expr, w: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, g: Expr, w: Expr) -> Expr:
         return g + (w if self.norm == 2 else k.sign(w)) * self.amount
 
     @classmethod
@@ -291,7 +291,7 @@ class ClipFactor(Map):
 
     limit: float
 
-    def scalar(self, k: Writer, squares: Expr) -> Expr:  # type: ignore[override]
+    def scalar(self, k: Writer, squares: Expr) -> Expr:
         norm = k.sqrt(squares)
         return k.select(norm > self.limit, self.limit / norm, 1.0)
 

@@ -120,7 +120,7 @@ def rules_of(made: type[Op]) -> list[Rule]:
 
 def _wild_instance(made: type[Op]) -> Op:
     op = object.__new__(made)
-    for field in dataclasses.fields(made):  # type: ignore[arg-type]
+    for field in dataclasses.fields(made):
         object.__setattr__(op, field.name, Wild(field.name))
     return op
 
@@ -153,7 +153,7 @@ def _require_fields(made: type[Op], nodes: list[Node], fixed: dict[str, Any]) ->
     bound = set(fixed) | {
         item.field for node in nodes for item in node.op.fields().values() if isinstance(item, Wild)
     }
-    for field in dataclasses.fields(made):  # type: ignore[arg-type]
+    for field in dataclasses.fields(made):
         optional = field.default is not dataclasses.MISSING
         need(
             field.name in bound or optional,
@@ -319,7 +319,7 @@ def _fusion_at(
 
 
 def _fusion_of(rule: Rule, match: _Match, root: Value) -> _Fusion:
-    fields = {f.name for f in dataclasses.fields(rule.made)}  # type: ignore[arg-type]
+    fields = {f.name for f in dataclasses.fields(rule.made)}
     met = {name: item for name, item in match.fields.items() if name in fields}
     op = rule.made(**{**met, **dict(rule.fixed)})
     inside = tuple(

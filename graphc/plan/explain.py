@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphc.error import NetError, did_you_mean
@@ -156,8 +155,3 @@ def _subjects(program: Program) -> set[str]:
     names |= {slot.name for slot in program.slots[1:]}
     names |= {f"layer:{layer}" for step in program.steps for layer in step.layer.split(", ")}
     return names
-
-
-def remarks_text(remarks: Iterable[Remark]) -> str:
-    """One remark a line, each sentence once."""
-    return "".join(f"{line}\n" for line in dict.fromkeys(map(str, remarks)))

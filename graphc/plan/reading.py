@@ -121,7 +121,9 @@ def _read_slot(reader: _Reader, line: str, span: Span) -> None:
         raise NetError(Diagnostic(f"expected slot {len(reader.slots)}", span))
     if found["role"] not in _ROLES:
         raise NetError(Diagnostic(f"a slot's role is one of {', '.join(_ROLES)}", span))
-    slot = Slot(_unquoted(found["name"]), found["role"], _type(found["type"], span))  # type: ignore[arg-type]
+    kind = _type(found["type"], span)
+    # The role is one of _ROLES, as has just been seen.
+    slot = Slot(_unquoted(found["name"]), found["role"], kind)  # type: ignore[arg-type]
     reader.slots.append(slot)
 
 

@@ -47,7 +47,7 @@ class ListedPictures:
         picture = read_picture(self.layer.path(self.folder + name), self.channels)
         if all(self.extents):
             picture = resized(picture, *self.extents)
-        return self.transform(pixels(picture)), np.float32(label)  # type: ignore[return-value]
+        return self.transform(pixels(picture)), np.array(label, np.float32)
 
 
 def _entries(layer: DataLayer, listed: Path) -> list[tuple[str, int]]:

@@ -82,7 +82,7 @@ def format_of(type_: ir.Type) -> Format:
     return FLOAT64 if isinstance(element(type_), ir.DoubleType) else FLOAT32
 
 
-class Splat(ir.Constant):  # type: ignore[misc]
+class Splat(ir.Constant):  # type: ignore[misc]  # llvmlite has no types
     """One number in all lanes of a vector, as a short text: llvmlite would write every lane."""
 
     def __init__(self, type_: ir.VectorType, number: float):

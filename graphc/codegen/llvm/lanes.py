@@ -26,7 +26,7 @@ def lane_numbers(bits: int, lanes: int, step: int = 1) -> ir.Constant:
     return ir.Constant(type_, [lane * step for lane in range(lanes)])
 
 
-class _FirstLane(ir.Constant):  # type: ignore[misc]
+class _FirstLane(ir.Constant):  # type: ignore[misc]  # llvmlite has no types
     """The shuffle mask that takes lane 0 everywhere, as a short text."""
 
     def _get_reference(self) -> str:

@@ -8,6 +8,7 @@ panel's sums wait in memory; this also bounds how many terms are added one after
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from llvmlite import ir
 
@@ -131,7 +132,7 @@ class _Panel:
             else:
                 last = -(-self.row_extent // rows) - 1
                 is_last = b.icmp_signed("==", self.row_panel, whole(last))
-                when(self.frame, is_last, lambda g=group: tile(g, whole(g.first)))  # type: ignore[misc]
+                when(self.frame, is_last, partial(tile, group, whole(group.first)))
 
     def _group(
         self,

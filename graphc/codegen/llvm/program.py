@@ -218,22 +218,6 @@ define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwin
     return "\n".join(parts)
 
 
-def _entry_text(name: str, ranges: Sequence[tuple[int, int]]) -> str:
-    """A function that runs ranges of steps, up to the first that fails."""
-    lines = [f"define i32 @{name}(ptr %slots, i32 %threads, ptr %error) nounwind {{"]
-    for part, (first, last) in enumerate(ranges):
-        lines += [
-            f"  %code{part} = call i32 @graphc_run"
-            f"(ptr %slots, i64 {first}, i64 {last}, i32 %threads, ptr %error)",
-            f"  %bad{part} = icmp ne i32 %code{part}, 0",
-            f"  br i1 %bad{part}, label %failed{part}, label %fine{part}",
-            f"failed{part}:",
-            f"  ret i32 %code{part}",
-            f"fine{part}:",
-        ]
-    return "\n".join([*lines, "  ret i32 0", "}"])
-
-
 # -- which steps must wait -------------------------------------------------------------------
 
 _Bytes = tuple[int, int, int]  # slot, first byte, past the last byte

@@ -223,7 +223,8 @@ def _cost(
 ) -> float:
     """Modelled time of the whole product, in slots of which a core has two a cycle."""
     steps = product.size(product.over)
-    a_bytes = ITEM_BYTES[tiling.a.buffer.dtype] * tiling.a.strides.get(tiling.row, 0)  # type: ignore[arg-type]
+    row_stride = tiling.a.strides.get(tiling.row, 0) if tiling.row else 0
+    a_bytes = ITEM_BYTES[tiling.a.buffer.dtype] * row_stride
     stride = max(product.store_strides(tiling.vector), key=abs)
     per_store = 2.0 if stride == 1 else 2.0 * tiling.lanes
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from llvmlite import ir
 
@@ -307,7 +308,7 @@ class WindowDot:
         for m in range(tiling.rows):
             if ragged and m:
                 there = b.icmp_signed("<", b.add(row, whole(m * tiling.step)), whole(extent))
-                when(self.frame, there, lambda m=m: one(m))  # type: ignore[misc]
+                when(self.frame, there, partial(one, m))
             else:
                 one(m)
 

@@ -252,7 +252,7 @@ def _caffe_stand_in() -> Iterator[None]:
         yield
         return
     stand_in = types.ModuleType("caffe")
-    stand_in.Layer = Layer  # type: ignore[attr-defined]
+    vars(stand_in)["Layer"] = Layer
     sys.modules["caffe"] = stand_in
     try:
         yield

@@ -13,8 +13,6 @@ import numpy as np
 
 from graphc.error import NetError, need
 
-Options = dict[str, Any]
-
 
 def is_missing(array: Any) -> bool:
     """Whether an argument is None or MATLAB's empty array []."""
@@ -65,7 +63,8 @@ def margins(value: Any, what: str) -> tuple[int, int, int, int]:
     """[top bottom left right] from one or four whole numbers."""
     numbers = _whole(value, what, 0)
     need(len(numbers) in (1, 4), f"{what} is one number or [top bottom left right], not {value}")
-    return (numbers * 4)[:4] if len(numbers) == 1 else numbers  # type: ignore[return-value]
+    top, bottom, left, right = numbers * 4 if len(numbers) == 1 else numbers
+    return top, bottom, left, right
 
 
 def _whole(value: Any, what: str, least: int) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ class BlockType(type):
         try:
             return super().__call__(*args, **kwargs)
         except TypeError:
-            init = cls.__init__  # type: ignore[misc]
+            init = cls.__init__  # type: ignore[misc]  # of this very class, not of a derived one
             misfit = why_misfit(init, (cls, *args), kwargs, cls.__name__)
             if misfit is None:
                 raise

@@ -32,9 +32,9 @@ class OperatorBlock(Block):
 
     def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
         need(isinstance(self.op, Op), f"an operator is needed, not {type(self.op).__name__}")
-        made = self.op(*x, *params)
+        made: Value = self.op(*x, *params)
         need(isinstance(made, Value), f"operator '{self.op.op_name}' has several outputs")
-        return made  # type: ignore[no-any-return]
+        return made
 
 
 @dataclass
@@ -66,7 +66,8 @@ class PythonBlock(Block):
             shape = (*wanted, *(1,) * (4 - len(wanted)))[::-1]
         label = f"layer '{around.layer}' (PythonBlock)"
         around.callbacks[around.layer] = FunctionPair(label, self.forward, self.backward)
-        return HostCall(around.layer, (shape,))(*given)  # type: ignore[no-any-return]
+        made: Value = HostCall(around.layer, (shape,))(*given)
+        return made
 
 
 class FunctionPair:
@@ -100,7 +101,7 @@ class FunctionPair:
     def _call(self, what: str, function: Any, *arrays: np.ndarray) -> Any:
         try:
             return function(*arrays)
-        except Exception as error:
+        except Exception as error:  # the user's code may raise anything
             raise NetError(
                 f"{self.label}: {what} raised {type(error).__name__}: {error}"
             ) from error

@@ -100,10 +100,13 @@ def soft_target(x: Value, target: Value, loss: str) -> Value:
 
     Raises NetError where the loss is none of log and softmaxlog, or the shapes differ.
     """
-    known: dict[str, type[Op]] = {"log": SoftTargetLogLoss, "softmaxlog": SoftmaxSoftTargetLoss}
+    known: dict[str, Callable[[int], Op]] = {
+        "log": SoftTargetLogLoss,
+        "softmaxlog": SoftmaxSoftTargetLoss,
+    }
     kind = str(loss).lower()
     need(kind in known, f"soft targets are for the losses log and softmaxlog, not for '{loss}'")
-    terms: Value = known[kind](1)(x, target)  # type: ignore[call-arg]
+    terms: Value = known[kind](1)(x, target)
     return terms
 
 

@@ -1,0 +1,131 @@
+"""The signatures that a net is called with, each built and compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from graphc import driver
+from graphc.driver import Compilation, Signature
+from graphc.error import need
+from graphc.frontends.caffe.definition import NetDefinition
+from graphc.frontends.caffe.network import CaffeNet
+from graphc.gradient_request import as_names, request
+from graphc.phase import TEST, TRAIN, Phase
+from graphc.plan.algorithm import allowed
+from graphc.plan.budget import Memory, memory_mode
+from graphc.runtime.cpu import usable_cores
+
+
+def checked_signature(
+    *,
+    phase: Phase,
+    keep: Iterable[str],
+    threads: int | None,
+    fuse: bool,
+    blockwise_loss: bool,
+    memory: Memory | str,
+    dtype: str,
+    masks: Sequence[str],
+    infogain_input: str,
+    target: str,
+    exact: bool,
+    fast_math: Sequence[str],
+) -> Signature:
+    """The signature of a forward pass by a user's options, which are those of `graphc.Net`.
+
+    Raises NetError for one that is wrong.
+    """
+    need(phase in (TRAIN, TEST), f"phase is TRAIN or TEST, not {phase!r}")
+    need(dtype in ("float32", "float64"), f"dtype is float32 or float64, not {dtype!r}")
+    need(
+        infogain_input in ("scores", "probabilities"),
+        f"infogain_input is 'scores' or 'probabilities', not {infogain_input!r}",
+    )
+    need(
+        target in driver.BACK_ENDS,
+        f"target is one of {', '.join(driver.BACK_ENDS)}, not {target!r}",
+    )
+    need(
+        threads is None or (is_whole(threads) and 1 <= threads <= 256),
+        f"threads is a whole number from 1 to 256, or None, not {threads!r}",
+    )
+    fast_math = as_names(fast_math, "fast_math")
+    allowed(exact, fast_math)
+    return Signature(
+        phase=phase,
+        keep=as_names(keep, "keep"),
+        memory=memory_mode(memory),
+        fuse=fuse,
+        blockwise_loss=blockwise_loss,
+        dtype=dtype,
+        masks=as_names(masks, "masks"),
+        infogain_input=infogain_input,
+        target=target,
+        threads=int(threads) if threads is not None else usable_cores(),
+        exact=bool(exact),
+        fast_math=fast_math,
+    )
+
+
+def is_whole(number: object) -> bool:
+    """Whether it is an integer of Python's or numpy's, and no bool."""
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+
+
+class Compilations:
+    """What was built and compiled of one net.
+
+    Attributes:
+        definition: the net.
+        base: the signature of a forward pass as the user's options say, without shapes.
+        shapes: of the net inputs and of what Filter layers let pass, as they are now.
+        made: what is compiled.
+    """
+
+    def __init__(
+        self, definition: NetDefinition, base: Signature, shapes: Mapping[str, Sequence[int]]
+    ):
+        self.definition = definition
+        self.base = base
+        self.shapes: dict[str, tuple[int, ...]] = {n: tuple(s) for n, s in shapes.items()}
+        self.made: dict[Signature, Compilation] = {}
+        self._fronts: dict[Signature, CaffeNet] = {}
+
+    def front(self) -> CaffeNet:
+        """The net as the front end builds it for the shapes of now."""
+        signature = self.signature(keep=())
+        if signature not in self._fronts:
+            self._fronts[signature] = driver.front(self.definition, signature)
+        return self._fronts[signature]
+
+    def signature(self, **changed: Any) -> Signature:
+        """That of a forward pass for the shapes of now, with changed fields."""
+        return driver.with_shapes(replace(self.base, **changed), self.shapes)
+
+    def default(self) -> Signature:
+        """The one with gradients for what Caffe's rule says."""
+        front = self.front()
+        return self.signature(
+            given=tuple(front.seeds) if front.default_wrt else (), wrt=tuple(front.default_wrt)
+        )
+
+    def backward(
+        self, gradients: Mapping[str, Any], **asked: Any
+    ) -> tuple[Signature, tuple[str, ...]]:
+        """What a backward call compiles, and the names it returns; see `gradient_request`."""
+        wish = request(self.front(), gradients=gradients, **asked)
+        return self.signature(given=wish.given, wrt=wish.wanted), wish.returned
+
+    def compiled(self, signature: Signature) -> Compilation:
+        """Ready to run."""
+        if signature not in self.made:
+            self.made[signature] = driver.compile_net(self.definition, signature)
+        return self.made[signature]
+
+    def planned(self, signature: Signature) -> Compilation:
+        """The stages up to the plan; code is made for no more than this."""
+        return self.made.get(signature) or driver.lower(self.definition, signature)
