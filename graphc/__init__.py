@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from graphc.ir.op import Example, Op, operator
     from graphc.net import Net
     from graphc.ops.elementwise import Map
+    from graphc.plan.budget import BudgetError
     from graphc.simple_net import SimpleNet, simplenn
     from graphc.solver import Solver
 
 __version__ = "0.1.0"
 __all__ = [
-    "TEST", "TRAIN", "DagNet", "Example", "Map", "Net", "NetError", "NetWarning", "Op", "SimpleNet",
-    "Solver", "__version__", "check", "load", "operator", "simplenn",
+    "TEST", "TRAIN", "BudgetError", "DagNet", "Example", "Map", "Net", "NetError", "NetWarning",
+    "Op", "SimpleNet", "Solver", "__version__", "check", "load", "operator", "simplenn",
 ]  # fmt: skip
 
 # Where each name comes from; it is loaded when it is first asked for.
 _HOMES = {
+    "BudgetError": "graphc.plan.budget",
     "Net": "graphc.net",
     "Solver": "graphc.solver",
     "load": "graphc.artifact",

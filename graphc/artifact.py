@@ -188,7 +188,8 @@ def save(
 def load(path: str | Path) -> Executable:
     """A saved bundle, ready to be called; its weights are mapped from the file beside it.
 
-    The arrays of a MatConvNet net are H x W x C x N, in Fortran order.
+    path: what `graphc compile --emit bundle` wrote. The arrays of a MatConvNet net are
+    H x W x C x N, in Fortran order; `executable.arrays` has them all by name.
     Raises NetError where a file is missing, damaged, or for another machine.
     """
     bundle = Bundle.load(path)

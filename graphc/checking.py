@@ -59,6 +59,7 @@ def check(
             alone will do. What is not given is random.
         samples: how many elements of each array are compared.
         tolerance: the relative error that is right.
+        seed: of what is random.
 
     `finding.failed` says whether something is wrong, `str(finding)` what. Raises NetError for a
     subject that is none of these, and for inputs that do not fit.

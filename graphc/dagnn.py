@@ -90,6 +90,8 @@ _COMPILED_AT_MOST = 64
 class DagNet:
     """A net of layers.
 
+    Args:
+        version: "beta25", or "master" for losses divided by the number of images.
     Attributes:
         layers: the layers by name; each has `block`, `inputs`, `outputs`, `params`.
         vars, params: variables and parameters by name.
@@ -99,7 +101,10 @@ class DagNet:
         parameter_server: gets `push(name, der)` for each derivative unless hold_on.
         blockwise_loss: a 1x1 Conv and the softmaxlog Loss behind it never hold all scores, and
             compute them twice.
-        version: "beta25", or "master" for losses divided by the number of images.
+        meta: anything; `save` writes it.
+    Raises:
+        NetError: for another version; a layer, a size or a name that is wrong is told by the method
+            that meets it.
     """
 
     @explained

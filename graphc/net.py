@@ -71,8 +71,16 @@ class Net:
         exact: convolutions are direct sums; else 3x3 ones are Winograd's F(2x2, 3x3) where that is
             faster, whose rounding error is no larger.
         fast_math: `("winograd4",)` allows F(4x4, 3x3), faster still, with errors of some 2e-5.
+    Attributes:
+        blobs: all blobs by name; `.data` and `.diff` are arrays of their shape.
+        params: layer name -> its parameters, each with `.data` and `.diff`.
+        threads: how many a call uses; may be set between calls.
+        definition: what the text says.
+        feeds: what data layers serve.
+        compilations: what was compiled, by signature.
     Raises:
-        NetError: with everything that is wrong in the definition.
+        NetError: with everything that is wrong in the definition, or for a wrong argument.
+        BudgetError: a NetError, at the first call that a budget for `memory` is too small for.
     """
 
     @explained

@@ -31,10 +31,18 @@ _COMPILED_AT_MOST = 64
 
 
 class SimpleNet:
-    """A chain of layers, with `meta` as it was read.
+    """A chain of layers.
 
-    version: "beta25", or "master" for losses divided by the number of images.
-    Raises NetError where a layer has an unknown type.
+    Args:
+        layers: a dict for each layer, with the fields of a SimpleNN layer by MATLAB's names;
+            weights are H x W x C x K.
+        meta: anything; `save` writes it, and the size of the input is looked for in it.
+        version: "beta25", or "master" for losses divided by the number of images.
+    Attributes:
+        layers: the same, tidied: missing fields are supplied.
+        meta, version: as given.
+    Raises:
+        NetError: with every layer that has an unknown type or a wrong field.
     """
 
     @explained
@@ -61,7 +69,10 @@ class SimpleNet:
 
     @classmethod
     def load(cls, path: str | Path, version: str = "beta25") -> SimpleNet:
-        """Read a net: `layers` and `meta` as variables of the file, or inside a variable `net`."""
+        """Read a net: `layers` and `meta` as variables of the file, or inside a variable `net`.
+
+        Raises NetError where the file cannot be read or holds none, or a layer is wrong.
+        """
         layers, meta = read_layers(path)
         return cls(layers, meta, version)
 

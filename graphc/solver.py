@@ -60,7 +60,8 @@ class Solver:
         definition: what the text says.
         listeners: functions that are called with each event (graphc.training_event).
     Raises:
-        NetError: with everything that is wrong in the definition.
+        NetError: with everything that is wrong in the definition, or for a wrong argument.
+        BudgetError: a NetError, at the first step, where a budget for `memory` is too small.
     """
 
     @explained

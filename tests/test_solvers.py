@@ -406,6 +406,19 @@ def image_batch() -> dict[str, np.ndarray]:
     return {"x": rng.standard_normal((3, 4, 9, 8)), "t": np.array([0.0, 3.0, 1.0])}
 
 
+def test_the_options_of_a_net_reach_every_net_of_a_solver() -> None:
+    settings = f"{FIXED} net_param {{ {IMAGES} }} test_iter: 1 test_interval: 9"
+    options = {"exact": True, "fuse": False, "infogain_input": "probabilities"}
+    solver = make(settings, blockwise_loss=True, **options)
+    for net in (solver.net, *solver.test_nets):
+        signature = net.compilations.base
+        assert {name: getattr(signature, name) for name in options} == options
+        assert signature.blockwise_loss
+    assert make(settings, fast_math="winograd4").net.compilations.base.fast_math == ("winograd4",)
+    with pytest.raises(NetError, match="exclude each other"):
+        make(settings, exact=True, fast_math=["winograd4"])
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_is_the_gradient_and_the_formula(threads: int) -> None:
     """A net with convolutions, statistics and dropout; the plain net gives the gradients."""

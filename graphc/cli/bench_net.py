@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphc.cli.bench import Rival
-from graphc.cli.options import FastMath, NetOptions
+from graphc.cli.options import ExactOption, FastMathOption, NetOptions, fast_math_words
 from graphc.cli.report import busy, note, print_json, progress, shown_seconds, table
 from graphc.cli.session import open_session
 from graphc.error import NetError
@@ -174,12 +174,8 @@ def ops(
     seconds: Annotated[float, typer.Option(min=0, help="Time for each row.")] = 0.5,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of a call.")] = 1,
     clock: ClockOption = ClockName.wall,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Convolutions are direct sums, never Winograd's.")
-    ] = False,
-    fast_math: Annotated[
-        list[FastMath] | None, typer.Option(help="Allow what rounds more: winograd4.")
-    ] = None,
+    exact: ExactOption = False,
+    fast_math: FastMathOption = None,
     match: Annotated[str, typer.Option(metavar="TEXT", help="Only rows whose name has this.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -199,7 +195,7 @@ def ops(
     rows = [row for row in operator_table(full) if match in row.name]
     if not rows:
         raise NetError(f"no row of the table has '{match}' in its name")
-    algorithms = allowed(exact, [word.value for word in fast_math or ()], threads)
+    algorithms = allowed(exact, fast_math_words(exact, fast_math), threads)
     limits = measure_limits(threads)
     machine = describe_machine()
     found = []

@@ -65,6 +65,29 @@ class Channels(StrEnum):
 
 Words = list[str] | None
 
+# Options of verbs that work on nets and of others.
+MemoryOption = Annotated[
+    str,
+    typer.Option(
+        metavar="reuse|all|SIZE",
+        help="Share memory between blobs, or not; or a budget for the arena, 200MiB, that is"
+        " met by computing values again.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Threads of a call; else all usable cores.")
+]
+ExactOption = Annotated[
+    bool, typer.Option("--exact", help="Convolutions are direct sums, never Winograd's.")
+]
+FastMathOption = Annotated[
+    list[FastMath] | None,
+    typer.Option(
+        metavar="winograd4",
+        help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5.",
+    ),
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class NetOptions:
@@ -78,9 +101,15 @@ class NetOptions:
         typer.Option(case_sensitive=False, help="The phase; TEST unless --mode is train."),
     ] = None
     level: Annotated[int, typer.Option(help="The level that include rules ask for.")] = 0
-    stage: Annotated[Words, typer.Option(help="A stage that include rules ask for.")] = None
+    stage: Annotated[
+        Words, typer.Option(metavar="NAME", help="A stage that include rules ask for.")
+    ] = None
     weights: Annotated[
-        str | None, typer.Option(help="A .caffemodel, or random:SEED. Else the fillers.")
+        str | None,
+        typer.Option(
+            metavar="FILE|random:SEED",
+            help="A .caffemodel (.h5 too; for a graph .ir also a .npz). Else the fillers.",
+        ),
     ] = None
     shape: Annotated[
         Words,
@@ -110,17 +139,8 @@ class NetOptions:
     keep: Annotated[
         Words, typer.Option(metavar="BLOB", help="A blob that stays readable: conv5, conv5.diff.")
     ] = None
-    memory: Annotated[
-        str,
-        typer.Option(
-            metavar="reuse|all|SIZE",
-            help="Share memory between blobs, or not; or a budget for the arena, 200MiB, that is"
-            " met by computing values again.",
-        ),
-    ] = "reuse"
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Threads of a call; else all usable cores.")
-    ] = None
+    memory: MemoryOption = "reuse"
+    threads: ThreadsOption = None
     fuse: Annotated[
         bool, typer.Option("--fuse/--no-fuse", help="Make softmax and loss one operator.")
     ] = True
@@ -131,15 +151,8 @@ class NetOptions:
         ),
     ] = False
     dtype: Annotated[Dtype, typer.Option(help="Precision of all real numbers.")] = Dtype.float32
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Convolutions are direct sums, never Winograd's.")
-    ] = False
-    fast_math: Annotated[
-        list[FastMath] | None,
-        typer.Option(
-            help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5."
-        ),
-    ] = None
+    exact: ExactOption = False
+    fast_math: FastMathOption = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of fillers and dropout.")] = 0
     infogain_input: Annotated[
         InfogainInput,
@@ -181,6 +194,14 @@ class InputOptions:
             help="Stretch a picture to the net's size. Where neither is said, it is done and told.",
         ),
     ] = None
+
+
+def fast_math_words(exact: bool, given: list[FastMath] | None) -> tuple[str, ...]:
+    """The words of --fast-math. --exact beside them is wrong usage."""
+    words = tuple(dict.fromkeys(word.value for word in given or ()))
+    if words and exact:
+        raise typer.BadParameter("--exact allows none", param_hint="--fast-math")
+    return words
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

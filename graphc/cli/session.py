@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from graphc.cli.axes import Axes
-from graphc.cli.options import Mode, NetOptions
+from graphc.cli.options import Mode, NetOptions, fast_math_words
 from graphc.error import NetError, did_you_mean
 from graphc.phase import TEST, TRAIN, Phase
 
@@ -185,16 +185,8 @@ def forward_signature(options: NetOptions) -> Signature:
         dtype=options.dtype.value,
         threads=options.threads or usable_cores(),
         exact=options.exact,
-        fast_math=fast_math_of(options),
+        fast_math=fast_math_words(options.exact, options.fast_math),
     )
-
-
-def fast_math_of(options: NetOptions) -> tuple[str, ...]:
-    """The words of --fast-math. --exact beside them is wrong usage."""
-    words = tuple(dict.fromkeys(word.value for word in options.fast_math or ()))
-    if words and options.exact:
-        raise typer.BadParameter("--exact allows none", param_hint="--fast-math")
-    return words
 
 
 def choices_of(options: NetOptions) -> Choices:
@@ -206,7 +198,7 @@ def choices_of(options: NetOptions) -> Choices:
         memory_mode(options.memory),
         options.blockwise_loss,
         options.exact,
-        fast_math_of(options),
+        fast_math_words(options.exact, options.fast_math),
         options.threads,
     )
 
@@ -302,7 +294,7 @@ def open_net(options: NetOptions) -> Net:
         infogain_input=options.infogain_input.value,
         shapes=shapes_of(options),
         exact=options.exact,
-        fast_math=fast_math_of(options),
+        fast_math=fast_math_words(options.exact, options.fast_math),
     )
 
 
@@ -328,7 +320,7 @@ def open_solver(options: NetOptions, path: str) -> Solver:
         blockwise_loss=options.blockwise_loss,
         infogain_input=options.infogain_input.value,
         exact=options.exact,
-        fast_math=fast_math_of(options),
+        fast_math=fast_math_words(options.exact, options.fast_math),
     )
     if options.weights is not None and (state or options.weights.endswith(".weights")):
         solver.restore(options.weights)

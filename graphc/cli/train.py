@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphc.cli.options import (
+    ExactOption,
+    FastMathOption,
+    MemoryOption,
+    ThreadsOption,
+    fast_math_words,
+)
 from graphc.cli.report import need_writable, note, print_json, progress, shown_seconds
 from graphc.error import NetError
 
@@ -36,9 +43,10 @@ def train(
     iterations: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="So many, in place of up to max_iter.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Threads of a call; else all usable cores.")
-    ] = None,
+    memory: MemoryOption = "reuse",
+    threads: ThreadsOption = None,
+    exact: ExactOption = False,
+    fast_math: FastMathOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")] = False,
 ) -> None:
     """Train a net on what its data layers read, as the solver says.
@@ -50,7 +58,14 @@ def train(
 
     if weights and snapshot:
         raise typer.BadParameter("go on from a --snapshot or start from --weights, not both")
-    made = Solver(solver, weights=weights, threads=threads)
+    made = Solver(
+        solver,
+        weights=weights,
+        threads=threads,
+        memory=memory,
+        exact=exact,
+        fast_math=fast_math_words(exact, fast_math),
+    )
     made.definition.need_steps()
     _need_data(made)
     need_writable(str(made.snapshot_path()))
