@@ -73,6 +73,7 @@ from graphc.frontends.matconvnet.network import (
 from graphc.graph_call import Choices
 from graphc.ir.op import Op
 from graphc.mat_call import Piece, PieceCall, compile_piece
+from graphc.remaining import Remaining, computed, ends
 from graphc.summary import Summary
 
 __all__ = [
@@ -122,7 +123,7 @@ class DagNet:
         self.blockwise_loss = False
         self.version = version
         self._masks: dict[str, Array] = {}
-        self._compiled: dict[tuple[Piece, Choices, tuple[Any, ...]], PieceCall] = {}
+        self._compiled: dict[tuple[Any, ...], PieceCall] = {}
 
     def summary(self, **sizes: tuple[int, ...]) -> Summary:
         """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
@@ -340,8 +341,9 @@ class DagNet:
         if seeds:
             self._backward(made, seeds, dtype)
         if self.conserve_memory:
+            staying = self._remaining().values(made.net.executed, made.piece)
             for name, variable in self.vars.items():
-                if name not in self._staying(made, bool(seeds)):
+                if name not in staying:
                     variable.value = None
 
     def reset(self) -> None:
@@ -377,16 +379,18 @@ class DagNet:
             (),
             (),
         )
-        marks = (bool(self.conserve_memory), *(n for n, v in self.vars.items() if v.precious))
         choices = Choices(blockwise_loss=self.blockwise_loss)
-        key = (piece, choices, (marks, tuple(repr(_settled(layer)) for layer in ordered)))
+        remaining = self._remaining()
+        key = (piece, choices, remaining, tuple(repr(_settled(layer)) for layer in ordered))
         if key not in self._compiled:
             while len(self._compiled) >= _COMPILED_AT_MOST:
                 del self._compiled[next(iter(self._compiled))]
-            self._compiled[key] = self._compile(ordered, piece, choices)
+            self._compiled[key] = self._compile(ordered, piece, choices, remaining)
         return self._compiled[key]
 
-    def _compile(self, ordered: list[MatLayer], piece: Piece, choices: Choices) -> PieceCall:
+    def _compile(
+        self, ordered: list[MatLayer], piece: Piece, choices: Choices, remaining: Remaining
+    ) -> PieceCall:
         run = executed(ordered, [name for name, _ in piece.inputs])
         for name in piece.given:
             need(
@@ -395,14 +399,15 @@ class DagNet:
                 + _why_left_out(name, ordered, run, piece),
             )
         active, touched = reached(run, piece.given)
-        computed = [*dict(piece.inputs), *(v for layer in run for v in layer.outputs)]
+        names, last = computed(run, piece), ends(run, piece)
+        values = remaining.needed_values(run, piece)
         wanted = replace(
             piece,
-            values=tuple(v for v in computed if self._needs_value(v, run, active, piece)),
+            values=tuple(v for v in names if v in values),
             derivatives=tuple(
                 v
-                for v in computed
-                if v in touched and self._keeps_derivative(v, piece) and v not in _ends(run, piece)
+                for v in names
+                if v in touched and remaining.keeps_derivative(v, piece) and v not in last
             ),
             wrt=tuple(
                 dict.fromkeys(
@@ -415,34 +420,9 @@ class DagNet:
         )
         return compile_piece("dagnn", ordered, wanted, choices)
 
-    def _needs_value(
-        self, name: str, run: list[MatLayer], active: list[MatLayer], piece: Piece
-    ) -> bool:
-        is_loss = any(name in layer.outputs and isinstance(layer.block, Loss) for layer in run)
-        return is_loss or name in self._remaining(name, run, active, piece)
-
-    def _remaining(
-        self, name: str, run: list[MatLayer], active: list[MatLayer], piece: Piece
-    ) -> set[str]:
-        """{name} if the variable's value remains after the call, by DagNN's rules."""
-        stays = not self.conserve_memory or self.vars[name].precious
-        readers = [layer for layer in run if name in layer.inputs]
-        if not piece.given:
-            stays = stays or not readers
-        elif name in dict(piece.inputs):
-            stays = stays or not (readers and all(_lets_go(layer) for layer in readers))
-        else:
-            stays = stays or not any(name in layer.outputs for layer in active)
-        return {name} if stays else set()
-
-    def _keeps_derivative(self, name: str, piece: Piece) -> bool:
-        return not self.conserve_memory or self.vars[name].precious or name in dict(piece.inputs)
-
-    def _staying(self, made: PieceCall, backward: bool) -> set[str]:
-        run = made.net.executed
-        active, _ = reached(run, made.piece.given)
-        names = [*dict(made.piece.inputs), *(v for layer in run for v in layer.outputs)]
-        return {v for n in names for v in self._remaining(n, run, active, made.piece)}
+    def _remaining(self) -> Remaining:
+        precious = frozenset(name for name, variable in self.vars.items() if variable.precious)
+        return Remaining(bool(self.conserve_memory), precious)
 
     def _check_labels(self, made: PieceCall, arrays: dict[str, Array]) -> None:
         for layer in made.net.executed:
@@ -497,8 +477,8 @@ class DagNet:
         found, params = made.backward(given)
         for name, array in found.items():
             self.vars[name].der = array.T
-        for name in _ends(made.net.executed, made.piece):
-            if self._keeps_derivative(name, made.piece):
+        for name in ends(made.net.executed, made.piece):
+            if self._remaining().keeps_derivative(name, made.piece):
                 self.vars[name].der = given[name].T.copy()
         for layer in made.net.executed:
             if layer.name in made.net.moments and len(layer.params) == 3:
@@ -568,23 +548,6 @@ def _seed(name: str, seed: Any, shape: tuple[int, ...], dtype: str) -> Array:
         f" {' x '.join(map(str, shape[::-1]))}",
     )
     return np.array(np.broadcast_to(array, shape), dtype)
-
-
-def _ends(run: list[MatLayer], piece: Piece) -> list[str]:
-    """Variables whose derivative is the given one alone: no active layer hands them another."""
-    active, _ = reached(run, piece.given)
-    handed = {
-        name
-        for layer in active
-        for i, name in enumerate(layer.inputs)
-        if layer.block.differentiates(i)
-    }
-    return [name for name in piece.given if name not in handed]
-
-
-def _lets_go(layer: MatLayer) -> bool:
-    """Whether a layer needs its input for the output alone: a ReLU that differentiates by y."""
-    return isinstance(layer.block, ReLU) and layer.block.use_short_circuit
 
 
 def _settled(layer: MatLayer) -> MatLayer:

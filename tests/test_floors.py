@@ -57,6 +57,7 @@ FLOORS = {
     "graphc.sources": 5,
     "graphc.vl": 5,
     "graphc.dagnn": 5,
+    "graphc.remaining": 5,
     "graphc.simple_net": 5,
     "graphc.simple_run": 5,
     "graphc.bench": 5,

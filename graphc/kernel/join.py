@@ -13,16 +13,26 @@ Formal arguments that get the same actual become one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
+from graphc.kernel.alongside import (
+    Part,
+    RefusalError,
+    all_axes,
+    all_locals,
+    alongside,
+    apart,
+    part_of,
+    renamed,
+    same_walk,
+)
 from graphc.kernel.contraction import match
 from graphc.kernel.facts import covers
 from graphc.kernel.lang import (
     INDEX,
     Axis,
     Buffer,
-    Call,
     Check,
     Const,
     Expr,
@@ -49,10 +59,6 @@ Joined = tuple[Kernel, tuple[str, ...]]
 _COSTLY = {"exp", "log", "log1p", "expm1", "tanh", "sigmoid", "pow", "sqrt", "div", "random_bits"}
 
 
-class _RefusalError(Exception):
-    """Why two kernels stay two; never leaves this file."""
-
-
 def join(
     first: Kernel,
     first_actuals: Sequence[str],
@@ -66,22 +72,22 @@ def join(
     `first` that nobody but `second` reads.
     """
     try:
-        one, two = _part(first, first_actuals), _part(second, second_actuals)
+        one, two = part_of(first, first_actuals), part_of(second, second_actuals)
         links = [name for name in one.outputs if name in two.inputs]
         if not links:
-            raise _RefusalError(f"'{second.name}' reads nothing that '{first.name}' stores")
+            raise RefusalError(f"'{second.name}' reads nothing that '{first.name}' stores")
         for name in drop:
             if name not in links:
-                raise _RefusalError(f"{name} is not read by '{second.name}', it cannot be dropped")
-        _apart(one, two)
+                raise RefusalError(f"{name} is not read by '{second.name}', it cannot be dropped")
+        apart(one, two)
         if _fills(one) and set(one.outputs) <= set(drop):
             two = _filled(one, two)
-            one = _Part(replace(one.kernel, each=two.kernel.each, body=()))
+            one = Part(replace(one.kernel, each=two.kernel.each, body=()))
         else:
-            one, two = _naming(one, links), _alongside(one, two, links)
+            one, two = _naming(one, links), alongside(one, two, links)
             two = _taking(one, two, links, drop)
         return _merged(first, second, one, two, drop)
-    except _RefusalError as refusal:
+    except RefusalError as refusal:
         return str(refusal)
 
 
@@ -93,229 +99,31 @@ def join_siblings(
 ) -> Joined | str:
     """Both kernels in one sweep: they share inputs, and neither reads what the other stores."""
     try:
-        one, two = _part(first, first_actuals), _part(second, second_actuals)
-        _apart(one, two)
+        one, two = part_of(first, first_actuals), part_of(second, second_actuals)
+        apart(one, two)
         for name in one.outputs:
             if name in two.inputs:
-                raise _RefusalError(f"'{second.name}' reads {name}, which '{first.name}' stores")
+                raise RefusalError(f"'{second.name}' reads {name}, which '{first.name}' stores")
         shared = [name for name in one.inputs if name in two.inputs]
         if not shared:
-            raise _RefusalError(f"'{first.name}' and '{second.name}' share no input")
-        two = _alongside(one, two, shared)
+            raise RefusalError(f"'{first.name}' and '{second.name}' share no input")
+        two = alongside(one, two, shared)
         return _merged(first, second, one, two, ())
-    except _RefusalError as refusal:
+    except RefusalError as refusal:
         return str(refusal)
-
-
-# -- one kernel with its buffers named by what is passed ----------------------------------------
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A kernel whose buffers bear the names of the actual arrays."""
-
-    kernel: Kernel
-
-    @property
-    def inputs(self) -> dict[str, Buffer]:
-        return {b.name: b for b in self.kernel.inputs}
-
-    @property
-    def outputs(self) -> dict[str, Buffer]:
-        return {b.name: b for b in self.kernel.outputs}
-
-
-def _part(kernel: Kernel, actuals: Sequence[str]) -> _Part:
-    if len(actuals) != len(kernel.buffers):
-        raise _RefusalError(
-            f"kernel '{kernel.name}' has {len(kernel.buffers)} arguments, not {len(actuals)}"
-        )
-    named = {b: replace(b, name=n) for b, n in zip(kernel.buffers, actuals, strict=True)}
-    seen: dict[str, Buffer] = {}
-    for buffer in named.values():
-        if seen.setdefault(buffer.name, buffer) != buffer:
-            raise _RefusalError(f"'{kernel.name}' sees {buffer.name} in two layouts")
-    renamed = _renamed(kernel, named, {}, {})
-    inputs = tuple(dict.fromkeys(renamed.inputs))
-    outputs = tuple(dict.fromkeys(renamed.outputs))
-    for buffer in outputs:
-        if buffer in inputs or len(outputs) < len(kernel.outputs):
-            raise _RefusalError(f"'{kernel.name}' gets {buffer.name} twice and stores to it")
-    return _Part(replace(renamed, inputs=inputs, outputs=outputs))
-
-
-def _apart(one: _Part, two: _Part) -> None:
-    """What would depend on the order of the two, other than by links."""
-    for name in two.outputs:
-        if name in one.outputs:
-            raise _RefusalError(f"both store {name}")
-        if name in one.inputs:
-            raise _RefusalError(
-                f"'{two.kernel.name}' stores {name}, which '{one.kernel.name}' reads"
-            )
-    known = {**one.inputs, **one.outputs}
-    for name, buffer in {**two.inputs, **two.outputs}.items():
-        if known.get(name, buffer) != buffer:
-            raise _RefusalError(f"they see {name} in two layouts")
-
-
-def _renamed(
-    kernel: Kernel, buffers: dict[Buffer, Buffer], axes: dict[Axis, Axis], names: dict[str, str]
-) -> Kernel:
-    """The kernel with other buffers, axes and names of locals; what is not named stays."""
-
-    def expr(old: Expr) -> Expr:
-        if isinstance(old, Var):
-            return replace(old, axis=axes.get(old.axis, old.axis))
-        if isinstance(old, Local):
-            return local(old)
-        if isinstance(old, Load):
-            return Load(buffers.get(old.buffer, old.buffer), tuple(map(expr, old.index)))
-        if isinstance(old, Call):
-            return replace(old, args=tuple(map(expr, old.args)))
-        return old
-
-    def local(old: Local) -> Local:
-        return replace(old, name=names.get(old.name, old.name))
-
-    def loops(old: tuple[Axis, ...]) -> tuple[Axis, ...]:
-        return tuple(axes.get(axis, axis) for axis in old)
-
-    def statement(old: Statement) -> Statement:
-        if isinstance(old, Let):
-            return Let(local(old.local), expr(old.value))
-        if isinstance(old, Check):
-            return replace(old, condition=expr(old.condition), value=expr(old.value))
-        guard = None if old.where is None else expr(old.where)
-        if isinstance(old, Fold):
-            values = tuple(map(expr, old.values))
-            return Fold(old.kind, tuple(map(local, old.locals)), values, loops(old.axes), guard)
-        index, target = tuple(map(expr, old.index)), buffers.get(old.buffer, old.buffer)
-        return Store(target, index, expr(old.value), loops(old.axes), guard, old.mode)
-
-    return Kernel(
-        kernel.name,
-        tuple(buffers.get(b, b) for b in kernel.inputs),
-        tuple(buffers.get(b, b) for b in kernel.outputs),
-        loops(kernel.each),
-        tuple(map(statement, kernel.body)),
-    )
-
-
-# -- the same iterations ------------------------------------------------------------------------
-
-
-def _alongside(one: _Part, two: _Part, shared: Sequence[str]) -> _Part:
-    """`two` with the loop variables of `one`, matched through the indices of `shared` arrays."""
-    mark = {axis: replace(axis, name=f"{axis.name}'") for axis in _all_axes(two.kernel)}
-    names = {local.name: f"{local.name}'" for local in _all_locals(two.kernel)}
-    two = _Part(_renamed(two.kernel, {}, mark, names))
-    match_ = _matched(one, two, shared)
-    if match_ is None:
-        match_ = _by_place(one.kernel, two.kernel)
-    missing = [a for a in two.kernel.each if a not in match_ and a.extent != 1]
-    idle = [a for a in one.kernel.each if a not in match_.values() and a.extent != 1]
-    if missing or idle:
-        shown = [" x ".join(str(a.extent) for a in p.kernel.each) or "1" for p in (one, two)]
-        raise _RefusalError(
-            f"'{one.kernel.name}' and '{two.kernel.name}' run over different iterations:"
-            f" {shown[0]} and {shown[1]}"
-        )
-    order = [match_[a] for a in two.kernel.each if a.extent != 1]
-    kept = order == [a for a in one.kernel.each if a in order]
-    if not kept and any(_is_ordered(s) for s in two.kernel.body):
-        raise _RefusalError(f"'{two.kernel.name}' adds in the order of its own loops")
-    return _Part(_renamed(_without_single_loops(two.kernel, match_), {}, match_, {}))
-
-
-def _without_single_loops(kernel: Kernel, kept: Collection[Axis]) -> Kernel:
-    """The kernel without those loops of extent 1 that are not in `kept`."""
-    gone: dict[Expr, Expr] = {
-        Var(a): Const(0, INDEX) for a in kernel.each if a.extent == 1 and a not in kept
-    }
-    each = tuple(a for a in kernel.each if Var(a) not in gone)
-    return replace(kernel, each=each, body=tuple(rebuild_statement(s, gone) for s in kernel.body))
-
-
-def _is_ordered(statement: Statement) -> bool:
-    """Whether the order of `each` matters for the bits of the result: sums at a data index."""
-    return (
-        isinstance(statement, Store)
-        and statement.mode == "add"
-        and any(affine(i) is None for i in statement.index)
-    )
-
-
-def _all_axes(kernel: Kernel) -> list[Axis]:
-    own = [axis for s in kernel.body for axis in getattr(s, "axes", ())]
-    return list(dict.fromkeys((*kernel.each, *own)))
-
-
-def _all_locals(kernel: Kernel) -> Iterator[Local]:
-    for statement in kernel.body:
-        if isinstance(statement, Let):
-            yield statement.local
-        elif isinstance(statement, Fold):
-            yield from statement.locals
-
-
-def _places(kernel: Kernel, name: str) -> Iterator[tuple[Expr, ...]]:
-    """Every index with which an array is read or stored."""
-    for statement in kernel.body:
-        if isinstance(statement, Store) and statement.buffer.name == name:
-            yield statement.index
-        for expr in statement_exprs(statement):
-            for part in walk(expr):
-                if isinstance(part, Load) and part.buffer.name == name:
-                    yield part.index
-
-
-def _matched(one: _Part, two: _Part, shared: Sequence[str]) -> dict[Axis, Axis] | None:
-    """Loops of `two` that walk the shared arrays as loops of `one` do; None where they disagree."""
-    found: dict[Axis, Axis] = {}
-    for name in shared:
-        for left in _places(one.kernel, name):
-            for right in _places(two.kernel, name):
-                for a, b in _same_walk(left, right):
-                    if a not in one.kernel.each or b not in two.kernel.each:
-                        continue
-                    if found.setdefault(b, a) != a:
-                        return None
-    if len(set(found.values())) < len(found):
-        return None
-    return found if all(b in found or b.extent == 1 for b in two.kernel.each) else None
-
-
-def _same_walk(left: Sequence[Expr], right: Sequence[Expr]) -> Iterator[tuple[Axis, Axis]]:
-    """Axes that stand alone, and alike, at the same place of both indices."""
-    for a, b in zip(map(affine, left), map(affine, right), strict=True):
-        if a is None or b is None or len(a.terms) != 1 or len(b.terms) != 1:
-            continue
-        (first, factor), (second, same) = a.terms[0], b.terms[0]
-        if factor == same and a.constant == b.constant and first.extent == second.extent:
-            yield first, second
-
-
-def _by_place(one: Kernel, two: Kernel) -> dict[Axis, Axis]:
-    """Loops paired in order, where the extents agree."""
-    left = [a for a in one.each if a.extent != 1]
-    right = [a for a in two.each if a.extent != 1]
-    if [a.extent for a in left] != [a.extent for a in right]:
-        return {}
-    return dict(zip(right, left, strict=True))
 
 
 # -- values instead of loads --------------------------------------------------------------------
 
 
-def _fills(one: _Part) -> bool:
+def _fills(one: Part) -> bool:
     """Whether a kernel does nothing but set whole arrays to constants."""
     return all(
         isinstance(s, Store) and isinstance(s.value, Const) and covers(s) for s in one.kernel.body
     )
 
 
-def _filled(one: _Part, two: _Part) -> _Part:
+def _filled(one: Part, two: Part) -> Part:
     """`two` with constants for what it reads of arrays that `one` fills, wherever it reads."""
     values = {s.buffer.name: s.value for s in one.kernel.body if isinstance(s, Store)}
     body = [
@@ -324,10 +132,10 @@ def _filled(one: _Part, two: _Part) -> _Part:
         )
         for s in two.kernel.body
     ]
-    return _Part(replace(two.kernel, body=tuple(body)))
+    return Part(replace(two.kernel, body=tuple(body)))
 
 
-def _naming(one: _Part, links: Sequence[str]) -> _Part:
+def _naming(one: Part, links: Sequence[str]) -> Part:
     """`one` with a local for each value that it stores to `links` outside loops of a store."""
     body: list[Statement] = []
     for statement in one.kernel.body:
@@ -342,10 +150,10 @@ def _naming(one: _Part, links: Sequence[str]) -> _Part:
             body.append(Let(local, statement.value))
             statement = replace(statement, value=local)
         body.append(statement)
-    return _Part(replace(one.kernel, body=tuple(body)))
+    return Part(replace(one.kernel, body=tuple(body)))
 
 
-def _taking(one: _Part, two: _Part, links: Sequence[str], drop: Collection[str]) -> _Part:
+def _taking(one: Part, two: Part, links: Sequence[str], drop: Collection[str]) -> Part:
     """`two` with its loads of linked arrays replaced by what `one` stores there."""
     body = list(two.kernel.body)
     for name in links:
@@ -356,24 +164,24 @@ def _taking(one: _Part, two: _Part, links: Sequence[str], drop: Collection[str])
                 value = _value_at(one.kernel, store, load, statement, two.kernel.name)
                 if store.axes and _repeats(store, statement, body, name):
                     if name in drop:
-                        raise _RefusalError(
+                        raise RefusalError(
                             f"{print_expr(load)} would be computed again at every use"
                         )
                     continue  # read back what this iteration has just stored
                 change[load] = value
             body[position] = rebuild_statement(statement, change)
-    return _Part(replace(two.kernel, body=tuple(body)))
+    return Part(replace(two.kernel, body=tuple(body)))
 
 
-def _only_store(one: _Part, name: str) -> Store:
+def _only_store(one: Part, name: str) -> Store:
     stores = [s for s in one.kernel.body if isinstance(s, Store) and s.buffer.name == name]
     store = stores[0]
     if len(stores) > 1 or store.mode == "add" or store.where is not None:
-        raise _RefusalError(f"'{one.kernel.name}' stores {name} in parts")
+        raise RefusalError(f"'{one.kernel.name}' stores {name} in parts")
     if not determines([affine(i) for i in store.index], (*one.kernel.each, *store.axes)):
-        raise _RefusalError(f"'{one.kernel.name}' may store an element of {name} twice")
+        raise RefusalError(f"'{one.kernel.name}' may store an element of {name} twice")
     if any(isinstance(p, Load) and p.buffer.name in one.outputs for p in walk(store.value)):
-        raise _RefusalError(f"{name} is computed from what '{one.kernel.name}' stores elsewhere")
+        raise RefusalError(f"{name} is computed from what '{one.kernel.name}' stores elsewhere")
     return store
 
 
@@ -392,14 +200,14 @@ def _value_at(
 ) -> Expr:
     """The value that the same iteration stored at the element that `load` reads."""
     own = getattr(statement, "axes", ())
-    walks = dict(_same_walk(store.index, load.index))
+    walks = dict(same_walk(store.index, load.index))
     change: dict[Expr, Expr] = {
         Var(a): Var(b) for a, b in walks.items() if a in store.axes and b in own
     }
     lost = [a for a in store.axes if Var(a) not in change and a.extent != 1]
     index = tuple(rebuild(i, change) for i in store.index)
     if lost or not _same_element(index, load.index):
-        raise _RefusalError(
+        raise RefusalError(
             f"'{reader}' reads {print_expr(load)}, but an iteration of '{producer.name}' stores"
             f" {print_expr(Load(store.buffer, store.index))}"
         )
@@ -431,7 +239,7 @@ def _repeats(store: Store, statement: Statement, body: Sequence[Statement], name
 # -- one kernel ---------------------------------------------------------------------------------
 
 
-def _merged(first: Kernel, second: Kernel, one: _Part, two: _Part, drop: Collection[str]) -> Joined:
+def _merged(first: Kernel, second: Kernel, one: Part, two: Part, drop: Collection[str]) -> Joined:
     body = [s for s in one.kernel.body if not (isinstance(s, Store) and s.buffer.name in drop)]
     outputs = [b for b in one.kernel.outputs if b.name not in drop]
     outputs += two.kernel.outputs
@@ -447,7 +255,7 @@ def _merged(first: Kernel, second: Kernel, one: _Part, two: _Part, drop: Collect
     )
     for contraction in (first, second):
         if match(contraction) is not None and match(kernel) is None:
-            raise _RefusalError(f"the contraction in '{contraction.name}' would be lost")
+            raise RefusalError(f"the contraction in '{contraction.name}' would be lost")
     return canonical(kernel), tuple(b.name for b in kernel.buffers)
 
 
@@ -515,8 +323,8 @@ def canonical(kernel: Kernel) -> Kernel:
     """The kernel with names by order of appearance: equal work becomes equal text."""
     buffers = {b: replace(b, name=f"a{n}") for n, b in enumerate(kernel.buffers)}
     axes: dict[Axis, Axis] = {}
-    for axis in _all_axes(kernel):
+    for axis in all_axes(kernel):
         letter = "i" if axis in kernel.each else "r"
         axes[axis] = replace(axis, name=f"{letter}{len(axes) + 1}")
-    names = {local.name: f"t{n}" for n, local in enumerate(_all_locals(kernel), 1)}
-    return _renamed(kernel, buffers, axes, names)
+    names = {local.name: f"t{n}" for n, local in enumerate(all_locals(kernel), 1)}
+    return renamed(kernel, buffers, axes, names)
