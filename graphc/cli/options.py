@@ -83,7 +83,7 @@ ExactOption = Annotated[
 FastMathOption = Annotated[
     list[FastMath] | None,
     typer.Option(
-        metavar="winograd4",
+        metavar="NAME",
         help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5.",
     ),
 ]
