@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphc.cli.options import verb
+from graphc.cli.options import JsonOption, verb
 from graphc.cli.report import need_writable, print_json, progress, shown_seconds, table
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def loss(
     plot: Annotated[
         str | None, typer.Option(metavar="FILE.png", help="Draw it (needs matplotlib).")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Measure the fused softmax loss.
 

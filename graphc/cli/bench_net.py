@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphc.cli.bench import Rival
-from graphc.cli.options import ExactOption, FastMathOption, NetOptions, fast_math_words
+from graphc.cli.options import (
+    ExactOption,
+    FastMathOption,
+    JsonOption,
+    NetOptions,
+    fast_math_words,
+)
 from graphc.cli.report import busy, note, print_json, progress, shown_seconds, table
 from graphc.cli.session import open_session
 from graphc.error import NetError
@@ -177,7 +183,7 @@ def ops(
     exact: ExactOption = False,
     fast_math: FastMathOption = None,
     match: Annotated[str, typer.Option(metavar="TEXT", help="Only rows whose name has this.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Measure single operators.
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from graphc.cli.options import JsonOption
 from graphc.cli.report import need_writable, note, print_json, table
-
-JSON = typer.Option("--json", help="Print JSON, errors too.")
 
 
 class LayoutName(StrEnum):
@@ -33,7 +32,7 @@ def convert(
         LayoutName,
         typer.Option(help="Of the .caffemodel written; v1 is what Caffe before 2015 reads."),
     ] = LayoutName.current,
-    json: Annotated[bool, JSON] = False,
+    json: JsonOption = False,
 ) -> None:
     """Turn files of weights or arrays into each other.
 
@@ -67,7 +66,7 @@ def upgrade(
         str | None,
         typer.Option("--output", "-o", metavar="OUT", help="The file to write; else printed."),
     ] = None,
-    json: Annotated[bool, JSON] = False,
+    json: JsonOption = False,
 ) -> None:
     """Print a net definition of an old format in the current one.
 

@@ -8,10 +8,11 @@ import subprocess
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from graphc.cli.options import JsonOption
 from graphc.cli.report import print_json
 
 BASE = ("numpy", "networkx", "llvmlite", "protobuf", "typer", "rich")
@@ -27,7 +28,7 @@ _SECONDS = 10
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Print what this machine has."""
     found = examine()

@@ -87,6 +87,7 @@ FastMathOption = Annotated[
         help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5.",
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +159,7 @@ class NetOptions:
         InfogainInput,
         typer.Option(help="What InfogainLoss takes; before 2017 Caffe gave it probabilities."),
     ] = InfogainInput.scores
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")] = False
+    json: JsonOption = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import typer
 from graphc.cli.options import (
     ExactOption,
     FastMathOption,
+    JsonOption,
     MemoryOption,
     ThreadsOption,
     fast_math_words,
@@ -47,7 +48,7 @@ def train(
     threads: ThreadsOption = None,
     exact: ExactOption = False,
     fast_math: FastMathOption = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Train a net on what its data layers read, as the solver says.
 
