@@ -47,7 +47,7 @@ class Signature:
         only: first and last layer of a part of the net.
         threads: how many a call may use; more do no harm, but may find nothing to do.
         exact: convolutions are direct sums.
-        fast_math: what may be less exact than a direct sum: "winograd4".
+        fast_math: what may be less exact than a direct sum: "winograd4", "tf32".
         update: what a step of training does with the gradients of `wrt`; None: they are results.
         target: the back end that runs it, a key of BACK_ENDS.
     """
@@ -92,16 +92,23 @@ class Compilation:
 
 @dataclass(frozen=True)
 class BackEnd:
-    """A way to run a program: `compile` makes a bundle of it, `load` makes that callable."""
+    """A way to run a program: `compile` makes a bundle of it, `load` makes that callable.
 
-    compile: Callable[[Program], Any]
+    What fast math a signature allows, the code may use as well.
+    """
+
+    compile: Callable[[Program, Signature], Any]
     load: Callable[[Any], Executable]
 
 
-def _compile_cuda(program: Program) -> Any:
+def _compile_native(program: Program, signature: Signature) -> Any:
+    return compile_program(program)
+
+
+def _compile_cuda(program: Program, signature: Signature) -> Any:
     from graphc.codegen.cuda.program import compile_cuda
 
-    return compile_cuda(program)
+    return compile_cuda(program, tf32="tf32" in signature.fast_math)
 
 
 def _load_emulated(bundle: Any) -> Executable:
@@ -117,7 +124,7 @@ def _load_cuda(bundle: Any) -> Executable:
 
 
 BACK_ENDS: dict[str, BackEnd] = {
-    "cpu": BackEnd(compile_program, load),
+    "cpu": BackEnd(_compile_native, load),
     "cuda": BackEnd(_compile_cuda, _load_cuda),
     "cuda-emulator": BackEnd(_compile_cuda, _load_emulated),
 }
@@ -189,7 +196,7 @@ def compile_net(definition: NetDefinition, signature: Signature) -> Compilation:
             signature.target == "cpu",
             f"layer '{layer}' is Python code; target '{signature.target}' cannot run it",
         )
-    bundle = back_end.compile(made.program)
+    bundle = back_end.compile(made.program, signature)
     clock.mark("code")
     made.executable = back_end.load(bundle)
     if made.caffe.python_layers:

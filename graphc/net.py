@@ -70,7 +70,8 @@ class Net:
             program on the CPU, slow, to test it).
         exact: convolutions are direct sums; else 3x3 ones are Winograd's F(2x2, 3x3) where that is
             faster, whose rounding error is no larger.
-        fast_math: `("winograd4",)` allows F(4x4, 3x3), faster still, with errors of some 2e-5.
+        fast_math: "winograd4" allows F(4x4, 3x3), faster still, with errors of some 2e-5; "tf32"
+            lets a GPU's tensor cores round what they multiply to 10 bits after the point.
     Attributes:
         blobs: all blobs by name; `.data` and `.diff` are arrays of their shape.
         params: layer name -> its parameters, each with `.data` and `.diff`.

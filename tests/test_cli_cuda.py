@@ -46,3 +46,12 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     nowhere = graphc("compile", LENET, "--emit", "cuda", "-o", tmp_path / "no" / "x.cu")
     assert nowhere.exit_code == 3
     assert "cannot write" in nowhere.output
+
+
+def test_tensor_cores_are_an_option(tmp_path: Path) -> None:
+    shown = graphc("show", LENET, "--as", "cuda", "--mode", "infer", "--fast-math", "tf32").stdout
+    assert "by tensor cores (tf32)" in shown
+    path = tmp_path / "lenet.cu"
+    asked = ("--fast-math", "tf32", "--emit", "cuda", "--target", "cuda", "-o", path)
+    assert graphc("compile", LENET, *asked).exit_code == 0
+    assert path.read_text() == shown

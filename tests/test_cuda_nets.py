@@ -151,6 +151,23 @@ def test_nets_are_what_they_are_on_the_processor(text: str):
     assert_same(everything(net), wanted)
 
 
+def test_tensor_cores_where_they_are_allowed():
+    """Four products round by up to 2**-11 each; as a whole, since rounding may turn a maximum."""
+    options = {"phase": graphc.TRAIN, "seed": 3}
+    wanted = everything(graphc.Net(LENET, **options))
+    net = graphc.Net(LENET, **options, target="cuda-emulator", fast_math=["tf32"])
+    rounded = everything(net)
+    errors = [
+        float(np.linalg.norm(rounded[name] - array) / np.linalg.norm(array))
+        for name, array in wanted.items()
+        if array.any()
+    ]
+    assert 1e-5 < max(errors) < 3e-2
+    unused = everything(graphc.Net(LENET, **options, fast_math=["tf32"]))
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(unused[name], array, name)
+
+
 def run_in_order(text: str, seed: int) -> list[np.ndarray]:
     """Gradients of one step with the threads in a given order."""
     net = graphc.Net(text, phase=graphc.TRAIN, seed=3, target="cuda-emulator")

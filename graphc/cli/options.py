@@ -54,6 +54,7 @@ class FastMath(StrEnum):
     """What may be less exact than a direct sum."""
 
     winograd4 = "winograd4"
+    tf32 = "tf32"
 
 
 class Channels(StrEnum):

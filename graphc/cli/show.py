@@ -10,7 +10,7 @@ import typer
 
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import open_session
+from graphc.cli.session import fast_math_of, open_session
 from graphc.error import NetError, did_you_mean
 
 if TYPE_CHECKING:
@@ -52,14 +52,15 @@ def show(
     """
     if after is not None and diff_passes is not None:
         raise typer.BadParameter("--after and --diff-passes ask for two things")
+    tf32 = "tf32" in fast_math_of(options)
     if form in (Form.cuda, Form.ptx):
         options = replace(options, exact=True, fast_math=None)  # it has direct sums alone
     with busy("compiling"):
         made = open_session(options).lowered(stages=bool(after or diff_passes))
         if diff_passes is not None:
-            text = _difference(made, form, *diff_passes)
+            text = _difference(made, form, *diff_passes, tf32)
         else:
-            text = _text(made, form, after)
+            text = _text(made, form, after, tf32)
     if options.json:
         asked = {"after": after, "passes": diff_passes}
         print_json({"as": form.value, **asked, "text": text})
@@ -69,11 +70,12 @@ def show(
         typer.echo(text, nl=not text.endswith("\n"))
 
 
-def _difference(made: Lowered, form: Form, first: str, second: str) -> str:
+def _difference(made: Lowered, form: Form, first: str, second: str, tf32: bool) -> str:
     """A unified diff of two passes' texts; empty where they are the same."""
     import difflib
 
-    old, new = (_text(made, form, name).splitlines(keepends=True) for name in (first, second))
+    texts = (_text(made, form, name, tf32) for name in (first, second))
+    old, new = (text.splitlines(keepends=True) for text in texts)
     return "".join(difflib.unified_diff(old, new, f"after {first}", f"after {second}"))
 
 
@@ -86,7 +88,7 @@ def _echo_coloured(text: str) -> None:
         typer.secho(line, fg=_COLOURS.get(line[:1]), bold=line.startswith(("+++", "---")))
 
 
-def _text(made: Lowered, form: Form, after: str | None) -> str:
+def _text(made: Lowered, form: Form, after: str | None, tf32: bool) -> str:
     if form in (Form.graph, Form.dot, Form.json):
         return _graph_text(_graph(made, after), form)
     program = _program(made, after)
@@ -99,7 +101,7 @@ def _text(made: Lowered, form: Form, after: str | None) -> str:
     if form in (Form.cuda, Form.ptx):
         from graphc.codegen.cuda.program import cuda_text
 
-        text = cuda_text(program)
+        text = cuda_text(program, tf32)
         return text if form is Form.cuda else _ptx(text)
     from graphc.codegen.llvm.object import assembly_text, llvm_text
 

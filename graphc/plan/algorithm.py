@@ -47,7 +47,7 @@ class Algorithms:
 
 DIRECT = Algorithms()
 ENVIRONMENT = "GRAPHC_WINOGRAD"  # the tile to be used wherever it can be, 0: none; for tests
-FAST_MATH = {"winograd4": 4}
+FAST_MATH = ("winograd4", "tf32")
 
 
 def allowed(
@@ -55,8 +55,9 @@ def allowed(
 ) -> Algorithms:
     """What a user allows: F(2x2, 3x3), whose error is below the direct sum's, unless `exact`.
 
-    fast_math: "winograd4" allows F(4x4, 3x3), too, which is some 20 times less exact. Raises
-    NetError for another word there, or where the two contradict each other.
+    fast_math: "winograd4" allows F(4x4, 3x3), too, which is some 20 times less exact; "tf32" is for
+    a GPU's code alone. Raises NetError for another word there, or where the two contradict each
+    other.
     """
     for word in fast_math:
         if word not in FAST_MATH:
@@ -72,7 +73,7 @@ def allowed(
         if chosen not in tiles:
             raise NetError(f"{ENVIRONMENT} is one of {', '.join(tiles)}, not '{chosen}'")
         return Algorithms(tiles[chosen], True, threads)
-    return Algorithms((2, *(FAST_MATH[word] for word in fast_math)), False, threads)
+    return Algorithms((2, 4) if "winograd4" in fast_math else (2,), False, threads)
 
 
 def choose_algorithms(draft: Draft, allowed: Algorithms) -> None:
