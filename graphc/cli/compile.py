@@ -9,9 +9,9 @@ from typing import Annotated, cast
 
 import typer
 
-from graphc.cli.options import Mode, NetOptions
+from graphc.cli.options import Mode, NetOptions, fast_math_words
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import fast_math_of, open_session, open_solver
+from graphc.cli.session import open_session, open_solver
 from graphc.error import NetError
 
 
@@ -136,7 +136,7 @@ def _compile_cuda(options: NetOptions, path: Path, emit: Emit, target: str) -> N
         raise typer.BadParameter(f"for a GPU there is {forms}, not {emit.value}")
     architecture = target if target not in ("", "cuda") else OLDEST_ARCHITECTURE
     with busy("compiling"):
-        tf32 = "tf32" in fast_math_of(options)
+        tf32 = "tf32" in fast_math_words(options.exact, options.fast_math)
         direct = replace(_with_mode(options), exact=True, fast_math=None)
         contents = open_session(direct).contents()
         bundle = contents.named(compile_cuda(contents.program, tf32))

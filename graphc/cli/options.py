@@ -85,7 +85,8 @@ FastMathOption = Annotated[
     list[FastMath] | None,
     typer.Option(
         metavar="NAME",
-        help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5.",
+        help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5;"
+        " tf32, a GPU's tensor cores.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphc.cli.options import NetOptions
+from graphc.cli.options import NetOptions, fast_math_words
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import fast_math_of, open_session
+from graphc.cli.session import open_session
 from graphc.error import NetError, did_you_mean
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def show(
     """
     if after is not None and diff_passes is not None:
         raise typer.BadParameter("--after and --diff-passes ask for two things")
-    tf32 = "tf32" in fast_math_of(options)
+    tf32 = "tf32" in fast_math_words(options.exact, options.fast_math)
     if form in (Form.cuda, Form.ptx):
         options = replace(options, exact=True, fast_math=None)  # it has direct sums alone
     with busy("compiling"):
