@@ -186,7 +186,7 @@ def test_a_folder_is_no_definition(tmp_path: Path) -> None:
         ({"phase": "DEPLOY"}, "phase is TRAIN or TEST, not 'DEPLOY'"),
         ({"phase": None}, "phase is TRAIN or TEST"),
         ({"dtype": "float16"}, "dtype is float32 or float64"),
-        ({"memory": "some"}, "memory is 'all' or 'reuse'"),
+        ({"memory": "some"}, "memory: 'all', 'reuse' or a budget"),
         ({"infogain_input": "logits"}, "infogain_input is 'scores' or 'probabilities'"),
         ({"threads": 0}, "threads is a whole number from 1 to 256"),
         ({"threads": -1}, "threads is"),

@@ -144,11 +144,21 @@ def test_all_mistakes_of_a_net_at_once() -> None:
     assert found[-1].message == "layer 'd' has no type"
 
 
-def test_a_misspelt_type_of_old_does_not_cascade() -> None:
-    text = (
-        'input: "x" input_dim: [1, 1, 1, 1]\nlayers { name: "a" type: RELUX bottom: "x" top: "y" }'
-    )
-    assert refusal(text).count("error:") == 1
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ('name: "a" type: RELUX', "LayerType has no value 'RELUX'"),
+        ('name: "a" type: FOO', "LayerType has no value 'FOO'"),
+        ('name: "a" type: "ReLU"', "'type' is one of NONE, ACCURACY"),
+        ('layer { name: "a" type: "foo" }', "unknown layer type 'foo' of the oldest format"),
+    ],
+)
+def test_a_wrong_type_of_old_does_not_cascade(fields: str, said: str) -> None:
+    text = f'input: "x" input_dim: [1, 1, 1, 1]\nlayers {{ {fields} bottom: "x" top: "y" }}'
+    with pytest.raises(NetError) as caught:
+        read_net(text)
+    (only,) = caught.value.diagnostics
+    assert said in only.message
 
 
 def test_a_misspelt_bottom_field_does_not_cascade() -> None:

@@ -92,6 +92,7 @@ def test_a_seed_gives_the_same_values() -> None:
         ("type: 'gaussian' std: 0", "'std' must be positive"),
         ("type: 'gaussian' std: nan", "'std' must be positive"),
         ("type: 'gaussian' sparse: 4", "more than the 3 outputs"),
+        ("type: 'gaussian' sparse: -2", "'sparse' must be at least 0, or -1 for none, not -2"),
         ("type: 'xavier' sparse: 1", "'sparse' is for the gaussian filler only"),
         ("type: 'uniform' min: 2 max: 1", "'min' 2.0 is above 'max' 1.0"),
         ("type: 'bilinear'", "square 4-d"),

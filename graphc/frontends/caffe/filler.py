@@ -55,6 +55,10 @@ def check_filler(filler: Message) -> None:
         raise NetError(Diagnostic(f"unknown filler type '{kind}'", place, hint=hint))
     if kind != "gaussian" and filler.get("sparse") != -1:
         raise _refused(filler, "'sparse' is for the gaussian filler only", "sparse")
+    if filler.get("sparse") < -1:
+        number = filler.get("sparse")
+        message = f"'sparse' must be at least 0, or -1 for none, not {number}"
+        raise _refused(filler, message, "sparse")
     if kind == "gaussian" and not filler.get("std") > 0:
         raise _refused(filler, f"'std' must be positive, not {filler.get('std')}", "std")
     if kind == "uniform" and not filler.get("min") <= filler.get("max"):

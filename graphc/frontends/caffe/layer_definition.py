@@ -88,7 +88,9 @@ class LayerDefinition:
 
     def mistakes(self, layer_types: Collection[str] | None = None) -> Iterator[Diagnostic]:
         """Errors that can be seen without looking at another layer."""
-        if not self.type:
+        if not self.type and "type" in self.message.refused:
+            pass  # said where the value stands
+        elif not self.type:
             yield Diagnostic(f"{self.label} has no type", self.span)
         elif layer_types is not None and self.type not in layer_types:
             yield Diagnostic(

@@ -34,11 +34,13 @@ class Message:
     """The fields of one message in the order of the text.
 
     `span` is the opening word (`layer` of `layer {`), or the whole text for the outermost message.
+    `refused` are names of fields that were given, but with values that cannot be read.
     """
 
     descriptor: Descriptor
     span: Span
     fields: list[Field] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
 
     @classmethod
     def empty(cls, name: str, span: Span) -> Message:

@@ -244,7 +244,9 @@ class _Reader(Cursor):
             doubtful = is_text and error.guess is None
             self.report(str(error), span, error.hint, doubtful=doubtful)
             value = error.guess
-        if value is not None:
+        if value is None:
+            self.stack[-1].message.refused.add(description.name)
+        else:
             self._add(name, description, value, span)
         return True
 

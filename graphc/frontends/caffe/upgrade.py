@@ -254,6 +254,7 @@ def _freeze_statistics(layer: Message) -> Message:
 
 def _from_v1(old: Message, result: Upgraded) -> Message:
     new = Message.empty("LayerParameter", old.span)
+    new.refused = old.refused
     rates = {theirs: old.all(ours) for ours, theirs in _V1_RATES.items()}
     for given in old:
         if given.name == "type":
@@ -346,6 +347,7 @@ def _from_v0(old: Message, result: Upgraded) -> Message:
             if kind in _V0_TYPES or kind in _V0_LOWER:
                 new.add("type", _V0_TYPES.get(kind, kind.upper()), given.span)
             else:
+                new.refused.add("type")
                 result.error(f"unknown layer type '{kind}' of the oldest format", given.span)
         elif given.name in ("name", "blobs", "blobs_lr", "weight_decay", "hdf5_output_param"):
             new.fields.append(given)
