@@ -15,7 +15,19 @@ from conftest import cases_folder
 
 import graphc
 from graphc import vl
-from graphc.dagnn import BatchNorm, Block, Concat, Conv, DropOut, L2Loss, Loss, Pooling, ReLU, Sum
+from graphc.dagnn import (
+    BatchNorm,
+    Block,
+    Concat,
+    Conv,
+    DropOut,
+    L2Loss,
+    Loss,
+    Pooling,
+    ReLU,
+    ROIPooling,
+    Sum,
+)
 from graphc.error import NetError
 from graphc.simple_net import Result
 
@@ -429,6 +441,34 @@ def test_blocks_with_several_inputs() -> None:
     assert net.vars["y"].value.shape == (2, 2, 5, 1)
     np.testing.assert_array_equal(net.vars["q"].der, np.ones_like(q))
     assert net.vars["x"].der.sum() == 8
+
+
+def test_an_l2_loss_without_its_factor_2_when_asked_for() -> None:
+    x, t = real(1, 1, 2, 5), real(2, 5, seed=1)
+    for half, factor in ((False, 2.0), (True, 1.0)):
+        net = graphc.DagNet()
+        net.add_layer("l2", L2Loss(half_gradient=half), ("x", "t"), "y")
+        net.conserve_memory = False
+        net.eval({"x": x, "t": t}, {"y": 3})
+        difference = x - t.reshape(x.shape, order="F")
+        np.testing.assert_allclose(net.vars["y"].value, difference**2, rtol=1e-12)
+        np.testing.assert_allclose(net.vars["x"].der, 3 * factor * difference, rtol=1e-12)
+
+
+def test_flattened_regions() -> None:
+    x, rois = real(6, 6, 2, 2), np.array([[1, 2], [1, 2], [1, 1], [4, 6], [5, 6]], float)
+    values = {}
+    for flatten in (False, True):
+        net = graphc.DagNet()
+        block = ROIPooling(subdivisions=(3, 2), flatten=flatten)
+        net.add_layer("roi", block, ("x", "rois"), "y")
+        net.conserve_memory = False
+        net.eval({"x": x, "rois": rois}, {"y": 1})
+        values[flatten] = net.vars["y"].value, net.vars["x"].der
+    assert values[True][0].shape == (1, 1, 12, 2)
+    flat = values[False][0].reshape((1, 1, 12, 2), order="F")
+    np.testing.assert_array_equal(values[True][0], flat)
+    np.testing.assert_array_equal(values[True][1], values[False][1])
 
 
 @dataclass

@@ -267,18 +267,20 @@ class BilinearSampler(Block):
 
 @dataclass
 class ROIPooling(Block):
-    """vl_nnroipool of an image and regions."""
+    """vl_nnroipool of an image and regions; `flatten` makes 1 x 1 x (sh sw C) x R of the output."""
 
     method: str = "max"
     subdivisions: Any = (6, 6)
     transform: Any = 1.0
+    flatten: bool = False
 
     def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
         need(len(x) == 2, f"it takes images and regions, not {len(x)} inputs")
         need(x[1].type.size % 5 == 0, "the regions must be 5 x R")
         rois: Value = View((x[1].type.size // 5, 5))(x[1])
         options = {"subdivisions": self.subdivisions, "method": self.method}
-        return functions.roipool(x[0], rois, transform=self.transform, **options)
+        y = functions.roipool(x[0], rois, transform=self.transform, **options)
+        return View((y.shape[0], y.type.size // y.shape[0], 1, 1))(y) if self.flatten else y
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.error import need
 from graphc.frontends.matconvnet.array import margins, numbers_of, pair, real, whole
-from graphc.ir.core import Broadcast, Sum, View, fill
+from graphc.ir.core import Broadcast, StopGradient, Sum, View, fill
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops import shape as shapes
@@ -360,17 +360,17 @@ def pdist(
     return total(distance) if aggregate else View((x.shape[0], 1, *x.shape[2:]))(distance)
 
 
-def l2loss(x: Value, t: Value) -> Value:
+def l2loss(x: Value, t: Value, *, halfGradient: bool = False) -> Value:
     """(x - t)^2, element by element; t is reshaped to the size of x. The derivative is 2 (x - t).
 
-    A version of this block that is widely copied forgets the 2.
+    A version of this block that is widely copied forgets the 2; halfGradient asks for that one.
     """
     need(
         t.type.size == x.type.size,
         f"the target has {t.type.size} elements, the prediction {x.type.size}",
     )
     difference = x - (t if t.shape == x.shape else View(x.shape)(t))
-    return difference * difference
+    return difference * (StopGradient()(difference) if halfGradient else difference)
 
 
 def scale(x: Value, factor: Value, bias: Value | None = None) -> Value:

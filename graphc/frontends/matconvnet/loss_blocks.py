@@ -137,12 +137,15 @@ class SoftTargetLoss(Block):
 class L2Loss(Block):
     """(x - t)^2 element by element, its derivative 2 (x - t); t is reshaped to the size of x.
 
-    The target has no derivative.
+    The target has no derivative. half_gradient gives x - t for the derivative, as a version of this
+    block that many users have does; a check of gradients finds it 2 times too small.
     """
+
+    half_gradient: bool = False
 
     def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
         need(len(x) == 2, f"it takes a prediction and a target, not {len(x)} inputs")
-        return functions.l2loss(x[0], x[1])
+        return functions.l2loss(x[0], x[1], halfGradient=bool(self.half_gradient))
 
 
 def _options(given: Any) -> dict[str, Any]:
