@@ -282,9 +282,9 @@ def test_caffenet_stays_within_its_memory() -> None:
                 job, ["data", *net.parameters]
             )
             graph = net.gradients(wrt, ["fc8"], net.parameters)
-            start = time.perf_counter()
+            start = time.process_time()
             program = plan(graph)
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             report = program.memory
             assert report.peak <= 1.05 * report.bound_of_order
             assert report.bound_of_any_order <= report.bound_of_order
