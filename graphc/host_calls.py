@@ -6,17 +6,19 @@ arrays it sees are views of the program's memory. Such a program is planned with
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from graphc.error import NetError, need
+from graphc.error import NetError
 from graphc.frontends.caffe.python_layer import LayerBlob
 from graphc.ir.graph import Graph, Node
 from graphc.ops.host import HostCall, HostGradient
 from graphc.plan.program import Program, Step
-from graphc.runtime.cpu import Executable
+from graphc.runtime.cpu import Executable, StepTimes
 
 
 class Callback(Protocol):
@@ -47,15 +49,20 @@ class HostedExecutable(Executable):
 
     def call(self, what: str = "forward", threads: int = 1) -> None:
         """Run `forward`, `backward` or `both`. Raises NetError where a check or a layer fails."""
-        ranges = {
-            "forward": range(self.program.forward_steps),
-            "backward": range(self.program.forward_steps, len(self.program.steps)),
-            "both": range(len(self.program.steps)),
-        }
-        need(what in ranges, f"'{what}' is none of {', '.join(ranges)}")
+        self.timed_call(what, threads)
+
+    def timed_call(
+        self, what: str = "forward", threads: int = 1, clock: int | None = None
+    ) -> StepTimes:
+        """A call with a clock read before each step."""
+        kind = time.CLOCK_MONOTONIC if clock is None else clock
+        ranges = self._ranges(what)
         self.only_forward = what == "forward"
-        for number in ranges[what]:
+        marks = [time.clock_gettime(kind)]
+        for number in itertools.chain(*ranges):
             self.step(number, threads)
+            marks.append(time.clock_gettime(kind))
+        return StepTimes(0.0, tuple(b - a for a, b in itertools.pairwise(marks)))
 
     def step(self, number: int, threads: int = 1) -> None:
         """Run one step: native code, or the user's."""

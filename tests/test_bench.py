@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -233,18 +234,35 @@ def test_the_steps_of_a_profile_add_up_to_the_call() -> None:
     assert found.is_close, f"{found.total} of {found.unprofiled}"
     layers = found.layers()
     shown = sum(part.seconds for pair in layers.values() for part in pair if part)
-    assert shown == pytest.approx(found.total)
+    assert shown + found.starting == pytest.approx(found.total)
     forward, backward = layers["conv2"]
     assert forward and backward
     assert backward.flops == pytest.approx(2 * forward.flops, rel=0.01)
     assert next(iter(layers)) == "conv2"
 
 
+def test_a_timed_call_of_several_threads_is_a_call() -> None:
+    net = package.Net(LENET, weights="random:1", threads=2, phase="TRAIN")
+    call = prepare(net, net.front().default_wrt, ())
+    results = {slot.name for slot in call.executable.bundle.slots if slot.role != "input"}
+    arrays = {n: a for n, a in call.executable.arrays.items() if n in results}
+    call.run()
+    expected = {name: array.copy() for name, array in arrays.items()}
+    begun = time.monotonic()
+    times = call.executable.timed_call("both", 2)
+    elapsed = time.monotonic() - begun
+    assert len(times.steps) == len(call.program.steps)
+    assert min(times.steps) >= 0 and times.starting > 0
+    assert elapsed / 2 < times.starting + sum(times.steps) <= elapsed
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected[name], name)
+
+
 def test_a_profile_in_json(small: Path) -> None:
     found = result_of("profile", small, "--mode", "train", "--seconds", "0", "--threads", "1")
     seconds = [step["seconds"] for step in found["steps"]]
     assert seconds == sorted(seconds, reverse=True)
-    assert sum(seconds) == pytest.approx(found["total"])
+    assert sum(seconds) + found["starting"] == pytest.approx(found["total"])
     assert found["difference"] == pytest.approx(found["total"] / found["unprofiled"] - 1)
     assert found["layers"]["conv"]["forward"]["flops"] >= 2 * 2 * 8 * 25 * 27
     assert found["layers"]["conv"]["backward"] is not None

@@ -1,37 +1,31 @@
 """Where a call's time goes, step by step.
 
-Two passes take turns: whole calls as users make them, which give the true total, and calls made of
-single steps with a clock around each, which give the shares. What the clock and the call of a step
-cost is measured on a step that does nothing and taken away.
+Two passes take turns: calls as users make them, which give the true total, and calls in which the
+first thread reads a clock before each step. Threads are made once a call in both, and of both the
+faster half of the calls counts.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-import graphc.ops  # noqa: F401  (enters all operators in the table)
-from graphc.bench.contest import CLOCKS, Clock
+from graphc.bench.contest import CLOCKS
 from graphc.bench.machine import Limits, measure_limits
 from graphc.bench.net import Call, need_clock, steps_of
 from graphc.bench.work import Work, work_of
-from graphc.codegen.llvm.jit import load
-from graphc.codegen.llvm.object import compile_program
-from graphc.ir.core import Fill
-from graphc.ir.graph import Graph
-from graphc.passes.pipeline import compile_graph
-from graphc.plan.planner import plan
-from graphc.runtime.cpu import Executable
+from graphc.runtime.cpu import StepTimes
 
 CLOSE = 0.05  # how far the sum of the steps may be from the whole call
 LEAST_ROUNDS = 5
+_KINDS = {"wall": time.CLOCK_MONOTONIC, "cpu": time.CLOCK_THREAD_CPUTIME_ID}
 
 
 @dataclass(frozen=True)
 class StepProfile:
-    """A step's median seconds, its work, and how near it is to the machine's roofline (1: at it).
+    """A step's mean seconds, its work, and how near it is to the machine's roofline (1: at it).
 
     Above 1 its data came out of a cache and not from memory.
     """
@@ -58,22 +52,26 @@ class LayerProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """All steps, the sum of their seconds, and the seconds of an unprofiled call."""
+    """All steps, and the seconds of a call with the clock and of one without.
+
+    starting: what a call took before its first step, its threads being made.
+    """
 
     limits: Limits
     steps: tuple[StepProfile, ...]
+    starting: float
     total: float
     unprofiled: float
     rounds: int
 
     @property
     def difference(self) -> float:
-        """How much longer the steps took than the call, as a part of it."""
+        """How much longer the clock made a call, as a part of it."""
         return self.total / self.unprofiled - 1
 
     @property
     def is_close(self) -> bool:
-        """Whether the sum of the steps is as good as the call."""
+        """Whether the calls with the clock are as good as those without."""
         return abs(self.difference) <= CLOSE
 
     def layers(self) -> dict[str, tuple[LayerProfile | None, LayerProfile | None]]:
@@ -111,24 +109,26 @@ def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
     threads = call.threads
     need_clock(clock, threads)
     now = CLOCKS[clock]
-    executable = call.executable
     program = call.program
-    count = len(steps_of(call))
     before = measure_limits(threads)
     whole: list[float] = []
-    rounds: list[list[float]] = []
-    cost = _clock_cost(now)
+    rounds: list[StepTimes] = []
+    way = "both" if call.wrt else "forward"
     started = time.perf_counter()
     while len(whole) < LEAST_ROUNDS or time.perf_counter() - started < seconds:
         call.run()
         begun = now()
         call.run()
         whole.append(now() - begun)
-        rounds.append(_step_seconds(executable, count, threads, now))
+        rounds.append(call.executable.timed_call(way, threads, _KINDS[clock]))
     limits = before.better(measure_limits(threads))
-    medians = [max(0.0, statistics.median(column) - cost) for column in zip(*rounds, strict=True)]
+    kept = _fastest([times.starting + sum(times.steps) for times in rounds])
+    means = [
+        statistics.fmean(column) for column in zip(*(rounds[i].steps for i in kept), strict=True)
+    ]
+    starting = statistics.fmean(rounds[i].starting for i in kept)
     steps = []
-    for number, (step, spent) in enumerate(zip(steps_of(call), medians, strict=True)):
+    for number, (step, spent) in enumerate(zip(steps_of(call), means, strict=True)):
         work = work_of(program, step)
         layers = tuple(name for name in step.layer.split(", ") if name)
         least = max(work.flops / limits.fma, work.bytes / limits.copy)
@@ -144,24 +144,14 @@ def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
                 least / spent if spent else 0.0,
             )
         )
-    return Profile(limits, tuple(steps), sum(medians), statistics.median(whole), len(whole))
+    total = starting + sum(means)
+    unprofiled = statistics.fmean(whole[i] for i in _fastest(whole))
+    return Profile(limits, tuple(steps), starting, total, unprofiled, len(whole))
 
 
-def _step_seconds(executable: Executable, count: int, threads: int, clock: Clock) -> list[float]:
-    found = []
-    for number in range(count):
-        begun = clock()
-        executable.step(number, threads)
-        found.append(clock() - begun)
-    return found
+def _fastest(seconds: Sequence[float]) -> list[int]:
+    """The faster half of some calls: those that other work on the machine held up least.
 
-
-@cache
-def _clock_cost(clock: Clock) -> float:
-    """Seconds that a step of no work takes, seen from here."""
-    graph = Graph("nothing")
-    graph.outputs["zero"] = graph.apply(Fill("float32", (), 0.0))[0]
-    program = plan(compile_graph(graph).graph)
-    executable = load(compile_program(program))
-    executable.bind_new()
-    return statistics.median(_step_seconds(executable, 1, 1, clock)[0] for _ in range(1000))
+    The means of their steps add up to the mean of the calls; medians would not.
+    """
+    return sorted(range(len(seconds)), key=seconds.__getitem__)[: (len(seconds) + 1) // 2]

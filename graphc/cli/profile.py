@@ -37,8 +37,8 @@ def profile(
     if not found.is_close:
         note(
             f"warning: the steps together took {100 * found.difference:+.1f} % of the whole call,"
-            f" more than {100 * CLOSE:.0f} %: the machine is busy, or steps run by themselves"
-            " are shared among threads otherwise"
+            f" more than {100 * CLOSE:.0f} %: the machine is busy, or the call is so short that"
+            " reading the clock shows"
         )
     if options.json:
         print_json(_as_json(call.name, found))
@@ -46,7 +46,8 @@ def profile(
     typer.echo(limits_line(found.limits))
     typer.echo(_step_table(found) if steps else _layer_table(found))
     typer.echo(
-        f"steps {shown_seconds(found.total)}, a call without clocks"
+        f"steps {shown_seconds(found.total - found.starting)}, starting"
+        f" {shown_seconds(found.starting)}, a call without clocks"
         f" {shown_seconds(found.unprofiled)} ({100 * found.difference:+.1f} %)"
     )
 
@@ -107,6 +108,7 @@ def _as_json(name: str, found: Profile) -> dict[str, Any]:
     return {
         "net": name,
         "limits": limits_json(found.limits),
+        "starting": found.starting,
         "total": found.total,
         "unprofiled": found.unprofiled,
         "difference": found.difference,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +21,24 @@ from graphc.runtime.bundle import Bundle, SlotEntry
 ALIGNMENT = 64
 _LEAST, _MOST = -(2**63), 2**63 - 1  # where float values that are no int64 end up
 _PASSES = ("forward", "backward", "both")
+
+
+class _Timer(ctypes.Structure):
+    """What the machine code reads a clock with: a function, its clock, and room for the times."""
+
+    _fields_ = (
+        ("function", ctypes.c_void_p),
+        ("clock", ctypes.c_int32),
+        ("times", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds that a call took before its first step ran, and those of each step."""
+
+    starting: float
+    steps: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -85,6 +105,10 @@ class Executable:
         )
         self._passes = {name: pass_type(functions.addresses[f"graphc_{name}"]) for name in _PASSES}
         self._step = step_type(functions.addresses["graphc_step"])
+        timed_type = ctypes.CFUNCTYPE(
+            ctypes.c_int32, *[ctypes.c_void_p, *[ctypes.c_int32] * 3, *[ctypes.c_void_p] * 2]
+        )
+        self._timed = timed_type(functions.addresses.get("graphc_timed", 0))
 
     # -- arrays --
 
@@ -159,6 +183,44 @@ class Executable:
         self._ready()
         self._report(self._step(self._table, number, threads, self._error))
 
+    def timed_call(
+        self, what: str = "forward", threads: int = 1, clock: int | None = None
+    ) -> StepTimes:
+        """A call with a clock of `time.clock_gettime` read before each step, by the first thread.
+
+        What a step waits for the other threads to end counts as its own time. `clock` None: the
+        time of day. Raises NetError where code of this kind reads no clock.
+        """
+        need(bool(self._timed), f"'{self.bundle.name}' cannot be timed step by step")
+        self._ready()
+        self.only_forward = what == "forward"
+        kind = time.CLOCK_MONOTONIC if clock is None else clock
+        starting, steps = 0.0, []
+        for part in self._ranges(what):
+            stamps = np.zeros((len(self.bundle.steps), 2), np.int64)
+            timer = _Timer(_clock_function(), kind, stamps.ctypes.data)
+            begun = time.clock_gettime_ns(kind)
+            code = self._timed(
+                self._table, part.start, part.stop, threads, self._error, ctypes.byref(timer)
+            )
+            ended = time.clock_gettime_ns(kind)
+            self._report(code)
+            marks = [*(stamps[part] @ (10**9, 1)), ended] if len(part) else [begun]
+            starting += float(marks[0] - begun) / 1e9
+            steps += [float(b - a) / 1e9 for a, b in itertools.pairwise(marks)]
+        return StepTimes(starting, tuple(steps))
+
+    def _ranges(self, what: str) -> list[range]:
+        """The steps of a pass; backward may not run on what a check of forward refused."""
+        middle, last = self.bundle.forward_steps, len(self.bundle.steps)
+        parts = {
+            "forward": [range(middle)],
+            "backward": [range(middle, last)],
+            "both": [range(middle), range(middle, last)] if self.bundle.checks else [range(last)],
+        }
+        need(what in parts, f"'{what}' is none of {', '.join(parts)}")
+        return parts[what]
+
     def _ready(self) -> None:
         if len(self.arrays) < len(self._numbers):
             missing = ", ".join(f"'{name}'" for name in self._numbers if name not in self.arrays)
@@ -173,6 +235,13 @@ class Executable:
         found = {_LEAST: "a number below all", _MOST: "a number above all"}
         value = found.get(self._error[1], str(self._error[1]))
         raise NetError(f"{owner}{kind}: {check.message}; found {value}")
+
+
+@cache
+def _clock_function() -> int:
+    """The address of the C library's clock_gettime."""
+    function = ctypes.CDLL(None).clock_gettime
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def _check_array(array: np.ndarray, slot: SlotEntry, column_major: bool) -> None:

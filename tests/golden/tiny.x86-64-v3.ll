@@ -742,8 +742,10 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
 }
 
 
-%team = type { ptr, ptr, i64, i64, i64, [3 x i64], i64, [7 x i64], i64, [7 x i64] }
+%team = type { ptr, ptr, i64, i64, i64, ptr, [2 x i64], i64, [7 x i64], i64, [7 x i64] }
 %member = type { ptr, i64 }
+; clock_gettime or the like, the clock it is to read, and for each step room for a struct timespec.
+%timer = type { ptr, i32, ptr }
 
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(ptr, ptr)
@@ -765,8 +767,8 @@ done:
 
 define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
 entry:
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 6
-  %behind = getelementptr %team, ptr %team, i32 0, i32 8
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
+  %behind = getelementptr %team, ptr %team, i32 0, i32 9
   %now = load atomic i64, ptr %behind monotonic, align 8
   %before = atomicrmw add ptr %arrived, i64 1 acq_rel
   %count = add i64 %before, 1
@@ -790,6 +792,18 @@ done:
   ret void
 }
 
+define internal void @graphc_note(ptr %timer, i64 %step) nounwind {
+entry:
+  %clock = load ptr, ptr %timer
+  %kind_place = getelementptr %timer, ptr %timer, i32 0, i32 1
+  %kind = load i32, ptr %kind_place
+  %times_place = getelementptr %timer, ptr %timer, i32 0, i32 2
+  %times = load ptr, ptr %times_place
+  %time = getelementptr [2 x i64], ptr %times, i64 %step
+  %ignored = call i32 %clock(i32 %kind, ptr %time)
+  ret void
+}
+
 define internal void @graphc_walk(ptr %team, i64 %thread) nounwind {
 entry:
   %slots = load ptr, ptr %team
@@ -802,6 +816,11 @@ entry:
   %size_place = getelementptr %team, ptr %team, i32 0, i32 4
   %size = load i64, ptr %size_place
   %together = icmp ugt i64 %size, 1
+  %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
+  %timer = load ptr, ptr %timer_place
+  %has_timer = icmp ne ptr %timer, null
+  %is_caller = icmp eq i64 %thread, 0
+  %timed = and i1 %has_timer, %is_caller
   %some = icmp slt i64 %first, %last
   br i1 %some, label %step, label %done
 step:
@@ -810,9 +829,14 @@ step:
   %flag = load i8, ptr %flag_place
   %flagged = icmp ne i8 %flag, 0
   %waits = and i1 %flagged, %together
-  br i1 %waits, label %barrier, label %run
+  br i1 %waits, label %barrier, label %ready
 barrier:
   call void @graphc_barrier(ptr %team, i64 %size)
+  br label %ready
+ready:
+  br i1 %timed, label %note, label %run
+note:
+  call void @graphc_note(ptr %timer, i64 %s)
   br label %run
 run:
   %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
@@ -846,8 +870,8 @@ walk:
   ret ptr null
 }
 
-define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, ptr %error)
-  nounwind {
+define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, ptr %error,
+  ptr %timer) nounwind {
 entry:
   %team = alloca %team, align 64
   %members = alloca [256 x %member], align 16
@@ -861,9 +885,11 @@ entry:
   store i64 %last, ptr %last_place
   %size_place = getelementptr %team, ptr %team, i32 0, i32 4
   store i64 0, ptr %size_place
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 6
+  %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
+  store ptr %timer, ptr %timer_place
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
   store i64 0, ptr %arrived
-  %behind = getelementptr %team, ptr %team, i32 0, i32 8
+  %behind = getelementptr %team, ptr %team, i32 0, i32 9
   store i64 0, ptr %behind
   store i64 0, ptr %error
   %value_place = getelementptr i64, ptr %error, i64 1
@@ -1117,12 +1143,14 @@ done:
 @graphc_work = internal constant [9 x i64] [i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0]
 
 define i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error)
+  %code = call i32 @graphc_run(ptr %slots, i64 0, i64 4, i32 %threads, ptr %error,
+    ptr null)
   ret i32 %code
 }
 
 define i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error)
+  %code = call i32 @graphc_run(ptr %slots, i64 4, i64 9, i32 %threads, ptr %error,
+    ptr null)
   ret i32 %code
 }
 
@@ -1141,6 +1169,15 @@ done:
 define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
   %first = sext i32 %step to i64
   %last = add i64 %first, 1
-  %code = call i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %threads, ptr %error)
+  %code = call i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %threads, ptr %error,
+    ptr null)
+  ret i32 %code
+}
+
+define i32 @graphc_timed(ptr %slots, i32 %first, i32 %last, i32 %threads, ptr %error, ptr %timer)
+  nounwind {
+  %from = sext i32 %first to i64
+  %to = sext i32 %last to i64
+  %code = call i32 @graphc_run(ptr %slots, i64 %from, i64 %to, i32 %threads, ptr %error, ptr %timer)
   ret i32 %code
 }

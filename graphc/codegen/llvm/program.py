@@ -1,10 +1,11 @@
 """A whole Program as one LLVM module.
 
 Every distinct kernel becomes one function; every step a small function that takes its buffers'
-places from the table of slots and a thread's share of the kernel's loop; four entries run them:
+places from the table of slots and a thread's share of the kernel's loop; five entries run them:
 
     i32 graphc_forward / graphc_backward / graphc_both (ptr slots, i32 threads, ptr error)
     i32 graphc_step (ptr slots, i32 step, i32 threads, ptr error)
+    i32 graphc_timed (ptr slots, i32 first, i32 last, i32 threads, ptr error, ptr timer)
 
 `error` are two int64: 0 or the number of a failed check (from 1, in the bundle's table), and the
 value it shows. The result is that number.
@@ -29,7 +30,7 @@ from graphc.plan.program import Program, ProgramBuffer, Step
 
 # Steps of fewer scalar instructions are not worth waking other threads for.
 WORTH_SHARING = 20_000
-ENTRIES = ("graphc_forward", "graphc_backward", "graphc_both", "graphc_step")
+ENTRIES = ("graphc_forward", "graphc_backward", "graphc_both", "graphc_step", "graphc_timed")
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ def _entries_text(program: Program) -> str:
     parts = [
         f"""
 define i32 @{name}(ptr %slots, i32 %threads, ptr %error) nounwind {{
-  %code = call i32 @graphc_run(ptr %slots, i64 {first}, i64 {last}, i32 %threads, ptr %error)
+  %code = call i32 @graphc_run(ptr %slots, i64 {first}, i64 {last}, i32 %threads, ptr %error,
+    ptr null)
   ret i32 %code
 }}"""
         for name, (first, last) in ranges.items()
@@ -211,7 +213,16 @@ done:
 define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
   %first = sext i32 %step to i64
   %last = add i64 %first, 1
-  %code = call i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %threads, ptr %error)
+  %code = call i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %threads, ptr %error,
+    ptr null)
+  ret i32 %code
+}
+
+define i32 @graphc_timed(ptr %slots, i32 %first, i32 %last, i32 %threads, ptr %error, ptr %timer)
+  nounwind {
+  %from = sext i32 %first to i64
+  %to = sext i32 %last to i64
+  %code = call i32 @graphc_run(ptr %slots, i64 %from, i64 %to, i32 %threads, ptr %error, ptr %timer)
   ret i32 %code
 }
 """)

@@ -4,6 +4,8 @@
 share of each one; they wait for each other only before steps that touch what others may still use.
 Waiting spins for a short time, then offers the core to others. With one thread, or too little work
 for more, none of this runs.
+
+Given a timer, the caller's thread notes the time before each step, after waiting for the others.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ LARGEST_TEAM = 256
 WORTH_A_TEAM = 600_000
 SPINS = 1000
 
-# slots, error, first step, last step, size (0 until it is known); then, each on its own cache line,
-# how many have arrived at a barrier, and how many barriers are behind.
-_TEAM = "{ ptr, ptr, i64, i64, i64, [3 x i64], i64, [7 x i64], i64, [7 x i64] }"
+# slots, error, first step, last step, size (0 until it is known), timer or null; then, each on its
+# own cache line, how many have arrived at a barrier, and how many barriers are behind.
+_TEAM = "{ ptr, ptr, i64, i64, i64, ptr, [2 x i64], i64, [7 x i64], i64, [7 x i64] }"
 
 _TEXT = """
 %team = type @TEAM@
 %member = type { ptr, i64 }
+; clock_gettime or the like, the clock it is to read, and for each step room for a struct timespec.
+%timer = type { ptr, i32, ptr }
 
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(ptr, ptr)
@@ -44,8 +48,8 @@ done:
 
 define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
 entry:
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 6
-  %behind = getelementptr %team, ptr %team, i32 0, i32 8
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
+  %behind = getelementptr %team, ptr %team, i32 0, i32 9
   %now = load atomic i64, ptr %behind monotonic, align 8
   %before = atomicrmw add ptr %arrived, i64 1 acq_rel
   %count = add i64 %before, 1
@@ -69,6 +73,18 @@ done:
   ret void
 }
 
+define internal void @graphc_note(ptr %timer, i64 %step) nounwind {
+entry:
+  %clock = load ptr, ptr %timer
+  %kind_place = getelementptr %timer, ptr %timer, i32 0, i32 1
+  %kind = load i32, ptr %kind_place
+  %times_place = getelementptr %timer, ptr %timer, i32 0, i32 2
+  %times = load ptr, ptr %times_place
+  %time = getelementptr [2 x i64], ptr %times, i64 %step
+  %ignored = call i32 %clock(i32 %kind, ptr %time)
+  ret void
+}
+
 define internal void @graphc_walk(ptr %team, i64 %thread) nounwind {
 entry:
   %slots = load ptr, ptr %team
@@ -81,6 +97,11 @@ entry:
   %size_place = getelementptr %team, ptr %team, i32 0, i32 4
   %size = load i64, ptr %size_place
   %together = icmp ugt i64 %size, 1
+  %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
+  %timer = load ptr, ptr %timer_place
+  %has_timer = icmp ne ptr %timer, null
+  %is_caller = icmp eq i64 %thread, 0
+  %timed = and i1 %has_timer, %is_caller
   %some = icmp slt i64 %first, %last
   br i1 %some, label %step, label %done
 step:
@@ -89,9 +110,14 @@ step:
   %flag = load i8, ptr %flag_place
   %flagged = icmp ne i8 %flag, 0
   %waits = and i1 %flagged, %together
-  br i1 %waits, label %barrier, label %run
+  br i1 %waits, label %barrier, label %ready
 barrier:
   call void @graphc_barrier(ptr %team, i64 %size)
+  br label %ready
+ready:
+  br i1 %timed, label %note, label %run
+note:
+  call void @graphc_note(ptr %timer, i64 %s)
   br label %run
 run:
   %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
@@ -125,8 +151,8 @@ walk:
   ret ptr null
 }
 
-define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, ptr %error)
-  nounwind {
+define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, ptr %error,
+  ptr %timer) nounwind {
 entry:
   %team = alloca %team, align 64
   %members = alloca [@LARGEST@ x %member], align 16
@@ -140,9 +166,11 @@ entry:
   store i64 %last, ptr %last_place
   %size_place = getelementptr %team, ptr %team, i32 0, i32 4
   store i64 0, ptr %size_place
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 6
+  %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
+  store ptr %timer, ptr %timer_place
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
   store i64 0, ptr %arrived
-  %behind = getelementptr %team, ptr %team, i32 0, i32 8
+  %behind = getelementptr %team, ptr %team, i32 0, i32 9
   store i64 0, ptr %behind
   store i64 0, ptr %error
   %value_place = getelementptr i64, ptr %error, i64 1
