@@ -23,14 +23,14 @@ CANARY = 0xA5
 
 
 class Memory:
-    """Bytes for one buffer, between two margins."""
+    """Bytes for one buffer, between two margins, `shift` bytes from a multiple of 64."""
 
-    def __init__(self, buffer: Buffer, contents: np.ndarray):
+    def __init__(self, buffer: Buffer, contents: np.ndarray, shift: int = 0):
         dtype = np.dtype(buffer.dtype)
         reach = sum((e - 1) * s for e, s in zip(buffer.shape, buffer.strides, strict=True))
         span = 0 if 0 in buffer.shape else (reach + 1) * dtype.itemsize
-        self.raw = np.full(span + 2 * MARGIN + 64, CANARY, np.uint8)
-        self.start = MARGIN + -(self.raw.ctypes.data + MARGIN) % 64
+        self.raw = np.full(span + 2 * MARGIN + 64 + shift, CANARY, np.uint8)
+        self.start = MARGIN + -(self.raw.ctypes.data + MARGIN) % 64 + shift
         self.end = self.start + span
         strides = tuple(s * dtype.itemsize for s in buffer.strides)
         self.array = np.ndarray(buffer.shape, dtype, self.raw.data, self.start, strides)
@@ -55,14 +55,20 @@ class NativeKernel:
     engine: llvm.ExecutionEngine
 
     def __call__(
-        self, arrays: Sequence[np.ndarray], shared: dict[int, int] | None = None
+        self,
+        arrays: Sequence[np.ndarray],
+        shared: dict[int, int] | None = None,
+        shift: int = 0,
     ) -> list[np.ndarray]:
         """Run on `arrays` (inputs, then what outputs hold before); returns the outputs.
 
-        `shared` maps an output's position to the input in whose memory it lies. The work is done in
-        two shares, the later first, as threads may.
+        `shared` maps an output's position to the input in whose memory it lies. `shift`: bytes
+        from a multiple of 64 to where buffers begin. The work is done in two shares, the later
+        first, as threads may.
         """
-        memories = [Memory(b, array) for b, array in zip(self.kernel.buffers, arrays, strict=True)]
+        memories = [
+            Memory(b, array, shift) for b, array in zip(self.kernel.buffers, arrays, strict=True)
+        ]
         count = len(self.kernel.inputs)
         for output, source in (shared or {}).items():
             memories[count + output] = memories[source]

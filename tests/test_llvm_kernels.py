@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -342,3 +343,38 @@ def test_dropout_draws_the_same_in_any_layout(shape: tuple[int, ...], target: st
     (y,) = native(made, target)([x, counter, np.zeros_like(x)])
     np.testing.assert_array_equal(y == 0, op.reference(x, counter) == 0)
     np.testing.assert_allclose(y, op.reference(x, counter), rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [(3, 64), (5, 192), (7, 4096), (3, 999), (9, 1201)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_large_results_go_past_the_caches(shape: tuple[int, int], first: int, target: str):
+    def larger(k, x, bias, y):
+        i, j = k.each(*shape)
+        total = k.let(x[i, j] + bias[j])
+        y[i, j] = k.select(total > 0.0, total, 0.0)
+
+    columns = shape[1]
+    named = Target.named(target)
+    small = replace(named, l2_bytes=4)
+    made = kernel(larger, [dense("x", *shape), dense("b", columns)], [dense("y", *shape)])
+    (compiled,) = compile_kernels([made], small)
+    assert isinstance(compiled, NativeKernel)
+    streams = named.vector_bytes >= 32
+    assert ("!nontemporal" in str(compiled.emitted.function)) == streams
+    x, bias = real(*shape), real(columns)
+    (y,) = compiled([x, bias, np.zeros_like(x)], shift=4 * first)
+    np.testing.assert_array_equal(y, np.maximum(x + bias, 0))
+
+
+def test_a_result_that_is_read_again_stays_in_the_caches():
+    def sums(k, x, y, s):
+        (i,) = k.each(64)
+        j = k.axis(256)
+        y[i, j] = x[i, j] * 2.0
+        s[i] = k.sum(j, y[i, j])
+
+    made = kernel(sums, [dense("x", 64, 256)], [dense("y", 64, 256), dense("s", 64)])
+    (compiled,) = compile_kernels([made], replace(Target.named("host"), l2_bytes=4))
+    assert isinstance(compiled, NativeKernel)
+    assert "!nontemporal" not in str(compiled.emitted.function)

@@ -255,7 +255,7 @@ def test_nothing_beyond_the_arrays_is_touched(
     tile: int, at_end: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        native_kernels, "Memory", lambda b, array: _AtAPageEnd(b, array, at_end=at_end)
+        native_kernels, "Memory", lambda b, array, _: _AtAPageEnd(b, array, at_end=at_end)
     )
     for way in ("forward", "data gradient"):
         for shape in SHAPES.values():

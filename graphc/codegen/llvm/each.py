@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from graphc.codegen.llvm.function import EmittedKernel, check_messages, kernel_function
@@ -9,10 +11,13 @@ from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.row_batch import RowBatch
 from graphc.codegen.llvm.schedule import Schedule, schedule
+from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.statements import Statements
+from graphc.codegen.llvm.streaming import are_aligned, before_aligned, streams_of
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
-from graphc.codegen.nodes import Nodes
+from graphc.codegen.nodes import Nodes, StoreNode
+from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis, Kernel
 
 
@@ -29,6 +34,8 @@ class _Body:
 
     def __init__(self, function: ir.Function, kernel: Kernel, plan: Schedule, target: Target):
         self.builder = ir.IRBuilder(function.append_basic_block())
+        self.target = target
+        self.streams = streams_of(plan, target)
         self.frame = Frame(self.builder)
         math = VectorMath(self.builder, function.module, target)
         names = [buffer.name for buffer in kernel.buffers]
@@ -43,7 +50,24 @@ class _Body:
             self.batch = RowBatch(self.frame, self.values, axis, plan.batch, plan.nodes.statements)
 
     def emit(self) -> None:
-        """The whole function."""
+        """The whole function; twice, where stores may go past the caches if arrays are aligned."""
+        b, values = self.builder, self.values
+        streams = self.streams
+        if not streams.buffers or streams.uneven:
+            values.streamed = streams.buffers
+            self._everything()
+        else:
+            places = [values.bases[name] for name in sorted(streams.buffers)]
+            aligned = are_aligned(b, places, self.target.vector_bytes)
+            values.streamed = streams.buffers
+            when(self.frame, aligned, self._everything)
+            values.streamed = frozenset()
+            when(self.frame, b.not_(aligned), self._everything)
+        if streams.buffers:
+            b.fence("seq_cst")  # such stores are in no order with those that tell other threads
+        b.ret_void()
+
+    def _everything(self) -> None:
         plan = self.plan
         if 0 in (plan.nodes.extents[axis] for axis in plan.nodes.each):
             pass
@@ -56,7 +80,6 @@ class _Body:
         else:
             some = self.builder.icmp_signed("<", self.low, self.high)
             self.frame.guard(some, [], lambda _: self._loops(0))
-        self.builder.ret_void()
 
     def _shared(self, i: ir.Value, carry: Carry) -> Carry:
         """One iteration of the shared loop: its number is taken apart into the fused axes."""
@@ -86,20 +109,36 @@ class _Body:
         return self._lanes(self.plan.vector)
 
     def _lanes(self, axis: Axis) -> Carry:
+        uneven = self.streams.uneven
+
         def body(i: ir.Value, rest: Count | None, carry: Carry) -> Carry:
-            with self.values.along(axis, self.plan.lanes, i, rest):
+            with self.values.along(axis, self.plan.lanes, i, rest, aligned=uneven is None):
                 return self._statements()
 
         low: Count = self.low
         high: Count = self.high
         if self.plan.outer:
             low, high = 0, self.plan.nodes.extents[axis]
+            if uneven is not None:
+                low = self._first_lanes(axis, uneven, body)
         elif self.plan.nodes.extents[axis] % self.plan.lanes == 0:
             # Shares begin and end at multiples of the lanes: there is no tail.
             return self.frame.loop(
                 low, high, self.plan.lanes, [], lambda i, carry: body(i, None, carry)
             )
         return self.frame.lane_loop(low, high, self.plan.lanes, [], body)
+
+    def _first_lanes(
+        self, axis: Axis, store: StoreNode, body: Callable[[ir.Value, Count | None, Carry], Carry]
+    ) -> ir.Value:
+        """A part of a vector, so that the next ones are stored aligned; where those begin."""
+        with self.values.at_axis(axis, whole(0)):
+            place, _ = self.values.place(store.address)
+        item = DTYPES[store.address.buffer.dtype]
+        some = before_aligned(self.builder, place, item, self.target.vector_bytes)
+        any_ = self.builder.icmp_unsigned("!=", some, whole(0))
+        self.frame.guard(any_, [], lambda carry: body(whole(0), some, carry))
+        return some
 
     def _statements(self) -> Carry:
         for statement in self.plan.nodes.statements:

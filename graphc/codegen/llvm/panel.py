@@ -198,9 +198,9 @@ class _Panel:
                 self._store_tile(row, sums)
                 return
             aligned = self._aligned()
-            self.at.values.streamed = True
+            self.at.values.streamed = self.at.values.written
             when(self.frame, aligned, lambda: self._store_tile(row, sums))
-            self.at.values.streamed = False
+            self.at.values.streamed = frozenset()
             when(self.frame, self.builder.not_(aligned), lambda: self._store_tile(row, sums))
 
         self._row_tiles(tile)

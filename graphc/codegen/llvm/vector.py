@@ -14,7 +14,7 @@ from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, 
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
-from graphc.kernel.lang import Axis
+from graphc.kernel.lang import Axis, Buffer
 
 CACHE_LINE = 64
 
@@ -26,7 +26,7 @@ class Values:
 
     axis: the loop variable that lanes run along, its value being that of lane 0. tail: the lanes
     that exist, where not all do. active: those of them where the current guard holds. streamed:
-    whole vectors are stored past the caches, at places that are multiples of their size.
+    buffers of which whole vectors are stored past the caches, at multiples of a register's size.
     """
 
     def __init__(self, frame: Frame, math: VectorMath, bases: dict[str, ir.Value]):
@@ -42,7 +42,7 @@ class Values:
         self.aligned = True
         self.tail: ir.Value | None = None
         self.active: ir.Value | None = None
-        self.streamed = False
+        self.streamed: frozenset[str] = frozenset()
         self.guarded = 0
         self._changing: list[Node] = []
 
@@ -348,7 +348,7 @@ class Values:
         """The element, or lanes of elements; lanes that may be out of bounds are not touched."""
         address = node.address
         assert address is not None
-        place, form = self._place(address)
+        place, form = self.place(address)
         mask = self.tail if address.inside else self.active
         return self._load_place(place, form, address.buffer.dtype, mask)
 
@@ -362,14 +362,14 @@ class Values:
     def store(self, address: Address, value: Node, mode: str) -> None:
         """A store, or an addition to what is there, in the active lanes."""
         b, dtype = self.builder, address.buffer.dtype
-        place, form = self._place(address)
+        place, form = self.place(address)
         new = self.value(value) if form == "one" else self.wide(value)
         if form == "one" and (is_vector(new) or self.active is not None):
             place, form, new = self.splat(place), "scattered", self.wide(value)
         if mode == "add":
             old = self._load_place(place, form, dtype, self.active)
             new = b.fadd(old, new) if dtype in REAL else b.add(old, new)
-        self._store_place(new, place, form, dtype)
+        self._store_place(new, place, form, address.buffer)
         for node in self._changing:
             self.frame.forget(node)
             self.frame.forget(("wide", self.lanes, node))
@@ -377,7 +377,7 @@ class Values:
 
     def prefetch(self, address: Address, distance: int) -> None:
         """Fetch the cache lines that lie `distance` elements behind a row of lanes."""
-        place, form = self._place(address)
+        place, form = self.place(address)
         if form != "row" or not distance:
             return
         size = DTYPES[address.buffer.dtype]
@@ -409,10 +409,11 @@ class Values:
         nothing = self.math.constant(0, type_)
         return self.math.intrinsic(name, type_, place, align, self._mask(mask), nothing)
 
-    def _store_place(self, value: ir.Value, place: ir.Value, form: str, dtype: str) -> None:
+    def _store_place(self, value: ir.Value, place: ir.Value, form: str, buffer: Buffer) -> None:
+        dtype = buffer.dtype
         if form == "one" or (form == "row" and self.active is None):
-            if form == "row" and self.streamed:
-                size = DTYPES[dtype] * self.lanes
+            if form == "row" and buffer.name in self.streamed:
+                size = min(DTYPES[dtype] * self.lanes, self.math.target.vector_bytes)
                 stored = self.builder.store(value, place, align=size)
                 one = self.builder.module.add_metadata([ir.Constant(INT32, 1)])
                 stored.set_metadata("nontemporal", one)
@@ -427,7 +428,7 @@ class Values:
     def _mask(self, mask: ir.Value | None) -> ir.Value:
         return self.math.constant(1, ir.VectorType(INT1, self.lanes)) if mask is None else mask
 
-    def _place(self, address: Address) -> tuple[ir.Value, str]:
+    def place(self, address: Address) -> tuple[ir.Value, str]:
         """Where elements lie: one place, a row of neighbours from a place on, or scattered ones."""
         element = TYPES[address.buffer.dtype]
         place = self._affine_place(address)

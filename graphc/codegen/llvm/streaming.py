@@ -1,0 +1,104 @@
+"""Results that go past the caches: large arrays of which a kernel writes whole lines.
+
+A line that an ordinary store writes is first read from memory, and later pushes another one out of
+the caches. For an array that no cache holds until its reader comes, both are for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.loops import INT64, whole
+from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.nodes import StoreNode, reachable, statement_nodes
+from graphc.ir.types import DTYPES
+
+# An array of so many second-level caches is taken for one that does not stay in any.
+STREAMED_CACHES = 16
+# Rows that begin anywhere need a part of a vector at either end, so they must be long.
+LEAST_VECTORS = 8
+
+
+@dataclass(frozen=True)
+class Streams:
+    """buffers: names of those that are written past the caches.
+
+    uneven: the store whose rows begin at no multiple of a vector's size, if there is one: the first
+    vector of each row must be cut so that the others are aligned. Without one, vectors are aligned
+    if the buffers are.
+    """
+
+    buffers: frozenset[str] = frozenset()
+    uneven: StoreNode | None = None
+
+
+def streams_of(plan: Schedule, target: Target) -> Streams:
+    """What a kernel writes in whole vectors to large buffers and does not read again."""
+    if plan.batch or target.vector_bytes < 32:
+        return Streams()
+    nodes = plan.nodes
+    stores: dict[str, list[StoreNode]] = {}
+    every = [n for statement in nodes.statements for n in reachable(statement_nodes(statement))]
+    read = {node.address.buffer.name for node in every if node.address}
+    for statement in nodes.statements:
+        if isinstance(statement, StoreNode) and statement.address.buffer.name not in read:
+            stores.setdefault(statement.address.buffer.name, []).append(statement)
+    large = {
+        name: found
+        for name, found in stores.items()
+        if all(_is_large_row(store, plan, target) for store in found)
+    }
+    even = [name for name, found in large.items() if all(_is_even(s, target, plan) for s in found)]
+    if even or len(large) != 1:
+        return Streams(frozenset(even))
+    ((name, (store, *others)),) = large.items()
+    long = bool(plan.vector and nodes.extents[plan.vector] >= LEAST_VECTORS * plan.lanes)
+    drawn = any(node.op == "random_bits" for node in every)  # made for lanes at even places
+    if others or drawn or not long or not plan.outer or store.axes:
+        return Streams()
+    return Streams(frozenset([name]), store)
+
+
+def _is_large_row(store: StoreNode, plan: Schedule, target: Target) -> bool:
+    address = store.address
+    axis = plan.inner.get(store, plan.vector)
+    size = math.prod(address.buffer.shape) * DTYPES[address.buffer.dtype]
+    if store.mode != "set" or store.guards or address.parts or axis is None:
+        return False
+    if store in plan.kept.temporary or address.terms.get(axis) != 1:
+        return False
+    return (
+        size >= STREAMED_CACHES * target.l2_bytes
+        and _lane_bytes(store, plan) % (target.vector_bytes) == 0
+    )
+
+
+def _lane_bytes(store: StoreNode, plan: Schedule) -> int:
+    lanes = plan.inner_lanes[store] if store in plan.inner else plan.lanes
+    return lanes * DTYPES[store.address.buffer.dtype]
+
+
+def _is_even(store: StoreNode, target: Target, plan: Schedule) -> bool:
+    """Whether all vectors begin at multiples of their size, counted from the buffer."""
+    address, axis = store.address, plan.inner.get(store, plan.vector)
+    steps = [step for other, step in address.terms.items() if other != axis]
+    item = DTYPES[address.buffer.dtype]
+    return not any(step * item % target.vector_bytes for step in (*steps, address.constant))
+
+
+def before_aligned(builder: ir.IRBuilder, place: ir.Value, item: int, size: int) -> ir.Value:
+    """Elements of `item` bytes from a place to the next multiple of `size` bytes."""
+    left = builder.and_(builder.neg(builder.ptrtoint(place, INT64)), whole(size - 1))
+    return builder.udiv(left, whole(item))
+
+
+def are_aligned(builder: ir.IRBuilder, bases: list[ir.Value], size: int) -> ir.Value:
+    """Whether all of these places are multiples of `size` bytes."""
+    bits: ir.Value = whole(0)
+    for base in bases:
+        bits = builder.or_(bits, builder.ptrtoint(base, INT64))
+    return builder.icmp_unsigned("==", builder.and_(bits, whole(size - 1)), whole(0))
