@@ -103,6 +103,12 @@ class Side:
         """Pixels of the result."""
         return self.each.extent
 
+    @property
+    def meetings(self) -> int:
+        """How many pairs of a result's pixel and a tap meet a pixel of the data, not padding."""
+        starts = [self.first + tap for tap in range(TAPS)]
+        return sum(max(0, min(self.result, self.extent - s) - max(0, -s)) for s in starts)
+
     def tiles(self, tile: int) -> int:
         """Tiles that cover the result."""
         return -(-self.result // tile)
@@ -137,11 +143,6 @@ class Geometry:
     def tiles(self, tile: int) -> int:
         """Tiles of one group's result."""
         return self.images * math.prod(side.tiles(tile) for side in self.sides)
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of one group's result."""
-        return self.images * math.prod(side.result for side in self.sides)
 
     @property
     def block(self) -> int:
@@ -325,17 +326,18 @@ _DIRECT_EFFICIENCY = 0.86
 _POINTS_EFFICIENCY = 0.8
 _INPUT_SLOTS = {2: 200.0, 4: 500.0}
 _OUTPUT_SLOTS = {2: 100.0, 4: 300.0}
-_FILTER_SLOTS = {2: 1000.0, 4: 2000.0}
-_PACKING_SLOTS = 400.0  # of the direct sum's weights
-_READING_SLOTS = 16.0  # of one transformed weight, in each strip
+_FILTER_SLOTS = {2: 700.0, 4: 1400.0}
+_PACKING_SLOTS = 320.0  # of the direct sum's weights
+_READING_SLOTS = 8.0  # of one transformed weight, in each strip
 _FEWEST_CHANNELS = 16  # fewer leave most of a transform's lanes empty
 
 
 def direct_work(form: Geometry) -> float:
-    """Modelled slots of the direct sum."""
-    sums = form.pixels * form.outputs.extent * form.channels.extent
+    """Modelled slots of the direct sum, which leaves out padding."""
+    meetings = form.images * math.prod(side.meetings for side in form.sides)
+    sums = meetings * form.outputs.extent * form.channels.extent
     packing = form.outputs.extent * form.channels.extent * _PACKING_SLOTS
-    return form.groups * (TAPS**2 * sums / _DIRECT_EFFICIENCY + packing)
+    return form.groups * (sums / _DIRECT_EFFICIENCY + packing)
 
 
 def winograd_work(form: Geometry, tile: int) -> float:

@@ -28,7 +28,7 @@ from graphc.kernel.lang import (
 from graphc.kernel.winograd import TRANSFORMS, Geometry
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 
-WORTH_IT = 1.1  # modelled speedup from which the other algorithm is taken
+WORTH_IT = 1.05  # modelled speedup from which the other algorithm is taken
 
 
 @dataclass(frozen=True)
