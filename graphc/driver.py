@@ -21,8 +21,9 @@ from graphc.host_calls import HostedExecutable
 from graphc.ir.graph import Graph
 from graphc.ir.remark import Remark
 from graphc.ir.types import TensorType
+from graphc.loss_budget import lower_within
 from graphc.passes.manager import Stage
-from graphc.passes.pipeline import compile_graph
+from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.phase import Phase
 from graphc.plan.algorithm import DIRECT, Algorithms, allowed
 from graphc.plan.budget import Memory
@@ -43,7 +44,8 @@ class Signature:
         accumulate: parameter gradients are added to what the user's arrays hold.
         keep: blobs (`conv5`, `conv5.diff`) that can be read after the call.
         memory: "reuse", "all" to keep every buffer apart, or a budget in bytes.
-        blockwise_loss: a last layer and its softmax loss never hold all scores.
+        blockwise_loss: a last layer and its softmax loss never hold all scores; a budget may ask
+            for that by itself.
         only: first and last layer of a part of the net.
         threads: how many a call may use; more do no harm, but may find nothing to do.
         exact: convolutions are direct sums.
@@ -155,26 +157,34 @@ def lower(definition: NetDefinition, signature: Signature, stages: bool = False)
     clock.mark("front end")
     accumulate = [name for name in signature.wrt if name in caffe.parameters]
     rule = signature.update
-    result = compile_graph(
-        _with_losses(caffe.graph),
-        wrt=signature.wrt,
-        given=signature.given,
-        accumulate=frozenset(accumulate) if signature.accumulate else frozenset(),
-        keep=_kept(caffe, signature),
-        fuse=signature.fuse,
-        keep_stages=stages,
-        update=None if rule is None else lambda graph: add_updates(graph, rule),
-        blockwise_loss=signature.blockwise_loss,
-    )
-    clock.mark("passes")
-    program = plan(
-        result.graph,
-        keep=set(signature.keep),
-        memory=signature.memory,
-        join=not caffe.python_layers,  # the user's code must stay a step of its own
-        algorithms=_algorithms(signature),
-    )
-    clock.mark("plan")
+
+    def passes(blockwise_loss: bool) -> Compiled:
+        return compile_graph(
+            _with_losses(caffe.graph),
+            wrt=signature.wrt,
+            given=signature.given,
+            accumulate=frozenset(accumulate) if signature.accumulate else frozenset(),
+            keep=_kept(caffe, signature),
+            fuse=signature.fuse,
+            keep_stages=stages,
+            update=None if rule is None else lambda graph: add_updates(graph, rule),
+            blockwise_loss=blockwise_loss,
+        )
+
+    def planned(graph: Graph) -> Program:
+        clock.mark("passes")
+        try:
+            return plan(
+                graph,
+                keep=set(signature.keep),
+                memory=signature.memory,
+                join=not caffe.python_layers,  # the user's code must stay a step of its own
+                algorithms=_algorithms(signature),
+            )
+        finally:
+            clock.mark("plan")
+
+    result, program = lower_within(signature.memory, signature.blockwise_loss, passes, planned)
     return Compilation(
         signature, caffe, result.stages, result.graph, program, seconds=clock.seconds
     )
@@ -246,7 +256,7 @@ class _Clock:
 
     def mark(self, stage: str) -> None:
         now = time.perf_counter()
-        self.seconds[stage] = now - self._last
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
 

@@ -13,6 +13,7 @@ from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.host_calls import Callback, HostedExecutable
 from graphc.ir.graph import Graph
+from graphc.loss_budget import lower_within
 from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.plan.algorithm import Algorithms, allowed
 from graphc.plan.budget import Memory
@@ -122,20 +123,27 @@ def lower_graph(
     """All passes and the plan; arguments as for `compile_graph` and `plan`.
 
     has_callbacks: steps are not joined, so that the user's code stays a step of its own.
+    A budget may ask for a loss in blocks by itself.
     """
-    made = compile_graph(
-        graph,
-        wrt=wrt,
-        given=given,
-        keep=keep,
-        keep_stages=keep_stages,
-        blockwise_loss=choices.blockwise_loss,
-    )
-    program = plan(
-        made.graph,
-        keep=set(keep),
-        memory=choices.memory,
-        join=not has_callbacks,
-        algorithms=choices.algorithms,
-    )
-    return made, program
+    kept = list(keep)
+
+    def passes(blockwise: bool) -> Compiled:
+        return compile_graph(
+            graph,
+            wrt=wrt,
+            given=given,
+            keep=kept,
+            keep_stages=keep_stages,
+            blockwise_loss=blockwise,
+        )
+
+    def planned(made: Graph) -> Program:
+        return plan(
+            made,
+            keep=set(kept),
+            memory=choices.memory,
+            join=not has_callbacks,
+            algorithms=choices.algorithms,
+        )
+
+    return lower_within(choices.memory, choices.blockwise_loss, passes, planned)

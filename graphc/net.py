@@ -58,8 +58,9 @@ class Net:
             work in blocks of classes, which never holds all scores and computes them twice.
         memory: "reuse" shares memory between blobs, "all" gives each its own; a number of bytes or
             a text such as "200MiB" is a budget for what a call needs beside the user's arrays: some
-            values are then computed twice, with the same results. BudgetError, at a call, where it
-            cannot be met.
+            values are then computed twice, with the same results; the loss may go in blocks, as
+            blockwise_loss does, which rounds otherwise. BudgetError, at a call, where it cannot
+            be met.
         dtype: "float32" or "float64".
         seed: of the fillers and of dropout.
         masks: Dropout layers whose 0/1 mask is an extra input `mask/LAYER`.

@@ -10,6 +10,7 @@ import typer
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json, table
 from graphc.cli.session import open_session
+from graphc.loss_budget import BLOCKS
 from graphc.lowered import Lowered
 
 if TYPE_CHECKING:
@@ -81,12 +82,14 @@ def _budgets(options: NetOptions, reuse: int) -> list[Mode]:
 
 def _counted(memory: str, made: Lowered) -> Mode:
     program = made.program
-    again = sum("again" in step.kind.split(", ") for step in program.steps)
+    again = sum(step.again for step in program.steps)
     note = ""
     if memory.isdigit():
         remarks = [r for r in program.remarks if r.stage == "recompute"]
         said = [remark.sentence for remark in remarks if remark.subject == "net"]
         note = said[-1].partition("which ")[2] if said else ""
+        if any(remark.sentence.startswith(BLOCKS) for remark in remarks):
+            note = "; ".join(filter(None, ("the loss in blocks of classes", note)))
         memory = f"budget {_shown(int(memory))}"
     return Mode(memory, program.arena_bytes, len(program.steps), again, note)
 

@@ -69,7 +69,7 @@ def _last_touch(program: Program) -> dict[str, int]:
 def _box(program: Program, buffer: ProgramBuffer, touched: dict[str, int]) -> Box:
     step = program.steps[buffer.first] if program.steps else None
     kind = "backward" if step and step.backward else "forward"
-    if step and "again" in step.kind.split(", "):
+    if step and step.again:
         kind = "again"
     elif step and step.kind.split(", ")[0] == "copy":
         kind = "copy"

@@ -67,6 +67,11 @@ class Step:
     kind: str = ""
     backward: bool = False
 
+    @property
+    def again(self) -> bool:
+        """Whether it computes what was computed before, to meet a budget."""
+        return "again" in self.kind.split(", ")
+
 
 @dataclass(frozen=True)
 class MemoryReport:

@@ -21,16 +21,12 @@ from itertools import pairwise
 import numpy as np
 
 from graphc.kernel.lang import Kernel
-from graphc.kernel.work import flops_of, product_flops_of
 from graphc.plan.arena import aligned
 from graphc.plan.budget import cannot_be_met, shown
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 from graphc.plan.occupancy import Occupancy, Overwriting
+from graphc.plan.rough_time import kernel_seconds
 
-# A rough machine, to compare steps by: operations of a tiled product and of all else, bytes moved.
-PRODUCTS_PER_SECOND = 50e9
-OPERATIONS_PER_SECOND = 5e9
-BYTES_PER_SECOND = 10e9
 # How many values are made again to make one.
 LONGEST_CHAIN = 12
 # Into how many parts a way down to a budget is cut.
@@ -276,13 +272,8 @@ class Recomputation:
     def cost(self, step: DraftStep) -> float:
         """A rough time of a step, in seconds: enough to choose by."""
         if step.kernel not in self.costs:
-            products = product_flops_of(step.kernel)
             moved = sum(self.draft.arrays[name].type.bytes for name in set(step.arguments))
-            self.costs[step.kernel] = max(
-                products / PRODUCTS_PER_SECOND
-                + (flops_of(step.kernel) - products) / OPERATIONS_PER_SECOND,
-                moved / BYTES_PER_SECOND,
-            )
+            self.costs[step.kernel] = kernel_seconds(step.kernel, moved)
         return self.costs[step.kernel]
 
     # -- applying --
