@@ -73,6 +73,7 @@ from graphc.frontends.matconvnet.network import (
 from graphc.graph_call import Choices
 from graphc.ir.op import Op
 from graphc.mat_call import Piece, PieceCall, compile_piece
+from graphc.plan.budget import Memory, memory_mode
 from graphc.remaining import Remaining, computed, ends
 from graphc.summary import Summary
 
@@ -102,6 +103,9 @@ class DagNet:
         parameter_server: gets `push(name, der)` for each derivative unless hold_on.
         blockwise_loss: a 1x1 Conv and the softmaxlog Loss behind it never hold all scores, and
             compute them twice.
+        memory: "reuse", "all" to keep every value apart, or a budget for what a call needs beside
+            the net's arrays, 200MiB or a number of bytes: some values are then computed twice, and
+            a call raises BudgetError where it cannot be met.
         meta: anything; `save` writes it.
     Raises:
         NetError: for another version; a layer, a size or a name that is wrong is told by the method
@@ -121,9 +125,19 @@ class DagNet:
         self.parameter_server: Any = None
         self.hold_on = False
         self.blockwise_loss = False
+        self.memory = "reuse"
         self.version = version
         self._masks: dict[str, Array] = {}
         self._compiled: dict[tuple[Any, ...], PieceCall] = {}
+
+    @property
+    def memory(self) -> Memory:
+        """How memory is used; takes texts too. Raises NetError for what is no budget."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, given: Memory | str) -> None:
+        self._memory = memory_mode(given)
 
     def summary(self, **sizes: tuple[int, ...]) -> Summary:
         """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
@@ -379,7 +393,7 @@ class DagNet:
             (),
             (),
         )
-        choices = Choices(blockwise_loss=self.blockwise_loss)
+        choices = Choices(self.memory, self.blockwise_loss)
         remaining = self._remaining()
         key = (piece, choices, remaining, tuple(repr(_settled(layer)) for layer in ordered))
         if key not in self._compiled:

@@ -23,7 +23,9 @@ from graphc.error import NetError, need
 from graphc.frontends.matconvnet.mat_write import Cell, write_mat
 from graphc.frontends.matconvnet.network import MODES, MatLayer
 from graphc.frontends.matconvnet.simplenn import read_layers, tidy
+from graphc.graph_call import Choices
 from graphc.mat_call import Piece, PieceCall, compile_piece
+from graphc.plan.budget import Memory, memory_mode
 from graphc.simple_run import Result, Run
 from graphc.summary import Summary
 
@@ -38,16 +40,24 @@ class SimpleNet:
             weights are H x W x C x K.
         meta: anything; `save` writes it, and the size of the input is looked for in it.
         version: "beta25", or "master" for losses divided by the number of images.
+        memory: "reuse", "all" to keep every value apart, or a budget for what a call needs beside
+            the net's arrays, 200MiB or a number of bytes: some values are then computed twice, and
+            a call raises BudgetError where it cannot be met. Values that stay in `res` must fit:
+            see conserve_memory of `simplenn`. Between custom layers it holds for each part.
     Attributes:
         layers: the same, tidied: missing fields are supplied.
-        meta, version: as given.
+        meta, version, memory: as given.
     Raises:
         NetError: with every layer that has an unknown type or a wrong field.
     """
 
     @explained
     def __init__(
-        self, layers: Sequence[Mapping[str, Any]], meta: Any = None, version: str = "beta25"
+        self,
+        layers: Sequence[Mapping[str, Any]],
+        meta: Any = None,
+        version: str = "beta25",
+        memory: Memory | str = "reuse",
     ):
         need(version in ("beta25", "master"), f"version is beta25 or master, not '{version}'")
         problems: list[Any] = []
@@ -65,16 +75,19 @@ class SimpleNet:
             raise NetError(problems)
         self.meta = {} if meta is None else meta
         self.version = version
-        self._compiled: dict[tuple[Piece, str], PieceCall] = {}
+        self.memory = memory_mode(memory)
+        self._compiled: dict[tuple[Piece, Memory, str], PieceCall] = {}
 
     @classmethod
-    def load(cls, path: str | Path, version: str = "beta25") -> SimpleNet:
+    def load(
+        cls, path: str | Path, version: str = "beta25", memory: Memory | str = "reuse"
+    ) -> SimpleNet:
         """Read a net: `layers` and `meta` as variables of the file, or inside a variable `net`.
 
         Raises NetError where the file cannot be read or holds none, or a layer is wrong.
         """
         layers, meta = read_layers(path)
-        return cls(layers, meta, version)
+        return cls(layers, meta, version, memory)
 
     def summary(self, **sizes: tuple[int, ...]) -> Summary:
         """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
@@ -103,13 +116,13 @@ class SimpleNet:
             layers.append({**layer, **weights})
         write_mat(path, {"layers": Cell(layers), "meta": self.meta})
 
-    def piece(self, layers: list[MatLayer], piece: Piece) -> PieceCall:
+    def piece(self, layers: list[MatLayer], piece: Piece, memory: Memory) -> PieceCall:
         """Layers compiled for a purpose; kept for the next call."""
-        key = (piece, repr(layers))
+        key = (piece, memory, repr(layers))
         if key not in self._compiled:
             while len(self._compiled) >= _COMPILED_AT_MOST:
                 del self._compiled[next(iter(self._compiled))]
-            self._compiled[key] = compile_piece("simplenn", layers, piece)
+            self._compiled[key] = compile_piece("simplenn", layers, piece, Choices(memory))
         return self._compiled[key]
 
 
@@ -127,6 +140,7 @@ def simplenn(
     skip_forward: bool = False,
     parameter_server: Any = None,
     hold_on: bool = False,
+    memory: Memory | str | None = None,
 ) -> list[Result]:
     """vl_simplenn: run a net, forward, and with dzdy backward; one Result more than layers.
 
@@ -146,6 +160,7 @@ def simplenn(
             it needs besides (an output, the moments of a batch) is computed again from there.
         parameter_server: gets `push("l{i}_{j}", derivative)`, from the last layer to the first, and
             the derivative's place in dzdw becomes None, unless hold_on.
+        memory: for this call, in place of the net's; see `SimpleNet`.
 
     The derivative of batch normalisation in test mode is that of what is computed there;
     MatConvNet differentiates with the batch's moments. In normal mode the third derivative holds
@@ -159,6 +174,7 @@ def simplenn(
         )
         net = SimpleNet(net["layers"], net.get("meta"))
     run = Run(net, "test" if mode == "test" else "normal", bool(conserve_memory))
+    run.memory = net.memory if memory is None else memory_mode(memory)
     run.depth(dzdy is not None, back_prop_depth)
     if skip_forward:
         need(dzdy is not None and res, "skip_forward needs dzdy and the res of a forward call")

@@ -45,6 +45,7 @@ class Run:
 
     def __init__(self, net: SimpleNet, mode: str, conserve: bool):
         self.net, self.mode, self.conserve = net, mode, conserve
+        self.memory = net.memory
         self.alone = False  # every layer is a piece
         self.count = len(net.layers)
         self.res = [Result() for _ in range(self.count + 1)]
@@ -227,7 +228,7 @@ class Run:
             else (),
             learned if backward else (),
         )
-        return self.net.piece(layers, piece)
+        return self.net.piece(layers, piece, self.memory)
 
     def _drawn_masks(
         self, call: PieceCall, layers: list[MatLayer], numbers: list[int]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import deep_nets
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from plan_nets import check_program, small_net
 from random_nets import DeepNet
 
 import graphc
+from graphc import dagnn
 from graphc.error import NetError
 from graphc.ir.graph import Graph
 from graphc.plan.budget import BudgetError, memory_mode
@@ -143,3 +146,58 @@ def test_reading_what_a_budget_has_overwritten_is_a_clear_error() -> None:
     net.forward_backward({"data": data, "label": np.zeros(2, np.float32)})
     with pytest.raises(NetError, match=r"res2a_a.*keep='res2a_a' keeps it"):
         net.blobs["res2a_a"].data  # noqa: B018
+
+
+def convolved(layers: int = 6) -> list[dict[str, Any]]:
+    """A SimpleNN chain of convolutions, and sigmoids, whose outputs backward needs."""
+    rng = np.random.default_rng(0)
+    chain: list[dict[str, Any]] = []
+    for _ in range(layers):
+        filters = 0.2 * rng.standard_normal((3, 3, 4, 4)).astype(np.float32)
+        weights = [filters, np.zeros(4, np.float32)]
+        chain.append({"type": "conv", "weights": weights, "pad": 1})
+        chain.append({"type": "sigmoid"})
+    return chain
+
+
+IMAGES = np.random.default_rng(1).standard_normal((32, 32, 4, 2)).astype(np.float32)
+
+
+def test_a_simplenn_net_runs_within_its_budget_with_the_same_bits() -> None:
+    found, sizes = [], []
+    for memory in ("reuse", "170KiB"):
+        net = graphc.SimpleNet(convolved(), memory=memory)
+        found.append(graphc.simplenn(net, IMAGES, 1.0, conserve_memory=True))
+        (call,) = net._compiled.values()
+        sizes.append(call.call.program.arena_bytes)
+    assert sizes[1] <= 170 << 10 < sizes[0]
+    for wanted, got in zip(found[0], found[1], strict=True):
+        for one, other in zip(wanted.dzdw or (), got.dzdw or (), strict=True):
+            np.testing.assert_array_equal(one, other)
+    net = graphc.SimpleNet(convolved())
+    with pytest.raises(BudgetError):
+        graphc.simplenn(net, IMAGES, 1.0, conserve_memory=True, memory="5KiB")
+    with pytest.raises(NetError, match="a budget such as 200MiB"):
+        graphc.SimpleNet(convolved(), memory="much")
+
+
+def test_a_dagnn_net_runs_within_its_budget_with_the_same_bits() -> None:
+    found, sizes = [], []
+    net = graphc.DagNet()
+    for i in range(6):
+        net.add_layer(f"c{i}", dagnn.Conv(size=(3, 3, 4, 4), pad=1), f"x{i}", f"y{i}", f"w{i}")
+        net.add_layer(f"s{i}", dagnn.Sigmoid(), f"y{i}", f"x{i + 1}")
+    net.init_params(seed=0)
+    for memory in ("reuse", "170KiB"):
+        net.memory = memory
+        net.eval({"x0": IMAGES}, {"x6": 1.0})
+        found.append({name: held.der for name, held in net.params.items()})
+        sizes.append(list(net._compiled.values())[-1].call.program.arena_bytes)
+    assert sizes[1] <= 170 << 10 < sizes[0]
+    for name, wanted in found[0].items():
+        np.testing.assert_array_equal(found[1][name], wanted, err_msg=name)
+    net.memory = 5000
+    with pytest.raises(BudgetError, match="the least that could be met"):
+        net.eval({"x0": IMAGES}, {"x6": 1.0})
+    with pytest.raises(NetError, match="a budget such as 200MiB"):
+        net.memory = "much"
