@@ -148,8 +148,17 @@ class Graph:
         for value in inputs:
             if value.graph is not self:
                 raise NetError(f"value {value} belongs to another graph")
+        return self._add_node(op, inputs, self._infer(op, inputs, origin), names, origin)
+
+    def _add_node(
+        self,
+        op: Op,
+        inputs: tuple[Value, ...],
+        types: tuple[TensorType, ...],
+        names: Iterable[str],
+        origin: Origin,
+    ) -> tuple[Value, ...]:
         wished = list(names)
-        types = self._infer(op, inputs, origin)
         outputs = []
         for position, type in enumerate(types):
             hint = wished[position] if position < len(wished) else origin.layer or op.op_name
@@ -265,12 +274,13 @@ class Graph:
 
     def repeat(self, node: Node, into: Graph, mapping: dict[Value, Value]) -> None:
         """Apply `node` in another graph, on mapped inputs, keeping its names and origin."""
-        outputs = into.apply(
-            node.op,
-            *(mapping[v] for v in node.inputs),
-            names=[v.name for v in node.outputs],
-            origin=node.origin,
-        )
+        inputs = tuple(mapping[v] for v in node.inputs)
+        names = [v.name for v in node.outputs]
+        if all(new.type == old.type for new, old in zip(inputs, node.inputs, strict=True)):
+            types = tuple(v.type for v in node.outputs)  # infer would say the same again
+            outputs = into._add_node(node.op, inputs, types, names, node.origin)
+        else:
+            outputs = into.apply(node.op, *inputs, names=names, origin=node.origin)
         mapping.update(zip(node.outputs, outputs, strict=True))
 
     def finish(self, new: Graph, mapping: dict[Value, Value]) -> Graph:

@@ -21,7 +21,8 @@ def verify(graph: Graph) -> None:
         _verify_node(graph, node, made)
         made.update(node.outputs)
     for value in graph.values.values():
-        need(value in made, f"{value} is neither an input nor made by a node")
+        if value not in made:
+            raise NetError(f"{value} is neither an input nor made by a node")
     need(
         len(graph.net) == len(graph.values) + len(graph.nodes),
         "the networkx graph holds something that is neither a value nor a node of the graph",
@@ -32,8 +33,10 @@ def verify(graph: Graph) -> None:
 def _verify_inputs(graph: Graph) -> set[Value]:
     made: set[Value] = set()
     for name, value in graph.values.items():
-        need(value.name == name, f"{value} is entered under the name '{name}'")
-        need(value.graph is graph, f"{value} belongs to another graph")
+        if value.name != name:
+            raise NetError(f"{value} is entered under the name '{name}'")
+        if value.graph is not graph:
+            raise NetError(f"{value} belongs to another graph")
         if value.role is None:
             continue
         made.add(value)
@@ -48,40 +51,45 @@ def _verify_inputs(graph: Graph) -> set[Value]:
 
 
 def _verify_node(graph: Graph, node: Node, made: set[Value]) -> None:
-    where = f"node '{node.op}' that makes {', '.join(map(str, node.outputs)) or 'nothing'}"
+    """Sentences are written only for what is wrong: a deep net has thousands of nodes."""
     for position, value in enumerate(node.inputs):
-        need(value.graph is graph, f"{where} reads {value} of another graph")
-        need(value in made, f"{where} reads {value} before it is made")
-        edge = graph.net.has_edge(value, node, key=position)
-        need(edge, f"{where} reads {value} but no edge says so")
+        if value.graph is not graph:
+            raise _wrong(node, f"reads {value} of another graph")
+        if value not in made:
+            raise _wrong(node, f"reads {value} before it is made")
+        if not graph.net.has_edge(value, node, key=position):
+            raise _wrong(node, f"reads {value} but no edge says so")
     for position, value in enumerate(node.outputs):
-        need(
-            graph.values.get(value.name) is value, f"{where} makes a value the graph does not know"
-        )
-        need(value.role is None, f"{where} makes {value}, which is an input")
-        need(value not in made, f"{value} is made twice")
-        edge = graph.net.has_edge(node, value, key=position)
-        need(edge, f"{where} makes {value} but no edge says so")
-    need(
-        graph.net.in_degree(node) == len(node.inputs)
-        and graph.net.out_degree(node) == len(node.outputs),
-        f"{where} has edges beyond its inputs and outputs",
-    )
+        if graph.values.get(value.name) is not value:
+            raise _wrong(node, "makes a value the graph does not know")
+        if value.role is not None:
+            raise _wrong(node, f"makes {value}, which is an input")
+        if value in made:
+            raise NetError(f"{value} is made twice")
+        if not graph.net.has_edge(node, value, key=position):
+            raise _wrong(node, f"makes {value} but no edge says so")
+    edges = graph.net.in_degree(node), graph.net.out_degree(node)
+    if edges != (len(node.inputs), len(node.outputs)):
+        raise _wrong(node, "has edges beyond its inputs and outputs")
     if not graph.unchecked:
-        _verify_types(node, where)
+        _verify_types(node)
 
 
-def _verify_types(node: Node, where: str) -> None:
+def _wrong(node: Node, sentence: str) -> NetError:
+    made = ", ".join(map(str, node.outputs)) or "nothing"
+    return NetError(f"node '{node.op}' that makes {made} {sentence}")
+
+
+def _verify_types(node: Node) -> None:
     try:
         types = node.op.infer(*(value.type for value in node.inputs))
     except NetError as error:
-        raise NetError(f"{where} refuses its inputs: {error}") from None
+        raise _wrong(node, f"refuses its inputs: {error}") from None
     types = types if isinstance(types, tuple) else (types,)
-    need(
-        tuple(value.type for value in node.outputs) == types,
-        f"{where} should have the types {', '.join(map(str, types))},"
-        f" not {', '.join(str(value.type) for value in node.outputs)}",
-    )
+    if tuple(value.type for value in node.outputs) != types:
+        wanted = ", ".join(map(str, types))
+        found = ", ".join(str(value.type) for value in node.outputs)
+        raise _wrong(node, f"should have the types {wanted}, not {found}")
 
 
 def _verify_ends(graph: Graph) -> None:

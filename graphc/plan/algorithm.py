@@ -163,7 +163,7 @@ def _transform(draft: Draft, step: DraftStep, form: Geometry, tile: int, threads
     for other_step in draft.steps:
         if copy is not None and copy in other_step.after:
             other_step.after |= {maker, step}  # they read what the copy was made from
-    if copy is not None and not draft.readers()[packed]:
+    if copy is not None and not _is_read(draft, packed):
         _drop(draft, copy)
 
 
@@ -174,6 +174,11 @@ def _array(draft: Draft, name: str, shape: tuple[int, ...]) -> str:
     made.sources = frozenset({name})
     draft.arrays[name] = made
     return name
+
+
+def _is_read(draft: Draft, name: str) -> bool:
+    arrays = draft.arrays
+    return any(name in arrays[read].sources for step in draft.steps for read in step.reads)
 
 
 def _copy_that_makes(draft: Draft, name: str) -> DraftStep | None:

@@ -44,7 +44,13 @@ class _Joining:
         self.at: list[DraftStep | None] = list(draft.steps)
         self.contractions: dict[Kernel, bool] = {}
         self.refused: set[tuple[DraftStep, DraftStep]] = set()
-        self.waiting = {step for step in draft.steps if step.after}
+        self.followers: dict[DraftStep, set[DraftStep]] = {}
+        for step in draft.steps:
+            for other in step.after:
+                self.followers.setdefault(other, set()).add(step)
+        self.shown: dict[str, list[str]] = {}
+        for blob, name in draft.blobs.items():
+            self.shown.setdefault(name, []).append(blob)
 
     def run(self) -> None:
         for place in range(len(self.at)):
@@ -208,24 +214,31 @@ class _Joining:
             self.readers[name].add(step)
         for name in step.writes:
             self.writers[name] = step
-        self.waiting = (self.waiting - gone) | ({step} if step.after else set())
-        for other in self.waiting:
-            if other.after & gone:
-                other.after = (other.after - gone) | {step}
+        self.wait(gone, step)
         for name in () if stays else sorted(dropped):
             del self.writers[name]
             self.forget(name, step)
 
+    def wait(self, gone: set[DraftStep], step: DraftStep) -> None:
+        """Let who waits for the steps that have gone wait for the joined one."""
+        followers: set[DraftStep] = set().union(*(self.followers.pop(old, ()) for old in gone))
+        followers -= {*gone, step}
+        for other in followers:
+            other.after = (other.after - gone) | {step}
+        if followers:
+            self.followers[step] = followers
+        for before in step.after:
+            self.followers.setdefault(before, set()).add(step)
+
     def forget(self, name: str, step: DraftStep) -> None:
         """Drop an array that is no longer stored, and say so to who asks for the blob."""
         del self.draft.arrays[name]
-        for blob, array in list(self.draft.blobs.items()):
-            if array == name:
-                del self.draft.blobs[blob]
-                self.draft.gone[blob] = (
-                    f"'{blob}' is not stored: {step.pass_label} are done in one sweep;"
-                    f" keep='{blob}' keeps it"
-                )
+        for blob in self.shown.pop(name, ()):
+            del self.draft.blobs[blob]
+            self.draft.gone[blob] = (
+                f"'{blob}' is not stored: {step.pass_label} are done in one sweep;"
+                f" keep='{blob}' keeps it"
+            )
 
 
 def _latest(merged_in: dict[DraftStep, DraftStep], step: DraftStep) -> DraftStep:

@@ -71,12 +71,7 @@ def bound_of_any_order(draft: Draft, overwrites: dict[int, int]) -> int:
         return 0
     place = {step: position for position, step in enumerate(draft.steps)}
     before = _ancestors(draft, place)
-    after = [0] * count
-    for position in range(count):
-        mask = before[position]
-        for other in range(position + 1):
-            if mask >> other & 1:
-                after[other] |= 1 << position
+    after = _descendants(draft, place)
     writers: dict[Storage, int] = {}
     readers: dict[Storage, int] = {}
     survivors = {draft.arrays[name].storage for name in draft.survivors()}
@@ -112,6 +107,17 @@ def _ancestors(draft: Draft, place: dict[DraftStep, int]) -> list[int]:
         masks.append(mask)
         if not step.backward:
             forward |= 1 << position
+    return masks
+
+
+def _descendants(draft: Draft, place: dict[DraftStep, int]) -> list[int]:
+    """For each step the set (as bits) of steps that must come after it, and itself."""
+    needed = draft.dependencies()
+    backward = sum(1 << place[step] for step in draft.steps if step.backward)
+    masks = [1 << place[step] | (0 if step.backward else backward) for step in draft.steps]
+    for position in reversed(range(len(masks))):
+        for other in needed[draft.steps[position]]:
+            masks[place[other]] |= masks[position]
     return masks
 
 
