@@ -14,6 +14,7 @@ from typing import Any
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
+from graphc.collector import resting
 from graphc.error import need
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.network import CaffeNet, build
@@ -146,6 +147,7 @@ def front(definition: NetDefinition, signature: Signature) -> CaffeNet:
     )
 
 
+@resting()
 def lower(definition: NetDefinition, signature: Signature, stages: bool = False) -> Compilation:
     """Everything up to the Program: what `show`, `plan` and `explain` look at.
 
@@ -196,6 +198,7 @@ def _algorithms(signature: Signature) -> Algorithms:
     return chosen if signature.target == "cpu" else DIRECT
 
 
+@resting()
 def compile_net(definition: NetDefinition, signature: Signature) -> Compilation:
     """`lower`, then machine code in memory, ready to run."""
     made = lower(definition, signature)

@@ -11,6 +11,7 @@ import numpy as np
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
+from graphc.collector import resting
 from graphc.host_calls import Callback, HostedExecutable
 from graphc.ir.graph import Graph
 from graphc.loss_budget import lower_within
@@ -93,6 +94,7 @@ class GraphCall:
         return self.executable.read(name)
 
 
+@resting()
 def compile_graph_call(
     graph: Graph,
     wrt: Sequence[str] = (),
@@ -111,6 +113,7 @@ def compile_graph_call(
     return GraphCall(made.graph, program, executable)
 
 
+@resting()
 def lower_graph(
     graph: Graph,
     wrt: Sequence[str] = (),

@@ -78,11 +78,12 @@ def allowed(
 
 def choose_algorithms(draft: Draft, allowed: Algorithms) -> None:
     """Let convolutions be Winograd's where that is allowed and worth it, and say why."""
+    readers = draft.readers()
     for step in list(draft.steps):
         form = _form(step.kernel) if allowed.winograd else None
         tile = _choice(draft, step, form, allowed) if form is not None else 0
         if form is not None and tile:
-            _transform(draft, step, form, tile, allowed.threads)
+            _transform(draft, step, form, tile, allowed.threads, readers)
 
 
 def _form(kernel: Kernel) -> Geometry | None:
@@ -122,7 +123,14 @@ def _choice(draft: Draft, step: DraftStep, form: Geometry, allowed: Algorithms) 
     return best
 
 
-def _transform(draft: Draft, step: DraftStep, form: Geometry, tile: int, threads: int) -> None:
+def _transform(
+    draft: Draft,
+    step: DraftStep,
+    form: Geometry,
+    tile: int,
+    threads: int,
+    readers: dict[str, list[DraftStep]],
+) -> None:
     """Change the step, and put one before it that makes its filters."""
     weights = form.weights.buffer
     position = [b.name for b in step.kernel.inputs].index(weights.name)
@@ -163,8 +171,11 @@ def _transform(draft: Draft, step: DraftStep, form: Geometry, tile: int, threads
     for other_step in draft.steps:
         if copy is not None and copy in other_step.after:
             other_step.after |= {maker, step}  # they read what the copy was made from
-    if copy is not None and not _is_read(draft, packed):
-        _drop(draft, copy)
+    if copy is not None:
+        if packed not in draft.sources(step.reads):
+            readers[packed].remove(step)
+        if not readers[packed]:
+            _drop(draft, copy)
 
 
 def _array(draft: Draft, name: str, shape: tuple[int, ...]) -> str:
@@ -174,11 +185,6 @@ def _array(draft: Draft, name: str, shape: tuple[int, ...]) -> str:
     made.sources = frozenset({name})
     draft.arrays[name] = made
     return name
-
-
-def _is_read(draft: Draft, name: str) -> bool:
-    arrays = draft.arrays
-    return any(name in arrays[read].sources for step in draft.steps for read in step.reads)
 
 
 def _copy_that_makes(draft: Draft, name: str) -> DraftStep | None:
