@@ -11,6 +11,7 @@ import pytest
 from test_cli_options import graphc
 
 from graphc.bench import loss_report
+from graphc.bench.last_layer import Form, LayerSize, check_layer, draw_layer, exact_layer
 from graphc.bench.loss import Candidate, Size, Timing, check, draw, errors, interleaved
 from graphc.bench.loss_training import train
 from graphc.error import NetError
@@ -44,6 +45,37 @@ def test_json(axis: int) -> None:
     assert rows["unfused"]["memory"] - rows["fused"]["memory"] >= scores, "the probabilities"
     assert rows["copy"]["part_of_copy"] == 1
     assert {e["name"] for e in found["errors"]} == {"fused", "unfused", "unfused, no floor"}
+
+
+def test_a_last_layer_in_blocks_beside_the_whole() -> None:
+    size = ("--classes", "600", "--batch", "4096", "--repeats", "2", "--steps", "5")
+    result = graphc("bench", "loss", *size, "--width", "8", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["last_layer"]
+    assert found["size"] == {"batch": 4096, "classes": 600, "width": 8}
+    assert 0 < max(found["gradient_error"].values()) <= 2e-5
+    whole, blocks = found["times"]
+    assert (whole["name"], blocks["name"]) == ("whole", "blocks")
+    assert whole["memory"] >= 4 * 4096 * 600 > blocks["memory"]
+    product = 2 * 4096 * 600 * 8
+    assert whole["operations_per_second"] == pytest.approx(3 * product / whole["seconds"])
+    assert blocks["operations_per_second"] == pytest.approx(4 * product / blocks["seconds"])
+    assert blocks["part_of_whole"] == pytest.approx(blocks["seconds"] / whole["seconds"])
+    said = graphc("bench", "loss", *SMALL, "--width", "8").stdout
+    assert "through a last layer of width 8" in said
+    assert "along axis 1" in graphc("bench", "loss", *SMALL, "--width", "8", "--axis", "0").stderr
+
+
+def test_a_wrong_last_layer_is_not_timed() -> None:
+    size = LayerSize(16, 30, 4)
+    inputs = draw_layer(size)
+    form, wanted = Form(size, "whole", 1), exact_layer(inputs)
+    assert check_layer(form, inputs, wanted) <= 2e-5
+    loss, dx, dw = wanted
+    with pytest.raises(NetError, match="the loss is wrong"):
+        check_layer(form, inputs, (loss * 1.01, dx, dw))
+    with pytest.raises(NetError, match="the gradient of w is wrong"):
+        check_layer(form, inputs, (loss, dx, dw * 1.01))
 
 
 def test_only_the_fused_loss_is_right_at_every_spread() -> None:

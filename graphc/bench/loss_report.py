@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.bench.last_layer import LastLayerReport, LayerSize, bench_last_layer
 from graphc.bench.loss import (
     FORMS,
     Candidate,
@@ -34,6 +35,7 @@ class LossReport:
 
     checked: the largest gradient error of each timed form, compared with float64 before any time
     was taken. copy: a plain copy of the scores to another array, by numpy, between the other runs.
+    last_layer: the loss through the layer that makes the scores, if a width was given.
     """
 
     size: Size
@@ -44,6 +46,7 @@ class LossReport:
     copy: Timing
     errors: list[Error]
     curves: list[Curve]
+    last_layer: LastLayerReport | None = None
 
     def rate(self, timing: Timing) -> float:
         """Effective bytes a second: the scores read once and the gradient written once."""
@@ -72,6 +75,7 @@ class LossReport:
             ],
             "errors": [asdict(error) for error in self.errors],
             "training": [asdict(curve) for curve in self.curves],
+            "last_layer": self.last_layer.as_json() if self.last_layer else None,
         }
 
 
@@ -82,15 +86,18 @@ def bench_loss(
     torch: bool = False,
     python: str = "",
     steps: int = 120,
+    width: int = 0,
     progress: Progress = lambda done, total, label: None,
 ) -> LossReport:
     """Check, then time in turns, then the errors over the spread of scores, then the training.
 
-    torch: also run PyTorch's cross_entropy, in the Python named (None: this one).
+    torch: also run PyTorch's cross_entropy, in the Python named (None: this one). width: of the
+    layer that makes the scores, to measure it with its loss, too; 0: not.
     Raises NetError where a result is wrong: then nothing has been timed.
     """
     need(repeats >= 1, f"there is at least one run, not {repeats}")
-    stages = 4
+    need(not width or size.axis == 1, "a last layer has its classes along axis 1")
+    stages = 5 if width else 4
     progress(0, stages, "right results")
     x, label = draw(size, 1.0)
     candidates = [Candidate(size, form, threads) for form in FORMS[:2]]
@@ -106,9 +113,14 @@ def bench_loss(
     found = errors(size)
     progress(3, stages, "training")
     curves = [train(form, steps) for form in FORMS[:2]]
-    progress(4, stages, "")
+    layer = None
+    if width:
+        progress(4, stages, "through the last layer")
+        layer_size = LayerSize(size.batch, size.classes, width)
+        layer = bench_last_layer(layer_size, repeats, threads, torch, python)
+    progress(stages, stages, "")
     version = f"torch {rival.version}" if rival else ""
-    return LossReport(size, threads, checked, timings, version, copy, found, curves)
+    return LossReport(size, threads, checked, timings, version, copy, found, curves, layer)
 
 
 def _timings(

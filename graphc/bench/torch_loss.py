@@ -1,7 +1,8 @@
-"""PyTorch's softmax loss in a process of its own, run when it is told to.
+"""PyTorch's softmax loss, alone or behind a linear layer, in a process of its own.
 
 A process of its own, so that its threads and memory are its own and any Python that has torch will
-do. The worker answers one line for each line it reads: `run eager`, `run compiled` or nothing more.
+do. The worker answers one line for each line it reads: `run eager` with seconds and the loss,
+`growth eager` with the bytes by which its process grows in such a run, but for the gradients.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys, time
 import numpy as np
 import torch
 
-x_path, label_path, axis, threads = sys.argv[1:]
+x_path, label_path, axis, threads, *weights = sys.argv[1:]
 torch.set_num_threads(int(threads))
 x = torch.from_numpy(np.load(x_path))
 label = torch.from_numpy(np.load(label_path).astype(np.int64))
@@ -29,8 +30,32 @@ if axis == "0":
     label = label[None]
 x.requires_grad_()
 
-def loss_of(scores):
+w = torch.from_numpy(np.load(weights[0])).requires_grad_() if weights else None
+
+def loss_of(x):
+    scores = x if w is None else torch.nn.functional.linear(x, w)
     return torch.nn.functional.cross_entropy(scores, label)
+
+def resident(entry):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith(entry))
+
+def forget():
+    x.grad = None
+    if w is not None:
+        w.grad = None
+
+def growth(form):
+    try:
+        with open("/proc/self/clear_refs", "w") as clear:
+            clear.write("5")
+        forget()
+        before = resident("VmRSS")
+        forms[form](x).backward()
+        made = sum(t.grad.nbytes for t in (x, w) if t is not None)
+        return max(0, resident("VmHWM") - before - made)
+    except OSError:
+        return 0
 
 forms = {"eager": loss_of}
 try:
@@ -41,8 +66,11 @@ except Exception as error:  # torch raises what its compilers happen to raise
     print("torch.compile:", type(error).__name__, file=sys.stderr)
 print(torch.__version__, *forms, flush=True)
 for line in sys.stdin:
-    form = line.split()[1]
-    x.grad = None
+    wish, form = line.split()
+    if wish == "growth":
+        print(growth(form), flush=True)
+        continue
+    forget()
     started = time.perf_counter()
     loss = forms[form](x)
     loss.backward()
@@ -53,19 +81,32 @@ for line in sys.stdin:
 class Torch:
     """The worker: torch's cross_entropy forward and backward on given scores.
 
+    With weights [classes, width] the scores are those of a linear layer on x [batch, width].
+
     Attributes:
         forms: "eager", and "compiled" where torch.compile works there.
         version: torch's.
     Raises NetError where that Python has no torch.
     """
 
-    def __init__(self, x: np.ndarray, label: np.ndarray, axis: int, threads: int, python: str = ""):
+    def __init__(
+        self,
+        x: np.ndarray,
+        label: np.ndarray,
+        axis: int,
+        threads: int,
+        python: str = "",
+        weights: np.ndarray | None = None,
+    ):
         self._folder = tempfile.TemporaryDirectory(prefix="graphc-bench-")
         place = Path(self._folder.name)
         np.save(place / "x.npy", x)
         np.save(place / "label.npy", label)
         command = [python or sys.executable, "-c", WORKER]
         command += [str(place / "x.npy"), str(place / "label.npy"), str(axis), str(threads)]
+        if weights is not None:
+            np.save(place / "weights.npy", weights)
+            command.append(str(place / "weights.npy"))
         try:
             self._worker = subprocess.Popen(
                 command,
@@ -99,6 +140,14 @@ class Torch:
         seconds, loss = self._answer().split()
         self.losses[form] = float(loss)
         return float(seconds)
+
+    def growth(self, form: str) -> int:
+        """Bytes by which the process grows in one run beside the gradients, after one before."""
+        self.run(form)
+        assert self._worker.stdin
+        self._worker.stdin.write(f"growth {form}\n")
+        self._worker.stdin.flush()
+        return int(self._answer())
 
     def close(self) -> None:
         """End the process."""

@@ -11,6 +11,7 @@ from graphc.cli.options import JsonOption, verb
 from graphc.cli.report import need_writable, print_json, progress, shown_seconds, table
 
 if TYPE_CHECKING:
+    from graphc.bench.last_layer import LastLayerReport
     from graphc.bench.loss import Error
     from graphc.bench.loss_report import LossReport
     from graphc.bench.loss_training import Curve
@@ -47,6 +48,9 @@ def loss(
     rival_python: Annotated[
         str, typer.Option(metavar="PATH", help="The Python that has the rival; else this one.")
     ] = "",
+    width: Annotated[
+        int, typer.Option(min=0, help="Also measure the layer of this width that makes the scores.")
+    ] = 0,
     plot: Annotated[
         str | None, typer.Option(metavar="FILE.png", help="Draw it (needs matplotlib).")
     ] = None,
@@ -55,7 +59,8 @@ def loss(
     """Measure the fused softmax loss.
 
     It is compared with the two layers that it replaces: time, memory, errors as the scores spread,
-    and what a small net learns. Results are compared with float64 before anything is timed.
+    and what a small net learns; with --width also a last layer and its loss, in blocks of classes
+    against the whole. Results are compared with float64 before anything is timed.
     """
     from graphc.bench.loss import Size
     from graphc.bench.loss_report import bench_loss
@@ -69,6 +74,7 @@ def loss(
             torch=rival is Rival.torch,
             python=rival_python,
             steps=steps,
+            width=width,
             progress=step,
         )
     if plot is not None:
@@ -98,6 +104,9 @@ def _print(report: LossReport) -> None:
     _print_errors(report.errors)
     typer.echo("")
     _print_curves(report.curves)
+    if report.last_layer:
+        typer.echo("")
+        _print_last_layer(report.last_layer)
 
 
 def _print_times(report: LossReport) -> None:
@@ -157,3 +166,22 @@ def _print_curves(curves: list[Curve]) -> None:
     typer.echo("training of the same small net: loss (classified wrongly) at steps")
     head = ("", *(str(place) for place in places))
     typer.echo(table(head, rows, numbers=range(1, len(places) + 1)))
+
+
+def _print_last_layer(report: LastLayerReport) -> None:
+    whole, *_ = report.timings
+    rows = [
+        (
+            timing.name,
+            shown_seconds(timing.seconds),
+            f"{100 * timing.spread:.0f} %",
+            f"{timing.memory / 1e6:.1f} MB",
+            f"{report.rate(timing) / 1e9:.1f}",
+            f"{timing.seconds / whole.seconds:.2f}",
+        )
+        for timing in report.timings
+    ]
+    typer.echo(f"through a last layer of width {report.size.width}, its gradients included")
+    head = ("", "median", "spread", "memory", "GFLOP/s", "of whole")
+    typer.echo(table(head, rows, numbers=range(1, 6)))
+    typer.echo("memory: beside inputs, weights, gradients; of a rival, the growth of its process")
