@@ -7,7 +7,7 @@ import pytest
 
 import graphc
 from graphc.error import NetError
-from graphc.graph_call import lower_graph
+from graphc.graph_call import Choices, lower_graph
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.loss_budget import BLOCKS
@@ -125,7 +125,7 @@ def test_graphs_of_all_kinds_get_blocks() -> None:
     scores = AddBias(1)(MatMul(False, True)(x, w), b)
     graph.losses.append((SoftmaxLogLoss()(scores, label), 1.0))
     graph.outputs["loss"] = graph.losses[0][0]
-    made, program = lower_graph(graph, ["w", "b"], memory=6 * MIB)
+    made, program = lower_graph(graph, ["w", "b"], choices=Choices(6 * MIB))
     assert program.arena_bytes <= 6 * MIB
     assert any(node.op.op_name == "block_mass" for node in made.graph.nodes)
     assert said(program)[0].startswith(BLOCKS)
