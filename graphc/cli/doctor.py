@@ -18,7 +18,7 @@ from graphc.cli.report import print_json
 BASE = ("numpy", "networkx", "llvmlite", "protobuf", "typer", "rich")
 # Extra -> (distribution, module) of what it installs, as in pyproject.toml.
 EXTRAS = {
-    "cuda": (("pycuda", "pycuda"), ("cuda-bindings", "cuda.bindings")),
+    "cuda": (("pycuda", "pycuda"), ("cuda-bindings", "cuda")),
     "mat": (("scipy", "scipy"), ("h5py", "h5py")),
     "data": (("lmdb", "lmdb"), ("h5py", "h5py"), ("pillow", "PIL")),
     "plot": (("matplotlib", "matplotlib"),),
