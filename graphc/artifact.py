@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from graphc.codegen import c_api
 from graphc.codegen.c_api import Interface
-from graphc.codegen.c_training import Schedule, Training, merged
+from graphc.codegen.c_training import Training, merged
 from graphc.codegen.llvm.jit import load as load_code
 from graphc.codegen.llvm.linkable import compile_linkable, needed_features
 from graphc.codegen.llvm.object import assembly_text, compile_program, llvm_text
@@ -99,7 +99,7 @@ class Contents:
         lasting = [name for name in net.lasting() if name in slots]
         training = Training(
             method=rule.method,
-            schedule=Schedule(**asdict(definition.rates)),
+            rates=definition.rates,
             rate=RATE,
             momenta=(rule.settings[0], rule.settings[1]) if rule.method == "Adam" else None,
             passes=rule.passes,

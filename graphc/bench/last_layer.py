@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,7 @@ def bench_last_layer(
         for name in rival.forms if rival else ():
             assert rival is not None
             timings.append(Timing(f"torch {name}", 0, rival.growth(name)))
-            work[f"torch {name}"] = lambda rival=rival, name=name: rival.run(name)  # type: ignore
+            work[f"torch {name}"] = partial(rival.run, name)
         runs = interleaved(work, repeats)
     finally:
         if rival is not None:

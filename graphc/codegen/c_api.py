@@ -148,9 +148,9 @@ int @NET@_save(const @NET@_net *net, const char *path);
 def _step_text(training: Training) -> str:
     words = {
         "METHOD": training.method,
-        "POLICY": training.schedule.policy,
+        "POLICY": training.rates.policy,
         "PASSES": str(training.passes),
-        "MAX_ITER": str(training.schedule.max_iter),
+        "MAX_ITER": str(training.rates.max_iter),
     }
     text = _STEP
     for word, meaning in words.items():

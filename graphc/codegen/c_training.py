@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from graphc.error import NetError
+from graphc.rate_policy import RatePolicy
 from graphc.runtime.bundle import Bundle
 from graphc.runtime.parameter_file import table_lines, table_start
 
@@ -45,25 +46,12 @@ static int steps_taken(int64_t n) {
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """A solver's learning rate; the fields are called as in its text."""
-
-    policy: str
-    base: float
-    gamma: float = 0.0
-    power: float = 0.0
-    stepsize: int = 0
-    stepvalues: tuple[int, ...] = ()
-    max_iter: int = 0
-
-
-@dataclass(frozen=True)
 class Training:
     """A solver, as far as its C shows it.
 
     Attributes:
         method: its name, for the header.
-        schedule: the learning rate.
+        rates: the learning rate.
         rate: slot of the rate.
         momenta: Adam's two, which correct the rate; None for other methods.
         passes: iter_size.
@@ -73,7 +61,7 @@ class Training:
     """
 
     method: str
-    schedule: Schedule
+    rates: RatePolicy
     rate: str
     momenta: tuple[float, float] | None
     passes: int
@@ -154,27 +142,27 @@ def _number(value: float | int) -> str:
 
 def _rate_lines(training: Training) -> list[str]:
     """`rate_at(n)`, the rate of iteration n counted from 0; and Adam's correction of step t."""
-    schedule = training.schedule
+    rates = training.rates
     constants = {
-        "BASE": schedule.base,
-        "GAMMA": schedule.gamma,
-        "POWER": schedule.power,
-        "STEP_SIZE": schedule.stepsize,
-        "MOST": schedule.max_iter,
+        "BASE": rates.base,
+        "GAMMA": rates.gamma,
+        "POWER": rates.power,
+        "STEP_SIZE": rates.stepsize,
+        "MOST": rates.max_iter,
     }
-    text = "\n".join([*_BEFORE.get(schedule.policy, ()), _RATES[schedule.policy]])
+    text = "\n".join([*_BEFORE.get(rates.policy, ()), _RATES[rates.policy]])
     lines = [
         f"#define {word} ({_number(value)})" for word, value in constants.items() if word in text
     ]
     if "steps_taken" in text:
-        values = ", ".join(f"INT64_C({value})" for value in schedule.stepvalues)
+        values = ", ".join(f"INT64_C({value})" for value in rates.stepvalues)
         steps = _STEPS_TAKEN.replace("@VALUES@", values or "0")
-        lines.append(steps.replace("@COUNT@", str(len(schedule.stepvalues))))
+        lines.append(steps.replace("@COUNT@", str(len(rates.stepvalues))))
     lines += [
         "static double rate_at(int64_t n) {",
-        *_BEFORE.get(schedule.policy, ()),
-        *(["    (void)n;"] if schedule.policy == "fixed" else []),
-        f"    return {_RATES[schedule.policy]};",
+        *_BEFORE.get(rates.policy, ()),
+        *(["    (void)n;"] if rates.policy == "fixed" else []),
+        f"    return {_RATES[rates.policy]};",
         "}",
     ]
     correction = "1.0"

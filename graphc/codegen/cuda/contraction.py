@@ -10,6 +10,7 @@ store.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
@@ -78,7 +79,7 @@ def emit_contraction(
     return emitter(text, names, buffers, nodes, made, contraction, choice).emit(head)
 
 
-class _Tiles:
+class _Tiles(ABC):
     """Writes one tiled kernel; how a slice is multiplied is the subclasses'."""
 
     shape: ThreadTile | TensorTile
@@ -105,21 +106,21 @@ class _Tiles:
         self.left = self._layout("left", self.shape.rows)
         self.right = self._layout("right", self.shape.columns)
 
+    @abstractmethod
     def choose(self) -> None:
         """Set `shape` and `odd_rows`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sums(self) -> None:
         """Declare what a thread needs to know of itself, and its sums."""
-        raise NotImplementedError
 
+    @abstractmethod
     def multiply(self) -> None:
         """Add the products of the slices that begin at left[at] and right[bt]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def each_sum(self) -> None:
         """Loops over a thread's sums, `self.store_one` inside."""
-        raise NotImplementedError
 
     def declare_sums(self, *extents: int) -> None:
         """The array of a thread's sums, and that of the upper level where there is one."""

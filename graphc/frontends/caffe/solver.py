@@ -12,12 +12,12 @@ from graphc.frontends.caffe.definition import NetDefinition, NetState, build_def
 from graphc.frontends.caffe.message import Message
 from graphc.frontends.caffe.prototxt import Parsed, parse, read_source
 from graphc.frontends.caffe.rate_policy import (
-    RatePolicy,
     policy_mistakes,
     policy_warnings,
     rate_policy,
 )
 from graphc.phase import Phase
+from graphc.rate_policy import RatePolicy
 from graphc.source import Source
 
 METHODS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
