@@ -203,6 +203,7 @@ def _moves(made: Lowered, name: str, owner: str) -> Iterator[str]:
     learning = made.learning.get(owner)
     if learning is None:
         return
+    rate, decay = made.rate_words
     if not learning.learned:
         if owner in made.graph.updates:
             yield (
@@ -213,19 +214,19 @@ def _moves(made: Lowered, name: str, owner: str) -> Iterator[str]:
             yield f"'{name}' does not move: it is a statistic, and this phase only reads it"
         return
     if learning.lr_mult == 0:
-        yield f"a solver does not move '{name}': its lr_mult is 0, which stops weight decay too"
+        yield f"a solver does not move '{name}': its {rate} is 0, which stops weight decay too"
         return
     state, _ = gradient_state(made, owner)
     if state == "computed":
-        yield f"a solver moves '{name}' by its gradient: its lr_mult is {learning.lr_mult:g}"
+        yield f"a solver moves '{name}' by its gradient: its {rate} is {learning.lr_mult:g}"
     elif learning.decay_mult:
         yield (
             f"a solver still moves '{name}', although no gradient reaches it: weight decay and"
-            f" momentum do, its lr_mult is {learning.lr_mult:g} and its decay_mult"
-            f" {learning.decay_mult:g}; lr_mult: 0 freezes it"
+            f" momentum do, its {rate} is {learning.lr_mult:g} and its {decay}"
+            f" {learning.decay_mult:g}; {rate}: 0 freezes it"
         )
     else:
-        yield f"only momentum could move '{name}': no gradient reaches it and its decay_mult is 0"
+        yield f"only momentum could move '{name}': no gradient reaches it and its {decay} is 0"
 
 
 # -- blobs ----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Machine code and C are made here; linking is the work of the system's C compiler
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,17 +15,23 @@ import numpy as np
 
 from graphc.codegen import c_api
 from graphc.codegen.c_api import Interface
-from graphc.codegen.c_training import Training, merged
 from graphc.codegen.llvm.jit import load as load_code
 from graphc.codegen.llvm.linkable import compile_linkable, needed_features
 from graphc.codegen.llvm.object import assembly_text, compile_program, llvm_text
 from graphc.codegen.llvm.target import Target
+from graphc.codegen.shared_arrays import merged
 from graphc.error import NetError, need
 from graphc.linker import Form, find_compiler, link, moved, weights_path, without_compiler
-from graphc.runtime.bundle import Bundle
+from graphc.runtime.bundle import Bundle, Tables, Training
 from graphc.runtime.cpu import Executable
-from graphc.runtime.launch import CudaBundle
-from graphc.runtime.parameter_file import STORED, file_bytes, map_parameters, write_parameters
+from graphc.runtime.parameter_file import (
+    STORED,
+    Stored,
+    file_bytes,
+    map_parameters,
+    write_parameters,
+)
+from graphc.runtime.trainer import Trainer
 from graphc.training_step import RATE
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ if TYPE_CHECKING:
     from graphc.solver import Solver
 
 Arrays = Mapping[str, np.ndarray]
-AnyBundle = TypeVar("AnyBundle", Bundle, CudaBundle)
+AnyBundle = TypeVar("AnyBundle", bound=Tables)
 
 # More than this is not put into a program unless asked for: a file can be shared and exchanged.
 MOST_EMBEDDED = 32 << 20
@@ -117,8 +123,13 @@ class Contents:
 
     def named(self, bundle: AnyBundle) -> AnyBundle:
         """A bundle of the program, its slots and axes as users know them."""
-        slots = tuple(replace(s, name=self._name(s.name)) for s in bundle.slots)
-        return replace(bundle, slots=slots, column_major=self.column_major)
+        return replace(
+            bundle,
+            slots=tuple(replace(s, name=self._name(s.name)) for s in bundle.slots),
+            losses=self.losses,
+            renewed=self.renewed,
+            column_major=self.column_major,
+        )
 
     def _name(self, slot: str) -> str:
         stem = slot.removesuffix(".diff")
@@ -175,30 +186,50 @@ def save(
         if form == "asm":
             place.write_text(assembly_text(program, chosen))
             return [place]
-        values = {**parameters, **contents.constants}
+        values: Arrays = {**parameters, **contents.constants}
         if form == "bundle":
-            need(contents.earlier is None, "a bundle has one program; iter_size above 1 needs two")
-            bundle = contents.named(compile_program(program, chosen))
+            bundle, values = _bundle(contents, values, lambda one, _: compile_program(one, chosen))
             return _save_bundle(bundle, values, place, contents.iteration)
         return _save_linked(contents, values, place, form, chosen, beside)
     except OSError as error:
         raise NetError(f"cannot write '{error.filename or place}': {error.strerror}") from None
 
 
-def load(path: str | Path) -> Executable:
+def load(path: str | Path) -> Executable | Trainer:
     """A saved bundle, ready to be called; its weights are mapped from the file beside it.
 
-    path: what `graphc compile --emit bundle` wrote. The arrays of a MatConvNet net are
-    H x W x C x N, in Fortran order; `executable.arrays` has them all by name.
-    Raises NetError where a file is missing, damaged, or for another machine.
+    path: what `graphc compile --emit bundle` wrote; with `--solver` it has steps of training. The
+    arrays of a MatConvNet net are H x W x C x N, in Fortran order; `loaded.arrays` has them all by
+    name. Raises NetError where a file is missing, damaged, or for another machine.
     """
     bundle = Bundle.load(path)
     executable = load_code(bundle)
+    stored = Stored.empty()
     if _is_stored(bundle):
         stored = map_parameters(weights_path(Path(path)), bundle.slots)
-        executable.bind({n: a.T if bundle.column_major else a for n, a in stored.items()})
+        arrays = stored.arrays.items()
+        executable.bind({name: a.T if bundle.column_major else a for name, a in arrays})
     executable.bind_new()
-    return executable
+    training = bundle.training
+    if training is None:
+        return executable
+    earlier = load_code(training.earlier) if training.earlier is not None else None
+    return Trainer(executable, training, earlier, stored.iteration, stored.passes)
+
+
+def _bundle(
+    made: Contents, values: Arrays, compiled: Callable[[Program, str], Bundle]
+) -> tuple[Bundle, Arrays]:
+    """The bundle with all that its steps need, and the values of its slots.
+
+    compiled: makes a bundle of a program and what its names in a linker end with.
+    """
+    bundle, training = made.named(compiled(made.program, "")), made.training
+    if training is not None and made.earlier is not None:
+        program, constants = made.earlier
+        bundle, earlier, values = merged(bundle, values, compiled(program, "_pass"), constants)
+        training = replace(training, earlier=earlier)
+    return replace(bundle, training=training), values
 
 
 def _save_bundle(bundle: Bundle, values: Arrays, place: Path, iteration: int) -> list[Path]:
@@ -230,8 +261,14 @@ def _save_linked(
     """A library, program or object, its header, and perhaps its weights."""
     compiler = find_compiler(target.triple)
     name = c_api.identifier(made.program.name)
-    interface, objects, values = _compiled(made, values, target, name)
-    slots = interface.bundle.slots
+    bundle, values = _bundle(
+        made, values, lambda program, end: compile_linkable(program, target, name + end)
+    )
+    slots, training = bundle.slots, bundle.training
+    objects = {"kernels.o": bundle.object}
+    if training is not None and training.earlier is not None:
+        objects["passes.o"] = training.earlier.object
+    interface = Interface(name, bundle, made.outputs, made.wrt, features=needed_features(target))
     if compiler is None or _outside(file_bytes(slots), beside):
         interface = replace(interface, weights_file=weights_path(place).name)
     sources = {
@@ -257,32 +294,6 @@ def _save_linked(
         parts = [*objects, *(source for source in sources if source.endswith(".c"))]
         link(compiler, folder, form, parts, interface, place)
         return moved(folder, place, form, interface)
-
-
-def _compiled(
-    made: Contents, values: Arrays, target: Target, name: str
-) -> tuple[Interface, dict[str, bytes], Arrays]:
-    """What C sees of a program, its machine code by file name, and the values of its slots."""
-    bundle = made.named(compile_linkable(made.program, target, name))
-    objects = {"kernels.o": bundle.object}
-    training = made.training
-    if training is not None and made.earlier is not None:
-        program, constants = made.earlier
-        earlier = compile_linkable(program, target, f"{name}_pass")
-        objects["passes.o"] = earlier.object
-        bundle, earlier, values = merged(bundle, values, earlier, constants)
-        training = replace(training, earlier=earlier)
-    interface = Interface(
-        name=name,
-        bundle=bundle,
-        outputs=made.outputs,
-        wrt=made.wrt,
-        losses=made.losses,
-        features=needed_features(target),
-        renewed=made.renewed,
-        training=training,
-    )
-    return interface, objects, values
 
 
 def _outside(size: int, beside: bool | None) -> bool:

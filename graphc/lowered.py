@@ -48,7 +48,7 @@ class Lowered:
         forward: the front end's graph, before all passes.
         graph, program, stages: after them.
         owners: every parameter as its layer calls it -> the owner that it uses.
-        learning: by owner.
+        learning: by owner. rate_words: what the framework calls the two numbers in it.
         wanted: owners that a gradient is computed for.
         labels: inputs that no gradient can reach -> why, for a reader.
         phase: "TRAIN" or "TEST".
@@ -67,6 +67,7 @@ class Lowered:
     phase: str = "TEST"
     force_backward: bool = False
     turned: bool = False
+    rate_words: tuple[str, str] = ("lr_mult", "decay_mult")
 
     @property
     def layer_tops(self) -> dict[str, tuple[str, ...]]:

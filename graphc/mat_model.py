@@ -28,7 +28,7 @@ from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, exe
 from graphc.frontends.matconvnet.simplenn import chain, layer_structs, weight_numbers
 from graphc.graph_call import lower_graph
 from graphc.ir.graph import Graph
-from graphc.lowered import Layer, Lowered
+from graphc.lowered import Layer, Learning, Lowered
 from graphc.mat_call import Piece, piece_graph
 from graphc.passes.pipeline import Compiled
 from graphc.phase import TEST, Phase
@@ -59,6 +59,7 @@ class MatModel:
     kind: Literal["SimpleNN", "DagNN"]
     layers: list[MatLayer]
     params: dict[str, Array] = field(default_factory=dict)
+    learning: dict[str, Learning] = field(default_factory=dict)
     sizes: dict[str, Size] = field(default_factory=dict)
     version: str = "beta25"
 
@@ -78,7 +79,11 @@ class MatModel:
         layers = list(net.layers.values())
         ordered = [layers[i] for i in execution_order(layers)]
         params = {n: p.held.T for n, p in net.params.items() if p.held is not None}
-        made = cls(name, "DagNN", ordered, params, version=net.version)
+        learning = {
+            n: Learning(p.learning_rate, p.weight_decay, p.train_method == "gradient")
+            for n, p in net.params.items()
+        }
+        made = cls(name, "DagNN", ordered, params, learning, version=net.version)
         made.sizes = _sizes(net.meta, made.inputs)
         return made
 
@@ -95,7 +100,13 @@ class MatModel:
             for i, layer in enumerate(net.layers, 1)
             for j, weight in weight_numbers(layer)
         }
-        made = cls(name, "SimpleNN", chain(net.layers, custom), params, version=net.version)
+        learning = {
+            f"l{i}_{j}": Learning(_rate(layer, "learningRate", j), _rate(layer, "weightDecay", j))
+            for i, layer in enumerate(net.layers, 1)
+            for j, _ in weight_numbers(layer)
+        }
+        chained = chain(net.layers, custom)
+        made = cls(name, "SimpleNN", chained, params, learning, version=net.version)
         made.sizes = _sizes(net.meta, ["x1"])
         return made
 
@@ -237,6 +248,8 @@ class MatModel:
             stages=made.stages,
             layers=tuple(map(_layer, self.layers)),
             owners={name: PARAMETER.format(name) for name in self.params},
+            learning={PARAMETER.format(name): held for name, held in self.learning.items()},
+            rate_words=("learningRate", "weightDecay"),
             labels=dict.fromkeys(self.labels, _COMPARED),
             phase=phase,
             turned=True,
@@ -273,6 +286,12 @@ def _lowered_of(net: SimpleNet | DagNet, sizes: Mapping[str, Size]) -> Lowered:
     built, targets, keep = piece_graph(model.name, model.layers, piece)
     made, program = lower_graph(built.graph, targets, keep=keep)
     return model.seen(built.graph, made, program, TEST)
+
+
+def _rate(layer: Mapping[str, Any], field: str, number: int) -> float:
+    """What a layer of a chain says for its weight of that number; 1 where it says nothing."""
+    said = np.ravel(np.asarray(layer.get(field, ()), np.float64))
+    return float(said[number - 1]) if len(said) >= number else 1.0
 
 
 def _layer(layer: MatLayer) -> Layer:

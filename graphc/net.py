@@ -31,11 +31,11 @@ from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.gradient_request import as_names, unknown
 from graphc.lowered import of_compilation
-from graphc.net_arrays import NetArrays, refuse_nan
+from graphc.net_arrays import NetArrays
 from graphc.phase import TEST, Phase
 from graphc.plan.budget import Memory
 from graphc.report.graph_picture import layers_picture
-from graphc.runtime.cpu import aligned_zeros
+from graphc.runtime.cpu import aligned_zeros, refuse_nan
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import image_rows
 from graphc.summary import Summary, summarise

@@ -140,13 +140,3 @@ class NetArrays:
                     f"reshaping would change parameter '{name}' from {list(old)}"
                     f" to {list(type.shape)}"
                 )
-
-
-def refuse_nan(inputs: Mapping[str, np.ndarray]) -> None:
-    """A nan among the inputs is refused here, where it can still be named."""
-    for name, array in inputs.items():
-        with np.errstate(all="ignore"):
-            doubtful = array.size and np.isnan(array.sum())
-        if doubtful and np.isnan(array).any():
-            first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
-            raise NetError(f"input '{name}' holds nan, first at {list(first)}")

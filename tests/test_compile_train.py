@@ -249,23 +249,88 @@ def test_files_between_passes_and_of_others(tmp_path: Path):
     half.close()
 
 
-def test_a_bundle_of_a_step(tmp_path: Path):
-    """Python without a compiler: the rate is an input."""
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_bundle_changes_the_same_bits(tmp_path: Path, name: str):
+    """Without the compiler; and goes on from its own file, and the solver from that."""
     rng = np.random.default_rng(5)
-    solver = make("SGD")
-    build(solver, tmp_path / "images.bundle", "bundle")
-    loaded = graphc.load(tmp_path / "images.bundle")
-    for _ in range(3):
-        batch = draw(solver, rng)
+    solver = make(name)
+    passes = solver.definition.iter_size
+    written = save(
+        Contents.of_training(solver), solver.net.values(), tmp_path / "x.bundle", "bundle"
+    )
+    assert [path.name for path in written] == ["x.bundle", "x.weights"]
+    trainer = graphc.load(tmp_path / "x.bundle")
+    for iteration in range(5):
+        if iteration == 3:  # elsewhere, in the middle of an iteration where it has several passes
+            trainer.save(tmp_path / "x.weights")
+            trainer = graphc.load(tmp_path / "x.bundle")
+        batches = [draw(solver, rng) for _ in range(passes)]
+        total = 0.0
+        for number, batch in enumerate(batches):
+            if number == 1:
+                trainer.save(tmp_path / "x.weights")
+                trainer = graphc.load(tmp_path / "x.bundle")
+            for array_name, array in batch.items():
+                trainer.arrays[array_name][...] = array
+            assert trainer.iteration == iteration
+            assert trainer.learning_rate == solver.learning_rate
+            total += trainer.step()
+        served = iter(batches)
+        assert solver.step(feed=lambda served=served: next(served)) == total / passes
+        for parameter in solver.net.lasting():
+            wanted = solver.net.values()[parameter]
+            np.testing.assert_array_equal(trainer.arrays[parameter], wanted, err_msg=parameter)
+    trainer.save(tmp_path / "x.weights")
+    again = make(name)
+    again.restore(tmp_path / "x.weights")
+    batches = [draw(solver, rng) for _ in range(passes)]
+    losses = []
+    for one in (solver, again):
+        served = iter(batches)
+        losses.append(one.step(feed=lambda served=served: next(served)))
+    assert losses[0] == losses[1]
+
+
+def test_a_bundle_used_wrongly(tmp_path: Path):
+    rng = np.random.default_rng(6)
+    solver = make("Adam")
+    build(solver, tmp_path / "x.bundle", "bundle")
+    trainer = graphc.load(tmp_path / "x.bundle")
+    batches = [draw(solver, rng) for _ in range(2)]
+    for broken, said in {
+        "nan": "input 'x' holds nan, first at",
+        "label": r"layer 'loss' \(SoftmaxWithLoss\): label is not within 0 .. 3; found 9",
+    }.items():
+        for bad_pass in (0, 1):
+            for number, batch in enumerate(batches):
+                for name, array in batch.items():
+                    trainer.arrays[name][...] = array
+                if number == bad_pass:
+                    if broken == "nan":
+                        trainer.arrays["x"][1, 2, 3, 4] = np.nan
+                    else:
+                        trainer.arrays["t"][2] = 9
+                    with pytest.raises(NetError, match=said):
+                        trainer.step()
+                    break
+                trainer.step()
+    assert trainer.iteration == 0
+    # Passes that went well before a bad one have drawn random numbers; the solver follows.
+    trainer.save(tmp_path / "x.weights")
+    solver.restore(tmp_path / "x.weights")
+    for batch in batches:
         for name, array in batch.items():
-            loaded.arrays[name][...] = array
-        loaded.arrays["solver.rate"][...] = solver.learning_rate
-        loaded.call("both")
-        solver.step(feed=lambda batch=batch: batch)
-    for name, array in solver.net.arrays.parameters.items():
-        np.testing.assert_array_equal(loaded.arrays[name], array)
-    with pytest.raises(NetError, match="iter_size above 1"):
-        build(make("Adam"), tmp_path / "images.bundle", "bundle")
+            trainer.arrays[name][...] = array
+        trainer.step()
+    served = iter(batches)
+    solver.step(feed=lambda: next(served))
+    for name in solver.net.lasting():
+        np.testing.assert_array_equal(trainer.arrays[name], solver.net.values()[name])
+    with pytest.raises(NetError, match="at least 0"):
+        trainer.iteration = -1
+    with pytest.raises(NetError, match="cannot write"):
+        trainer.save(tmp_path / "nowhere" / "x.weights")
+    assert not list(tmp_path.glob("*.part"))
 
 
 # -- programs --------------------------------------------------------------------------------

@@ -36,7 +36,6 @@ FLOORS = {
     "graphc.gradient_request": 5,
     "graphc.blob": 5,
     "graphc.arrays": 1,
-    "graphc.rate_policy": 1,
     "graphc.weights": 5,
     "graphc.picture": 5,
     "graphc.random_inputs": 5,

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from inception import googlenet
 from test_cli_options import REGRESSION, SAMPLES, graphc
@@ -24,6 +25,7 @@ from graphc.report.graph_layout import HEIGHT, WIDTH, arrange
 from graphc.report.kernel_texts import KernelTexts
 from graphc.report.packing import packed, packed_kernels
 from graphc.report.page import page
+from graphc.report.parts import without_repeats
 from graphc.report.pass_texts import marked_lines
 
 LENET = SAMPLES / "lenet_train.prototxt"
@@ -47,6 +49,21 @@ def lowered(source: str | Path, phase: str = "TRAIN") -> Lowered:
 @pytest.fixture(scope="module")
 def lenet() -> Facts:
     return collect(lowered(LENET), {"phase": "TRAIN"}, [LENET], version="9")
+
+
+TIMES = 8
+LSTM = f"""
+name: "characters"
+layer {{ name: "in" type: "Input" top: "x" top: "cont" top: "label"
+  input_param {{ shape {{ dim: {TIMES} dim: 2 dim: 3 }} shape {{ dim: {TIMES} dim: 2 }}
+                shape {{ dim: {TIMES} dim: 2 }} }} }}
+layer {{ name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "lstm" recurrent_param {{
+  num_output: 4 weight_filler {{ type: "uniform" min: -0.1 max: 0.1 }} }} }}
+layer {{ name: "scores" type: "InnerProduct" bottom: "lstm" top: "scores" inner_product_param {{
+  num_output: 5 axis: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss"
+  softmax_param {{ axis: 2 }} }}
+"""
 
 
 class Elements(HTMLParser):
@@ -73,7 +90,7 @@ def test_boxes_hold_every_node_once_and_name_what_is_fused(lenet: Facts) -> None
     (loss,) = [box for box in lenet.boxes.boxes if box.is_fused and box.title == "loss"]
     assert loss.subtitle == "SoftmaxWithLoss, and its gradient"
     views = [box for box in lenet.boxes.boxes if box.is_view]
-    assert [(box.title, box.step) for box in views] == [("ip1", None), ("ip1: gradient", None)]
+    assert [(box.title, box.steps) for box in views] == [("ip1", ()), ("ip1: gradient", ())]
 
 
 def test_values_flow_along_the_edges(lenet: Facts) -> None:
@@ -312,6 +329,50 @@ def test_inspect_takes_matconvnet_files(tmp_path: Path) -> None:
     assert sum(row["parameters"] for row in rows.values()) == data["overview"]["parameters"] > 0
     by_name = {row["name"]: row for row in data["gradients"]}
     assert by_name["l1_1"]["why"] == "no backward pass was asked for, or no gradient is defined"
+
+
+def test_gradients_show_the_rates_of_matconvnet_files(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    from test_cli_mat import cell, chain
+
+    weights = cell(np.ones((2, 2, 5, 3), "float32"), np.zeros((3, 1), "float32"))
+    last = {"type": "conv", "name": "last", "weights": weights, "pad": [1, 0, 1, 0]}
+    rates = {"learningRate": [1.0, 2.0], "weightDecay": [1.0, 0.0]}
+    path = chain(tmp_path / "chain.mat", {**last, **rates})
+    result = graphc("inspect", path, "--diff", "x6=one-hot:0", "--json", "--no-code")
+    assert result.exit_code == 0, result.output
+    rows = {row["name"]: row for row in json.loads(result.stdout)["gradients"]}
+    found = {name: (rows[name]["lr_mult"], rows[name]["decay_mult"]) for name in rows}
+    assert found == {
+        "x1": (None, None),
+        **dict.fromkeys(("l1_1", "l1_2", "l4_1", "l4_2", "l5_1"), (1, 1)),
+        "l5_2": (2, 0),
+    }
+    written = graphc(
+        "inspect", path, "--diff", "x6=one-hot:0", "--no-code", "-o", tmp_path / "r.html"
+    )
+    assert written.exit_code == 0, written.output
+    text = (tmp_path / "r.html").read_text()
+    assert ">learningRate</button>" in text
+    assert "lr_mult" not in text
+
+
+def test_unrolled_layers_are_one_box_each_way() -> None:
+    made = lowered(LSTM)
+    facts = collect(made, code=False)
+    boxes = {box.title: box for box in facts.boxes.boxes if len(box.steps) > 1}
+    assert set(boxes) == {"lstm", "lstm: gradient"}
+    steps = made.program.steps
+    for title, backward in (("lstm", False), ("lstm: gradient", True)):
+        numbers = boxes[title].steps
+        assert len(numbers) > 3 * TIMES
+        assert {(steps[n].layer, steps[n].backward) for n in numbers} == {("lstm", backward)}
+        assert boxes[title].subtitle == f"LSTM, {len(numbers)} steps"
+    held = [step for box in facts.boxes.boxes for step in box.steps]
+    assert len(held) == len(set(held))
+    # What is said again for each of the times is said once.
+    assert len(without_repeats(facts.remarks)) < len(facts.remarks) / 2
+    assert sum(more + 1 for _, more in without_repeats(facts.remarks)) == len(facts.remarks)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphc.codegen.c_training import Training, training_lines
+from graphc.codegen.c_training import training_lines
 from graphc.error import need
-from graphc.runtime.bundle import Bundle, SlotEntry
+from graphc.runtime.bundle import Bundle, SlotEntry, Training
 from graphc.runtime.parameter_file import (
     aligned,
     file_bytes,
@@ -57,22 +57,21 @@ class Interface:
             `NAME_run_backward`.
         outputs: blobs that the forward pass writes.
         wrt: what gradients are computed for; their slots are called `NAME.diff`.
-        losses: (slot, weight) of what the loss is the sum of.
         weights_file: name of the weights file; empty where they are embedded.
         features: what the processor must have, as `__builtin_cpu_supports` calls it.
-        renewed: states that the forward pass renews, and that a failed check leaves as they were.
-        training: what steps of training do; None: there are none.
     """
 
     name: str
     bundle: Bundle
     outputs: tuple[str, ...]
     wrt: tuple[str, ...]
-    losses: tuple[tuple[str, float], ...]
     weights_file: str = ""
     features: tuple[str, ...] = ()
-    renewed: tuple[str, ...] = ()
-    training: Training | None = None
+
+    @property
+    def training(self) -> Training | None:
+        """What steps of training do; None: there are none."""
+        return self.bundle.training
 
     @property
     def dtype(self) -> str:
@@ -239,11 +238,11 @@ def _table_lines(interface: Interface) -> Iterable[str]:
     """The tables of slots, states, checks, losses and of each kind of array, and their lengths."""
     bundle = interface.bundle
     numbers = {slot.name: number for number, slot in enumerate(bundle.slots)}
-    renewed = [slot for slot in bundle.slots if slot.name in interface.renewed]
+    renewed = [slot for slot in bundle.slots if slot.name in bundle.renewed]
     checks = [_check_text(c.layer, c.kind, c.message) for c in bundle.checks]
     losses = [
         f"{{{numbers[slot]}, {_size(bundle.slots[numbers[slot]])}, {weight!r}}}"
-        for slot, weight in interface.losses
+        for slot, weight in bundle.losses
     ]
     yield from _table("static const slot_entry slot_table[]", _slot_rows(interface))
     notes = [str(numbers[slot.name]) for slot in renewed]
@@ -273,7 +272,7 @@ def main_text(interface: Interface) -> str:
         "DTYPE": interface.dtype,
         "DESCR": _DESCRIPTIONS[interface.dtype],
         "WEIGHTS_FILE": _c_string(interface.weights_file) if interface.weights_file else "NULL",
-        "HAS_LOSSES": "1" if interface.losses else "0",
+        "HAS_LOSSES": "1" if interface.bundle.losses else "0",
         "ORDER": interface.order,
         "COLUMN_MAJOR": str(int(interface.bundle.column_major)),
     }

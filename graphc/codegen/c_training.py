@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
-import numpy as np
-
-from graphc.error import NetError
-from graphc.rate_policy import RatePolicy
-from graphc.runtime.bundle import Bundle
+from graphc.runtime.bundle import Bundle, Training
 from graphc.runtime.parameter_file import table_lines, table_start
 
 # The rate of iteration `n`, for each lr_policy, of the constants below. The order of operations is
@@ -43,68 +38,6 @@ static int steps_taken(int64_t n) {
     return steps;
 }
 """
-
-
-@dataclass(frozen=True)
-class Training:
-    """A solver, as far as its C shows it.
-
-    Attributes:
-        method: its name, for the header.
-        rates: the learning rate.
-        rate: slot of the rate.
-        momenta: Adam's two, which correct the rate; None for other methods.
-        passes: iter_size.
-        parameters, histories, sums: slots of what it changes, of the method's states, and of
-            gradients that passes add up.
-        earlier: the program of all passes but the last; None where there is one.
-    """
-
-    method: str
-    rates: RatePolicy
-    rate: str
-    momenta: tuple[float, float] | None
-    passes: int
-    parameters: tuple[str, ...]
-    histories: tuple[str, ...]
-    sums: tuple[str, ...]
-    earlier: Bundle | None
-
-
-def merged(
-    last: Bundle,
-    values: Mapping[str, np.ndarray],
-    earlier: Bundle,
-    earlier_values: Mapping[str, np.ndarray],
-) -> tuple[Bundle, Bundle, dict[str, np.ndarray]]:
-    """The tables of two programs that share their arrays: those of `last` with what `earlier` needs
-    besides, `earlier` by its names in them, and the constants of both.
-
-    Raises NetError where an array of one name has two shapes.
-    """
-    known = {slot.name: slot for slot in last.slots}
-    constants = dict(values)
-    slots, renamed = list(last.slots), []
-    for slot in earlier.slots:
-        name = slot.name
-        if slot.role == "constant":
-            while name in known and not np.array_equal(constants[name], earlier_values[slot.name]):
-                name += "~pass"
-            constants[name] = earlier_values[slot.name]
-        own = replace(slot, name=name)
-        renamed.append(own)
-        if name not in known:
-            known[name] = own
-            slots.append(own)
-        elif (known[name].dtype, known[name].shape) != (slot.dtype, slot.shape) and name != "arena":
-            raise NetError(f"two programs of one iteration disagree about '{name}'")
-    both = replace(
-        last,
-        slots=tuple(slots),
-        arena_bytes=max(last.arena_bytes, earlier.arena_bytes),
-        checks=(*last.checks, *earlier.checks),
-    )
-    return both, replace(earlier, slots=tuple(renamed)), constants
 
 
 def training_lines(training: Training, bundle: Bundle, text_of: Mapping[str, str]) -> list[str]:

@@ -5,11 +5,13 @@ A step that does the work of several operators is one box: what was fused stands
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.plan.program import Program
+
+_MANY_STEPS = 12  # of one layer and way; with more they are one box
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,12 @@ class Box:
     """Some nodes of a graph.
 
     Attributes:
-        key: `step-12`, `view-3` (nodes that cost no step), `layer-5` or `input-0`.
+        key: `step-12`, `view-3` (nodes that cost no step), `layer-5` (several steps) or `input-0`.
         nodes: their positions in `graph.nodes`; none for an input.
         layers: the user's layers in it.
         title, subtitle, shape: what it says.
         backward: whether it computes gradients.
+        steps: of the program, that do its work; none for inputs and views.
         is_fused: whether one step does the work of several layers, or of both ways.
     """
 
@@ -32,7 +35,7 @@ class Box:
     subtitle: str
     shape: str
     backward: bool = False
-    step: int | None = None
+    steps: tuple[int, ...] = ()
     is_fused: bool = False
 
     @property
@@ -55,20 +58,27 @@ class Boxes:
 
 
 def boxes_of_steps(graph: Graph, program: Program) -> Boxes:
-    """One box for each step that does the work of a node; copies have none."""
+    """One box for each step that does the work of a node; copies have none.
+
+    A layer that runs as very many steps, as one that is unrolled over time does, is one box.
+    """
     steps = steps_of_nodes(graph, program)
+    keys = _keys(graph, program, steps)
 
     def box(key: Hashable, nodes: list[Node], places: list[int]) -> Box:
         ways = {node.origin.backward for node in nodes}
         layers = _layers(nodes)
-        if not isinstance(key, int):
+        own = tuple(sorted({steps[place] for place in places if place in steps}))
+        if isinstance(key, _Unrolled):
+            name, subtitle = f"layer-{places[0]}", f"{_kinds(nodes)}, {len(own)} steps"
+        elif not own:
             operators = " + ".join(node.op.op_name for node in nodes)
-            name, subtitle, step = f"view-{places[0]}", f"{operators}, no code", None
+            name, subtitle = f"view-{places[0]}", f"{operators}, no code"
         else:
-            step = key
-            layers = tuple(filter(None, program.steps[step].layer.split(", "))) or layers
-            kernel = program.steps[step].kernel.name
-            name, subtitle = f"step-{step}", kernel if ways == {True} else _kinds(nodes)
+            step = program.steps[own[0]]
+            layers = tuple(filter(None, step.layer.split(", "))) or layers
+            name = f"step-{own[0]}"
+            subtitle = step.kernel.name if ways == {True} else _kinds(nodes)
         title = joined_name(layers) or "net"
         return Box(
             key=name,
@@ -78,11 +88,40 @@ def boxes_of_steps(graph: Graph, program: Program) -> Boxes:
             subtitle=subtitle + (", and its gradient" if len(ways) == 2 else ""),
             shape=_shown(nodes[-1]),
             backward=ways == {True},
-            step=step,
-            is_fused=step is not None and (len(layers) > 1 or len(ways) == 2),
+            steps=own,
+            is_fused=bool(own) and (len(layers) > 1 or len(ways) == 2),
         )
 
-    return _group(graph, lambda place: steps.get(place, f"view {place}"), box)
+    return _group(graph, keys.__getitem__, box)
+
+
+@dataclass(frozen=True)
+class _Unrolled:
+    """A layer, one way, that runs as very many steps."""
+
+    layer: str
+    backward: bool
+
+
+def _keys(graph: Graph, program: Program, steps: Mapping[int, int]) -> list[Hashable]:
+    """What tells the boxes of the nodes apart: their step, or their layer where it is unrolled.
+
+    A step that belongs to several layers stays a box of its own.
+    """
+    ways = [_Unrolled(node.origin.layer, node.origin.backward) for node in graph.nodes]
+    own: dict[_Unrolled, set[int]] = {}
+    for place, step in steps.items():
+        if program.steps[step].layer == ways[place].layer:
+            own.setdefault(ways[place], set()).add(step)
+    unrolled = {way for way, found in own.items() if way.layer and len(found) > _MANY_STEPS}
+    keys: list[Hashable] = []
+    for place, way in enumerate(ways):
+        step = steps.get(place)
+        if way in unrolled and (step is None or step in own[way]):
+            keys.append(way)
+        else:
+            keys.append(f"view {place}" if step is None else step)
+    return keys
 
 
 def boxes_of_layers(graph: Graph) -> Boxes:

@@ -17,6 +17,7 @@ class GradientRow:
     role: str
     shape: tuple[int, ...]
     lr_mult: float | None
+    decay_mult: float | None
     state: str
     why: str
 
@@ -34,6 +35,7 @@ def gradient_rows(made: Lowered) -> list[GradientRow]:
                 role=value.role or "",
                 shape=shape,
                 lr_mult=learning.lr_mult if learning else None,
+                decay_mult=learning.decay_mult if learning else None,
                 state=state,
                 why=why,
             )

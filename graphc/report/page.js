@@ -106,7 +106,9 @@
   const links = all(".net a[data-box]");
   const edges = all(".net path[data-from]");
   const boxOfValue = new Map();
+  const boxOfStep = new Map();
   for (const [key, box] of Object.entries(facts.boxes)) {
+    box.steps.forEach((number) => boxOfStep.set(`step-${number}`, key));
     box.values.flat().forEach((name) => boxOfValue.set(name, key));
   }
   const place = (link) => link.transform.baseVal[0].matrix;
@@ -170,6 +172,8 @@
   };
   const buffers = new Set(facts.buffers);
   const bufferItem = (name) => buffers.has(name) ? anchor(named("buffer", name), name) : name;
+  const first = (items, most = 24) =>
+    items.length > most ? [...items.slice(0, most), `${items.length - most} more`] : items;
   const showBox = (key) => {
     const box = facts.boxes[key];
     const link = links.find((each) => each.dataset.box === key);
@@ -184,17 +188,18 @@
     rove(link);
     link.scrollIntoView({ block: "center", inline: "center" });
     link.focus({ preventScroll: true });
-    const step = box.step === null ? null : facts.steps[box.step];
+    const steps = box.steps.map((number) => facts.steps[number]);
     const shown = [make("h3", box.title), make("p", `${box.subtitle}; ${box.shape}`)];
-    shown.push(...list("Operators", box.operators.map((text, i) =>
-      box.values[i].length ? anchor(named("ir", box.values[i][0]), text) : text)));
-    if (step) {
-      shown.push(...list("Code", [
-        anchor(`run-${step.step}`, `step ${step.step}: costs`),
-        anchor(`kernel-${step.kernel}`, `kernel ${step.kernel} (${step.kernel_name})`),
-      ]));
-      shown.push(...list("Reads", step.reads.map(bufferItem)));
-      shown.push(...list("Writes", step.writes.map(bufferItem)));
+    shown.push(...list("Operators", first(box.operators.map((text, i) =>
+      box.values[i].length ? anchor(named("ir", box.values[i][0]), text) : text))));
+    const kernels = new Map(steps.map((step) => [step.kernel, step.kernel_name]));
+    shown.push(...list("Code", first([
+      ...[...kernels].map(([key, name]) => anchor(`kernel-${key}`, `kernel ${key} (${name})`)),
+      ...steps.map((step) => anchor(`run-${step.step}`, `step ${step.step}: costs`)),
+    ])));
+    if (steps.length === 1) {
+      shown.push(...list("Reads", steps[0].reads.map(bufferItem)));
+      shown.push(...list("Writes", steps[0].writes.map(bufferItem)));
     }
     const said = facts.remarks.filter((remark) => concerns(remark, box));
     shown.push(...list("Decisions", said.map((r) => `${r.subject}: ${r.sentence}.`)));
@@ -314,9 +319,9 @@
     const name = rest.join("/");
     if (kind === "part" && panels.some((panel) => panel.id === name)) {
       open(name);
-    } else if (address in facts.boxes) {
+    } else if (address in facts.boxes || boxOfStep.has(address)) {
       open("graph");
-      showBox(address);
+      showBox(boxOfStep.get(address) ?? address);
     } else if (/^step-\d+$/.test(address) || /^run-\d+$/.test(address)) {
       open("kernels");
       chooseRow(address.replace("step", "run"));

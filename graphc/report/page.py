@@ -99,9 +99,9 @@ def _graph(facts: Facts) -> str:
     legend = "".join(f'<li><i class="key {k}"></i>{escape(text)}</li>' for k, text in _LEGEND)
     picture = graph_picture.picture_of(facts.boxes, f"The graph of {facts.name}")
     return (
-        "<p>One box for each step of the program. Forward flows down on the left; gradients flow"
-        " up on the right, beside their layers. Arrow keys move between boxes, Enter shows what"
-        " one is made of.</p>"
+        "<p>One box for each step of the program; a layer of many steps, as one that is unrolled"
+        " over time, is one box. Forward flows down on the left; gradients flow up on the right,"
+        " beside their layers. Arrow keys move between boxes, Enter shows what one is made of.</p>"
         f'<div class="bar"><ul class="legend">{legend}</ul><span class="zoom">'
         '<button type="button" data-zoom="0.8" aria-label="Smaller">-</button>'
         '<button type="button" data-zoom="1.25" aria-label="Larger">+</button>'
@@ -143,7 +143,7 @@ def _facts_for_script(facts: Facts) -> dict[str, Any]:
                 "values": [
                     [value.name for value in graph.nodes[place].outputs] for place in box.nodes
                 ],
-                "step": box.step,
+                "steps": box.steps,
             }
             for box in facts.boxes.boxes
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -20,6 +21,7 @@ from graphc.report.tables import (
 )
 
 _MOST_FUSED = 12
+_NUMBERS = re.compile(r"\.\d+\b")  # that tell apart the values of one layer
 _STATES = {"computed": "yes", "zero": "yes, zero", "none": "no"}
 
 
@@ -73,7 +75,7 @@ def _memory_bars(seen: dict[str, Any]) -> str:
 
 def _fused(facts: Facts) -> str:
     said = [r for r in facts.remarks if _is_fusion(r)]
-    items = [f"<li>{escape(r['subject'])}: {escape(r['sentence'])}</li>" for r in said]
+    items = [f"<li>{escape(_subject(r))}: {escape(r['sentence'])}</li>" for r in said]
     for step in facts.overview["fused_steps"]:
         name = joined_name(step["layers"])
         way = "backward " if step["backward"] else ""
@@ -222,28 +224,35 @@ def gradients(facts: Facts) -> str:
             Cell(row["name"]),
             Cell(row["role"]),
             Cell(" x ".join(map(str, row["shape"])) or "scalar"),
-            Cell("" if row["lr_mult"] is None else f"{row['lr_mult']:g}"),
+            _factor(row["lr_mult"]),
+            _factor(row["decay_mult"]),
             Cell(_STATES[row["state"]]),
             Cell(row["why"]),
         )
         for row in facts.gradients
     ]
-    head = ("Name", "Role", "Shape", "lr_mult", "Gradient", "Why")
-    return "<p>Who gets a gradient, and who does not.</p>" + table(
-        "gradient-rows", "Gradients of inputs and parameters", head, rows
-    )
+    rate, decay = facts.made.rate_words
+    head = ("Name", "Role", "Shape", rate, decay, "Gradient", "Why")
+    return (
+        f"<p>Who gets a gradient, and who does not. {rate} and {decay} are the net's own factors of"
+        " the solver's learning rate and weight decay.</p>"
+    ) + table("gradient-rows", "Gradients of inputs and parameters", head, rows)
+
+
+def _factor(value: float | None) -> Cell:
+    return Cell() if value is None else number(value, f"{value:g}")
 
 
 def decisions(facts: Facts) -> str:
     """Every remark."""
     rows = [
         (
-            Cell(r["subject"]),
-            Cell(r["sentence"]),
+            Cell(_subject(r)),
+            Cell(r["sentence"] + (f" (and {more} more like this)" if more else "")),
             Cell(r["stage"]),
             number(r["line"], str(r["line"])) if r["line"] else Cell(),
         )
-        for r in facts.remarks
+        for r, more in without_repeats(facts.remarks)
     ]
     return (
         "<p>Why things are as they are, in the order in which they were decided."
@@ -254,6 +263,22 @@ def decisions(facts: Facts) -> str:
         ("About", "Decision", "Stage", "Line of the file"),
         rows,
     )
+
+
+def _subject(remark: dict[str, Any]) -> str:
+    """`layer:conv1` is the layer conv1."""
+    return str(remark["subject"]).replace(":", " ", 1)
+
+
+def without_repeats(remarks: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
+    """Remarks that differ in numbers alone, as those of unrolled layers: the first, and how many
+    more there are.
+    """
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for remark in remarks:
+        key = (remark["stage"], remark["subject"], remark["sentence"])
+        alike.setdefault(tuple(_NUMBERS.sub(".", words) for words in key), []).append(remark)
+    return [(first, len(rest)) for first, *rest in alike.values()]
 
 
 def provenance(facts: Facts) -> str:

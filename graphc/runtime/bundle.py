@@ -1,7 +1,7 @@
 """A compiled program as a file: machine code and the tables that a call needs.
 
-The file is a line of text, the length of a JSON header, the header, the machine code, and a SHA-256
-of all that is before it. It is read without running anything of it.
+The file is a line of text, the length of a JSON header, the header, the machine code of each
+program, and a SHA-256 of all that is before it. It is read without running anything of it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import dataclasses
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graphc.error import NetError, need
+from graphc.runtime.rate_policy import RatePolicy
 
-_FIRST_LINE = b"graphc bundle 1\n"
+_FIRST_LINE = b"graphc bundle 2\n"
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32
 
@@ -64,23 +65,22 @@ class Place:
     strides: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """All that is needed to run a program without the compiler.
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """What is known of a compiled program besides its code.
 
-    object: a relocatable object file for `triple`; it uses what `cpu` has and vectors of
-    `vector_bytes`. target: the name that was asked for. checks: rows for error codes 1, 2, ...
-    readable: where blobs can be read after a whole call, readable_forward: after forward alone.
-    overwritten: why others cannot. column_major: the user's arrays have the axes of the slots from
-    last to first, as MATLAB has them; the bytes are the same.
+    Attributes:
+        forward_steps: how many of `steps` are the forward pass.
+        checks: rows for error codes 1, 2, ...
+        readable: where blobs can be read after a whole call; readable_forward: after forward alone;
+            overwritten: why others cannot.
+        losses: (slot, weight) of what the loss is the sum of.
+        renewed: states that the forward pass renews, and that a failed check leaves as they were.
+        column_major: the user's arrays have the axes of the slots from last to first, as MATLAB has
+            them; the bytes are the same.
     """
 
     name: str
-    object: bytes
-    target: str
-    triple: str
-    cpu: str
-    vector_bytes: int
     slots: tuple[SlotEntry, ...]
     arena_bytes: int
     checks: tuple[CheckEntry, ...]
@@ -89,14 +89,38 @@ class Bundle:
     readable: dict[str, Place]
     readable_forward: dict[str, Place]
     overwritten: dict[str, str]
+    losses: tuple[tuple[str, float], ...] = ()
+    renewed: tuple[str, ...] = ()
     column_major: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Tables):
+    """All that is needed to run a program without the compiler.
+
+    object: a relocatable object file for `triple`; it uses what `cpu` has and vectors of
+    `vector_bytes`. target: the name that was asked for. training: what a step does; None: there are
+    no steps.
+    """
+
+    object: bytes
+    target: str
+    triple: str
+    cpu: str
+    vector_bytes: int
+    training: Training | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the file."""
-        fields = dataclasses.asdict(self)
-        del fields["object"]
+        programs = _programs(self)
+        fields = [dataclasses.asdict(program) for program in programs]
+        for row in fields:
+            row["object"] = len(row["object"])
+            if row["training"] is not None:
+                row["training"]["earlier"] = None
         header = json.dumps(fields).encode()
-        content = _FIRST_LINE + _LENGTH.pack(len(header)) + header + self.object
+        code = b"".join(program.object for program in programs)
+        content = _FIRST_LINE + _LENGTH.pack(len(header)) + header + code
         Path(path).write_bytes(content + hashlib.sha256(content).digest())
 
     @staticmethod
@@ -106,7 +130,7 @@ class Bundle:
             data = Path(path).read_bytes()
         except OSError as error:
             raise NetError(f"cannot read bundle '{path}': {error.strerror}") from None
-        need(data.startswith(_FIRST_LINE), f"'{path}' is not a graphc bundle of version 1")
+        need(data.startswith(_FIRST_LINE), f"'{path}' is not a graphc bundle of version 2")
         content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         need(
             hashlib.sha256(content).digest() == digest,
@@ -114,14 +138,64 @@ class Bundle:
         )
         start = len(_FIRST_LINE) + _LENGTH.size
         (length,) = _LENGTH.unpack(content[len(_FIRST_LINE) : start])
-        fields: dict[str, Any] = json.loads(content[start : start + length])
-        fields["slots"] = tuple(_entry(SlotEntry, row) for row in fields["slots"])
-        fields["checks"] = tuple(_entry(CheckEntry, row) for row in fields["checks"])
-        fields["steps"] = tuple(_entry(StepEntry, row) for row in fields["steps"])
-        for table in ("readable", "readable_forward"):
-            rows = fields[table].items()
-            fields[table] = {name: _entry(Place, row) for name, row in rows}
-        return Bundle(object=content[start + length :], **fields)
+        programs = []
+        begin = start + length
+        for fields in json.loads(content[start:begin]):
+            end = begin + fields["object"]
+            programs.append(_bundle(fields, content[begin:end]))
+            begin = end
+        whole, *earlier = programs
+        if not earlier:
+            return whole
+        assert whole.training is not None
+        return replace(whole, training=replace(whole.training, earlier=earlier[0]))
+
+
+@dataclass(frozen=True)
+class Training:
+    """A solver, as far as a compiled step of it goes.
+
+    Attributes:
+        method: its name.
+        rates: the learning rate.
+        rate: slot of the rate.
+        momenta: Adam's two, which correct the rate; None for other methods.
+        passes: iter_size.
+        parameters, histories, sums: slots of what it changes, of the method's states, and of
+            gradients that passes add up.
+        earlier: the program of all passes but the last; None where there is one. Its slots are
+            called as those of the last, which has all of them.
+    """
+
+    method: str
+    rates: RatePolicy
+    rate: str
+    momenta: tuple[float, float] | None
+    passes: int
+    parameters: tuple[str, ...]
+    histories: tuple[str, ...]
+    sums: tuple[str, ...]
+    earlier: Bundle | None
+
+
+def _programs(bundle: Bundle) -> list[Bundle]:
+    """The bundle and, where its steps have several passes, the program of the earlier ones."""
+    earlier = bundle.training.earlier if bundle.training is not None else None
+    return [bundle] if earlier is None else [bundle, earlier]
+
+
+def _bundle(fields: dict[str, Any], code: bytes) -> Bundle:
+    fields["object"] = code
+    for table, kind in (("slots", SlotEntry), ("checks", CheckEntry), ("steps", StepEntry)):
+        fields[table] = tuple(_entry(kind, row) for row in fields[table])
+    for table in ("readable", "readable_forward"):
+        fields[table] = {name: _entry(Place, row) for name, row in fields[table].items()}
+    fields["losses"] = tuple((slot, weight) for slot, weight in fields["losses"])
+    if fields["training"] is not None:
+        fields["training"]["rates"] = _entry(RatePolicy, fields["training"]["rates"])
+        fields["training"] = _entry(Training, fields["training"])
+    made: Bundle = _entry(Bundle, fields)
+    return made
 
 
 def _entry(kind: Any, row: dict[str, Any]) -> Any:

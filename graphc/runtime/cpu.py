@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphc.error import NetError, did_you_mean, need
-from graphc.runtime.bundle import Bundle, SlotEntry
+from graphc.runtime.bundle import SlotEntry, Tables
 
 ALIGNMENT = 64
 _LEAST, _MOST = -(2**63), 2**63 - 1  # where float values that are no int64 end up
@@ -87,7 +87,7 @@ class Executable:
     Executable must not run at the same time.
     """
 
-    def __init__(self, bundle: Bundle, functions: Functions):
+    def __init__(self, bundle: Tables, functions: Functions):
         self.bundle = bundle
         self.arena = aligned_zeros((bundle.arena_bytes,), "uint8")
         self.arrays: dict[str, np.ndarray] = {}
@@ -135,6 +135,13 @@ class Executable:
         missing = [s for s in self.bundle.slots[1:] if s.name not in self.arrays]
         self.bind({s.name: self._turned(aligned_zeros(s.shape, s.dtype)) for s in missing})
         return self.arrays
+
+    def share_memory(self, other: Executable) -> None:
+        """Use another program's arena, and its arrays by their names; it has all of this one's."""
+        need(other.arena.size >= self.bundle.arena_bytes, "the other program's arena is too small")
+        self.arena = other.arena
+        self._table[0] = self.arena.ctypes.data
+        self.bind({name: other.arrays[name] for name in self._numbers})
 
     def view(self, blob: str) -> np.ndarray:
         """A blob where it lies; what it holds lasts until the next call. NetError if it is gone."""
@@ -235,6 +242,16 @@ class Executable:
         found = {_LEAST: "a number below all", _MOST: "a number above all"}
         value = found.get(self._error[1], str(self._error[1]))
         raise NetError(f"{owner}{kind}: {check.message}; found {value}")
+
+
+def refuse_nan(inputs: Mapping[str, np.ndarray]) -> None:
+    """Raise NetError for a nan among the inputs: here it can still be named."""
+    for name, array in inputs.items():
+        with np.errstate(all="ignore"):
+            doubtful = array.size and np.isnan(array.sum())
+        if doubtful and np.isnan(array).any():
+            first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
+            raise NetError(f"input '{name}' holds nan, first at {list(first)}")
 
 
 @cache

@@ -71,8 +71,7 @@ class CudaExecutable(Executable):
     `arena` is a copy on the host, brought up to date for the blobs that are read.
     """
 
-    # The two kinds of bundle are alike in all that the class for processors reads.
-    bundle: CudaBundle  # type: ignore[assignment]
+    bundle: CudaBundle
 
     def __init__(self, bundle: CudaBundle, driver: Any, module: Any):
         # What the class for processors keeps, without its machine code.

@@ -70,13 +70,12 @@ class EmulatedExecutable(Executable):
     Before a forward pass the arena is filled with nans.
     """
 
-    # The two kinds of bundle are alike in all that the class for processors reads.
-    bundle: CudaBundle  # type: ignore[assignment]
+    bundle: CudaBundle
 
     def __init__(self, bundle: CudaBundle, library: ctypes.CDLL, seed: int = 0):
         names = ("graphc_forward", "graphc_backward", "graphc_both", "graphc_step")
         addresses = {name: _address(library, name) for name in names}
-        super().__init__(bundle, Functions(addresses, library))  # type: ignore[arg-type]  # as above
+        super().__init__(bundle, Functions(addresses, library))
         self.seed = seed
         self._library = library
         library.graphc_order.argtypes = [ctypes.c_uint64]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphc.runtime.bundle import CheckEntry, Place, SlotEntry, StepEntry
+from graphc.runtime.bundle import Tables
 
 FREE_SHARED_BYTES = 48 << 10  # shared memory that a kernel may have without being allowed more
 
@@ -28,19 +28,9 @@ class Launch:
     first_check: int | None
 
 
-@dataclass(frozen=True)
-class CudaBundle:
-    """All that is needed to run a program on a GPU; tables as in a Bundle."""
+@dataclass(frozen=True, kw_only=True)
+class CudaBundle(Tables):
+    """All that is needed to run a program on a GPU."""
 
-    name: str
     text: str
     launches: tuple[Launch, ...]
-    slots: tuple[SlotEntry, ...]
-    arena_bytes: int
-    checks: tuple[CheckEntry, ...]
-    steps: tuple[StepEntry, ...]
-    forward_steps: int
-    readable: dict[str, Place]
-    readable_forward: dict[str, Place]
-    overwritten: dict[str, str]
-    column_major: bool = False

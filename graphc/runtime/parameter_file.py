@@ -43,6 +43,11 @@ class Stored:
     iteration: int
     passes: int
 
+    @classmethod
+    def empty(cls) -> Stored:
+        """What a net without weights has."""
+        return cls({}, (), 0, 0)
+
 
 def slot_bytes(slot: SlotEntry) -> int:
     """Size of a slot's array."""
@@ -93,12 +98,13 @@ def write_parameters(
     slots: Sequence[SlotEntry],
     arrays: Mapping[str, np.ndarray],
     iteration: int = 0,
+    passes: int = 0,
 ) -> None:
     """Write the file. A state without an array starts at zero.
 
     Raises NetError where an array is missing or has another shape than its slot.
     """
-    numbers = (file_bytes(slots), fingerprint(slots), iteration, 0, table_start(slots))
+    numbers = (file_bytes(slots), fingerprint(slots), iteration, passes, table_start(slots))
     file.write(_HEADER.pack(MAGIC, *numbers))
     for slot in slots:
         if slot.role not in STORED:
@@ -147,20 +153,18 @@ def read_parameters(path: str | Path) -> Stored:
     return Stored(arrays, tuple(states), header.iteration, header.passes)
 
 
-def map_parameters(path: str | Path, slots: Sequence[SlotEntry]) -> dict[str, np.ndarray]:
-    """The arrays of a file by slot name: mapped, read-only; states are copies that can be written.
+def map_parameters(path: str | Path, slots: Sequence[SlotEntry]) -> Stored:
+    """A file's arrays by slot name: mapped, read-only; states are copies that can be written.
 
     Raises NetError where it is no such file, of another net, or cut short.
     """
     header = _read_header(path)
     need(header.layout == fingerprint(slots), f"weights '{path}' belong to another net")
     places = offsets(slots)
-    arrays = {}
-    for slot in slots:
-        if slot.role in STORED:
-            array = _mapped(path, slot, places[slot.name])
-            arrays[slot.name] = array
-    return arrays
+    stored = [slot for slot in slots if slot.role in STORED]
+    arrays = {slot.name: _mapped(path, slot, places[slot.name]) for slot in stored}
+    states = tuple(slot.name for slot in stored if slot.role == "state")
+    return Stored(arrays, states, header.iteration, header.passes)
 
 
 def _mapped(path: str | Path, slot: SlotEntry, offset: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from graphc.error import Diagnostic, did_you_mean
 from graphc.frontends.caffe.message import Message
-from graphc.rate_policy import RatePolicy
+from graphc.runtime.rate_policy import RatePolicy
 
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 

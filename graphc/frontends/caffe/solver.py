@@ -17,7 +17,7 @@ from graphc.frontends.caffe.rate_policy import (
     rate_policy,
 )
 from graphc.phase import Phase
-from graphc.rate_policy import RatePolicy
+from graphc.runtime.rate_policy import RatePolicy
 from graphc.source import Source
 
 METHODS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
