@@ -8,7 +8,8 @@ together what the stages have left: the graph, the plan and the remarks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from graphc.bench.work import work_of
 from graphc.ir.graph import Value
@@ -22,6 +23,8 @@ _ORDERS = {
     "packed": "its kernel reads weights in the order of its tiles",
     "row-major": "it takes the values in the order of the definition's axes",
 }
+
+_PART = re.compile(r"part\d+")  # what a step writes of an array that others write the rest of
 
 
 def answers(made: Lowered, subject: str) -> list[str]:
@@ -72,7 +75,7 @@ def _costs(made: Lowered, layer: Layer) -> Iterator[str]:
         if steps:
             flops = sum(work_of(program, step).flops for _, step in steps)
             moved = sum(work_of(program, step).bytes for _, step in steps)
-            numbers = ", ".join(str(number) for number, _ in steps)
+            numbers = ranges([number for number, _ in steps])
             others = {n for _, step in steps for n in step.layer.split(", ")} - {layer.name}
             shared = f", shared with {_quoted(sorted(others))}" if others else ""
             yield (
@@ -81,8 +84,8 @@ def _costs(made: Lowered, layer: Layer) -> Iterator[str]:
             )
     if not any(layer.name in step.layer.split(", ") for step in program.steps):
         said = [r.sentence for r in made.program.remarks if _names(r.subject, layer.name)]
-        why = said[0] if said else "nothing had to be computed"
-        yield f"no step of the program does its work: it {why.removeprefix('it ')}"
+        why = f"it {said[0].removeprefix('it ')}" if said else "nothing had to be computed"
+        yield f"no step of the program does its work: {why}"
 
 
 def _in_place(made: Lowered, layer: Layer) -> Iterator[str]:
@@ -103,12 +106,12 @@ def _in_place(made: Lowered, layer: Layer) -> Iterator[str]:
         if r.stage == "share" and r.sentence.startswith(f"{source.name} is not overwritten")
         if layer.name in r.sentence
     ]
-    if source.name not in buffers:
+    if source.type.shape != target.type.shape:
+        yield "it is not in place: its top has another shape than its bottom"
+    elif source.name not in buffers:
         yield f"it is in place: '{source.name}' stays in registers and has no memory of its own"
     elif target.name not in buffers:
         yield f"it is in place: '{target.name}' stays in registers and has no memory of its own"
-    elif source.type.shape != target.type.shape:
-        yield "it is not in place: its top has another shape than its bottom"
     elif _same_place(buffers[source.name], buffers[target.name]):
         yield f"it is in place: '{target.name}' is written over '{source.name}'"
     elif said:
@@ -125,7 +128,14 @@ def _same_place(old: ProgramBuffer, new: ProgramBuffer) -> bool:
 def _ends(made: Lowered, layer: Layer) -> tuple[Value, Value] | None:
     """What the layer's nodes read first and make last, in the graph that is run."""
     own = [n for n in made.graph.nodes if n.origin.layer == layer.name and not n.origin.backward]
-    read = [v for n in own for v in n.inputs if v.role not in ("parameter", "state", "constant")]
+    ends = [made.graph.blobs[name] for name in layer.bottoms if name in made.graph.blobs]
+    outside = {v for n in own for v in n.inputs} - {v for n in own for v in n.outputs}
+    read = [v for v in ends if v in outside] or [
+        v
+        for n in own
+        for v in n.inputs
+        if v.role not in ("parameter", "state", "constant") and v in outside
+    ]
     made_last = [v for n in own for v in n.outputs[:1] if v.name in layer.tops] or [
         v for n in own for v in n.outputs[:1] if len(v.shape) > 1
     ]
@@ -250,6 +260,8 @@ def _about_blob(made: Lowered, name: str) -> Iterator[str]:
     elif made.program.forward_steps < len(made.program.steps):
         if value.role != "input" and f"{name}.diff" in made.graph.blobs:
             yield "its gradient is computed on the way to what is asked for"
+        elif _not_computed(made, name):
+            yield "its gradient is not computed as such, because the blob is not"
         elif value.role == "input" or f"{name}.diff" in made.graph.outputs:
             yield from _gradient(made, name)
         else:
@@ -263,9 +275,7 @@ def _where(made: Lowered, name: str) -> Iterator[str]:
     held = program.readable.get(name) or program.readable_forward.get(name) or name
     buffer = program.buffers.get(held)
     if buffer is None:
-        said = [r.sentence for r in program.remarks if r.subject == f"blob:{name}"]
-        away = [sentence for sentence in said if "is not computed" in sentence]
-        why = program.overwritten.get(name) or next(iter(away), "it is not stored")
+        why = program.overwritten.get(name) or _not_computed(made, name) or "it is not stored"
         yield f"it costs no memory: {why}"
         return
     if buffer.slot:
@@ -280,11 +290,19 @@ def _where(made: Lowered, name: str) -> Iterator[str]:
         yield program.overwritten[name]
 
 
+def _not_computed(made: Lowered, name: str) -> str:
+    """Why a blob is not computed at all; empty where it is."""
+    said = [r.sentence for r in made.program.remarks if r.subject == f"blob:{name}"]
+    said.append(made.program.overwritten.get(name, ""))
+    return next((sentence for sentence in said if "is not computed" in sentence), "")
+
+
 def _about_copies(made: Lowered, name: str) -> Iterator[str]:
     """Copies in another order, who wants them and why."""
     program = made.program
     value = made.graph.blobs.get(name) or made.graph.values.get(name)
     base = value.name if value is not None else name
+    parts: list[int] = []
     for number, step in enumerate(program.steps):
         for written in step.arguments[len(step.kernel.inputs) :]:
             source, sign, order = written.partition("~")
@@ -292,11 +310,31 @@ def _about_copies(made: Lowered, name: str) -> Iterator[str]:
                 continue
             buffer = program.buffers[written]
             way = order.partition(".")[0]
+            if _PART.fullmatch(way):
+                parts.append(number)
+                continue
             why = f": {_ORDERS[way]}" if way in _ORDERS else ""
             yield (
                 f"step {number} makes a copy of it in {way} order, {buffer.span_bytes:,} bytes,"
                 f" for '{_wanted_by(made, base, way) or step.layer}'{why}"
             )
+
+    if parts:
+        yield (
+            f"its parts are written into it where they are made, by step{'s' * (len(parts) > 1)}"
+            f" {ranges(parts)}"
+        )
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """`1, 4-16, 19` of numbers in order."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in runs)
 
 
 def _wanted_by(made: Lowered, name: str, way: str) -> str:

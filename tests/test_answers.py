@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from test_cli_options import SAMPLES, graphc
-from test_report import lowered
+from test_report import LSTM, lowered
 
-from graphc.answers import answers
+from graphc.answers import answers, ranges
 from graphc.lowered import Lowered
 
 FROZEN = SAMPLES / "frozen_trunk.prototxt"
@@ -162,3 +163,66 @@ def test_answers_as_data() -> None:
     unknown = graphc("explain", FROZEN, "conv3")
     assert unknown.exit_code == 3
     assert "did you mean" in unknown.stderr
+
+
+IN_TURN = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 9 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+  pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "drop" type: "Dropout" bottom: "pool" top: "drop" }
+layer { name: "fc" type: "InnerProduct" bottom: "drop" top: "fc"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "l" type: "EuclideanLoss" bottom: "fc" bottom: "t" top: "l" }
+"""
+
+
+def test_layers_that_others_are_joined_with() -> None:
+    made = lowered(IN_TURN)
+    # ReLU runs behind the pooling: 'conv' as the definition has it is never there.
+    assert "it is not in place: its top has another shape than its bottom" in answers(made, "pool")
+    said = answers(made, "conv.diff")
+    assert "its gradient is not computed as such, because the blob is not" in said
+    assert "it is not in place: 'drop' has bytes of its own" in answers(made, "drop")
+    places = [made.program.buffers[name].offset for name in ("pool", "drop")]
+    assert len(set(places)) == 2
+    assert "no step of the program does its work: nothing had to be computed" in answers(made, "t")
+
+
+def test_layers_of_very_many_steps() -> None:
+    made = lowered(LSTM)
+    forward, backward = (s for s in answers(made, "lstm") if " pass is steps " in s)
+    numbers = [n for n, step in enumerate(made.program.steps) if step.layer == "lstm"]
+    for sentence, is_backward in ((forward, False), (backward, True)):
+        shown = sentence.partition(" pass is steps ")[2].partition(":")[0]
+        read: list[int] = []
+        for run in shown.split(", "):
+            first, _, last = run.partition("-")
+            read += range(int(first), int(last or first) + 1)
+        assert read == [n for n in numbers if made.program.steps[n].backward is is_backward]
+        assert len(shown) < 2 * len(read)
+    (parts,) = (s for s in answers(made, "blob:lstm") if s.startswith("its parts are written"))
+    assert parts.startswith("its parts are written into it where they are made, by steps ")
+
+
+def test_ranges_of_numbers() -> None:
+    assert ranges([]) == ""
+    assert ranges([3]) == "3"
+    assert ranges([1, 2, 4, 5, 6, 9]) == "1, 2, 4-6, 9"
+
+
+def test_a_gradient_of_a_blob_in_place_and_a_name_that_is_near(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(IN_TURN)
+    found = graphc("explain", tmp_path / "net.prototxt", "conv.diff", "--mode", "train")
+    assert found.exit_code == 0, found.output
+    assert "because the blob is not" in found.stdout
+    (tmp_path / "lstm.prototxt").write_text(LSTM)
+    wrong = graphc("explain", tmp_path / "lstm.prototxt", "lstmm", "--mode", "train")
+    assert wrong.exit_code == 3
+    assert "did you mean 'lstm'?" in wrong.stderr
+    once = graphc("explain", tmp_path / "lstm.prototxt", "layer:lstm", "--mode", "train").stdout
+    assert " more like this)" in once
+    assert len(once.splitlines()) < 20

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, DRIVER, MISSING, Browser, browser
+from deep_nets import resnet
 from inception import googlenet
-from test_report import HOSTILE_NET, LENET, lowered
+from test_report import HOSTILE_NET, LENET, LSTM, lowered, lstm
 
 from graphc.report.facts import collect
 from graphc.report.page import page
@@ -198,9 +199,14 @@ def test_hostile_names_run_nothing(window: Browser, tmp_path: Path) -> None:
     assert window.logs("browser") == []
 
 
-def test_a_large_net_is_small_and_opens_at_once(window: Browser, tmp_path: Path) -> None:
-    file = tmp_path / "googlenet.html"
-    file.write_text(page(collect(lowered(googlenet()))))
+@pytest.mark.parametrize(("net", "boxes"), [("googlenet", 300), ("resnet", 300), ("lstm", 10)])
+def test_a_large_net_is_small_and_opens_at_once(
+    window: Browser, tmp_path: Path, net: str, boxes: int
+) -> None:
+    texts = {"googlenet": googlenet, "resnet": resnet, "lstm": lambda: lstm(100)}
+    file = tmp_path / f"{net}.html"
+    file.write_text(page(collect(lowered(texts[net]()))))
+    window.logs("browser")
     assert file.stat().st_size < 3_000_000
     spent = []
     for _ in range(5):
@@ -213,4 +219,23 @@ def test_a_large_net_is_small_and_opens_at_once(window: Browser, tmp_path: Path)
         )
     assert min(spent) < 1000
     window.open(file, "#part/graph")
-    window.wait("document.querySelectorAll('.net a[data-box]').length > 300")
+    window.wait(f"document.querySelectorAll('.net a[data-box]').length > {boxes}")
+    assert window.logs("browser") == []
+
+
+def test_an_unrolled_layer_leads_to_its_steps_and_back(window: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "lstm.html"
+    made = collect(lowered(LSTM))
+    file.write_text(page(made))
+    (box,) = (b for b in made.boxes.boxes if b.title == "lstm" and len(b.steps) > 1)
+    window.open(file, f"#{box.key}")
+    window.wait("document.querySelector('#box h3')?.textContent === 'lstm'")
+    steps = "[...document.querySelectorAll('#box a')].filter(a => a.hash.startsWith('#run-'))"
+    window.run(f"{steps}[0].focus()")
+    window.press("Enter")
+    window.wait(f"document.activeElement.dataset.key === 'run-{box.steps[0]}'")
+    assert open_parts(window) == ["kernels"]
+    window.run("document.activeElement.querySelector('a[href^=\"#step-\"]').focus()")
+    window.press("Enter")
+    window.wait(f"document.activeElement.dataset.box === '{box.key}'")
+    assert open_parts(window) == ["graph"]

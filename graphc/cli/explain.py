@@ -9,6 +9,7 @@ import typer
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json
 from graphc.cli.session import open_session
+from graphc.error import NetError, did_you_mean
 
 if TYPE_CHECKING:
     from graphc.ir.remark import Remark
@@ -35,18 +36,23 @@ def explain(
     What it is, what it costs, whether it is in place, gets a gradient, moves in training; then
     every decision about it, in order.
     """
+    from graphc.ir.remark import without_repeats
+
     with busy("planning"):
         made = open_session(options).lowered()
-    remarks = list(dict.fromkeys([*_answers(made, subject), *_remarks(made, subject)]))
+    answered = _answers(made, subject)
+    found = list(dict.fromkeys([*answered, *_remarks(made, subject, bool(answered))]))
+    remarks = without_repeats(found)
     if options.json:
-        print_json([_plain(remark) for remark in remarks])
+        print_json([_plain(remark, more) for remark, more in remarks])
         return
-    for remark in remarks:
+    for remark, more in remarks:
         if remark.stage == ANSWER:
             typer.echo(f"{remark.sentence}.")
             continue
         place = f"  ({remark.span})" if remark.span else ""
-        typer.echo(f"{remark.subject}: {remark.sentence}. [{remark.stage}]{place}")
+        others = f" (and {more} more like this)" if more else ""
+        typer.echo(f"{remark.subject}: {remark.sentence}{others}. [{remark.stage}]{place}")
     if not remarks:
         typer.echo(f"{subject or 'the net'}: nothing had to be decided.")
 
@@ -59,8 +65,11 @@ def _answers(made: Lowered, subject: str) -> list[Remark]:
     return [Remark(ANSWER, subject, sentence) for sentence in answers(made, subject)]
 
 
-def _remarks(made: Lowered, subject: str) -> list[Remark]:
-    """Those about the subject; a layer's include those about its tops and parameters."""
+def _remarks(made: Lowered, subject: str, is_known: bool) -> list[Remark]:
+    """Those about the subject; a layer's include those about its tops and parameters.
+
+    Raises NetError for a name that is not `is_known` and that nothing has.
+    """
     from graphc.plan.explain import explain as remarks_about
 
     program = made.program
@@ -78,7 +87,16 @@ def _remarks(made: Lowered, subject: str) -> list[Remark]:
         return [*found, *_steps(program, layer)]
     if "~" in subject and subject in program.buffers:
         return []  # a copy: what is asked is where it comes from
-    return remarks_about(program, subject)
+    try:
+        return remarks_about(program, subject)
+    except NetError:
+        if is_known:
+            return []
+        name = subject.partition(":")[2] or subject
+        hint = did_you_mean(name, [*made.layer_tops, *made.forward.blobs, *made.owners])
+        if hint:
+            raise NetError(f"the net has no '{subject}'; {hint}") from None
+        raise
 
 
 def _subjects(remark: Remark) -> set[str]:
@@ -89,25 +107,31 @@ def _subjects(remark: Remark) -> set[str]:
 
 def _steps(program: Program, layer: str) -> list[Remark]:
     """In which steps a layer runs, and with whom."""
+    from graphc.answers import ranges
+    from graphc.ir.remark import Remark
+
     remarks = []
     for way, backward in (("forward", False), ("backward", True)):
-        parts = []
+        runs: dict[str, list[int]] = {}
         for number, step in enumerate(program.steps):
             layers = step.layer.split(", ")
             if step.backward is backward and layer in layers:
                 others = ", ".join(f"'{other}'" for other in layers if other != layer)
-                parts.append(f"{number} ({step.kernel.name}{f', with {others}' * bool(others)})")
-        if parts:
-            from graphc.ir.remark import Remark
-
-            sentence = f"runs {way} in step{'s' * (len(parts) > 1)} {', '.join(parts)}"
+                said = f"{step.kernel.name}{f', with {others}' * bool(others)}"
+                runs.setdefault(said, []).append(number)
+        if runs:
+            parts = [f"{ranges(numbers)} ({said})" for said, numbers in runs.items()]
+            many = sum(map(len, runs.values())) > 1
+            sentence = f"runs {way} in step{'s' * many} {', '.join(parts)}"
             remarks.append(Remark("plan", f"layer:{layer}", sentence))
     return remarks
 
 
-def _plain(remark: Remark) -> dict[str, Any]:
+def _plain(remark: Remark, more: int) -> dict[str, Any]:
+    """As data; `more` are remarks alike that are left out."""
     place = remark.span
     return {
+        "more": more,
         "stage": remark.stage,
         "subject": remark.subject,
         "sentence": remark.sentence,

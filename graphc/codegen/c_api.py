@@ -264,7 +264,8 @@ def _table_lines(interface: Interface) -> Iterable[str]:
 def main_text(interface: Interface) -> str:
     """The C source of a program that reads and writes .npy files."""
     training = interface.training
-    parts = ("main.c", "picture.c", "run.c") if training is None else ("main.c", "train.c")
+    shared = ("main.c", "arguments.c")
+    parts = (*shared, "picture.c", "run.c") if training is None else (*shared, "train.c")
     others = '", a picture (P5, P6) or a .raw file"' if training is None else ""
     words = {
         "OTHER_FILES": others,

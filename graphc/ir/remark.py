@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphc.source import Span
@@ -22,3 +24,17 @@ class Remark:
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.sentence} [{self.stage}]"
+
+
+_NUMBERS = re.compile(r"\.\d+\b")  # that tell apart the values of one layer
+
+
+def without_repeats(remarks: Iterable[Remark]) -> list[tuple[Remark, int]]:
+    """Remarks that differ in numbers of values alone, as those of unrolled layers: the first of
+    each, and how many more there are.
+    """
+    alike: dict[tuple[str, ...], list[Remark]] = {}
+    for remark in remarks:
+        key = (remark.stage, remark.subject, remark.sentence)
+        alike.setdefault(tuple(_NUMBERS.sub(".", words) for words in key), []).append(remark)
+    return [(first, len(rest)) for first, *rest in alike.values()]

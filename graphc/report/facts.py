@@ -14,7 +14,7 @@ from graphc.bench.machine import describe_machine
 from graphc.bench.profile import Profile
 from graphc.bench.work import work_of
 from graphc.codegen.llvm.target import llvm_version
-from graphc.ir.remark import Remark
+from graphc.ir.remark import Remark, without_repeats
 from graphc.ir.text import print_op
 from graphc.lowered import Lowered
 from graphc.plan.explain import memory_rows
@@ -33,6 +33,7 @@ class Facts:
 
     Attributes:
         steps: one dictionary a step of the program; `seconds` and `roofline` where profiled.
+        remarks: those alike once, with how many `more` there are.
         limits: operations and bytes a second of the machine, where profiled.
         provenance: versions, processor, options as given, names and SHA-256 of the files.
     """
@@ -87,7 +88,10 @@ def collect(
         overview=_overview(made, summary, steps, kernels),
         memory=[asdict(row) for row in memory_rows(made.program)],
         gradients=[asdict(row) for row in gradient_rows(made)],
-        remarks=[_remark(remark, files) for remark in dict.fromkeys(made.program.remarks)],
+        remarks=[
+            _remark(remark, more, files)
+            for remark, more in without_repeats(dict.fromkeys(made.program.remarks))
+        ],
         provenance=_provenance(version, options or {}, files),
         limits={"fma": profile.limits.fma, "copy": profile.limits.copy} if profile else None,
     )
@@ -194,7 +198,7 @@ def _overview(
     }
 
 
-def _remark(remark: Remark, files: Sequence[Path]) -> dict[str, Any]:
+def _remark(remark: Remark, more: int, files: Sequence[Path]) -> dict[str, Any]:
     place = remark.span
     sentence = remark.sentence
     for file in files:
@@ -203,6 +207,7 @@ def _remark(remark: Remark, files: Sequence[Path]) -> dict[str, Any]:
         "stage": remark.stage,
         "subject": remark.subject,
         "sentence": sentence,
+        "more": more,
         "line": place.line if place else None,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
 from typing import Any
 
@@ -21,7 +20,6 @@ from graphc.report.tables import (
 )
 
 _MOST_FUSED = 12
-_NUMBERS = re.compile(r"\.\d+\b")  # that tell apart the values of one layer
 _STATES = {"computed": "yes", "zero": "yes, zero", "none": "no"}
 
 
@@ -248,11 +246,11 @@ def decisions(facts: Facts) -> str:
     rows = [
         (
             Cell(_subject(r)),
-            Cell(r["sentence"] + (f" (and {more} more like this)" if more else "")),
+            Cell(r["sentence"] + (f" (and {r['more']} more like this)" if r["more"] else "")),
             Cell(r["stage"]),
             number(r["line"], str(r["line"])) if r["line"] else Cell(),
         )
-        for r, more in without_repeats(facts.remarks)
+        for r in facts.remarks
     ]
     return (
         "<p>Why things are as they are, in the order in which they were decided."
@@ -268,17 +266,6 @@ def decisions(facts: Facts) -> str:
 def _subject(remark: dict[str, Any]) -> str:
     """`layer:conv1` is the layer conv1."""
     return str(remark["subject"]).replace(":", " ", 1)
-
-
-def without_repeats(remarks: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
-    """Remarks that differ in numbers alone, as those of unrolled layers: the first, and how many
-    more there are.
-    """
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for remark in remarks:
-        key = (remark["stage"], remark["subject"], remark["sentence"])
-        alike.setdefault(tuple(_NUMBERS.sub(".", words) for words in key), []).append(remark)
-    return [(first, len(rest)) for first, *rest in alike.values()]
 
 
 def provenance(facts: Facts) -> str:

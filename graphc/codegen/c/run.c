@@ -75,24 +75,6 @@ static void need_sources(arrays given, int needs_gradient) {
                           " (--help lists them)");
 }
 
-/* What the command line says. */
-typedef struct {
-    int threads, calls;
-    const char *weights;
-    arrays given, made;
-    int goes_back, writes; /* whether gradients are asked for; how many files are written */
-    look look;
-} settings;
-
-static void read_name(settings *chosen, const char *argument, int is_output) {
-    array *row = named(is_output ? chosen->made : chosen->given, argument);
-    if (row == NULL)
-        fail(WRONG_USAGE, "'%s' is no NAME=FILE.npy of an %s; --help lists them", argument,
-             is_output ? "output" : "input");
-    chosen->goes_back |= row->suffix[0] != '\0';
-    chosen->writes += is_output;
-}
-
 static int is_rgb(const char *word) {
     int found = word != NULL && strcmp(word, "rgb") == 0;
     if (!found && (word == NULL || strcmp(word, "bgr") != 0))
@@ -100,48 +82,28 @@ static int is_rgb(const char *word) {
     return found;
 }
 
-static settings read_arguments(int count, char **words) {
-    settings chosen = {usable_cores(), 0, NULL, sources(NULL), results(NULL),
-                       0,              0, {{0, 0, 0}, 1, COLUMN_MAJOR}};
-    for (int i = 1; i < count; i++) {
-        const char *next = i + 1 < count ? words[i + 1] : NULL;
-        if (strcmp(words[i], "--help") == 0 || strcmp(words[i], "-h") == 0) {
-            print_help(words[0], chosen.given, chosen.made);
-            exit(0);
-        }
-        if (words[i][0] != '-') {
-            read_name(&chosen, words[i], 0);
-            continue;
-        }
-        if (strcmp(words[i], "--threads") == 0)
-            chosen.threads = whole_number(words[i], next, 256);
-        else if (strcmp(words[i], "--bench") == 0)
-            chosen.calls = whole_number(words[i], next, 1000000);
-        else if (strcmp(words[i], "--mean") == 0)
-            read_means(next, &chosen.look);
-        else if (strcmp(words[i], "--scale") == 0)
-            chosen.look.scale = real_number(words[i], next);
-        else if (strcmp(words[i], "--channels") == 0)
-            chosen.look.is_rgb = is_rgb(next);
-        else if (strcmp(words[i], "--weights") == 0 && next != NULL)
-            chosen.weights = next;
-        else if (strcmp(words[i], "-o") == 0 && next != NULL)
-            read_name(&chosen, next, 1);
-        else
-            fail(WRONG_USAGE, "'%s' is no option, or lacks its value; --help lists them", words[i]);
-        i++;
-    }
-    if (!chosen.calls) need_sources(chosen.given, chosen.goes_back);
-    return chosen;
+static int read_own_option(void *own, const char *option, const char *value) {
+    look *how = own;
+    if (strcmp(option, "--mean") == 0)
+        read_means(value, how);
+    else if (strcmp(option, "--scale") == 0)
+        how->scale = real_number(option, value);
+    else if (strcmp(option, "--channels") == 0)
+        how->is_rgb = is_rgb(value);
+    else
+        return 0;
+    return 1;
 }
 
 int main(int count, char **words) {
-    settings chosen = read_arguments(count, words);
+    look how = {{0, 0, 0}, 1, COLUMN_MAJOR};
+    settings chosen = read_arguments(count, words, &how);
+    if (!chosen.calls) need_sources(chosen.given, chosen.goes_back);
     @NET@_net *net = open_net(chosen.weights);
     attach(chosen.given, sources(net));
     attach(chosen.made, results(net));
     for (int i = 0; i < chosen.given.count; i++)
-        if (chosen.given.rows[i].file != NULL) read_file(&chosen.given.rows[i], &chosen.look);
+        if (chosen.given.rows[i].file != NULL) read_file(&chosen.given.rows[i], &how);
     if (chosen.calls) bench(net, chosen.calls, chosen.threads);
     must(net, @NET@_forward(net, chosen.threads));
 #ifdef @NET@_HAS_GRADIENTS

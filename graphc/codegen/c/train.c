@@ -81,62 +81,32 @@ static feed *open_feeds(arrays given) {
 /* ---- what the command line says ---- */
 
 typedef struct {
-    int threads, calls, steps, every;
-    const char *weights, *save;
-    arrays given, made;
-    int writes;
-} settings;
+    int steps, every;
+    const char *save;
+} schedule;
 
-static void read_name(settings *chosen, const char *argument, int is_output) {
-    if (named(is_output ? chosen->made : chosen->given, argument) == NULL)
-        fail(WRONG_USAGE, "'%s' is no NAME=FILE.npy of an %s; --help lists them", argument,
-             is_output ? "output" : "input");
-    chosen->writes += is_output;
+static int read_own_option(void *own, const char *option, const char *value) {
+    schedule *plan = own;
+    if (strcmp(option, "--steps") == 0)
+        plan->steps = whole_number(option, value, 1000000000);
+    else if (strcmp(option, "--every") == 0)
+        plan->every = whole_number(option, value, 1000000000);
+    else if (strcmp(option, "--save") == 0 && value != NULL)
+        plan->save = value;
+    else
+        return 0;
+    return 1;
 }
 
-static void need_all(const settings *chosen) {
+static void need_all(const settings *chosen, const schedule *plan) {
     for (int i = 0; i < chosen->given.count; i++)
         if (chosen->given.rows[i].file == NULL)
             fail(WRONG_USAGE, "input '%s' is missing: %s=FILE.npy (--help lists them)",
                  chosen->given.rows[i].name, chosen->given.rows[i].name);
-    if (chosen->save == NULL && chosen->writes == 0)
+    if (plan->save == NULL && chosen->writes == 0)
         fail(WRONG_USAGE, "say where the result goes: --save FILE.weights, or -o NAME=FILE.npy");
-    if (chosen->steps == 0 && @NET@_MAX_ITER == 0)
+    if (plan->steps == 0 && @NET@_MAX_ITER == 0)
         fail(WRONG_USAGE, "the solver has no max_iter; say how long to train: --steps N");
-}
-
-static settings read_arguments(int count, char **words) {
-    settings chosen = {usable_cores(), 0, 0, 0, NULL, NULL, sources(NULL), results(NULL), 0};
-    for (int i = 1; i < count; i++) {
-        const char *next = i + 1 < count ? words[i + 1] : NULL;
-        if (strcmp(words[i], "--help") == 0 || strcmp(words[i], "-h") == 0) {
-            print_help(words[0], chosen.given, chosen.made);
-            exit(0);
-        }
-        if (words[i][0] != '-') {
-            read_name(&chosen, words[i], 0);
-            continue;
-        }
-        if (strcmp(words[i], "--threads") == 0)
-            chosen.threads = whole_number(words[i], next, 256);
-        else if (strcmp(words[i], "--bench") == 0)
-            chosen.calls = whole_number(words[i], next, 1000000);
-        else if (strcmp(words[i], "--steps") == 0)
-            chosen.steps = whole_number(words[i], next, 1000000000);
-        else if (strcmp(words[i], "--every") == 0)
-            chosen.every = whole_number(words[i], next, 1000000000);
-        else if (strcmp(words[i], "--weights") == 0 && next != NULL)
-            chosen.weights = next;
-        else if (strcmp(words[i], "--save") == 0 && next != NULL)
-            chosen.save = next;
-        else if (strcmp(words[i], "-o") == 0 && next != NULL)
-            read_name(&chosen, next, 1);
-        else
-            fail(WRONG_USAGE, "'%s' is no option, or lacks its value; --help lists them", words[i]);
-        i++;
-    }
-    if (!chosen.calls) need_all(&chosen);
-    return chosen;
 }
 
 /* ---- the work ---- */
@@ -170,10 +140,10 @@ static void skip_served(const @NET@_net *net, feed *feeds, int count) {
     }
 }
 
-static void train(@NET@_net *net, feed *feeds, const settings *chosen) {
+static void train(@NET@_net *net, feed *feeds, const settings *chosen, const schedule *plan) {
     int64_t first = @NET@_iteration(net);
-    int64_t last = chosen->steps ? first + chosen->steps : @NET@_MAX_ITER;
-    int64_t every = chosen->every ? chosen->every : last - first > 10 ? (last - first) / 10 : 1;
+    int64_t last = plan->steps ? first + plan->steps : @NET@_MAX_ITER;
+    int64_t every = plan->every ? plan->every : last - first > 10 ? (last - first) / 10 : 1;
     skip_served(net, feeds, chosen->given.count);
     for (int64_t n = first; n < last; n++) {
         double rate = @NET@_learning_rate(net), loss = 0;
@@ -186,7 +156,9 @@ static void train(@NET@_net *net, feed *feeds, const settings *chosen) {
 }
 
 int main(int count, char **words) {
-    settings chosen = read_arguments(count, words);
+    schedule plan = {0, 0, NULL};
+    settings chosen = read_arguments(count, words, &plan);
+    if (!chosen.calls) need_all(&chosen, &plan);
     @NET@_net *net = open_net(chosen.weights);
     attach(chosen.given, sources(net));
     attach(chosen.made, results(net));
@@ -194,11 +166,11 @@ int main(int count, char **words) {
     if (chosen.calls)
         bench(net, feeds, &chosen);
     else
-        train(net, feeds, &chosen);
+        train(net, feeds, &chosen, &plan);
     for (int i = 0; i < chosen.made.count; i++)
         if (chosen.made.rows[i].file != NULL) write_npy(&chosen.made.rows[i]);
-    if (chosen.save != NULL && @NET@_save(net, chosen.save) != @NET@_OK)
-        fail(BAD_INPUT, "'%s' cannot be written", chosen.save);
+    if (plan.save != NULL && @NET@_save(net, plan.save) != @NET@_OK)
+        fail(BAD_INPUT, "'%s' cannot be written", plan.save);
     for (int i = 0; i < chosen.given.count; i++) free(feeds[i].values);
     free(feeds);
     free(chosen.given.rows);
