@@ -152,6 +152,17 @@ def test_the_gradient_is_right_at_every_spread(classes: int, axis: int) -> None:
         assert found.bad == 0 and found.stuck == 0
 
 
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize(("batch", "classes"), [(512, 1000), (64, 32000)])
+def test_long_sums_lose_nothing(batch: int, classes: int, spread: float) -> None:
+    """Where one score wins, small exponentials are added to 1, each with an error of its own."""
+    size = Size(batch, classes)
+    candidate = Candidate(size, "fused")
+    for seed in range(3):
+        found = error_of(candidate, size, spread, seed)
+        assert found.gradient <= GRADIENT_ERROR, found
+
+
 def test_the_float64_reference_against_differences() -> None:
     rng = np.random.default_rng(5)
     x, label = rng.standard_normal((4, 6)) * 3, rng.integers(0, 6, 4)

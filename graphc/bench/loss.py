@@ -206,9 +206,9 @@ def draw(size: Size, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return x, rng.integers(0, size.classes, size.batch).astype(np.float32)
 
 
-def error_of(candidate: Candidate, size: Size, spread: float) -> Error:
+def error_of(candidate: Candidate, size: Size, spread: float, seed: int = 0) -> Error:
     """Run a candidate on scores of that spread and compare with float64."""
-    x, label = draw(size, spread)
+    x, label = draw(size, spread, seed)
     candidate.put(x, label)
     candidate.run()
     loss, gradient = exact(x, label, size.axis)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -93,7 +93,7 @@ class Splat(ir.Constant):  # type: ignore[misc]  # llvmlite has no types
         return f"splat ({ir.Constant(self.type.element, self.constant)})"
 
 
-ESTIMATED = 16  # lanes of the instruction that estimates 1 / sqrt
+REGISTER = {"f32": 16, "f64": 8}  # lanes of the instructions of AVX-512 that are called by name
 
 
 def _lane_order(order: list[int]) -> ir.Constant:
@@ -217,18 +217,13 @@ class Arithmetic:
 
     def estimates_roots(self, type_: ir.Type) -> bool:
         """Whether 1 / sqrt of a type can be estimated to 14 bits: float32 lanes of AVX-512."""
-        wide = isinstance(type_, ir.VectorType) and type_.count % ESTIMATED == 0
-        return wide and element(type_) == FLOAT32.real and self.target.has_estimates
+        whole = element(type_) == FLOAT32.real and self._fills_registers(type_)
+        return whole and self.target.has_estimates
 
     def estimated_rsqrt(self, x: ir.Value) -> ir.Value:
         """1 / sqrt(x) for positive finite x, rounded right or nearly so, by a step of Newton's."""
         b = self.builder
-        parts = []
-        for first in range(0, x.type.count, ESTIMATED):
-            parts.append(self._estimate(self._lanes_of(x, first)))
-        while len(parts) > 1:
-            parts = [self._joined(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-        root = parts[0]
+        root = self._by_register(self._estimate, x)
         # root + root / 2 * (1 - x root root), x root in two parts: only the last sum rounds.
         product = b.fmul(x, root)
         rest = self.fma(x, root, b.fneg(product))
@@ -237,12 +232,25 @@ class Arithmetic:
         return self.fma(b.fmul(root, self.like(x, 0.5)), error, root)
 
     def _estimate(self, x: ir.Value) -> ir.Value:
-        every = ir.Constant(ir.IntType(ESTIMATED), -1)
+        every = ir.Constant(ir.IntType(x.type.count), -1)
         return self.intrinsic("llvm.x86.avx512.rsqrt14.ps.512", x.type, x, x, every)
 
-    def _lanes_of(self, x: ir.Value, first: int) -> ir.Value:
-        order = list(range(first, first + ESTIMATED))
-        return self.builder.shuffle_vector(x, x, _lane_order(order))
+    def _fills_registers(self, type_: ir.Type) -> bool:
+        """Whether a type is lanes that fill registers of AVX-512."""
+        count = type_.count if isinstance(type_, ir.VectorType) else 0
+        return count > 0 and count % REGISTER[format_of(type_).suffix] == 0
+
+    def _by_register(self, instruction: Callable[..., ir.Value], *args: ir.Value) -> ir.Value:
+        """An instruction on all lanes, so many at a time as it takes."""
+        wide, b = args[0].type.count, self.builder
+        size = REGISTER[format_of(args[0].type).suffix]
+        parts = []
+        for first in range(0, wide, size):
+            order = _lane_order(list(range(first, first + size)))
+            parts.append(instruction(*(b.shuffle_vector(x, x, order) for x in args)))
+        while len(parts) > 1:
+            parts = [self._joined(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
 
     def _joined(self, low: ir.Value, high: ir.Value) -> ir.Value:
         return self.builder.shuffle_vector(low, high, _lane_order(list(range(2 * low.type.count))))
@@ -256,12 +264,16 @@ class Arithmetic:
 
     # -- powers of two --
 
-    def nearest(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def nearest(self, x: ir.Value, to_scale: bool = False) -> tuple[ir.Value, ir.Value]:
         """(n, k): the whole number n next to x, and k, the bits of n + rounder.
 
         For |x| < 2**(mantissa - 1). It needs no conversion, whose result a nan would leave
         undefined, and no rounding instruction. Between two whole numbers either may come.
+        to_scale: k is for `scale` only, which takes n itself where that is an instruction.
         """
+        if to_scale and self._scales(x.type):
+            n = self.round(x)
+            return n, n
         rounder = self.like(x, format_of(x.type).rounder)
         shifted = self.builder.fadd(x, rounder)
         return self.builder.fsub(shifted, rounder), self.as_bits(shifted)
@@ -279,6 +291,8 @@ class Arithmetic:
         the power is multiplied in two halves, so that only the second product can round.
         """
         b, form = self.builder, format_of(x.type)
+        if k.type == x.type:
+            return self._by_register(self._scale, x, k)
         if self.target.has_scaling:
             whole = b.sub(k, self.like(k, form.bits(form.rounder)))
             if form is FLOAT64:
@@ -291,3 +305,15 @@ class Arithmetic:
         for part in (half, b.sub(exponent, half)):
             x = b.fmul(x, self.as_real(b.shl(part, self.like(k, form.mantissa)), form))
         return x
+
+    def _scales(self, type_: ir.Type) -> bool:
+        """Whether x * 2**n is an instruction on whole registers that takes n as a real number."""
+        wide = self.target.has_scaling and self.target.vector_bytes == 64
+        return wide and self._fills_registers(type_)
+
+    def _scale(self, x: ir.Value, n: ir.Value) -> ir.Value:
+        count = x.type.count
+        suffix = "ps" if count == REGISTER["f32"] else "pd"
+        every, as_set = ir.Constant(ir.IntType(count), -1), ir.Constant(INT32, 4)
+        name = f"llvm.x86.avx512.mask.scalef.{suffix}.512"
+        return self.intrinsic(name, x.type, x, n, x, every, as_set)

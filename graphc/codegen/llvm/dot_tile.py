@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import INT32, Carry, Count, Frame, whole
+from graphc.codegen.llvm.loops import INT32, Carry, Count, Frame, PartialSums, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.shares import Part, Shares, each, when
@@ -379,7 +379,7 @@ class DotProduct:
             return self._step(left, right, i, carry, rows)
 
         step = self._stride(tiling.b, tiling.column)
-        sums = self.frame.chunked(0, full, lanes, sums, body, LONGEST_SUM)
+        sums = self.frame.chunked(0, full, lanes, sums, body, PartialSums(LONGEST_SUM))
         if full == extent:
             return sums
         return self._step(left, right, whole(full), sums, rows, extent - full)

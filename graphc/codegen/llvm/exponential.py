@@ -99,7 +99,7 @@ def exp(m: Arithmetic, x: ir.Value, at_most_zero: bool = False) -> ir.Value:
     table = _table(x)
     if not at_most_zero:
         x = m.min(x, m.like(x, table.highest))
-    k, r = reduced(m, m.max(x, m.like(x, table.lowest)))
+    k, r = reduced(m, m.max(x, m.like(x, table.lowest)), to_scale=True)
     return m.scale(exp_of_remainder(m, r, table.exponential), k)
 
 
@@ -146,10 +146,10 @@ def tanh(m: Arithmetic, x: ir.Value) -> ir.Value:
     return m.copysign(m.when("<", a, m.like(x, TANGENT_END), small, large), x)
 
 
-def reduced(m: Arithmetic, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+def reduced(m: Arithmetic, x: ir.Value, to_scale: bool = False) -> tuple[ir.Value, ir.Value]:
     """(k, r): x = n ln 2 + r, |r| <= ln(2) / 2; k as `Arithmetic.nearest` gives it for n."""
     form = format_of(x.type)
-    n, k = m.nearest(m.builder.fmul(x, m.like(x, LOG2E)))
+    n, k = m.nearest(m.builder.fmul(x, m.like(x, LOG2E)), to_scale)
     r = m.fma(n, m.like(x, -form.ln2_high), x)
     return k, m.fma(n, m.like(x, -form.ln2_low), r)
 

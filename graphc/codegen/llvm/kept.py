@@ -1,14 +1,13 @@
 """What one sweep keeps for the next, where lanes run along positions and sweeps along an axis.
 
-A softmax over maps sweeps the classes of 32 positions several times. Where the distance of classes
-is a multiple of a page, the rows push each other out of the caches, and each sweep would fetch them
-from memory again. So what a sweep loads for later ones, and what it stores only to be read and
-stored again, goes to a small array on the stack, which lies densely.
+A softmax over maps sweeps the classes of 64 positions several times. Its rows are short and far
+apart: where their distance is a multiple of a page they push each other out of the caches, and what
+is stored only to be read and stored again fetches lines for nothing. So that, and what a sweep
+loads for later ones, goes to a small array on the stack, which lies densely.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from llvmlite import ir
@@ -29,7 +28,6 @@ from graphc.codegen.nodes import (
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
-PAGE = 4096
 MOST_BYTES = 512 << 10  # on the stack of each thread; half of a usual second cache
 
 
@@ -85,13 +83,13 @@ def _slot(
         if sweep.mode != "set" or not again or again[0].mode != "set":
             return None
         until = later[: later.index(again[0]) + 1]
-        if not _collides(place, own, vector) or _others(place, until, loads):
+        if not _is_row(place, own, vector) or _others(place, until, loads):
             return None
         readers = _readers(place, until, loads)
         return Slot(sweep.value, readers) if readers else None
     for load in loads[sweep]:
         assert load.address is not None
-        if load.reads & nodes.written or not _collides(load.address, own, vector):
+        if load.reads & nodes.written or not _is_row(load.address, own, vector):
             continue
         readers = _readers(load.address, later, loads)
         if readers:
@@ -131,11 +129,9 @@ def _same(one: Address, two: Address) -> bool:
     return alike and one.buffer == two.buffer and not one.parts and not two.parts
 
 
-def _collides(place: Address, own: Axis, vector: Axis) -> bool:
-    """Whether the rows of neighbouring iterations want the same few places of a cache."""
-    if place.parts or place.terms.get(vector) != 1 or own not in place.terms:
-        return False
-    return math.gcd(place.terms[own] * DTYPES[place.buffer.dtype], PAGE) >= PAGE // 4
+def _is_row(place: Address, own: Axis, vector: Axis) -> bool:
+    """Whether lanes are neighbours, and a sweep goes from row to row."""
+    return not place.parts and place.terms.get(vector) == 1 and own in place.terms
 
 
 class KeptArrays:

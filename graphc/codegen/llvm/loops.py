@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llvmlite import ir
 
 INT1, INT32, INT64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VOID, POINTER = ir.VoidType(), ir.PointerType()
-PART = 16
 Count: TypeAlias = ir.Value | int
 Carry: TypeAlias = list[ir.Value]
 
@@ -155,13 +155,11 @@ class Frame:
         lanes: int,
         carry: Sequence[ir.Value],
         body: Callable[[ir.Value, Count | None, Carry], Carry],
-        chunk: int = 0,
-        smaller: int = 0,
+        parts: PartialSums | None = None,
     ) -> Carry:
         """carry = body(i, rest, carry) for groups of lanes.
 
-        rest: the number of lanes in a last, partial group, else None. chunk, smaller: see
-        `chunked`.
+        rest: the number of lanes in a last, partial group, else None. parts: see `chunked`.
         """
         b = self.builder
         if isinstance(start, int) and isinstance(stop, int):
@@ -169,17 +167,21 @@ class Frame:
         else:
             length = b.sub(whole(stop), whole(start))
             main = b.add(whole(start), b.and_(length, whole(-lanes)))
-        full = self.chunked(
-            start, main, lanes, carry, lambda i, c: body(i, None, c), chunk, smaller
-        )
+
+        def last(rest: Count, c: Carry) -> Carry:
+            if parts is None:
+                return body(whole(main), rest, c)
+            return parts.added(b, c, body(whole(main), rest, parts.zeros(c)))
+
+        full = self.chunked(start, main, lanes, carry, lambda i, c: body(i, None, c), parts)
         if isinstance(main, int) and isinstance(stop, int):
             if main >= stop:
                 return full
             with self.scope():
-                return body(whole(main), stop - main, full)
+                return last(stop - main, full)
         rest = b.sub(whole(stop), whole(main))
         some = b.icmp_signed(">", rest, whole(0))
-        return self.guard(some, full, lambda c: body(main, rest, c))
+        return self.guard(some, full, lambda c: last(rest, c))
 
     def chunked(
         self,
@@ -188,35 +190,52 @@ class Frame:
         step: int,
         carry: Sequence[ir.Value],
         body: Callable[[ir.Value, Carry], Carry],
-        chunk: int = 0,
-        smaller: int = 0,
+        parts: PartialSums | None = None,
     ) -> Carry:
-        """A loop that adds to `carry` sums of at most `chunk` iterations each.
+        """A loop that adds to `carry` what `body` adds up in parts of some iterations each.
 
-        A float sum's error grows with the number of additions one after another; so it grows with
-        the larger of chunk and the number of chunks. chunk 0 is a plain loop. A chunk is made of
-        chunks that are `smaller` times smaller, and those again, where that is not 0.
+        Without `parts` it is a plain loop.
         """
-        if not chunk:
+        if parts is None:
             return self.loop(start, stop, step, carry, body)
-        b, zeros = self.builder, [ir.Constant(v.type, None) for v in carry]
-        inner = chunk // smaller if smaller and chunk > smaller else 0
-        if isinstance(start, int) and isinstance(stop, int) and stop - start <= chunk * step:
-            part = self.chunked(start, stop, step, zeros, body, inner, smaller)
-            return [b.fadd(c, p) for c, p in zip(carry, part, strict=True)]
+        b, reach = self.builder, parts.length * step
+        if isinstance(start, int) and isinstance(stop, int) and stop - start <= reach:
+            return parts.added(b, carry, self.loop(start, stop, step, parts.zeros(carry), body))
 
         def one(first: ir.Value, sums: Carry) -> Carry:
-            end = b.add(first, whole(chunk * step))
+            end = b.add(first, whole(reach))
             end = b.select(b.icmp_signed("<", end, whole(stop)), end, whole(stop))
-            part = self.chunked(first, end, step, zeros, body, inner, smaller)
-            return [b.fadd(s, p) for s, p in zip(sums, part, strict=True)]
+            return parts.added(b, sums, self.loop(first, end, step, parts.zeros(sums), body))
 
-        return self.loop(start, stop, chunk * step, carry, one)
+        return self.loop(start, stop, reach, carry, one)
 
 
-def part_size(count: int) -> int:
-    """The chunk for a sum of `count` terms: a power of PART, so that there are at most PART."""
-    size = PART
-    while size * PART < count:
-        size *= PART
-    return size
+@dataclass(frozen=True)
+class PartialSums:
+    """A long float sum is made of parts: its error grows with the additions one after another.
+
+    length: iterations of a part. elements: of what each is added up in, where what the parts are
+    added to is wider.
+    """
+
+    length: int
+    elements: tuple[ir.Type, ...] = ()
+
+    def zeros(self, sums: Sequence[ir.Value]) -> Carry:
+        """Where the sums of a part begin."""
+        types = [value.type for value in sums]
+        if self.elements:
+            types = [
+                ir.VectorType(element, wide.count) if isinstance(wide, ir.VectorType) else element
+                for element, wide in zip(self.elements, types, strict=True)
+            ]
+        return [ir.Constant(type_, None) for type_ in types]
+
+    def added(self, builder: ir.IRBuilder, sums: Sequence[ir.Value], part: Carry) -> Carry:
+        """The sums with those of a part."""
+        return [
+            builder.fadd(
+                total, some if some.type == total.type else builder.fpext(some, total.type)
+            )
+            for total, some in zip(sums, part, strict=True)
+        ]

@@ -47,6 +47,7 @@ WEIGHTS = {
 HEAVY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow", "random_bits"))
 CACHE_LINE = 64
 FIRST_CACHE = 16 << 10  # bytes of rows that surely stay there
+MOST_WASTE = 1.25  # a strip may have so many lanes for each that narrower ones would have
 BATCH_WORK = 20  # scalar instructions a row from which on a batch is worth its arrays
 Terms = dict[Axis, int]  # an affine function of loop variables
 SHARES = 64  # the parallel loop has at least so many iterations, where the kernel has
@@ -117,13 +118,23 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
     _carry_stores(chosen)
     chosen.batch = _batch(chosen, target)
     if chosen.vector:
-        # Rows that collide in the caches are fetched once, and as wide as registers allow.
-        wide = 4 * target.lanes("float32")
+        # Rows that lie far apart are fetched once, and as wide as registers allow.
+        wide = _strip_lanes(nodes.extents[chosen.vector], target)
         chosen.kept = kept_slots(nodes, chosen.vector, wide)
         if chosen.kept.slots:
-            chosen.lanes = max(chosen.lanes, wide)
+            chosen.lanes = wide
     chosen.cost = _operations(nodes)
     return chosen
+
+
+def _strip_lanes(extent: int, target: Target) -> int:
+    """Lanes of a strip: four registers' worth, fewer where many of those would be empty."""
+    least = target.lanes("float32")
+    needed = math.ceil(extent / least) * least
+    for lanes in (4 * least, 2 * least):
+        if math.ceil(extent / lanes) * lanes <= MOST_WASTE * needed:
+            return lanes
+    return least
 
 
 def _carry_stores(plan: Schedule) -> None:

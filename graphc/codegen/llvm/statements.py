@@ -14,11 +14,10 @@ from graphc.codegen.llvm.loops import (
     INT1,
     INT32,
     INT64,
-    PART,
     Carry,
     Count,
     Frame,
-    part_size,
+    PartialSums,
     whole,
 )
 from graphc.codegen.llvm.schedule import Schedule
@@ -37,8 +36,10 @@ from graphc.codegen.nodes import (
 from graphc.ir.types import REAL
 from graphc.kernel.lang import Axis
 
-# A float sum of more terms is made of parts, so that fewer are added one after another.
-LONGEST_SUM = 4 * PART
+# A float sum of more terms is made of parts: float32 numbers one after another, so many at most in
+# each lane, and the parts in float64.
+LONGEST_SUM = 64
+PART = 16
 _LIMITS = {"int32": 2**31, "int64": 2**63}
 
 
@@ -79,6 +80,7 @@ class Statements:
         self.builder = frame.builder
         self.math = values.math
         self.carried = set(plan.carried.values())
+        values.tops = _tops(plan.nodes.statements)
         extent = plan.nodes.extents[plan.kept.axis] if plan.kept.axis else 0
         self.kept = KeptArrays(frame.builder, plan.kept, plan.lanes, extent)
 
@@ -103,11 +105,12 @@ class Statements:
         lanes = self.plan.inner_lanes[fold] if inner else v.lanes
         varying = v.axis is not None and any(v.varies(n) for n in (*fold.values, *fold.guards))
         in_lanes = inner is not None or varying
+        summed = self._summed(fold)
         start = [
-            self._start(fold, position, lanes if in_lanes else 0)
+            self._start(fold, position, lanes if in_lanes else 0, "float64" if summed else "")
             for position in range(len(fold.values))
         ]
-        nest = _Nest(self, fold, inner, lanes, self._summed(fold))
+        nest = _Nest(self, fold, inner, lanes, summed)
 
         store = self.plan.carried.get(fold)
 
@@ -128,7 +131,9 @@ class Statements:
                 self._across(fold.kind, value, node.dtype)
                 for value, node in zip(results, fold.values, strict=True)
             ]
-        for name, value in zip(fold.names, results, strict=True):
+        for name, value, node in zip(fold.names, results, fold.values, strict=True):
+            if summed and node.dtype != "float64":
+                value = v.cast(value, "float64", node.dtype)
             v.locals[name] = (self.frame.depth, value)
 
     def _fetch_next(self, store: StoreNode) -> None:
@@ -136,20 +141,36 @@ class Statements:
 
         A processor fetches ahead within a page only, and rows begin new pages.
         """
-        rows = [*self.plan.outer, *self.plan.loops]
-        if not rows or self.values.axis in rows:
+        if self.plan.vector:
+            self._fetch_strips(store)
             return
+        rows = [*self.plan.outer, *self.plan.loops]
         addresses = [n.address for n in reachable((store.value,)) if n.address is not None]
         for address in dict.fromkeys(addresses):
-            self.values.prefetch(address, address.terms.get(rows[-1], 0))
+            if rows and address.terms.get(rows[-1], 0):
+                self.values.prefetch(address, address.terms[rows[-1]])
+
+    def _fetch_strips(self, sweep: StoreNode) -> None:
+        """The same of the next positions' strip, and what this strip's results will lie over."""
+        v, plan = self.values, self.plan
+        if not plan.kept.slots:
+            return
+        for slot in plan.kept.slots.values():
+            if slot.source.address is not None:
+                v.prefetch(slot.source.address, v.lanes)
+        for store in plan.nodes.statements:
+            if not isinstance(store, StoreNode) or store in plan.kept.temporary:
+                continue
+            if store.axes == sweep.axes and store.address.buffer.name not in v.streamed:
+                v.prefetch(store.address, 0)
 
     def _summed(self, fold: FoldNode) -> bool:
         """Whether the fold is a float sum so long that it is made of parts."""
         real = all(value.dtype in REAL for value in fold.values)
         return fold.kind == "sum" and real and self.plan.nodes.size(fold.axes) > LONGEST_SUM
 
-    def _start(self, fold: FoldNode, position: int, lanes: int) -> ir.Value:
-        dtype = fold.values[position].dtype
+    def _start(self, fold: FoldNode, position: int, lanes: int, wider: str) -> ir.Value:
+        dtype = wider or fold.values[position].dtype
         number: float = 0
         if fold.kind == "prod":
             number = 1
@@ -251,7 +272,7 @@ class Statements:
     def _report(self, check: CheckNode, value: ir.Value) -> Carry:
         b, dtype = self.builder, check.value.dtype
         if dtype != "int64":
-            value = self.values._cast(value, dtype, "int64")
+            value = self.values.cast(value, dtype, "int64")
         second = b.gep(self.error, [whole(1)], source_etype=INT64)
         b.store(value, second, align=8)
         b.store(whole(check.number), self.error, align=8)
@@ -275,8 +296,8 @@ class _Nest:
         self.builder = owner.builder
         self.inner = inner
         self.lanes = lanes
-        self.in_parts = in_parts
         self.axes = [a for a in statement.axes if a != inner] + ([inner] if inner else [])
+        self.parts = self._parts(statement) if in_parts else {}
         lane_axis = inner or owner.values.axis
         self.clips: dict[int, list[Clip]] = {}
         self.guards: dict[int, list[Node]] = {}
@@ -288,6 +309,22 @@ class _Nest:
             else:
                 self.guards.setdefault(place, []).append(guard)
         self.needs_branch = _reads_one_place(statement, lane_axis)
+
+    def _parts(self, fold: FoldNode | StoreNode) -> dict[int, PartialSums]:
+        """The one loop whose iterations are added up in parts; loops inside belong to a part."""
+        assert isinstance(fold, FoldNode)
+        dtypes = [value.dtype for value in fold.values]
+        counts = [
+            math.ceil(self.owner.plan.nodes.extents[a] / (self.lanes if a == self.inner else 1))
+            for a in self.axes
+        ]
+        terms = PART if "float32" in dtypes else math.isqrt(math.prod(counts))
+        place, inside = len(counts) - 1, 1
+        while place > 0 and counts[place] * inside < terms:
+            inside *= counts[place]
+            place -= 1
+        elements = tuple(TYPES[dtype] for dtype in dtypes)
+        return {place: PartialSums(max(1, terms // inside), elements)}
 
     def run(self, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
         """All loops around `leaf`."""
@@ -356,11 +393,10 @@ class _Nest:
             with v.at_axis(axis, i):
                 return once(c)
 
-        count = self.owner.plan.nodes.extents[axis] // (self.lanes if axis == self.inner else 1)
-        chunk = part_size(count) if self.in_parts else 0
+        parts = self.parts.get(place)
         if axis == self.inner:
-            return self.frame.lane_loop(start, stop, self.lanes, carry, lanes, chunk, PART)
-        return self.frame.chunked(start, stop, 1, carry, single, chunk, PART)
+            return self.frame.lane_loop(start, stop, self.lanes, carry, lanes, parts)
+        return self.frame.chunked(start, stop, 1, carry, single, parts)
 
     def _range(self, place: int, axis: Axis) -> tuple[Count, Count]:
         """Where the loop begins and ends, clipped by the guards that are its bounds."""
@@ -396,6 +432,16 @@ class _Nest:
             return b.add(_floor(b, self.values.linear(negated, -clip.constant), size), whole(1))
         # r <= c k: k >= ceil(r / c)
         return _floor(b, self.values.linear(clip.terms, clip.constant + size - 1), size)
+
+
+def _tops(statements: list[StatementNode]) -> dict[str, Node]:
+    """Locals that are the largest value of a node along whole axes."""
+    return {
+        name: value
+        for s in statements
+        if isinstance(s, FoldNode) and s.kind == "max" and not s.guards
+        for name, value in zip(s.names, s.values, strict=True)
+    }
 
 
 def _bound(clip: Clip) -> int:

@@ -19,6 +19,7 @@ from graphc.ir.types import DTYPES
 
 # An array of so many second-level caches is taken for one that does not stay in any.
 STREAMED_CACHES = 16
+STREAMED_STRIPS = 8  # where it is written in short rows far apart, whose lines no cache keeps long
 # Rows that begin anywhere need a part of a vector at either end, so they must be long.
 LEAST_VECTORS = 8
 
@@ -43,9 +44,12 @@ def streams_of(plan: Schedule, target: Target) -> Streams:
     nodes = plan.nodes
     stores: dict[str, list[StoreNode]] = {}
     every = [n for statement in nodes.statements for n in reachable(statement_nodes(statement))]
-    read = {node.address.buffer.name for node in every if node.address}
+    kept = {n for slot in plan.kept.slots.values() for some in slot.taken.values() for n in some}
+    read = {node.address.buffer.name for node in every if node.address and node not in kept}
     for statement in nodes.statements:
-        if isinstance(statement, StoreNode) and statement.address.buffer.name not in read:
+        if not isinstance(statement, StoreNode) or statement in plan.kept.temporary:
+            continue
+        if statement.address.buffer.name not in read:
             stores.setdefault(statement.address.buffer.name, []).append(statement)
     large = {
         name: found
@@ -69,11 +73,11 @@ def _is_large_row(store: StoreNode, plan: Schedule, target: Target) -> bool:
     size = math.prod(address.buffer.shape) * DTYPES[address.buffer.dtype]
     if store.mode != "set" or store.guards or address.parts or axis is None:
         return False
-    if store in plan.kept.temporary or address.terms.get(axis) != 1:
+    if address.terms.get(axis) != 1:
         return False
+    caches = STREAMED_STRIPS if plan.kept.slots else STREAMED_CACHES
     return (
-        size >= STREAMED_CACHES * target.l2_bytes
-        and _lane_bytes(store, plan) % (target.vector_bytes) == 0
+        size >= caches * target.l2_bytes and _lane_bytes(store, plan) % (target.vector_bytes) == 0
     )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from llvmlite import ir
 
 from graphc.codegen.llvm import draws
@@ -27,6 +28,7 @@ class Values:
     axis: the loop variable that lanes run along, its value being that of lane 0. tail: the lanes
     that exist, where not all do. active: those of them where the current guard holds. streamed:
     buffers of which whole vectors are stored past the caches, at multiples of a register's size.
+    tops: locals that are the largest value that a node takes along a sweep.
     """
 
     def __init__(self, frame: Frame, math: VectorMath, bases: dict[str, ir.Value]):
@@ -43,6 +45,7 @@ class Values:
         self.tail: ir.Value | None = None
         self.active: ir.Value | None = None
         self.streamed: frozenset[str] = frozenset()
+        self.tops: dict[str, Node] = {}
         self.guarded = 0
         self._changing: list[Node] = []
 
@@ -174,7 +177,7 @@ class Values:
     def _function(self, node: Node) -> ir.Value:
         b, op, args = self.builder, node.op, node.args
         if op == "cast":
-            return self._cast(self.value(args[0]), args[0].dtype, node.dtype)
+            return self.cast(self.value(args[0]), args[0].dtype, node.dtype)
         if op == "random_bits":
             bits = draws.draw(self, node)
             return b.zext(bits, self._like(bits, INT64))
@@ -184,8 +187,12 @@ class Values:
             return self._division(node)
         if op == "pow" and args[1].op == "const":
             return self.math.pow(self.value(args[0]), float(args[1].data))
+        if op == "exp":
+            return self.math.exp(self.value(args[0]), self._is_at_most_zero(args[0]))
         if op in _COMPARISONS and (limits := self._lane_limits(node)) is not None:
             return b.icmp_signed(_COMPARISONS[op], *limits)
+        if op in _COMPARISONS and self._are_narrow(args):
+            return b.icmp_signed(_COMPARISONS[op], *(self._narrow(node) for node in args))
         if op in _COMPARISONS and draws.can_compare(*args):
             bits = draws.draw(self, args[0])
             return b.icmp_unsigned(_COMPARISONS[op], bits, self.math.like(bits, args[1].data))
@@ -206,6 +213,12 @@ class Values:
             first, second = values if op == "min" else reversed(values)
             return b.select(smaller, first, second)
         return getattr(self.math, op)(*values)
+
+    def _is_at_most_zero(self, node: Node) -> bool:
+        """Whether a value is one of those whose largest is subtracted from it."""
+        if node.op != "sub" or node.args[1].op != "local":
+            return False
+        return self.tops.get(node.args[1].data) is node.args[0]
 
     def _lane_limits(self, node: Node) -> tuple[ir.Value, ir.Value] | None:
         """A comparison of affine functions of the lanes' axis: lane numbers against one number.
@@ -242,6 +255,27 @@ class Values:
         narrow = self.builder.trunc(limit, INT32)
         return lane_numbers(32, self.lanes, slope), self.splat(narrow)
 
+    def _are_narrow(self, nodes: Sequence[Node]) -> bool:
+        """Whether these are whole numbers in lanes that are known to fit 32 bits."""
+        fit = all(
+            n.dtype == "int64"
+            and n.bounds is not None
+            and n.bounds[0] >= -(2**31)
+            and n.bounds[1] < 2**31
+            for n in nodes
+        )
+        return fit and self.axis is not None and any(self.varies(n) for n in nodes)
+
+    def _narrow(self, node: Node) -> ir.Value:
+        """A whole number in lanes of 32 bits, made where it is known."""
+        value = self.wide(node)
+        if node.op == "const":
+            return self.math.constant(int(node.data), ir.VectorType(INT32, self.lanes))
+        type_ = ir.VectorType(INT32, self.lanes)
+        key = ("narrow", self.lanes, node)
+        level = self.level(node)
+        return self.frame.remembered(level, key, lambda: self.builder.trunc(value, type_))
+
     def linear(self, terms: dict[Axis, int], constant: int) -> ir.Value:
         """constant + sum of terms (lane 0's), put where its innermost variable is known."""
         known = sorted(
@@ -273,7 +307,8 @@ class Values:
     def _like(self, value: ir.Value, scalar: ir.Type) -> ir.Type:
         return ir.VectorType(scalar, value.type.count) if is_vector(value) else scalar
 
-    def _cast(self, value: ir.Value, old: str, new: str) -> ir.Value:
+    def cast(self, value: ir.Value, old: str, new: str) -> ir.Value:
+        """A number or lanes of one dtype as those of another."""
         b, type_ = self.builder, self._like(value, TYPES[new])
         if new == "bool":
             zero = self.math.like(value, 0)
@@ -285,6 +320,8 @@ class Values:
             return b.fpext(value, type_) if wider else b.fptrunc(value, type_)
         if new in REAL:
             return b.sitofp(value, type_) if signed else b.uitofp(value, type_)
+        if old in REAL and new != "uint8" and is_vector(value):
+            return self._whole(value, old, new)
         if old in REAL:
             lanes = f"v{value.type.count}" if is_vector(value) else ""
             kind = "fptoui" if new == "uint8" else "fptosi"
@@ -296,6 +333,22 @@ class Values:
         if bits < 0:
             return b.trunc(value, type_)
         return b.sext(value, type_) if signed else b.zext(value, type_)
+
+    def _whole(self, value: ir.Value, old: str, new: str) -> ir.Value:
+        """Lanes of real numbers as whole ones: the nearest that there is, 0 for a nan.
+
+        As llvm.fptosi.sat, for which LLVM takes lane by lane.
+        """
+        b, m, type_ = self.builder, self.math, self._like(value, TYPES[new])
+        bits = TYPES[new].width
+        beyond, lowest = 2.0 ** (bits - 1), -(2.0 ** (bits - 1))
+        highest = float(np.nextafter(np.dtype(old).type(beyond), np.dtype(old).type(0)))
+        inside = m.max(m.min(value, m.like(value, highest)), m.like(value, lowest))
+        known = b.fcmp_ordered("==", value, value)
+        zero = m.like(value, 0)
+        result = b.fptosi(b.select(known, inside, zero), type_)
+        above = b.fcmp_ordered(">=", value, m.like(value, beyond))
+        return b.select(above, m.constant(2 ** (bits - 1) - 1, type_), result)
 
     def _division(self, node: Node) -> ir.Value:
         """Quotient or remainder, rounded towards minus infinity."""
@@ -378,7 +431,7 @@ class Values:
     def prefetch(self, address: Address, distance: int) -> None:
         """Fetch the cache lines that lie `distance` elements behind a row of lanes."""
         place, form = self.place(address)
-        if form != "row" or not distance:
+        if form != "row":
             return
         size = DTYPES[address.buffer.dtype]
         hints = [ir.Constant(INT32, hint) for hint in (0, 3, 1)]
