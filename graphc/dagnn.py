@@ -268,7 +268,8 @@ class DagNet:
     def save(self, path: str | Path) -> None:
         """Write the net as DagNN's saveobj does: vars, params, layers and meta, for MATLAB too.
 
-        Raises NetError for a block of your own, and where the file cannot be written.
+        Raises NetError for a block of your own, for a loss that MatConvNet does not have (soft
+        targets, smoothed labels), and where the file cannot be written.
         """
         write_mat(path, self.to_struct())
 

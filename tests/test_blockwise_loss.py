@@ -102,6 +102,18 @@ def test_blocks_give_what_the_whole_gives(name: str):
     assert blocks.compilation().program.arena_bytes <= block + small
 
 
+@pytest.mark.parametrize("name", ["inner product", "a label to ignore", "a 1x1 convolution"])
+def test_blocks_on_cuda_give_what_they_give_on_the_processor(name: str):
+    options: dict[str, Any] = {"phase": "TRAIN", "blockwise_loss": True, "seed": 1}
+    nets = [graphc.Net(NETS[name], target=t, **options) for t in ("cpu", "cuda-emulator")]
+    wanted, got = (run(net) for net in nets)
+    assert all("block_mass" in operators(net) for net in nets)
+    assert got.keys() == wanted.keys()
+    for key, array in wanted.items():
+        assert np.abs(array).max() > 0
+        np.testing.assert_allclose(got[key], array, rtol=0, atol=3e-6 * np.abs(array).max())
+
+
 def test_threads_and_repetition_give_the_same_bits():
     one, two = (
         graphc.Net(NETS["inner product"], phase="TRAIN", blockwise_loss=True, threads=n, seed=1)

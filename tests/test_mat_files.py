@@ -351,6 +351,14 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     own.add_layer("mine", dagnn.PythonBlock(lambda x: x), "x", "y")
     with pytest.raises(NetError, match=r"layer 'mine' has a block of your own \(PythonBlock\)"):
         own.save(tmp_path / "net.mat")
+    ours = graphc.DagNet()
+    ours.add_layer("l", dagnn.Loss(label_smoothing=0.1), ("x", "label"), "y")
+    with pytest.raises(NetError, match=r"layer 'l' has label_smoothing=0.1, which MatConvNet's"):
+        ours.save(tmp_path / "net.mat")
+    ours = graphc.DagNet()
+    ours.add_layer("l", dagnn.SoftTargetLoss(), ("x", "t"), "y")
+    with pytest.raises(NetError, match="'l' is a SoftTargetLoss, which MatConvNet does not have"):
+        ours.save(tmp_path / "net.mat")
     custom = graphc.SimpleNet([{"type": "custom", "name": "mine", "forward": None}])
     with pytest.raises(NetError, match="'mine' is custom"):
         custom.save(tmp_path / "net.mat")

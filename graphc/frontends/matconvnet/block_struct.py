@@ -30,7 +30,7 @@ from graphc.frontends.matconvnet.blocks import (
     SpatialNorm,
     Sum,
 )
-from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
+from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss, SoftTargetLoss
 from graphc.frontends.matconvnet.mat_file import listed, plain
 from graphc.frontends.matconvnet.mat_write import Cell
 
@@ -75,12 +75,20 @@ def block_from_struct(layer: str, kind: str, properties: dict[str, Any]) -> Bloc
 def block_struct(layer: str, block: Block) -> tuple[str, dict[str, Any]]:
     """(`dagnn.Conv`, its properties) as DagNN saves them.
 
-    Raises NetError for a block of the user's own, whose code no file holds.
+    Raises NetError for a block of the user's own, whose code no file holds, and for what MatConvNet
+    does not have: it would read another loss, or none.
     """
+    if isinstance(block, SoftTargetLoss):
+        raise NetError(f"layer '{layer}' is a SoftTargetLoss, which MatConvNet does not have")
     name = type(block).__name__
     if BLOCKS.get(name) is not type(block):
         raise NetError(f"layer '{layer}' has a block of your own ({name}); no .mat file holds code")
     if isinstance(block, Loss):
+        if block.label_smoothing:
+            raise NetError(
+                f"layer '{layer}' has label_smoothing={block.label_smoothing:g}, which MatConvNet's"
+                " Loss does not have: set it to 0 to save the net"
+            )
         options = [part for pair in block.vl_options().items() for part in pair]
         chosen = block.settled()
         properties = {"loss": chosen.loss, "ignoreAverage": bool(block.ignore_average)}
