@@ -189,6 +189,27 @@ def test_integers_and_casts(target: str):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("whole", ["int32", "int64"])
+@pytest.mark.parametrize("real", ["float32", "float64"])
+def test_real_numbers_beyond_the_whole_ones(real: str, whole: str, target: str):
+    def casts(k, x, y):
+        (i,) = k.each(32)
+        y[i] = k.cast(x[i], whole)
+
+    made = kernel(casts, [dense("x", 32, dtype=real)], [dense("y", 32, dtype=whole)])
+    limits = np.iinfo(whole)
+    end = np.asarray(-float(limits.min), real)
+    below = np.nextafter(end, end.dtype.type(0))
+    edges = [np.nan, np.inf, -np.inf, end, -end, below, -below, 4 * end, -4 * end, 0.9, -0.9, -0.0]
+    x = np.resize(np.asarray(edges, real), 32)
+    wanted = [
+        0 if np.isnan(value) else int(np.clip(value, -1e30, 1e30)) for value in x.astype("f8")
+    ]
+    (y,) = native(made, target)([x, np.zeros(32, whole)])
+    assert list(y) == [min(max(value, limits.min), limits.max) for value in wanted]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("size", [5, 16, 100])
 def test_failed_check_is_reported_and_nothing_is_read_outside(size: int, target: str):
     def look_up(k, table, label, y):

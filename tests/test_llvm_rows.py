@@ -1,12 +1,15 @@
-"""Short rows in batches, and rows that collide in the caches: the same numbers, every edge."""
+"""Short rows in batches, and strips of rows that lie apart: the same numbers, every edge."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from native_kernels import compile_kernels
 
 from graphc.codegen.llvm.schedule import Schedule, schedule
+from graphc.codegen.llvm.streaming import STREAMED_STRIPS, streams_of
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Nodes
 from graphc.ir.types import TensorType
@@ -32,9 +35,15 @@ def planned(kernel: Kernel) -> Schedule:
     return schedule(Nodes(kernel).read(), Target.host())
 
 
-def agrees(kernel: Kernel, shape: tuple[int, ...], axis: int, ignore: int | None = None) -> None:
+def agrees(
+    kernel: Kernel,
+    shape: tuple[int, ...],
+    axis: int,
+    ignore: int | None = None,
+    target: Target | None = None,
+) -> None:
     """Compare machine code with the references in float64."""
-    (native,) = compile_kernels([kernel], Target.host())
+    (native,) = compile_kernels([kernel], target or Target.host())
     assert not isinstance(native, Exception), native
     rng = np.random.default_rng(7)
     x = (rng.standard_normal(shape) * 20).astype(np.float32)
@@ -70,19 +79,38 @@ def test_long_rows_and_few_rows_do_not(rows: int, classes: int):
 
 
 @pytest.mark.parametrize(
-    ("shape", "axis"),
-    [((21, 1024), 0), ((2, 21, 32, 64), 1), ((30, 2048 + 1024), 0), ((2, 40, 1024), 1)],
+    ("shape", "axis", "lanes"),
+    [
+        ((21, 1024), 0, 64),
+        ((21, 1000), 0, 64),
+        ((2, 21, 32, 64), 1, 64),
+        ((2, 40, 1024), 1, 64),
+        ((3, 21, 5, 5), 1, 32),
+        ((40, 21, 3, 3), 1, 16),
+        ((21, 63), 0, 64),
+    ],
 )
-def test_rows_a_page_apart_are_fetched_once(shape: tuple[int, ...], axis: int):
+def test_rows_that_lie_apart_are_fetched_once(shape: tuple[int, ...], axis: int, lanes: int):
     kernel = sweep(shape, axis)
     plan = planned(kernel)
     if Target.host().lanes("float32") == 16:
         assert len(plan.kept.slots) == 2 and len(plan.kept.temporary) == 1
+        assert plan.lanes == lanes
     agrees(kernel, shape, axis)
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((21, 1000), 0), ((4000, 1024), 0)])
-def test_nothing_is_kept_that_would_not_help_or_fit(shape: tuple[int, ...], axis: int):
-    kernel = sweep(shape, axis)
+@pytest.mark.parametrize("places", [1024, 1000, 1002])
+def test_large_strips_are_stored_past_the_caches(places: int):
+    shape = (3, 20, places)
+    kernel = sweep(shape, 1)
+    target = replace(Target.host(), l2_bytes=shape[0] * shape[1] * places * 4 // STREAMED_STRIPS)
+    streams = streams_of(schedule(Nodes(kernel).read(), target), target)
+    if target.lanes("float32") == 16:
+        assert bool(streams.buffers) == (places % 16 == 0)
+    agrees(kernel, shape, 1, target=target)
+
+
+def test_strips_that_do_not_fit_are_not_kept():
+    kernel = sweep((4000, 1024), 0)
     assert not planned(kernel).kept.slots
-    agrees(kernel, shape, axis)
+    agrees(kernel, (4000, 1024), 0)
