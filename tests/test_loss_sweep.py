@@ -7,6 +7,9 @@ import pytest
 
 import graphc
 from graphc.bench.loss import GRADIENT_ERROR, SPREADS, Candidate, Size, error_of, exact
+from graphc.frontends.matconvnet import losses
+from graphc.ir.core import Sum, Times
+from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.kernel.build import kernel_of
 from graphc.kernel.facts import may_overwrite
@@ -18,6 +21,8 @@ from graphc.kernel.verify import verify
 from graphc.ops.infogain import SoftmaxInfogainLossGradient
 from graphc.ops.loss import SoftmaxLogLossGradient
 from graphc.ops.softmax import Softmax
+from graphc.passes.pipeline import compile_graph
+from graphc.plan.planner import plan
 
 BATCH, CLASSES = 12, 40
 HEAD = f"""
@@ -70,6 +75,59 @@ def test_one_forward_step_makes_loss_and_gradient_over_the_scores(text: str) -> 
     assert (scores.slot, scores.offset) == (gradient.slot, gradient.offset)
     remarks = [r.sentence for r in made.remarks if r.stage == "join"]
     assert any("is made in forward, in one sweep over fc" in said for said in remarks)
+
+
+MAPS = f"""
+layer {{ name: "in" type: "Input" top: "x" top: "label" input_param {{
+  shape {{ dim: 4 dim: 3 dim: 8 dim: 16 }} shape {{ dim: 4 dim: 8 dim: 16 }} }} }}
+layer {{ name: "matrix" type: "DummyData" top: "h" dummy_data_param {{
+  shape {{ dim: {CLASSES} dim: {CLASSES} }} data_filler {{ type: "xavier" }} }} }}
+layer {{ name: "fc" type: "Convolution" bottom: "x" top: "fc"
+  convolution_param {{ num_output: {CLASSES} kernel_size: 1 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" bottom: "fc" bottom: "label" top: "loss" %s }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (MAPS % 'type: "SoftmaxWithLoss"', "softmax_log_loss"),
+        (MAPS % 'type: "InfogainLoss" bottom: "h"', "softmax_infogain_loss"),
+    ],
+)
+def test_maps_and_their_gradient_are_one_sweep(text: str, kind: str) -> None:
+    made = graphc.Net(text, phase="TRAIN", seed=3, threads=1).prepare()
+    names = [step.kernel.name for step in made.program.steps]
+    (sweep,) = [name for name in names if kind in name]
+    assert f"{kind}+{kind}_gradient" in sweep
+    scores, gradient = made.program.buffers["fc"], made.program.buffers["fc.diff"]
+    assert (scores.slot, scores.offset) == (gradient.slot, gradient.offset)
+
+
+def _matconvnet(kind: str) -> Graph:
+    graph = Graph(kind)
+    places = TensorType("float32", (6, 4, 5))
+    scores = graph.input("x", TensorType("float32", (6, 7, 4, 5)))
+    x = Times(0.5)(scores)
+    if kind == "soft targets":
+        targets = graph.input("t", TensorType("float32", (6, 7, 4, 5)))
+        value: Value = Sum((0, 1, 2))(losses.soft_target(x, targets, "softmaxlog"))
+    else:
+        weights = graph.input("w", places) if kind == "weights" else None
+        smoothing = 0.1 if kind == "smoothing" else 0.0
+        label = graph.input("c", places)
+        value = losses.loss(x, label, weights, loss="softmaxlog", label_smoothing=smoothing)
+    graph.outputs["loss"] = value
+    graph.losses.append((value, 1.0))
+    return graph
+
+
+@pytest.mark.parametrize("kind", ["labels", "weights", "smoothing", "soft targets"])
+def test_matconvnets_losses_and_their_gradients_are_one_sweep(kind: str) -> None:
+    program = plan(compile_graph(_matconvnet(kind), wrt=["x"]).graph)
+    sweeps = [step.kernel for step in program.steps if "softmax" in step.kernel.name]
+    assert len(sweeps) == 1 and "loss+" in sweeps[0].name and "_gradient" in sweeps[0].name
+    assert not any("softmax" in s.kernel.name for s in program.steps if s.backward)
 
 
 def test_it_needs_no_more_memory() -> None:
