@@ -31,6 +31,8 @@ from graphc.plan.budget import Memory
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable
+from graphc.runtime.cuda_arrays import DeviceArrays
+from graphc.runtime.host_arrays import Arrays, HostArrays
 from graphc.training_step import UpdateRule, add_updates
 
 
@@ -86,22 +88,26 @@ class Compilation:
     program: Program
     executable: Executable | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    code_remarks: list[Remark] = field(default_factory=list)
 
     @property
     def remarks(self) -> list[Remark]:
         """Every remark of every stage, in order."""
-        return list(dict.fromkeys([*self.graph.remarks, *self.program.remarks]))
+        return list(dict.fromkeys([*self.graph.remarks, *self.program.remarks, *self.code_remarks]))
 
 
 @dataclass(frozen=True)
 class BackEnd:
     """A way to run a program: `compile` makes a bundle of it, `load` makes that callable.
 
-    What fast math a signature allows, the code may use as well.
+    What fast math a signature allows, the code may use as well. `arrays` makes the tables that the
+    user's arrays are in; `remarks` are what making the code decided.
     """
 
     compile: Callable[[Program, Signature], Any]
     load: Callable[[Any], Executable]
+    arrays: Callable[[], Arrays] = HostArrays
+    remarks: Callable[[Any], list[Remark]] = lambda bundle: []
 
 
 def _compile_native(program: Program, signature: Signature) -> Any:
@@ -112,6 +118,10 @@ def _compile_cuda(program: Program, signature: Signature) -> Any:
     from graphc.codegen.cuda.program import compile_cuda
 
     return compile_cuda(program, tf32="tf32" in signature.fast_math)
+
+
+def _cuda_remarks(bundle: Any) -> list[Remark]:
+    return [Remark("cuda", f"layer:{layer}", said) for layer, said in bundle.decisions]
 
 
 def _load_emulated(bundle: Any) -> Executable:
@@ -128,8 +138,8 @@ def _load_cuda(bundle: Any) -> Executable:
 
 BACK_ENDS: dict[str, BackEnd] = {
     "cpu": BackEnd(_compile_native, load),
-    "cuda": BackEnd(_compile_cuda, _load_cuda),
-    "cuda-emulator": BackEnd(_compile_cuda, _load_emulated),
+    "cuda": BackEnd(_compile_cuda, _load_cuda, DeviceArrays, _cuda_remarks),
+    "cuda-emulator": BackEnd(_compile_cuda, _load_emulated, remarks=_cuda_remarks),
 }
 
 
@@ -210,6 +220,7 @@ def compile_net(definition: NetDefinition, signature: Signature) -> Compilation:
             f"layer '{layer}' is Python code; target '{signature.target}' cannot run it",
         )
     bundle = back_end.compile(made.program, signature)
+    made.code_remarks = back_end.remarks(bundle)
     clock.mark("code")
     made.executable = back_end.load(bundle)
     if made.caffe.python_layers:

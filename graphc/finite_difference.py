@@ -12,7 +12,7 @@ a disagreement looks like, in words, is said by `graphc.verdict`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -100,12 +100,14 @@ class Function(Protocol):
     """Something that is computed from arrays, with gradients.
 
     Attributes:
-        arrays: what it reads, float64; what is written into them counts in the next call.
         coefficients: what each of its results is multiplied with.
     """
 
-    arrays: Arrays
     coefficients: Arrays
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """What it reads, float64; what is written into them counts in the next call."""
 
     def forward(self) -> Arrays:
         """The results that `coefficients` name, always with the same random numbers."""

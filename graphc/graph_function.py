@@ -34,7 +34,7 @@ class GraphFunction:
         given = results if moved else ()
         self.call = compile_graph_call(graph, moved, given, results, callbacks=callbacks)
         self.moved = tuple(moved)
-        self.arrays: Arrays = self.call.arrays
+        self.arrays: Mapping[str, np.ndarray] = self.call.arrays
         self.call.put(values)
         rng = np.random.default_rng([seed, 1])
         self.coefficients: Arrays = {

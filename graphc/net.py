@@ -36,6 +36,7 @@ from graphc.phase import TEST, Phase
 from graphc.plan.budget import Memory
 from graphc.report.graph_picture import layers_picture
 from graphc.runtime.cpu import aligned_zeros, refuse_nan
+from graphc.runtime.host_arrays import Arrays
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import image_rows
 from graphc.summary import Summary, summarise
@@ -146,7 +147,7 @@ class Net:
         self._known_diffs: set[str] = set()
         self._custom: Signature | None = None
         front = self.front()
-        self.arrays = NetArrays(front, dtype, int(seed))
+        self.arrays = NetArrays(front, dtype, int(seed), driver.BACK_ENDS[target].arrays)
         self._keep_shapes()
         self._diffs_are_clear = set(self.arrays.parameters)
         self.feeds = Feeds(front.data_layers, int(seed))
@@ -320,8 +321,8 @@ class Net:
     def clear_param_diffs(self) -> None:
         """Start parameter gradients afresh: the next backward overwrites them."""
         self._diffs_are_clear = set(self.arrays.parameters)
-        for array in self.arrays.parameter_diffs.values():
-            array[...] = 0
+        for name in self.arrays.parameter_diffs:
+            self.arrays.parameter_diffs.zero(name)
 
     def copy_from(self, weights: Any) -> None:
         """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`."""
@@ -446,9 +447,7 @@ class Net:
         self._arena_is_spent = False
         self._began_inside = ""
 
-    def _call(
-        self, made: Compilation, which: str, inputs: Mapping[str, np.ndarray] | None = None
-    ) -> None:
+    def _call(self, made: Compilation, which: str, inputs: Arrays | None = None) -> None:
         """One native call on the net's arrays; `inputs` stand in for those of the net."""
         executable = made.executable
         assert executable is not None
@@ -472,7 +471,9 @@ class Net:
         made = self.compilations.compiled(_keeping(signature, blobs))
         for name in inputs:
             need(name in made.caffe.inputs, unknown("input of this part", name, made.caffe.inputs))
-        part = {name: aligned_zeros(shapes[name], self.arrays.dtype) for name in made.caffe.inputs}
+        part = self.arrays.table()
+        dtype = self.arrays.dtype
+        part.update({name: aligned_zeros(shapes[name], dtype) for name in made.caffe.inputs})
         for name, target in part.items():
             given = inputs[name] if name in inputs else self._blob_data(name)
             assign(target, given, f"blob '{name}'")
@@ -492,7 +493,7 @@ class Net:
         wanted = [*made.caffe.graph.outputs, *made.caffe.layer_tops[last], *blobs]
         return {name: self._read(made, name) for name in driver.names(wanted)}
 
-    def _run_part(self, made: Compilation, part: dict[str, np.ndarray]) -> None:
+    def _run_part(self, made: Compilation, part: Arrays) -> None:
         """Run a part of the net on these inputs. The loss stays that of the last whole pass."""
         arrays = self.arrays
         noted = arrays.noted()

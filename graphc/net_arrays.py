@@ -6,7 +6,7 @@ the net, not to a program: programs for other gradients or shapes work on the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from graphc.frontends.caffe.layer import COUNTER
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.runtime.bundle import SlotEntry
 from graphc.runtime.cpu import aligned_zeros
+from graphc.runtime.host_arrays import Arrays, HostArrays
 
 # Seeds are this far apart in the dropout counter, which each call raises by 1.
 SEED_STEP = 1_000_003
@@ -31,94 +32,97 @@ class NetArrays:
         diffs: gradients of blobs: what backward leaves there, or what the user gives.
         outputs: results of calls that are no gradients.
         states: what the net remembers between calls: dropout's counter, recurrent states.
+        table: makes such tables.
         extra: inputs of programs that are not the net's, such as a solver's rate.
     """
 
-    def __init__(self, net: CaffeNet, dtype: str, seed: int):
-        self.dtype = dtype
+    def __init__(
+        self, net: CaffeNet, dtype: str, seed: int, table: Callable[[], Arrays] = HostArrays
+    ):
+        """`table` makes the tables that suit the net's back end."""
+        self.dtype, self.table = dtype, table
         values = net.graph.values
-        self.inputs = {name: aligned_zeros(values[name].shape, dtype) for name in net.inputs}
-        self.parameters = {
-            name: aligned_zeros(type.shape, dtype) for name, type in parameter_types(net).items()
-        }
-        self.parameter_diffs: dict[str, np.ndarray] = {}
-        self.diffs: dict[str, np.ndarray] = {}
-        self.outputs: dict[str, np.ndarray] = {}
-        self.states: dict[str, np.ndarray] = {COUNTER: aligned_zeros((), "int64")}
+        self.inputs, self.parameters = table(), table()
+        self.inputs.update({n: aligned_zeros(values[n].shape, dtype) for n in net.inputs})
+        types = parameter_types(net).items()
+        self.parameters.update({name: aligned_zeros(type.shape, dtype) for name, type in types})
+        self.parameter_diffs, self.diffs, self.outputs = table(), table(), table()
+        self.states, self.extra = table(), table()
+        self.states[COUNTER] = aligned_zeros((), "int64")
         self.states[COUNTER][...] = seed * SEED_STEP
-        self.extra: dict[str, np.ndarray] = {}
-        self._constants: dict[str, np.ndarray] = {}
-        self._before: dict[str, np.ndarray] = {}  # states as the last forward pass found them
+        self._constants = table()
+        # What puts states back to how the last forward pass found them.
+        self._before: dict[str, Callable[[], None]] = {}
 
-    def of(
-        self, slot: SlotEntry, made: Compilation, inputs: Mapping[str, np.ndarray]
-    ) -> np.ndarray:
-        """The array behind one slot of a program; `inputs` are those of the call."""
+    def of(self, slot: SlotEntry, made: Compilation, inputs: Arrays) -> np.ndarray:
+        """The memory behind one slot of a program; `inputs` are those of the call."""
+        table, name = self._place(slot, made, inputs)
+        return table.bound(name)
+
+    def _place(self, slot: SlotEntry, made: Compilation, inputs: Arrays) -> tuple[Arrays, str]:
+        """The table and the name of a slot's array, which is made where there is none."""
+        name = slot.name
         if slot.role == "input":
-            return self.extra[slot.name] if slot.name in self.extra else inputs[slot.name]
-        if slot.name in self.parameters:
-            return self.parameters[slot.name]
+            return (self.extra if name in self.extra else inputs), name
+        if name in self.parameters:
+            return self.parameters, name
         if slot.role == "constant":
-            return self._constant(slot, made)
-        base = slot.name.removesuffix(".diff")
-        is_diff = base != slot.name
+            return self._with_constant(slot, made), name
+        base = name.removesuffix(".diff")
+        is_diff = base != name
         if slot.role == "gradient" or (is_diff and base in made.caffe.graph.blobs):
-            return self.diff(base, slot.shape)
+            return self._with(self.diffs, base, slot.shape, self.dtype), base
         if is_diff and base in self.parameters:
-            return self.parameter_diff(base)
+            return self._with(self.parameter_diffs, base, slot.shape, self.dtype), base
         table = self.states if slot.role == "state" else self.outputs
-        return self._held(table, slot.name, slot.shape, slot.dtype)
+        return self._with(table, name, slot.shape, slot.dtype), name
 
     def diff(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """The gradient array of a blob; zeros until somebody writes there."""
-        return self._held(self.diffs, name, shape, self.dtype)
+        return self._with(self.diffs, name, shape, self.dtype)[name]
 
     def parameter_diff(self, name: str) -> np.ndarray:
         """The gradient array of a parameter."""
-        shape = self.parameters[name].shape
-        return self._held(self.parameter_diffs, name, shape, self.dtype)
+        shape = self.parameters.bound(name).shape
+        return self._with(self.parameter_diffs, name, shape, self.dtype)[name]
 
-    def _held(
-        self, table: dict[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: str
-    ) -> np.ndarray:
-        """The array of that name; made, of zeros, where there is none or it has another shape."""
-        held = table.get(name)
-        if held is None or held.shape != shape:
-            held = aligned_zeros(shape, dtype)
-            table[name] = held
-        return held
+    def state(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """An array of the states; zeros where there was none of that shape."""
+        return self._with(self.states, name, shape, dtype)[name]
 
-    def _constant(self, slot: SlotEntry, made: Compilation) -> np.ndarray:
+    def _with(self, table: Arrays, name: str, shape: tuple[int, ...], dtype: str) -> Arrays:
+        """The table, an array of zeros put there if it has none of that name and shape."""
+        if name not in table or table.bound(name).shape != shape:
+            table[name] = aligned_zeros(shape, dtype)
+        return table
+
+    def _with_constant(self, slot: SlotEntry, made: Compilation) -> Arrays:
         if slot.name not in self._constants:
-            held = self._held(self._constants, slot.name, slot.shape, slot.dtype)
-            held[...] = made.graph.constants[slot.name]
-        return self._constants[slot.name]
+            self._constants[slot.name] = aligned_zeros(slot.shape, slot.dtype)
+            self._constants[slot.name][...] = made.graph.constants[slot.name]
+        return self._constants
 
     # -- states --
 
     def note_states(self, made: Compilation) -> None:
-        """Copy what a call will renew, so that the same pass can be run once more."""
+        """Note what a call will renew, so that the same pass can be run once more."""
         self._before = {}
-        held = {**self.parameters, **self.states}
         for name in made.caffe.graph.updates:
             type = made.graph.values[name].type
-            array = held.get(name)
-            fits = array is not None and array.shape == type.shape
-            self._before[name] = np.array(array) if fits else np.zeros(type.shape, type.dtype)
+            table = self.parameters if name in self.parameters else self.states
+            self._with(table, name, type.shape, type.dtype)
+            self._before[name] = table.noted(name)
 
     def restore_states(self) -> None:
-        """Put back what `note_states` copied."""
-        for name, value in self._before.items():
-            if name in self.parameters:
-                self.parameters[name][...] = value
-            else:
-                self._held(self.states, name, value.shape, str(value.dtype))[...] = value
+        """Put back what `note_states` noted."""
+        for put_back in self._before.values():
+            put_back()
 
-    def noted(self) -> dict[str, np.ndarray]:
-        """What `note_states` copied, for `note_again`."""
+    def noted(self) -> dict[str, Callable[[], None]]:
+        """What `note_states` noted, for `note_again`."""
         return self._before
 
-    def note_again(self, noted: dict[str, np.ndarray]) -> None:
+    def note_again(self, noted: dict[str, Callable[[], None]]) -> None:
         """Make `restore_states` put this back."""
         self._before = noted
 
@@ -126,7 +130,7 @@ class NetArrays:
 
     def reshape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """New arrays for inputs whose shape has changed; all, or none where memory ends."""
-        changed = [name for name, array in self.inputs.items() if array.shape != shapes[name]]
+        changed = [name for name in self.inputs if self.inputs.bound(name).shape != shapes[name]]
         new = {name: aligned_zeros(shapes[name], self.dtype) for name in changed}
         self.inputs.update(new)
         self.outputs.clear()
@@ -134,7 +138,7 @@ class NetArrays:
     def check_parameters(self, net: CaffeNet) -> None:
         """Raise NetError where `net`, the same net for other inputs, needs other parameters."""
         for name, type in parameter_types(net).items():
-            old = self.parameters[name].shape
+            old = self.parameters.bound(name).shape
             if type.shape != old:
                 raise NetError(
                     f"reshaping would change parameter '{name}' from {list(old)}"

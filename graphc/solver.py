@@ -51,7 +51,7 @@ class Solver:
         weights: what the net starts from, as in `graphc.Net`; the definition's own `weights` and
             fillers otherwise.
         keep, threads, memory, dtype, shapes: as in `graphc.Net`.
-        fuse, blockwise_loss, infogain_input, exact, fast_math: the same, for test nets too.
+        fuse, blockwise_loss, infogain_input, target, exact, fast_math: the same, for test nets too.
         net: what to train, in place of the net that the definition names.
         seed: of fillers and dropout, where the definition has no random_seed.
     Attributes:
@@ -79,6 +79,7 @@ class Solver:
         fuse: bool = True,
         blockwise_loss: bool = False,
         infogain_input: str = "scores",
+        target: str = "cpu",
         exact: bool = False,
         fast_math: Sequence[str] = (),
     ):
@@ -98,6 +99,7 @@ class Solver:
             "fuse": fuse,
             "blockwise_loss": blockwise_loss,
             "infogain_input": infogain_input,
+            "target": target,
             "exact": exact,
             "fast_math": fast_math,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from graphc.frontends.caffe.hdf5 import is_hdf5, read_hdf5_weights, write_hdf5_w
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.runtime.parameter_file import is_parameter_file, read_parameters
 
-Arrays = dict[str, np.ndarray]
+Arrays = MutableMapping[str, np.ndarray]
 
 
 def fill_parameters(net: CaffeNet, parameters: Arrays, seed: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.cuda.program import compile_cuda
+from graphc.codegen.cuda.tile_shape import HOPPER, DeviceClass
 from graphc.ir.types import TensorType
 from graphc.kernel.lang import Kernel
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Slot, Step
@@ -25,8 +26,8 @@ needs_compiler = pytest.mark.skipif(
 class KernelTable:
     """Collects steps, every buffer in a slot of its own."""
 
-    def __init__(self, tf32: bool = False) -> None:
-        self.tf32 = tf32
+    def __init__(self, tf32: bool = False, gpu: DeviceClass = HOPPER) -> None:
+        self.tf32, self.gpu = tf32, gpu
         self.slots = [Slot("arena", "arena", TensorType("uint8", (0,)))]
         self.buffers: dict[str, ProgramBuffer] = {}
         self.steps: list[Step] = []
@@ -88,7 +89,7 @@ class KernelTable:
     def results(self, seed: int) -> dict[str, np.ndarray]:
         """What every buffer holds after a run; `seed` chooses the order of threads."""
         if self._executable is None:
-            self._executable = load(compile_cuda(self.program(), self.tf32))
+            self._executable = load(compile_cuda(self.program(), self.tf32, self.gpu))
         if seed not in self._results:
             self.fill(self._executable)
             self._executable.seed = seed

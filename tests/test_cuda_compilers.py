@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import test_cuda_nets as nets
+from test_cuda_contraction import long_table
 from test_cuda_kernels import operators
 
 import graphc
@@ -76,6 +77,16 @@ def check_resources(text: str, log: str) -> None:
 def test_nvrtc_takes_every_operator(dtype: str, architecture: str):
     need_nvrtc()
     text = compile_cuda(operators(dtype)[0].program(), tf32=True).text
+    check_resources(text, nvrtc_log(text, architecture))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("tf32", [False, True], ids=["float32", "tf32"])
+def test_nvrtc_takes_sums_in_parts(tf32: bool, architecture: str):
+    need_nvrtc()
+    text = compile_cuda(long_table(tf32)[0].program(), tf32=tf32).text
+    assert "_sum(" in text
     check_resources(text, nvrtc_log(text, architecture))
 
 

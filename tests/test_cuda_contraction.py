@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from cuda_programs import KernelTable, needs_compiler
-from test_operators import assert_close, expected, kernel_and_arrays
+from native_programs import Assembly
+from test_operators import assert_close, expected, kernel_and_arrays, kernel_of
 
 from graphc.codegen.cuda.contraction import Choice
 from graphc.codegen.cuda.kernel import emit_kernel
 from graphc.codegen.cuda.matrices import matrices
+from graphc.codegen.cuda.program import compile_cuda
 from graphc.codegen.cuda.schedule import read
-from graphc.codegen.cuda.tile_shape import TENSOR_TILES, THREAD_TILES
+from graphc.codegen.cuda.tile_shape import HOPPER, TENSOR_TILES, THREAD_TILES, best_shape
 from graphc.ir.op import Example, normal
 from graphc.ir.types import TensorType
 from graphc.kernel.contraction import match
+from graphc.kernel.lang import Kernel
 from graphc.ops.conv import Conv, ConvDataGradient, ConvWeightGradient
 from graphc.ops.linear import MatMul
+from graphc.runtime.emulator import load
 
 pytestmark = needs_compiler
 
@@ -109,6 +114,90 @@ def test_tensor_cores_round_to_tf32(number: int, dtype: str, layout: str, seed: 
     assert error.max() > 2**-17 * magnitudes.max()  # they were rounded, not multiplied exactly
 
 
+# -- sums in parts --------------------------------------------------------------------------------
+
+ONE = replace(HOPPER, multiprocessors=1)  # every tile is work for all of it
+PLAIN, GROUPS = GEOMETRIES[0][0], ((1, 1), ((1, 1), (1, 1)), (1, 1), 2)
+LONG = [
+    Example(MatMul(False, True), normal(16, 5000), normal(16, 5000)),
+    Example(MatMul(False, False), normal(40, 2050), normal(2050, 33)),
+    Example(ConvWeightGradient((3, 3), *PLAIN), normal(2, 12, 20, 20), normal(2, 24, 20, 20)),
+    Example(ConvWeightGradient((3, 3), *GROUPS), normal(4, 16, 20, 20), normal(4, 48, 20, 20)),
+]
+
+
+@functools.cache
+def long_table(tf32: bool) -> tuple[KernelTable, list[str]]:
+    made, names = KernelTable(tf32), []
+    for example in LONG:
+        names += made.add(*kernel_and_arrays(example, "float32", "row_major"))
+    return made, names
+
+
+@pytest.mark.parametrize("tf32", [False, True], ids=["float32", "tf32"])
+@pytest.mark.parametrize("number", range(len(LONG)))
+def test_sums_in_parts_are_the_reference_in_any_order(number: int, tf32: bool):
+    kernel, arrays = kernel_and_arrays(LONG[number], "float32", "row_major")
+    emitted = emit_kernel(kernel, "k", alone=True, choice=Choice(tf32))
+    assert tf32 or emitted.summing is not None
+    assert "atomic" not in emitted.text
+    operands = [a.astype("float64") for a in arrays[:2]]
+    (wanted,) = expected(LONG[number].op, operands)
+    (magnitudes,) = expected(LONG[number].op, [np.abs(a) for a in operands])
+    made, names = long_table(tf32)
+    one, other = (made.results(seed)[names[number]] for seed in (0, 77))
+    limit = 1.01 * 2**-10 if tf32 else 2**-20
+    assert (np.abs(one - wanted) <= limit * magnitudes).all()
+    np.testing.assert_array_equal(one, other)
+
+
+def long_product(rows: int, over: int) -> Kernel:
+    types = [TensorType("float32", (rows, over))] * 2
+    product = MatMul(False, True)
+    return kernel_of(product, types, [product.infer(*types)])
+
+
+def test_parts_are_chosen_by_shape():
+    """Few tiles and a long sum; never where the GPU has work without, and never an empty part."""
+    for rows, over, is_split in ((16, 5000, True), (16, 200, False), (4096, 5000, False)):
+        kernel = long_product(rows, over)
+        for gpu, may in ((HOPPER, True), (ONE, False)):
+            emitted = emit_kernel(kernel, "k", alone=True, choice=Choice(gpu=gpu))
+            assert (emitted.summing is not None) == (is_split and may), (rows, over)
+            assert bool(emitted.scratch_bytes) == bool(emitted.why) == (is_split and may)
+    for over in range(100, 6000, 37):
+        kernel = long_product(16, over)
+        made = matrices(match(kernel), read(kernel))
+        _, split = best_shape(made, THREAD_TILES, 4, HOPPER)
+        assert (split.parts - 1) * split.each < split.turns <= split.parts * split.each
+
+
+def test_an_epilogue_comes_once_and_after_all_parts():
+    """A product that is added to what its output holds, in place, and goes through a ReLU."""
+
+    def layer(k, a, b, c, y):
+        i, j = k.each(24, 40)
+        s = k.axis(3000)
+        y[i, j] = k.maximum(k.sum(s, a[i, s] * b[s, j]) + c[i, j], 0.0)
+
+    made = Assembly("epilogue")
+    made.user("a", 24, 3000)
+    made.user("b", 3000, 40)
+    made.user("c", 24, 40, role="state")
+    made.step(layer, ["a", "b", "c"], ["c"])
+    bundle = compile_cuda(made.program())
+    (launch,) = bundle.launches
+    assert launch.follower is not None and launch.follower.places[-1][0] == 0
+    executable = load(bundle)
+    rng = np.random.default_rng(0)
+    arrays = executable.bind_new()
+    for name in ("a", "b", "c"):
+        arrays[name][...] = rng.standard_normal(arrays[name].shape)
+    wanted = np.maximum(arrays["a"].astype("f8") @ arrays["b"] + arrays["c"], 0)
+    executable.call("both")
+    np.testing.assert_allclose(arrays["c"], wanted, atol=2e-4)
+
+
 @pytest.mark.parametrize("tf32", [False, True], ids=["float32", "tf32"])
 def test_long_sums_go_in_two_levels(tf32: bool):
     """Numbers of one sign: a plain float32 sum of 40000 is wrong by 1e-5 and more.
@@ -120,7 +209,7 @@ def test_long_sums_go_in_two_levels(tf32: bool):
     product = Example(MatMul(False, True), normal(*a.shape), normal(*b.shape))
     kernel, arrays = kernel_and_arrays(product, "float32", "row_major")
     arrays[0][...], arrays[1][...] = a, b
-    table = KernelTable(tf32)
+    table = KernelTable(tf32, ONE)
     (name,) = table.add(kernel, arrays)
     wanted = a.astype(np.float64) @ b.T.astype(np.float64)
     error = np.abs(table.results(0)[name] / wanted - 1).max()

@@ -14,9 +14,12 @@ import pytest
 import test_llvm_program
 from cuda_programs import needs_compiler
 from native_programs import Assembly
+from test_cuda_contraction import long_table
 from test_cuda_kernels import operators
+from test_cuda_nets import LENET, fill
 
-from graphc.codegen.cuda.main import main_text
+import graphc
+from graphc.codegen.cuda.main import file_name, main_text
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.error import NetError
@@ -338,12 +341,41 @@ def test_main_refuses(main_program: Path, tmp_path: Path):
     )
 
 
+def test_main_of_a_net(tmp_path: Path):
+    """LeNet with all its gradients, from files to files: what the processor's program gives."""
+    net = graphc.Net(LENET, phase=graphc.TRAIN, seed=3)
+    fill(net, 0)
+    compiled = net.prepare()
+    before = {name: array.copy() for name, array in net.values().items()}
+    gradients = net.forward_backward()
+    bundle = compile_cuda(compiled.program)
+    assert any(launch.follower for launch in bundle.launches)
+    for slot in bundle.slots[1:]:
+        if slot.role not in ("output", "gradient"):
+            known = {**before, **net.arrays.inputs}
+            array = known.get(slot.name, np.zeros(slot.shape, slot.dtype))
+            np.save(tmp_path / file_name(slot.name), array)
+    build_main(bundle, tmp_path / "net")
+    done = run_main(tmp_path / "net", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert abs(np.load(tmp_path / "loss.npy") - net.blobs["loss"].data) < 1e-5
+    checked = 0
+    for layer, blobs in net.params.items():
+        for place, blob in enumerate(blobs):
+            found = np.load(tmp_path / file_name(f"{layer}/{place}.diff"))
+            scale = max(1e-30, float(np.abs(blob.diff).max()))
+            np.testing.assert_allclose(found, blob.diff, atol=5e-5 * scale)
+            checked += 1
+    assert checked == 8 and not gradients
+
+
 @pytest.mark.long
-def test_sanitizers_find_nothing(tmp_path: Path):
+@pytest.mark.parametrize("name", ["operators", "parts", "parts by tensor cores"])
+def test_sanitizers_find_nothing(name: str, tmp_path: Path):
     """Every operator's kernel under the address and undefined-behaviour sanitizers."""
-    table, _ = operators("float32")
+    table = operators("float32")[0] if name == "operators" else long_table("tensor" in name)[0]
     flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
-    bundle = compile_cuda(table.program())
+    bundle = compile_cuda(table.program(), table.tf32)
     folder = tmp_path / "arrays"
     folder.mkdir()
     executable = load(bundle)

@@ -193,6 +193,14 @@ def test_order_of_threads_changes_no_bit(text: str):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_sum_in_parts_is_explained():
+    """conv1's 20 x 25 weights get their gradients from 6 x 24 x 24 places."""
+    net = graphc.Net(LENET, phase=graphc.TRAIN, target="cuda-emulator")
+    found = [r for r in net.prepare().remarks if r.stage == "cuda"]
+    assert any(r.subject == "layer:conv1" and "sums of 3456 in" in r.sentence for r in found)
+    assert not any(r.stage == "cuda" for r in graphc.Net(LENET).prepare().remarks)
+
+
 def test_wrong_label_is_named():
     net = graphc.Net(LENET, phase=graphc.TRAIN, target="cuda-emulator")
     fill(net, 0)

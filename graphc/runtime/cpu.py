@@ -17,6 +17,7 @@ import numpy as np
 
 from graphc.error import NetError, did_you_mean, need
 from graphc.runtime.bundle import SlotEntry, Tables
+from graphc.runtime.host_arrays import Arrays, HostArrays
 
 ALIGNMENT = 64
 _LEAST, _MOST = -(2**63), 2**63 - 1  # where float values that are no int64 end up
@@ -90,7 +91,7 @@ class Executable:
     def __init__(self, bundle: Tables, functions: Functions):
         self.bundle = bundle
         self.arena = aligned_zeros((bundle.arena_bytes,), "uint8")
-        self.arrays: dict[str, np.ndarray] = {}
+        self.arrays: Arrays = HostArrays()
         self.only_forward = False  # the last call left blobs alive that backward overwrites
         self._functions = functions
         self._numbers = {slot.name: i for i, slot in enumerate(bundle.slots) if i > 0}
@@ -127,10 +128,13 @@ class Executable:
                 )
             number = self._numbers[name]
             _check_array(array, self.bundle.slots[number], self.bundle.column_major)
-            self.arrays[name] = array
-            self._table[number] = array.ctypes.data
+            self._take(name, array)
 
-    def bind_new(self) -> dict[str, np.ndarray]:
+    def _take(self, name: str, array: np.ndarray) -> None:
+        self.arrays[name] = array
+        self._table[self._numbers[name]] = array.ctypes.data
+
+    def bind_new(self) -> Arrays:
         """Bind zeros to every slot that has no array yet; all arrays by name."""
         missing = [s for s in self.bundle.slots[1:] if s.name not in self.arrays]
         self.bind({s.name: self._turned(aligned_zeros(s.shape, s.dtype)) for s in missing})

@@ -1,31 +1,41 @@
 """Run a CUDA program on a GPU, through pycuda.
 
 The program's memory is on the device: one allocation for the arena, one for each of the user's
-arrays. A call copies the arrays there through page-locked memory, launches the steps on one stream,
-and copies back what the call writes; from its second time on it replays the captured graph of all
-this. pycuda is imported when the first program is loaded, and only here.
+arrays, which programs share. A call copies there what Python may have changed, launches the steps
+on one stream, and copies back what Python still looks at (graphc.runtime.cuda_arrays says how that
+is known); from its second time on it replays the captured graph of all this. pycuda is imported
+when the first program is loaded, and only here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-import math
-import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.error import NetError, need
-from graphc.runtime.bundle import Place, SlotEntry
-from graphc.runtime.cpu import Executable, aligned_zeros
+from graphc.runtime.bundle import Place
+from graphc.runtime.cpu import Executable, StepTimes, aligned_zeros
+from graphc.runtime.cuda_arrays import DeviceArrays, Resident, resident
+from graphc.runtime.cuda_events import Events, make_events
 from graphc.runtime.cuda_graph import GraphCapture
 from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch
+from graphc.runtime.nvcc import nvcc_path
+from graphc.runtime.parameter_file import slot_bytes
 
 COMPILER_OPTIONS = ("-std=c++17",)
 _ERROR_BYTES = 16
-_WRITTEN = ("output", "state")  # roles of slots that a call writes
-_SMALLEST_ALLOCATION = 16
+_NO_MEMORY = "the GPU has no {size} GiB for {name}"
+_EACH_TIME = ("input", "gradient")  # roles of slots that have new numbers in most calls
+
+
+Issue = Callable[[range, list[Resident], list[Resident]], None]
 
 
 @functools.cache
@@ -50,19 +60,40 @@ def device() -> Any:
     return driver
 
 
+def peak_products(driver: Any) -> float:
+    """Float32 operations a second that the GPU's data sheet promises, an fma being two."""
+    gpu, names = driver.Device(0), driver.device_attribute
+    lanes = 64 if gpu.compute_capability() == (8, 0) else 128  # of a multiprocessor
+    hertz = 1e3 * int(gpu.get_attribute(names.CLOCK_RATE))
+    return 2.0 * lanes * int(gpu.get_attribute(names.MULTIPROCESSOR_COUNT)) * hertz
+
+
 def load(bundle: CudaBundle) -> CudaExecutable:
     """Compile the text for the GPU at hand and load it. Raises NetError for what is missing."""
     driver = device()
     from pycuda import compiler
 
-    if shutil.which("nvcc") is None:
-        raise NetError("target 'cuda' needs nvcc of the CUDA toolkit; none is in PATH")
+    nvcc = nvcc_path()
+    if nvcc is None:
+        raise NetError(
+            "target 'cuda' needs nvcc of the CUDA toolkit, which is neither in PATH nor under"
+            " CUDA_HOME"
+        )
+    options = list(COMPILER_OPTIONS)
     try:
-        code = compiler.compile(bundle.text, no_extern_c=True, options=list(COMPILER_OPTIONS))
+        code = compiler.compile(bundle.text, nvcc=nvcc, no_extern_c=True, options=options)
         module = driver.module_from_buffer(code)
     except (driver.Error, driver.CompileError) as error:
         raise NetError(f"nvcc refuses the text of '{bundle.name}': {error}") from None
     return CudaExecutable(bundle, driver, module)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What steps need of the user's arrays as they begin, and what they leave there."""
+
+    needed: tuple[str, ...]
+    written: tuple[str, ...]
 
 
 class CudaExecutable(Executable):
@@ -72,40 +103,35 @@ class CudaExecutable(Executable):
     """
 
     bundle: CudaBundle
+    arrays: DeviceArrays
 
     def __init__(self, bundle: CudaBundle, driver: Any, module: Any):
         # What the class for processors keeps, without its machine code.
         self.bundle = bundle
         self.arena = aligned_zeros((bundle.arena_bytes,), "uint8")
-        self.arrays = {}
+        self.arrays = DeviceArrays()
         self.only_forward = False
         self._numbers = {slot.name: i for i, slot in enumerate(bundle.slots) if i > 0}
-        self._table = (ctypes.c_void_p * max(len(bundle.slots), 1))()
         self._error = (ctypes.c_int64 * 2)()
         # The device's side.
         self._driver = driver
         self._module = module
         self._stream = driver.Stream()
         self._graphs = GraphCapture(self._stream)
-        sizes = [bundle.arena_bytes, *(_bytes(slot) for slot in bundle.slots[1:])]
-        try:
-            self._memory = [driver.mem_alloc(max(n, _SMALLEST_ALLOCATION)) for n in sizes]
+        self._events: dict[tuple[int, int], Events] = {}
+        self._addresses: list[int] = []
+        with self._refusals(_NO_MEMORY):
+            self._arena_memory = driver.mem_alloc(max(bundle.arena_bytes, _ERROR_BYTES))
             self._error_memory = driver.mem_alloc(_ERROR_BYTES)
-            self._staged = {
-                slot.name: driver.pagelocked_empty(slot.shape, np.dtype(slot.dtype))
-                for slot in bundle.slots[1:]
-            }
             self._words = driver.pagelocked_empty((2,), np.dtype(np.int64))
-        except driver.Error as error:
-            raise NetError(
-                f"the GPU has no {sum(sizes) / 2**30:.3g} GiB for '{bundle.name}': {error}"
-            ) from None
         self._functions_by_name = self._prepare()
+        self._traffic = functools.cache(self._find_traffic)
 
     def _prepare(self) -> dict[str, Any]:
         """Every kernel, its types of arguments noted."""
         functions: dict[str, Any] = {}
-        for launch in self.bundle.launches:
+        followers = [launch.follower for launch in self.bundle.launches if launch.follower]
+        for launch in (*self.bundle.launches, *followers):
             if launch.kernel not in functions:
                 function = self._module.get_function(launch.kernel)
                 tail = "" if launch.first_check is None else "Pi"
@@ -116,60 +142,139 @@ class CudaExecutable(Executable):
                 functions[launch.kernel] = function
         return functions
 
+    def _find_traffic(self, first: int, last: int) -> Traffic:
+        slots = self.bundle.slots
+        needed: dict[str, None] = {}
+        written: dict[str, None] = {}
+        for launch in self.bundle.launches[first:last]:
+            names = [slots[slot].name if slot else "" for slot, _ in launch.places]
+            needed.update(dict.fromkeys(n for n in names[: launch.inputs] if n not in written))
+            written.update(dict.fromkeys(names[launch.inputs :]))
+        # A step may write a part of a state, or add to it; an output it writes whole.
+        roles = {slot.name: slot.role for slot in slots}
+        needed.update(dict.fromkeys(n for n in written if n and roles[n] != "output"))
+        needed.pop("", None)
+        written.pop("", None)
+        return Traffic(tuple(needed), tuple(written))
+
+    # -- arrays --
+
+    def _take(self, name: str, array: np.ndarray) -> None:
+        if name not in self.arrays or self.arrays.held(name) is not resident(array):
+            self.arrays[name] = array
+            self._addresses = []
+
+    def _allocate(self) -> None:
+        """Memory for all arrays; what was captured for other memory is forgotten."""
+        self._graphs.forget()
+        with self._refusals(_NO_MEMORY):
+            held = [self.arrays.held(slot.name) for slot in self.bundle.slots[1:]]
+            for array in held:
+                array.allocate(self._driver)
+        self._addresses = [int(self._arena_memory), *(int(array.memory) for array in held)]
+
     # -- calls --
 
     def call(self, what: str = "forward", threads: int = 1) -> None:
         """Run `forward`, `backward` or `both`. Raises NetError where a check fails."""
-        middle, end = self.bundle.forward_steps, len(self.bundle.launches)
-        ranges = {"forward": (0, middle), "backward": (middle, end), "both": (0, end)}
-        need(what in ranges, f"'{what}' is none of {', '.join(ranges)}")
+        ranges = self._ranges(what)
         self._ready()
         self.only_forward = what == "forward"
-        self._run(*ranges[what])
+        for part in ranges:
+            self._run(part, self._issue)
 
     def step(self, number: int, threads: int = 1) -> None:
         """Run one step."""
         count = len(self.bundle.launches)
         need(0 <= number < count, f"there is no step {number}; the last is {count - 1}")
         self._ready()
-        self._run(number, number + 1)
+        self._run(range(number, number + 1), self._issue)
 
-    def _run(self, first: int, last: int) -> None:
-        try:
-            for name, staged in self._staged.items():
-                staged[...] = self.arrays[name]
-            self._graphs.run((first, last), lambda: self._issue(first, last))
+    def timed_call(
+        self, what: str = "forward", threads: int = 1, clock: int | None = None
+    ) -> StepTimes:
+        """A call with the GPU's clock read before and after each step.
+
+        What the processor saw of the call and is no step, copies above all, is its start.
+        """
+        need(clock in (None, time.CLOCK_MONOTONIC), "the steps of a GPU are timed by its own clock")
+        ranges = self._ranges(what)
+        self._ready()
+        self.only_forward = what == "forward"
+        begun = time.perf_counter()
+        steps: list[float] = []
+        for part in ranges:
+            self._run(part, self._issue_timed)
+            steps += self._events[part.start, part.stop].seconds()
+        spent = time.perf_counter() - begun
+        return StepTimes(max(0.0, spent - sum(steps)), tuple(steps))
+
+    def _run(self, part: range, issue: Issue) -> None:
+        """Steps, with the arrays they need sent before them, and those looked at fetched after."""
+        if not self._addresses:
+            self._allocate()
+        traffic = self._traffic(part.start, part.stop)
+        held = self.arrays.held
+        going = [name for name in traffic.needed if held(name).must_go]
+        staged = [name for name in going if self._goes_often(name)]
+        back = [name for name in traffic.written if held(name).is_lent]
+        sent, fetched = [held(name) for name in staged], [held(name) for name in back]
+        with self._refusals("{name} fails on the GPU"):
+            for name in set(going) - set(staged):
+                held(name).send()
+            for array in sent:
+                array.stage()
+            for array in fetched:
+                array.allocate_staging()
+            key = (issue.__name__, part.start, part.stop, tuple(staged), tuple(back))
+            self._graphs.run(key, lambda: issue(part, sent, fetched))
             self._stream.synchronize()
-        except self._driver.Error as error:
-            raise NetError(f"'{self.bundle.name}' fails on the GPU: {error}") from None
-        for slot in self._written:
-            self.arrays[slot.name][...] = self._staged[slot.name]
+        for name in going:
+            held(name).was_sent()
+        for name in traffic.written:
+            held(name).unstage() if name in back else held(name).was_written()
         self._error[0], self._error[1] = int(self._words[0]), int(self._words[1])
         self._report(int(self._words[0]))
 
-    @property
-    def _written(self) -> list[SlotEntry]:
-        return [slot for slot in self.bundle.slots[1:] if slot.role in _WRITTEN]
+    def _goes_often(self, name: str) -> bool:
+        role = self.bundle.slots[self._numbers[name]].role
+        return role in _EACH_TIME or self.arrays.held(name).is_lent
 
-    def _issue(self, first: int, last: int) -> None:
+    def _issue(self, part: range, sent: list[Resident], fetched: list[Resident]) -> None:
         """Copies, launches and copies back, between page-locked memory and the device's."""
-        driver, stream = self._driver, self._stream
-        for name, staged in self._staged.items():
-            if staged.nbytes:
-                driver.memcpy_htod_async(self._memory[self._numbers[name]], staged, stream)
-        driver.memset_d8_async(self._error_memory, 0, _ERROR_BYTES, stream)
-        for launch in self.bundle.launches[first:last]:
+        self._issue_sending(sent)
+        for launch in self.bundle.launches[part.start : part.stop]:
             self._launch(launch)
-        for slot in self._written:
-            staged = self._staged[slot.name]
-            if staged.nbytes:
-                driver.memcpy_dtoh_async(staged, self._memory[self._numbers[slot.name]], stream)
-        driver.memcpy_dtoh_async(self._words, self._error_memory, stream)
+        self._issue_fetching(fetched)
+
+    def _issue_timed(self, part: range, sent: list[Resident], fetched: list[Resident]) -> None:
+        """The same with an event before each step, and one after the last."""
+        key = (part.start, part.stop)
+        if key not in self._events:
+            count = len(part) + 1
+            self._events[key] = make_events(self._graphs, self._driver, self._stream, count)
+        events = self._events[key]
+        self._issue_sending(sent)
+        for place, launch in enumerate(self.bundle.launches[part.start : part.stop]):
+            events.record(place)
+            self._launch(launch)
+        events.record(len(part))
+        self._issue_fetching(fetched)
+
+    def _issue_sending(self, sent: list[Resident]) -> None:
+        for array in sent:
+            array.issue_send(self._stream)
+        self._driver.memset_d8_async(self._error_memory, 0, _ERROR_BYTES, self._stream)
+
+    def _issue_fetching(self, fetched: list[Resident]) -> None:
+        for array in fetched:
+            array.issue_fetch(self._stream)
+        self._driver.memcpy_dtoh_async(self._words, self._error_memory, self._stream)
 
     def _launch(self, launch: Launch) -> None:
         if launch.grid == 0:
             return
-        arguments = [int(self._memory[slot]) + offset for slot, offset in launch.places]
+        arguments = [self._addresses[slot] + offset for slot, offset in launch.places]
         if launch.first_check is not None:
             arguments += [int(self._error_memory), launch.first_check]
         self._functions_by_name[launch.kernel].prepared_async_call(
@@ -179,6 +284,19 @@ class CudaExecutable(Executable):
             *arguments,
             shared_size=launch.shared_bytes,
         )
+        if launch.follower is not None:
+            self._launch(launch.follower)
+
+    @contextlib.contextmanager
+    def _refusals(self, what: str) -> Iterator[None]:
+        """What the driver refuses as a NetError."""
+        try:
+            yield
+        except self._driver.Error as error:
+            slots = self.bundle.slots[1:]
+            size = self.bundle.arena_bytes + sum(slot_bytes(slot) for slot in slots)
+            said = what.format(name=f"'{self.bundle.name}'", size=f"{size / 2**30:.3g}")
+            raise NetError(f"{said}: {error}") from None
 
     # -- blobs --
 
@@ -190,12 +308,8 @@ class CudaExecutable(Executable):
             size = _span(place)
             if size:
                 part = self.arena[place.offset : place.offset + size]
-                self._driver.memcpy_dtoh(part, int(self._memory[0]) + place.offset)
+                self._driver.memcpy_dtoh(part, int(self._arena_memory) + place.offset)
         return super().view(blob)
-
-
-def _bytes(slot: SlotEntry) -> int:
-    return math.prod(slot.shape) * np.dtype(slot.dtype).itemsize
 
 
 def _span(place: Place) -> int:

@@ -11,44 +11,64 @@ from typing import Any
 
 from graphc.error import NetError
 
+MOST_GRAPHS = 16  # kept for one program; which arrays move makes a difference
+
 
 class GraphCapture:
-    """Captures what is issued on one stream and replays it, by key."""
+    """Captures what is issued on one stream and replays it, by key.
+
+    Attributes:
+        handle: the stream's.
+        bindings: cuda.bindings.driver; None where it is missing, and nothing is captured.
+        is_capturing: whether what is issued now becomes part of a graph.
+    """
 
     def __init__(self, stream: Any):
-        self._handle = stream.handle
-        self._driver = _bindings()
+        self.handle = stream.handle
+        self.bindings = _bindings()
+        self.is_capturing = False
         self._graphs: dict[object, Any] = {}
         self._seen: set[object] = set()
 
     def run(self, key: object, issue: Callable[[], None]) -> None:
         """What `issue` puts on the stream: once as it is, then captured, then replayed.
 
-        The work of one key must use the same memory each time.
+        The work of one key must use the same memory each time, up to the next `forget`.
         """
-        if self._driver is None or key not in self._seen:
+        if self.bindings is None or key not in self._seen:
             self._seen.add(key)
             issue()
             return
         if key not in self._graphs:
+            if len(self._graphs) >= MOST_GRAPHS:
+                self.ask("cuGraphExecDestroy", self._graphs.pop(next(iter(self._graphs))))
             self._graphs[key] = self._capture(issue)
-        self._ask("cuGraphLaunch", self._graphs[key], self._handle)
+        self.ask("cuGraphLaunch", self._graphs[key], self.handle)
+
+    def forget(self) -> None:
+        """Drop all graphs."""
+        for graph in self._graphs.values():
+            self.ask("cuGraphExecDestroy", graph)
+        self._graphs.clear()
+        self._seen.clear()
 
     def _capture(self, issue: Callable[[], None]) -> Any:
-        assert self._driver is not None
-        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._ask("cuStreamBeginCapture", self._handle, mode)
+        assert self.bindings is not None
+        mode = self.bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self.ask("cuStreamBeginCapture", self.handle, mode)
+        self.is_capturing = True
         try:
             issue()
         finally:
-            graph = self._ask("cuStreamEndCapture", self._handle)
-        made = self._ask("cuGraphInstantiate", graph, 0)
-        self._ask("cuGraphDestroy", graph)
+            self.is_capturing = False
+            graph = self.ask("cuStreamEndCapture", self.handle)
+        made = self.ask("cuGraphInstantiate", graph, 0)
+        self.ask("cuGraphDestroy", graph)
         return made
 
-    def _ask(self, function: str, *arguments: Any) -> Any:
+    def ask(self, function: str, *arguments: Any) -> Any:
         """Call the driver. Raises NetError where it refuses."""
-        status, *results = getattr(self._driver, function)(*arguments)
+        status, *results = getattr(self.bindings, function)(*arguments)
         if int(status) != 0:
             raise NetError(f"{function} fails on the GPU: {status}")
         return results[0] if results else None

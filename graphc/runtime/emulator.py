@@ -39,7 +39,8 @@ extern "C" int graphc_backward(void** slots, int, long long* error) {
   return graphc_answer(slots, graphc_forward_steps, graphc_steps, error);
 }
 extern "C" int graphc_both(void** slots, int, long long* error) {
-  return graphc_answer(slots, 0, graphc_steps, error);
+  const int refused = graphc_forward(slots, 0, error);  // then backward changes nothing
+  return refused ? refused : graphc_backward(slots, 0, error);
 }
 extern "C" int graphc_step(void** slots, int step, int, long long* error) {
   return graphc_answer(slots, step, step + 1, error);

@@ -16,8 +16,9 @@ FREE_SHARED_BYTES = 48 << 10  # shared memory that a kernel may have without bei
 class Launch:
     """One step. Its arguments are the addresses of `places`, (slot, byte offset), in order.
 
-    After them, where `first_check` is not None, come the address of the error words and that
-    number. A grid of 0 blocks is not launched.
+    The first `inputs` of them are only read. After them, where `first_check` is not None, come the
+    address of the error words and that number. A grid of 0 blocks is not launched. `follower` is
+    launched behind it.
     """
 
     kernel: str
@@ -25,12 +26,18 @@ class Launch:
     threads: int
     shared_bytes: int
     places: tuple[tuple[int, int], ...]
+    inputs: int
     first_check: int | None
+    follower: Launch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CudaBundle(Tables):
-    """All that is needed to run a program on a GPU."""
+    """All that is needed to run a program on a GPU.
+
+    decisions: (layer, sentence) about the code.
+    """
 
     text: str
     launches: tuple[Launch, ...]
+    decisions: tuple[tuple[str, str], ...] = ()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from graphc.error import NetError, need
+from graphc.runtime.nvcc import nvcc_path
 
 OLDEST_ARCHITECTURE = "sm_80"  # what the text asks of a GPU
 _FLAGS = ("-std=c++17", "-O3", "-diag-suppress=177")
@@ -46,8 +46,7 @@ def save(text: str, path: Path, form: str, architecture: str = OLDEST_ARCHITECTU
 
 def find_nvcc() -> str:
     """The path of nvcc, in PATH or under $CUDA_HOME. Raises NetError where there is none."""
-    home = os.environ.get("CUDA_HOME", "")
-    found = shutil.which("nvcc") or (shutil.which("nvcc", path=f"{home}/bin") if home else None)
+    found = nvcc_path()
     if found is None:
         raise NetError(
             "this needs nvcc of the CUDA toolkit, which is neither in PATH nor under CUDA_HOME;"

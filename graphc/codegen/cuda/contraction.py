@@ -4,13 +4,15 @@ A block computes a tile of rows x columns. It walks along the sum in steps; slic
 are copied to shared memory some steps ahead of their use, then the block adds their products to
 sums that stay in registers: each thread those of its own rows and columns, or each warp by tensor
 cores where tf32 is allowed. The epilogue (bias, ReLU, adding another gradient) happens before the
-store.
+store. A long sum with few tiles goes in parts: each leaves its sums in scratch memory, and a second
+kernel adds them up in their order, with the epilogue.
 """
 
 from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
@@ -20,16 +22,20 @@ from graphc.codegen.cuda.schedule import Schedule, ordered_axes, read
 from graphc.codegen.cuda.staging import Layout, Staging, layout
 from graphc.codegen.cuda.text import Names, Text
 from graphc.codegen.cuda.tile_shape import (
+    HOPPER,
     TENSOR_TILES,
     THREAD_TILES,
+    DeviceClass,
+    Split,
     TensorTile,
     ThreadTile,
     best_shape,
+    tile_count,
 )
-from graphc.codegen.nodes import FoldNode, KernelNodes
+from graphc.codegen.nodes import FoldNode, KernelNodes, StatementNode
 from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.contraction import Contraction, match
-from graphc.kernel.lang import Kernel
+from graphc.kernel.lang import Axis, Kernel
 
 SMALLEST_SIDE = 8  # rows or columns below which a tile is mostly empty
 SHORTEST_SUM = 8
@@ -37,13 +43,31 @@ LONG_SUM = 4096  # from here on float32 sums go in two levels: a plain one loses
 TURNS = 64  # of the lower level
 
 
+SUMMING_THREADS = 256  # of a block that adds up parts
+_MOST_SUMMING_BLOCKS = 4096
+
+# The head of a function: what its name ends with, and its last arguments beside the kernel's own.
+Head = Callable[[str, tuple[str, ...]], str]
+
+
 @dataclass(frozen=True)
 class TiledKernel:
-    """How a tiled kernel is launched."""
+    """How a tiled kernel is launched.
+
+    scratch_bytes: of memory for the sums of parts; 0 where the sum is whole. Then `summing_grid`
+    blocks of a second kernel, whose name ends with SUMMING, follow. why: a sentence about it.
+    """
 
     grid: int
     threads: int
     shared_bytes: int
+    scratch_bytes: int = 0
+    summing_grid: int = 0
+    why: str = ""
+
+
+SUMMING = "_sum"
+PARTS = "parts"  # the argument that is the scratch memory
 
 
 @dataclass(frozen=True)
@@ -52,14 +76,16 @@ class Choice:
 
     tf32: tensor cores, which round float32 numbers to 10 bits after the point.
     aligned: the names of the kernel's buffers that always begin at a multiple of 16 bytes.
+    gpu: whose sizes decide about tiles.
     """
 
     tf32: bool = False
     aligned: frozenset[str] = frozenset()
+    gpu: DeviceClass = HOPPER
 
 
 def emit_contraction(
-    text: Text, kernel: Kernel, names: Names, buffers: dict[str, str], head: str, choice: Choice
+    text: Text, kernel: Kernel, names: Names, buffers: dict[str, str], head: Head, choice: Choice
 ) -> TiledKernel | None:
     """The whole function, or None (and nothing written) where tiles do not suit the kernel."""
     contraction = match(kernel)
@@ -83,6 +109,7 @@ class _Tiles(ABC):
     """Writes one tiled kernel; how a slice is multiplied is the subclasses'."""
 
     shape: ThreadTile | TensorTile
+    split: Split
     odd_rows: bool
 
     def __init__(
@@ -97,18 +124,23 @@ class _Tiles(ABC):
     ):
         self.text, self.names, self.buffers = text, names, buffers
         self.nodes, self.made, self.contraction = nodes, made, contraction
-        self.aligned = choice.aligned
+        self.aligned, self.gpu = choice.aligned, choice.gpu
         dtype = contraction.fold.values[0].dtype
         self.kind, self.item, self.zero = TYPES[dtype], DTYPES[dtype], literal(0, dtype)
-        self.body = Body(text, names, Schedule(nodes, "threads", [], [], own={}), buffers)
-        self.body.made.own.update({s: [] for s in nodes.statements})
+        self.body = self._new_body()
         self.choose()
         self.left = self._layout("left", self.shape.rows)
         self.right = self._layout("right", self.shape.columns)
 
+    def _new_body(self) -> Body:
+        nodes = self.nodes
+        own: dict[StatementNode, list[Axis]] = {statement: [] for statement in nodes.statements}
+        made = Schedule(nodes, "threads", [], [], own=own)
+        return Body(self.text, self.names, made, self.buffers)
+
     @abstractmethod
     def choose(self) -> None:
-        """Set `shape` and `odd_rows`."""
+        """Set `shape`, `split` and `odd_rows`."""
 
     @abstractmethod
     def sums(self) -> None:
@@ -133,18 +165,18 @@ class _Tiles(ABC):
     @property
     def is_long(self) -> bool:
         """Whether sums go in two levels."""
-        return self.made.sizes[2] >= LONG_SUM and self.item == 4
+        return self.split.each * self.shape.step >= LONG_SUM and self.item == 4
 
     @property
     def result(self) -> str:
         """The array that holds the whole sums at the end."""
         return "total" if self.is_long else "sum"
 
-    def _end_level(self, turns: int) -> None:
+    def _end_level(self, turns: int | str) -> None:
         """Now and then what was summed goes to the upper level."""
         line = self.text.line
         with (
-            self.text.block(f"if (turn % {TURNS} == {TURNS - 1} || turn == {turns - 1})"),
+            self.text.block(f"if (turn % {TURNS} == {TURNS - 1} || turn == {turns} - 1)"),
             contextlib.ExitStack() as stack,
         ):
             names = "ijk"[: len(self.extents)]
@@ -164,30 +196,90 @@ class _Tiles(ABC):
         step = self.shape.step
         return layout(operand, side, self.made.over, length, step, aligned, self.odd_rows)
 
-    def emit(self, head: str) -> TiledKernel:
-        """The function."""
-        shape, line = self.shape, self.text.line
+    def emit(self, head: Head) -> TiledKernel:
+        """The function; two of them where the sum goes in parts."""
+        shape, line, split = self.shape, self.text.line, self.split
         rows, columns, over = self.made.sizes
-        down, across = -(-rows // shape.rows), -(-columns // shape.columns)
         left_count, right_count = (shape.stages * side.count for side in (self.left, self.right))
         left_bytes = -(-left_count * self.item // 16) * 16
         line(f"// {rows} x {columns}, sums of {over}, in tiles of {self.shown()}")
+        if split.parts > 1:
+            line(f"// {self._why()}")
         line(f'extern "C" __global__ void __launch_bounds__({shape.threads})')
-        with self.text.block(head):
+        with self.text.block(head("", self._scratch(""))):
             kind = self.kind
             line(f"const Tile<{kind}> left = tile<{kind}>(0, {left_count});")
             line(f"const Tile<{kind}> right = tile<{kind}>({left_bytes}, {right_count});")
-            line(f"const int column = {_digit('blockIdx.x', 1, across)} * {shape.columns};")
-            line(f"const int row = {_digit('blockIdx.x', across, down)} * {shape.rows};")
-            if self.made.batch:
-                line(f"const int batch = blockIdx.x / {across * down};")
-                self.body.decompose("batch", self.made.batch)
+            self._place()
             self._stage()
             self.sums()
-            self._walk(over)
+            self._walk()
             self.each_sum()
-        tiles = down * across * size(self.made.batch)
-        return TiledKernel(tiles, shape.threads, left_bytes + right_count * self.item)
+        grid, shared_bytes = self.tiles * split.parts, left_bytes + right_count * self.item
+        if split.parts == 1:
+            return TiledKernel(grid, shape.threads, shared_bytes)
+        summing = self._emit_summing(head)
+        scratch = split.parts * self.outputs * self.item
+        return TiledKernel(grid, shape.threads, shared_bytes, scratch, summing, self._why())
+
+    @property
+    def tiles(self) -> int:
+        """Of the result."""
+        return tile_count(self.made, self.shape)
+
+    @property
+    def outputs(self) -> int:
+        """Elements of the result."""
+        rows, columns, _ = self.made.sizes
+        return rows * columns * size(self.made.batch)
+
+    def _why(self) -> str:
+        return (
+            f"sums of {self.made.sizes[2]} in {self.split.parts} parts, as {self.tiles} tiles are"
+            f" work for few of the {self.gpu.multiprocessors} multiprocessors of {self.gpu.name}"
+        )
+
+    def _scratch(self, constant: str) -> tuple[str, ...]:
+        return (f"Buffer<{constant}{self.kind}> {PARTS}",) if self.split.parts > 1 else ()
+
+    def _place(self) -> None:
+        """Which tile of which batch the block computes, and which part of the sum."""
+        shape, line, made = self.shape, self.text.line, self.made
+        rows, columns, _ = made.sizes
+        down, across = -(-rows // shape.rows), -(-columns // shape.columns)
+        line(f"const int column = {_digit('blockIdx.x', 1, across)} * {shape.columns};")
+        line(f"const int row = {_digit('blockIdx.x', across, down)} * {shape.rows};")
+        if self.split.parts > 1:
+            line(f"const int part = blockIdx.x / {self.tiles};")
+        if made.batch:
+            wrapped = f" % {size(made.batch)}" if self.split.parts > 1 else ""
+            line(f"const int batch = blockIdx.x / {across * down}{wrapped};")
+            self.body.decompose("batch", made.batch)
+
+    def _emit_summing(self, head: Head) -> int:
+        """The function that adds up the parts, a thread an element; its grid."""
+        line, outputs = self.text.line, self.outputs
+        rows, columns, _ = self.made.sizes
+        grid = min(-(-outputs // SUMMING_THREADS), _MOST_SUMMING_BLOCKS)
+        line()
+        line(f'extern "C" __global__ void __launch_bounds__({SUMMING_THREADS})')
+        step = f"{grid * SUMMING_THREADS}"
+        first = f"blockIdx.x * {SUMMING_THREADS} + threadIdx.x"
+        self.body = self._new_body()
+        with (
+            self.text.block(head(SUMMING, self._scratch("const "))),
+            self.text.block(f"for (int at = {first}; at < {outputs}; at += {step})"),
+        ):
+            line(f"const int n = at % {columns};")
+            line(f"const int m = at / {columns} % {rows};")
+            if self.made.batch:
+                line(f"const int batch = at / {rows * columns};")
+                self.body.decompose("batch", self.made.batch)
+            line(f"{self.kind} sum = {self.zero};")
+            head_of_loop = f"for (int part = 0; part < {self.split.parts}; ++part)"
+            line(f"{head_of_loop} sum += {PARTS}[part * {outputs} + at];")
+            self._store("sum")
+        return grid
 
     def shown(self) -> str:
         """The tile, for the comment."""
@@ -216,22 +308,33 @@ class _Tiles(ABC):
             staging.before()
             staging.copies()
 
-    def _walk(self, over: int) -> None:
+    def _walk(self) -> None:
         """Along the sum: while one slice is multiplied the next ones are on their way."""
-        line, ahead, step = self.text.line, self.shape.stages - 1, self.shape.step
-        turns = -(-over // step)
+        line, ahead, step, split = (
+            self.text.line,
+            self.shape.stages - 1,
+            self.shape.step,
+            self.split,
+        )
+        turns, start = str(split.turns), ""
+        if split.parts > 1:
+            rest = split.turns - (split.parts - 1) * split.each
+            line(f"const int turns = part < {split.parts - 1} ? {split.each} : {rest};")
+            line(f"const int start = part * {split.each * step};")
+            turns, start = "turns", "start + "
         for slot in range(ahead):
-            if slot < turns:
-                line(f"copy_left({slot}, {slot * step});")
-                line(f"copy_right({slot}, {slot * step});")
+            if split.parts > 1 or slot < split.turns:
+                guard = "" if split.parts == 1 or slot == 0 else f"if ({slot} < turns) "
+                line(f"{guard}copy_left({slot}, {start}{slot * step});")
+                line(f"{guard}copy_right({slot}, {start}{slot * step});")
             line("end_of_copies();")
         with self.text.block(f"for (int turn = 0; turn < {turns}; ++turn)"):
             line(f"wait_for_copies<{ahead - 1}>();")
             line("__syncthreads();  // the slice is whole, and nobody reads the one before it")
             with self.text.block(f"if (turn + {ahead} < {turns})"):
                 line(f"const int slot = (turn + {ahead}) % {self.shape.stages};")
-                line(f"copy_left(slot, (turn + {ahead}) * {step});")
-                line(f"copy_right(slot, (turn + {ahead}) * {step});")
+                line(f"copy_left(slot, {start}(turn + {ahead}) * {step});")
+                line(f"copy_right(slot, {start}(turn + {ahead}) * {step});")
             line("end_of_copies();")
             line(f"const int at = turn % {self.shape.stages} * {self.left.count};")
             line(f"const int bt = turn % {self.shape.stages} * {self.right.count};")
@@ -240,7 +343,18 @@ class _Tiles(ABC):
                 self._end_level(turns)
 
     def store_one(self, value: str) -> None:
-        """The epilogue of element (m, n), whose sum is `value`."""
+        """Element (m, n), whose sum is `value`: stored, or what this part has of it noted."""
+        if self.split.parts == 1:
+            self._store(value)
+            return
+        rows, columns, _ = self.made.sizes
+        line = f"part * {self.outputs} + m * {columns} + n"
+        if self.made.batch:
+            line += f" + batch * {rows * columns}"
+        self.text.line(f"{PARTS}[{line}] = {value};")
+
+    def _store(self, value: str) -> None:
+        """The epilogue of element (m, n)."""
         self.body.decompose("m", self.made.rows)
         self.body.decompose("n", self.made.columns)
         (local,) = self.contraction.fold.locals
@@ -258,7 +372,7 @@ class _ThreadTiles(_Tiles):
 
     def choose(self) -> None:
         shapes = [s for s in THREAD_TILES if self.item == 4 or s.rows + s.columns < 256]
-        chosen = best_shape(self.made, tuple(shapes))
+        chosen, self.split = best_shape(self.made, tuple(shapes), self.item, self.gpu)
         assert isinstance(chosen, ThreadTile)
         self.shape, self.odd_rows = chosen, True
 
@@ -308,7 +422,7 @@ class _TensorTiles(_Tiles):
     shape: TensorTile
 
     def choose(self) -> None:
-        chosen = best_shape(self.made, TENSOR_TILES)
+        chosen, self.split = best_shape(self.made, TENSOR_TILES, self.item, self.gpu)
         assert isinstance(chosen, TensorTile)
         self.shape, self.odd_rows = chosen, False
 

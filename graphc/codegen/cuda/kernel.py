@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
-from graphc.codegen.cuda.contraction import Choice, emit_contraction
+from graphc.codegen.cuda.contraction import (
+    SUMMING,
+    SUMMING_THREADS,
+    Choice,
+    TiledKernel,
+    emit_contraction,
+)
 from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.fours import FOUR, emit_fours, fours
 from graphc.codegen.cuda.rows import RowBody
@@ -22,7 +28,11 @@ DEFAULT_CHOICE = Choice()
 
 @dataclass(frozen=True)
 class EmittedKernel:
-    """A kernel's function and how it is launched. A grid of 0 blocks: there is nothing to do."""
+    """A kernel's function and how it is launched. A grid of 0 blocks: there is nothing to do.
+
+    scratch_bytes: of memory that it wants as one more argument. summing: a second function in
+    `text` that has to follow on the same arguments. why: a decision about it, for people.
+    """
 
     name: str
     text: str
@@ -30,6 +40,9 @@ class EmittedKernel:
     threads: int
     shared_bytes: int
     checks: bool
+    scratch_bytes: int = 0
+    summing: EmittedKernel | None = None
+    why: str = ""
 
 
 def emit_kernel(
@@ -54,20 +67,41 @@ def emit_kernel(
     form = "AloneBuffer" if alone else "Buffer"
     formals = [f"{form}<const {TYPES[b.dtype]}> {buffers[b.name]}" for b in kernel.inputs]
     formals += [f"{form}<{TYPES[b.dtype]}> {buffers[b.name]}" for b in kernel.outputs]
-    if checks:
-        formals += ["long long* error", "int first_check"]
-    head = f"{name}({', '.join(formals)})"
+    last = ["long long* error", "int first_check"] if checks else []
+
+    def head(suffix: str = "", scratch: Sequence[str] = ()) -> str:
+        return f"{name}{suffix}({', '.join([*formals, *scratch, *last])})"
+
     tiled = emit_contraction(text, kernel, names, buffers, head, choice)
     if tiled is not None:
-        return EmittedKernel(name, str(text), tiled.grid, tiled.threads, tiled.shared_bytes, checks)
+        return _tiled(name, str(text), tiled, checks)
     made = schedule(read(kernel), alone)
     text.line(f'extern "C" __global__ void __launch_bounds__({made.threads})')
-    with text.block(head):
+    with text.block(head()):
         if made.form == "threads":
             grid, shared_bytes = _threads(text, made, names, buffers, choice.aligned), 0
         else:
             grid, shared_bytes = _block(text, made, names, buffers, alone)
     return EmittedKernel(name, str(text), grid, made.threads, shared_bytes, checks)
+
+
+def _tiled(name: str, text: str, tiled: TiledKernel, checks: bool) -> EmittedKernel:
+    summing = None
+    if tiled.summing_grid:
+        summing = EmittedKernel(
+            name + SUMMING, "", tiled.summing_grid, SUMMING_THREADS, 0, checks, tiled.scratch_bytes
+        )
+    return EmittedKernel(
+        name,
+        text,
+        tiled.grid,
+        tiled.threads,
+        tiled.shared_bytes,
+        checks,
+        tiled.scratch_bytes,
+        summing,
+        tiled.why,
+    )
 
 
 def _threads(

@@ -11,20 +11,23 @@ order on one table of slots, slot 0 being the arena:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphc.codegen.cuda.contraction import Choice
 from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.kernel import EmittedKernel, emit_kernel
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.text import Text, comment, identifier
+from graphc.codegen.cuda.tile_shape import HOPPER, DeviceClass
 from graphc.codegen.fingerprint import fingerprint
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Check
-from graphc.plan.program import Program, ProgramBuffer, Step
+from graphc.plan.program import Program, ProgramBuffer, Slot, Step
 from graphc.runtime.bundle import CheckEntry, Place, SlotEntry, StepEntry
 from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch
 
 _MOST_USERS = 6  # of a kernel that its comment names
+_ALIGNMENT = 256  # bytes, of scratch memory
 _COPIED_TOGETHER = 16  # bytes that a thread copies to shared memory at once
 
 
@@ -35,39 +38,42 @@ def cuda_text(program: Program, tf32: bool = False) -> str:
 
 def kernel_texts(program: Program) -> list[str]:
     """The text of every distinct kernel, in the order in which they first run."""
-    return [kernel.text for kernel in _emit_kernels(program, _keys(program), False).values()]
+    return [kernel.text for kernel in _emit_kernels(program, _keys(program), Choice()).values()]
 
 
-def compile_cuda(program: Program, tf32: bool = False) -> CudaBundle:
+def compile_cuda(program: Program, tf32: bool = False, gpu: DeviceClass = HOPPER) -> CudaBundle:
     """The text, and the tables that a call needs.
 
     tf32: float32 contractions use tensor cores, which round what they multiply to 10 bits after the
-    point (an error of about 1e-3 of a product).
+    point (an error of about 1e-3 of a product). gpu: whose sizes decide about tiles; the text runs
+    on others as well.
     """
     keys = _keys(program)
-    emitted = _emit_kernels(program, keys, tf32)
+    emitted = _emit_kernels(program, keys, Choice(tf32, gpu=gpu))
     launches: list[Launch] = []
     first_check = 0
+    scratch = -(-program.arena_bytes // _ALIGNMENT) * _ALIGNMENT
     for step, key in zip(program.steps, keys, strict=True):
-        kernel = emitted[key]
-        buffers = [program.buffers[name] for name in step.arguments]
+        places = [program.buffers[name] for name in step.arguments]
+        inputs = len(step.kernel.inputs)
         launches.append(
-            Launch(
-                kernel=kernel.name,
-                grid=kernel.grid,
-                threads=kernel.threads,
-                shared_bytes=kernel.shared_bytes,
-                places=tuple((b.slot, b.offset) for b in buffers),
-                first_check=first_check if kernel.checks else None,
+            _launch(
+                emitted[key],
+                tuple((b.slot, b.offset) for b in places),
+                inputs,
+                first_check,
+                scratch,
             )
         )
         first_check += sum(isinstance(s, Check) for s in step.kernel.body)
+    most = max((kernel.scratch_bytes for kernel in emitted.values()), default=0)
+    arena_bytes = scratch + most if most else program.arena_bytes
     return CudaBundle(
         name=program.name,
-        text=_text(program, list(emitted.values()), launches),
+        text=_text(program, list(emitted.values()), launches, arena_bytes),
         launches=tuple(launches),
-        slots=tuple(SlotEntry(s.name, s.role, s.type.dtype, s.type.shape) for s in program.slots),
-        arena_bytes=program.arena_bytes,
+        slots=tuple(_slot(slot, arena_bytes) for slot in program.slots),
+        arena_bytes=arena_bytes,
         checks=tuple(
             CheckEntry(step.layer, step.kind, statement.message)
             for step in program.steps
@@ -79,6 +85,40 @@ def compile_cuda(program: Program, tf32: bool = False) -> CudaBundle:
         readable=_places(program, program.readable),
         readable_forward=_places(program, program.readable_forward),
         overwritten=dict(program.overwritten),
+        decisions=tuple(
+            (step.layer, emitted[key].why)
+            for step, key in zip(program.steps, keys, strict=True)
+            if emitted[key].why
+        ),
+    )
+
+
+def _slot(slot: Slot, arena_bytes: int) -> SlotEntry:
+    shape = (arena_bytes,) if slot.role == "arena" else slot.type.shape
+    return SlotEntry(slot.name, slot.role, slot.type.dtype, shape)
+
+
+def _launch(
+    kernel: EmittedKernel,
+    places: tuple[tuple[int, int], ...],
+    inputs: int,
+    first_check: int,
+    scratch: int,
+) -> Launch:
+    """A kernel's launch; `scratch` is where in the arena it may have its own memory."""
+    own = ((0, scratch),) if kernel.scratch_bytes else ()
+    follower = None
+    if kernel.summing is not None:
+        follower = _launch(kernel.summing, places, inputs, first_check, scratch)
+    return Launch(
+        kernel=kernel.name,
+        grid=kernel.grid,
+        threads=kernel.threads,
+        shared_bytes=kernel.shared_bytes,
+        places=places + own,
+        inputs=inputs,
+        first_check=first_check if kernel.checks else None,
+        follower=follower,
     )
 
 
@@ -100,7 +140,9 @@ def _places(program: Program, blobs: dict[str, str]) -> dict[str, Place]:
 # -- kernels --------------------------------------------------------------------------------------
 
 
-def _emit_kernels(program: Program, keys: Sequence[str], tf32: bool) -> dict[str, EmittedKernel]:
+def _emit_kernels(
+    program: Program, keys: Sequence[str], choice: Choice
+) -> dict[str, EmittedKernel]:
     users: dict[str, list[int]] = {}
     for number, key in enumerate(keys):
         users.setdefault(key, []).append(number)
@@ -112,7 +154,7 @@ def _emit_kernels(program: Program, keys: Sequence[str], tf32: bool) -> dict[str
             name=f"k{number}_{identifier(kernel.name)}"[:48],
             alone=all(_is_alone(program, program.steps[step]) for step in steps),
             heading=_heading(program, steps),
-            choice=Choice(tf32, _aligned(program, steps)),
+            choice=replace(choice, aligned=_aligned(program, steps)),
         )
     return emitted
 
@@ -168,24 +210,30 @@ def _meet(a: ProgramBuffer, b: ProgramBuffer) -> bool:
 # -- the text -------------------------------------------------------------------------------------
 
 
-def _text(program: Program, kernels: Sequence[EmittedKernel], launches: Sequence[Launch]) -> str:
+def _text(
+    program: Program,
+    kernels: Sequence[EmittedKernel],
+    launches: Sequence[Launch],
+    arena_bytes: int,
+) -> str:
     text = Text()
     text.line(f"// '{comment(program.name)}' as CUDA C++: {len(program.steps)} steps,")
-    text.line(f"// {len(kernels)} kernels, an arena of {program.arena_bytes} bytes.")
+    text.line(f"// {len(kernels)} kernels, an arena of {arena_bytes} bytes.")
     text.line()
     parts = [str(text), PRELUDE]
     parts += [kernel.text for kernel in kernels]
-    parts.append(_launches_text(program, launches))
+    parts.append(_launches_text(program, launches, arena_bytes))
     return "\n".join(parts)
 
 
-def _launches_text(program: Program, launches: Sequence[Launch]) -> str:
+def _launches_text(program: Program, launches: Sequence[Launch], arena_bytes: int) -> str:
     text = Text()
     text.line("#ifndef __CUDACC_RTC__  // what follows runs on the host")
     text.line()
     text.line("// The slots:")
     for number, slot in enumerate(program.slots):
-        text.line(f"//   {number} {slot.role} {comment(slot.name)}: {slot.type}")
+        kind = f"uint8[{arena_bytes}]" if slot.role == "arena" else slot.type
+        text.line(f"//   {number} {slot.role} {comment(slot.name)}: {kind}")
     text.line(f"static const int graphc_steps = {len(program.steps)};")
     text.line(f"static const int graphc_forward_steps = {program.forward_steps};")
     text.line()
@@ -196,7 +244,7 @@ def _launches_text(program: Program, launches: Sequence[Launch]) -> str:
     with text.block(head), text.block("switch (step)"):
         for number, (step, launch) in enumerate(zip(program.steps, launches, strict=True)):
             if launch.grid:
-                _launch_text(text, program, number, step, launch)
+                _launch_text(text, program, number, step, launch, arena_bytes)
     text.lines.insert(-1, "  return (cudaError_t)0;")
     text.line()
     text.line(
@@ -215,7 +263,9 @@ def _launches_text(program: Program, launches: Sequence[Launch]) -> str:
     return str(text)
 
 
-def _launch_text(text: Text, program: Program, number: int, step: Step, launch: Launch) -> None:
+def _launch_text(
+    text: Text, program: Program, number: int, step: Step, launch: Launch, arena_bytes: int
+) -> None:
     text.line(f"// {comment(_title(step))}")
     with text.block(f"case {number}:"):
         arguments = []
@@ -225,21 +275,41 @@ def _launch_text(text: Text, program: Program, number: int, step: Step, launch: 
             constant = "const " if position < len(step.kernel.inputs) else ""
             kind = f"{constant}{TYPES[formal.dtype]}"
             count = place.span_bytes // DTYPES[formal.dtype]
-            text.line(
-                f"Buffer<{kind}> b{position} = placed<{kind}>(slots[{place.slot}],"
-                f" {place.offset}, {count}, {quoted(name)});"
-            )
+            _placed(text, position, kind, (place.slot, place.offset), count, name)
             arguments.append(f"&b{position}")
+        if launch.follower is not None:
+            (dtype,) = {formal.dtype for formal in formals[:2]}
+            own = launch.places[-1]
+            count = (arena_bytes - own[1]) // DTYPES[dtype]
+            _placed(text, len(formals), TYPES[dtype], own, count, "sums of parts")
+            arguments.append(f"&b{len(formals)}")
         if launch.first_check is not None:
             text.line(f"int first_check = {launch.first_check};")
             arguments += ["&error", "&first_check"]
         text.line(f"void* arguments[] = {{{', '.join(arguments)}}};")
         if launch.shared_bytes > FREE_SHARED_BYTES:
             text.line(f"graphc_allow_shared({launch.kernel}, {launch.shared_bytes});")
-        text.line(
-            f"return cudaLaunchKernel({launch.kernel}, dim3({launch.grid}),"
-            f" dim3({launch.threads}), arguments, {launch.shared_bytes}, stream);"
-        )
+        if launch.follower is not None:
+            text.line(f"const cudaError_t failed = {_call(launch)};")
+            text.line("if (failed) return failed;")
+        text.line(f"return {_call(launch.follower or launch)};")
+
+
+def _placed(
+    text: Text, position: int, kind: str, place: tuple[int, int], count: int, name: str
+) -> None:
+    slot, offset = place
+    text.line(
+        f"Buffer<{kind}> b{position} = placed<{kind}>(slots[{slot}],"
+        f" {offset}, {count}, {quoted(name)});"
+    )
+
+
+def _call(launch: Launch) -> str:
+    return (
+        f"cudaLaunchKernel({launch.kernel}, dim3({launch.grid}),"
+        f" dim3({launch.threads}), arguments, {launch.shared_bytes}, stream)"
+    )
 
 
 def quoted(name: str) -> str:
