@@ -8,10 +8,13 @@ import re
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from test_cli_options import graphc
 
+from graphc.cli import doctor
 from graphc.cli.doctor import BASE, EXTRAS
 
 PROJECT = tomllib.loads(
@@ -61,3 +64,31 @@ def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     found = json.loads(graphc("doctor", "--json").stdout)
     assert "not found" in found["C compiler"]["command"]
+
+
+def test_gpus_are_named_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver without devices, one with two, and none."""
+
+    def put(place: Any, value: int) -> int:
+        place._obj.value = value
+        return 0
+
+    def name(text: Any, size: int, gpu: Any) -> int:
+        text.value = f"GPU {gpu.value}".encode()
+        return 0
+
+    library = SimpleNamespace(
+        cuInit=lambda flags: 0,
+        cuDriverGetVersion=lambda place: put(place, 13010),
+        cuDeviceGetCount=lambda place: put(place, 2),
+        cuDeviceGet=put,
+        cuDeviceGetName=name,
+    )
+    monkeypatch.setattr(doctor, "_driver_library", lambda: library)
+    found = json.loads(graphc("doctor", "--json").stdout)["CUDA"]
+    assert (found["driver"], found["GPU"]) == ("for CUDA 13.1", ["GPU 0", "GPU 1"])
+    library.cuInit = lambda flags: 100
+    assert "none: the driver answers with error 100" in graphc("doctor").stdout
+    monkeypatch.setattr(doctor, "_driver_library", lambda: None)
+    found = json.loads(graphc("doctor", "--json").stdout)["CUDA"]
+    assert (found["driver"], found["GPU"]) == ("none: its library is not there", "none: no driver")

@@ -112,27 +112,71 @@ def _c_compiler() -> dict[str, Any]:
 
 
 def _cuda() -> dict[str, Any]:
-    nvcc = shutil.which("nvcc")
+    from graphc.runtime.nvcc import nvcc_path
+
+    nvcc = nvcc_path()
     return {
         "driver": _cuda_driver(),
-        "toolkit": _toolkit(nvcc) if nvcc else "none: no nvcc in PATH",
+        "GPU": _gpus(),
+        "toolkit": _toolkit(nvcc) if nvcc else "none: no nvcc in PATH or under CUDA_HOME",
         "pycuda": _version("pycuda") or _missing("cuda"),
+        "emulator": _emulator(),
     }
+
+
+def _driver_library() -> Any:
+    import ctypes
+
+    try:
+        return ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
+    except OSError:
+        return None
 
 
 def _cuda_driver() -> str:
     """The newest CUDA version that the installed driver runs."""
     import ctypes
 
-    try:
-        library = ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
-        version = ctypes.c_int(0)
-        failed = library.cuDriverGetVersion(ctypes.byref(version))
-    except (OSError, AttributeError):
+    library, version = _driver_library(), ctypes.c_int(0)
+    if library is None:
         return "none: its library is not there"
+    failed = library.cuDriverGetVersion(ctypes.byref(version))
     if failed:
         return f"its library answers with error {failed}"
     return f"for CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _gpus() -> list[str] | str:
+    """Their names, by the driver; pycuda is not needed for this."""
+    import ctypes
+
+    library, count = _driver_library(), ctypes.c_int(0)
+    if library is None:
+        return "none: no driver"
+    failed = library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count))
+    if failed:
+        return f"none: the driver answers with error {failed}"
+    return [_gpu_name(library, number) for number in range(count.value)]
+
+
+def _gpu_name(library: Any, number: int) -> str:
+    import ctypes
+
+    gpu, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+    failed = library.cuDeviceGet(ctypes.byref(gpu), number)
+    failed = failed or library.cuDeviceGetName(name, len(name), gpu)
+    return f"error {failed}" if failed else name.value.decode(errors="replace")
+
+
+def _emulator() -> str:
+    """The C++ compiler of target cuda-emulator."""
+    from graphc.error import NetError
+    from graphc.runtime.emulator import compiler
+
+    try:
+        return _first_line([*compiler(), "--version"])
+    except NetError as error:
+        return str(error)
 
 
 def _toolkit(nvcc: str) -> str:
