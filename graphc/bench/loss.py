@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.bench.device import loaded
 from graphc.bench.work import moved_bytes
-from graphc.codegen.llvm.jit import load
-from graphc.codegen.llvm.object import compile_program
 from graphc.error import need
 from graphc.ir.core import Sum, Times
 from graphc.ir.graph import Graph, Value
@@ -142,14 +141,14 @@ FORMS = ("fused", "unfused", "unfused, no floor")
 
 
 class Candidate:
-    """A compiled form with arrays of its own."""
+    """A form compiled for a target, with arrays of its own."""
 
-    def __init__(self, size: Size, form: str, threads: int = 1):
+    def __init__(self, size: Size, form: str, threads: int = 1, target: str = "cpu"):
         self.name = form
         self.threads = threads
         made = compile_graph(loss_graph(size, form), wrt=["x"], fuse=False).graph
         self.program: Program = plan(made)
-        self.executable: Executable = load(compile_program(self.program))
+        self.executable: Executable = loaded(self.program, target)
         self.arrays: Mapping[str, np.ndarray] = self.executable.bind_new()
         self.timing = Timing(form, _moved(self.program), _memory(self.program))
 
@@ -224,12 +223,12 @@ def error_of(candidate: Candidate, size: Size, spread: float, seed: int = 0) -> 
     return Error(spread, candidate.name, loss_error, gradient_error, bad, stuck)
 
 
-def errors(size: Size, spreads: Sequence[float] = SPREADS) -> list[Error]:
+def errors(size: Size, spreads: Sequence[float] = SPREADS, target: str = "cpu") -> list[Error]:
     """The errors of every form at every spread, on no more than 256 examples."""
     small = Size(min(size.batch, 256), size.classes, size.axis)
     found = []
     for form in FORMS:
-        candidate = Candidate(small, form)
+        candidate = Candidate(small, form, target=target)
         found += [error_of(candidate, small, spread) for spread in spreads]
     return found
 

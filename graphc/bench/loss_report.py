@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from graphc.bench.device import copier
 from graphc.bench.last_layer import LastLayerReport, LayerSize, bench_last_layer
 from graphc.bench.loss import (
     FORMS,
@@ -34,7 +33,8 @@ class LossReport:
     """What was measured.
 
     checked: the largest gradient error of each timed form, compared with float64 before any time
-    was taken. copy: a plain copy of the scores to another array, by numpy, between the other runs.
+    was taken. copy: a plain copy of the scores to another array, by numpy or a kernel, between the
+    other runs.
     last_layer: the loss through the layer that makes the scores, if a width was given.
     """
 
@@ -87,30 +87,33 @@ def bench_loss(
     python: str = "",
     steps: int = 120,
     width: int = 0,
+    target: str = "cpu",
     progress: Progress = lambda done, total, label: None,
 ) -> LossReport:
     """Check, then time in turns, then the errors over the spread of scores, then the training.
 
     torch: also run PyTorch's cross_entropy, in the Python named (None: this one). width: of the
-    layer that makes the scores, to measure it with its loss, too; 0: not.
+    layer that makes the scores, to measure it with its loss, too; 0: not. target: what computes the
+    loss; the training of the small net is the processor's.
     Raises NetError where a result is wrong: then nothing has been timed.
     """
     need(repeats >= 1, f"there is at least one run, not {repeats}")
+    need(not width or target == "cpu", "a last layer is measured on the processor")
     need(not width or size.axis == 1, "a last layer has its classes along axis 1")
     stages = 5 if width else 4
     progress(0, stages, "right results")
     x, label = draw(size, 1.0)
-    candidates = [Candidate(size, form, threads) for form in FORMS[:2]]
+    candidates = [Candidate(size, form, threads, target) for form in FORMS[:2]]
     checked = {c.name: check(c, x, label, size.axis) for c in candidates}
-    rival = Torch(x, label, size.axis, threads, python) if torch else None
+    rival = Torch(x, label, size.axis, threads, python, target=target) if torch else None
     progress(1, stages, "times")
     try:
-        timings, copy = _timings(size, candidates, rival, x, repeats)
+        timings, copy = _timings(size, candidates, rival, copier(x, target), repeats)
     finally:
         if rival is not None:
             rival.close()
     progress(2, stages, "errors")
-    found = errors(size)
+    found = errors(size, target=target)
     progress(3, stages, "training")
     curves = [train(form, steps) for form in FORMS[:2]]
     layer = None
@@ -127,13 +130,12 @@ def _timings(
     size: Size,
     candidates: list[Candidate],
     rival: Torch | None,
-    x: np.ndarray,
+    copy_once: Callable[[], object],
     repeats: int,
 ) -> tuple[list[Timing], Timing]:
     copy = Timing(COPY, size.bytes, size.bytes)
-    target = np.empty_like(x)
     work = {c.name: timed(c.run) for c in candidates}
-    work[COPY] = timed(lambda: np.copyto(target, x))
+    work[COPY] = timed(copy_once)
     timings = [c.timing for c in candidates]
     for form in rival.forms if rival else ():
         timings.append(Timing(f"torch {form}", 0, 0))

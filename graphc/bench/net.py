@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
-from graphc.bench.machine import Limits, measure_limits
-from graphc.bench.memory import extra_bytes
+from graphc.bench.device import limits_of
+from graphc.bench.machine import Limits
 from graphc.bench.torch_rival import VARIANTS, TorchRun, Workload
 from graphc.bench.work import work_of
 from graphc.error import NetError, need
@@ -25,6 +25,7 @@ OURS = "graphc"
 # that changes the norm by about 1 / sqrt(n).
 TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-2
+TF32_FACTOR = 50  # where we multiply numbers of 10 bits, and the rival is checked with 23
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Call:
         inputs: shapes of the net's inputs, as the user writes them.
         given: gradients that are given.
         wrt: inputs and parameters of the graph whose gradients are wanted; none: forward alone.
+        target: what runs it, a key of BACK_ENDS.
+        tf32: whether tensor cores round what they multiply.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Call:
     inputs: Mapping[str, tuple[int, ...]]
     wrt: tuple[str, ...]
     given: Mapping[str, np.ndarray]
+    target: str = "cpu"
+    tf32: bool = False
 
     def run(self) -> None:
         """One native call on the bound arrays."""
@@ -84,6 +89,8 @@ def prepare(net: Net, wrt: Sequence[str], given: Sequence[str], seed: int = 0) -
         {name: array.shape for name, array in inputs.items()},
         tuple(wrt),
         gradients,
+        made.signature.target,
+        "tf32" in made.signature.fast_math,
     )
 
 
@@ -136,9 +143,11 @@ def bench_net(
     runs: list[TorchRun] = []
     for variant in rivals:
         try:
-            checked = TorchRun(workload, variant, threads, masked=True)
+            checked = TorchRun(workload, variant, threads, masked=True, target=call.target)
             errors[checked.name] = disagreement(call, checked.results())
-            timed = TorchRun(workload, variant, threads) if checked.is_masked else checked
+            timed = checked
+            if checked.is_masked or call.target != "cpu":  # a GPU's tensor cores may round there
+                timed = TorchRun(workload, variant, threads, target=call.target, tf32=True)
             timed.run()
             runs.append(timed)
         except NetError:
@@ -146,14 +155,14 @@ def bench_net(
         except Exception as error:  # torch raises what its compilers happen to raise
             said = str(error).strip().partition("\n")[0]
             refusals[variant] = f"{type(error).__name__}: {said}"
-    before = measure_limits(threads)
+    before = limits_of(call.target, threads)
     contestants = [Contestant(OURS, call.run)]
     contestants += [Contestant(run.name, run.run) for run in runs]
     timings = contest(contestants, seconds, clock=CLOCKS[clock])
-    limits = before.better(measure_limits(threads))
+    limits = before.better(limits_of(call.target, threads))
     work = [work_of(call.program, step) for step in steps_of(call)]
     products, moved = sum(w.products for w in work), sum(w.bytes for w in work)
-    memory = {run.name: _torch_bytes(run) for run in runs}
+    memory = {run.name: run.peak_bytes() for run in runs}
     memory[OURS] = planned_bytes(call.program)
     figures = tuple(
         Figures(
@@ -190,11 +199,6 @@ def planned_bytes(program: Program) -> int:
     return program.arena_bytes + arrays
 
 
-def _torch_bytes(run: TorchRun) -> int | None:
-    extra = extra_bytes(run.run)
-    return None if extra is None else extra + run.held_bytes()
-
-
 def workload_of(call: Call) -> Workload:
     """The same graph, values and gradients for a rival; states as they are before the next call."""
     graph = call.graph
@@ -228,6 +232,7 @@ def disagreement(call: Call, theirs: Mapping[str, np.ndarray]) -> float:
             continue
         error = relative_difference(own, other)
         allowed = GRADIENT_TOLERANCE if key.endswith(".diff") else TOLERANCE
+        allowed *= TF32_FACTOR if call.tf32 else 1
         if not error <= allowed:
             wrong = wrong or (
                 f"torch and graphc disagree on '{key}': the relative difference is {error:.2g},"

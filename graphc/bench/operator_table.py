@@ -215,12 +215,46 @@ def _dropout(graph: Graph, x: Value) -> Value:
     return y
 
 
-def table(full: bool) -> list[Row]:
-    """All rows: a few small ones, or everything at batch 8 and the sizes of real nets."""
-    chosen = CONVOLUTIONS if full else tuple(CONVOLUTIONS[i] for i in FEW)
-    rows = [row for geometry in chosen for row in convolution_rows(geometry, 8 if full else 2)]
-    for batch in (1, 16):
-        rows += inner_product_rows(batch, *((9216, 4096) if full else (2048, 1024)))
-    image, scores = ((32, 96, 55, 55), (4096, 1000)) if full else ((4, 96, 55, 55), (512, 1000))
-    rows += elementwise_rows(image, scores)
+@dataclass(frozen=True)
+class Sizes:
+    """What a table is made of: geometries at a batch, (batch, inputs, outputs) of products, the
+    extents of an image and of scores for what is bound by memory.
+    """
+
+    convolutions: tuple[Convolution, ...]
+    batch: int
+    products: tuple[tuple[int, int, int], ...]
+    image: Shape
+    scores: Shape
+
+
+FEW_SIZES = Sizes(
+    tuple(CONVOLUTIONS[i] for i in FEW),
+    2,
+    ((1, 2048, 1024), (16, 2048, 1024)),
+    (4, 96, 55, 55),
+    (512, 1000),
+)
+# What fills a processor, and what fills a GPU.
+FULL_SIZES = {
+    "cpu": Sizes(
+        CONVOLUTIONS, 8, ((1, 9216, 4096), (16, 9216, 4096)), (32, 96, 55, 55), (4096, 1000)
+    ),
+    "cuda": Sizes(
+        CONVOLUTIONS,
+        64,
+        ((16, 9216, 4096), (256, 9216, 4096), (4096, 4096, 4096)),
+        (256, 96, 55, 55),
+        (65536, 8192),
+    ),
+}
+
+
+def table(full: bool, target: str = "cpu") -> list[Row]:
+    """All rows: a few small ones, or everything at the sizes of real nets on that target."""
+    sizes = FULL_SIZES[target] if full else FEW_SIZES
+    rows = [row for one in sizes.convolutions for row in convolution_rows(one, sizes.batch)]
+    for extents in sizes.products:
+        rows += inner_product_rows(*extents)
+    rows += elementwise_rows(sizes.image, sizes.scores)
     return rows

@@ -14,12 +14,11 @@ import numpy as np
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
-from graphc.bench.net import OURS, need_clock, relative_difference
+from graphc.bench.device import loaded
+from graphc.bench.net import OURS, TF32_FACTOR, need_clock, relative_difference
 from graphc.bench.operator_table import Row
 from graphc.bench.torch_rival import TorchRun, Workload
 from graphc.bench.work import work_of
-from graphc.codegen.llvm.jit import load
-from graphc.codegen.llvm.object import compile_program
 from graphc.error import NetError
 from graphc.passes.pipeline import compile_graph
 from graphc.plan.algorithm import Algorithms
@@ -50,9 +49,17 @@ class RowReport:
 
 
 class OneOperator:
-    """A row compiled and bound to random arrays; `run` runs what counts of it."""
+    """A row compiled for a target and bound to random arrays; `run` runs what counts of it."""
 
-    def __init__(self, row: Row, threads: int, seed: int = 0, algorithms: Algorithms | None = None):
+    def __init__(
+        self,
+        row: Row,
+        threads: int,
+        seed: int = 0,
+        algorithms: Algorithms | None = None,
+        target: str = "cpu",
+        tf32: bool = False,
+    ):
         self.row = row
         self.graph = row.graph()
         self.threads = threads
@@ -66,7 +73,7 @@ class OneOperator:
         self.given = {"y": rng.standard_normal(shape).astype("float32")} if backward else {}
         made = compile_graph(self.graph, self.wrt, tuple(self.given))
         self.program = plan(made.graph, memory="all", algorithms=algorithms)
-        self.executable: Executable = load(compile_program(self.program))
+        self.executable: Executable = loaded(self.program, target, tf32)
         for name, array in self.executable.bind_new().items():
             source = self.given.get(name.removesuffix(".diff"), self.arrays.get(name))
             if source is not None:
@@ -116,24 +123,26 @@ def bench_row(
     seconds: float = 1.0,
     clock: str = "wall",
     algorithms: Algorithms | None = None,
+    target: str = "cpu",
+    tf32: bool = False,
 ) -> RowReport:
-    """Measure one row; `algorithms` as for `plan`.
+    """Measure one row; `algorithms` as for `plan`. tf32: a GPU's tensor cores round for us too.
 
     Raises NetError where a rival's results differ by more than TOLERANCE.
     """
     need_clock(clock, threads)
-    ours = OneOperator(row, threads, algorithms=algorithms)
+    ours = OneOperator(row, threads, algorithms=algorithms, target=target, tf32=tf32)
     workload = Workload(ours.graph, ours.arrays, ours.wrt, ours.given)
     errors: dict[str, float] = {}
     contestants = [Contestant(OURS, ours.run)]
     for variant in rivals:
         if variant == "compile" and row.library:
             continue
-        checked = TorchRun(workload, variant, threads, masked=True)
-        errors[variant] = _checked(ours, checked)
+        checked = TorchRun(workload, variant, threads, masked=True, target=target)
+        errors[variant] = _checked(ours, checked, TF32_FACTOR if tf32 else 1)
         # A backward pass that runs alone must be compiled so: what `checked` compiled cannot.
-        again = checked.is_masked or bool(ours.wrt)
-        run = TorchRun(workload, variant, threads) if again else checked
+        again = checked.is_masked or bool(ours.wrt) or target != "cpu"
+        run = TorchRun(workload, variant, threads, target=target, tf32=True) if again else checked
         contestants.append(Contestant(variant, run.backward_alone() if ours.wrt else run.run))
     timings = contest(contestants, seconds, clock=CLOCKS[clock])
     timing = timings.pop(OURS)
@@ -149,16 +158,17 @@ def bench_row(
     )
 
 
-def _checked(ours: OneOperator, rival: TorchRun) -> float:
-    """The largest difference of any result, as a part of it."""
+def _checked(ours: OneOperator, rival: TorchRun, factor: float) -> float:
+    """The largest difference of any result, as a part of it; TOLERANCE times `factor` is right."""
+    allowed = TOLERANCE * factor
     own = ours.results()
     worst = 0.0
     for name, theirs in rival.results().items():
         error = relative_difference(own[name], theirs)
-        if not error <= TOLERANCE:
+        if not error <= allowed:
             raise NetError(
                 f"torch and graphc disagree on {ours.row.name}, {ours.row.way}: the relative"
-                f" difference is {error:.2g}, more than {TOLERANCE:g}; it was not timed"
+                f" difference is {error:.2g}, more than {allowed:g}; it was not timed"
             )
         worst = max(worst, error)
     return worst

@@ -1,8 +1,8 @@
 """Where a call's time goes, step by step.
 
 Two passes take turns: calls as users make them, which give the true total, and calls in which the
-first thread reads a clock before each step. Threads are made once a call in both, and of both the
-faster half of the calls counts.
+first thread reads a clock before each step; on a GPU that is its own clock. Threads are made once a
+call in both, and of both the faster half of the calls counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.bench.contest import CLOCKS
-from graphc.bench.machine import Limits, measure_limits
+from graphc.bench.device import limits_of
+from graphc.bench.machine import Limits
 from graphc.bench.net import Call, need_clock, steps_of
 from graphc.bench.work import Work, work_of
 from graphc.runtime.cpu import StepTimes
@@ -110,7 +111,7 @@ def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
     need_clock(clock, threads)
     now = CLOCKS[clock]
     program = call.program
-    before = measure_limits(threads)
+    before = limits_of(call.target, threads)
     whole: list[float] = []
     rounds: list[StepTimes] = []
     way = "both" if call.wrt else "forward"
@@ -121,7 +122,7 @@ def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
         call.run()
         whole.append(now() - begun)
         rounds.append(call.executable.timed_call(way, threads, _KINDS[clock]))
-    limits = before.better(measure_limits(threads))
+    limits = before.better(limits_of(call.target, threads))
     kept = _fastest([times.starting + sum(times.steps) for times in rounds])
     means = [
         statistics.fmean(column) for column in zip(*(rounds[i].steps for i in kept), strict=True)

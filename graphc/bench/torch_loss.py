@@ -21,16 +21,20 @@ import sys, time
 import numpy as np
 import torch
 
-x_path, label_path, axis, threads, *weights = sys.argv[1:]
+x_path, label_path, axis, threads, device, *weights = sys.argv[1:]
 torch.set_num_threads(int(threads))
-x = torch.from_numpy(np.load(x_path))
-label = torch.from_numpy(np.load(label_path).astype(np.int64))
+x = torch.from_numpy(np.load(x_path)).to(device)
+label = torch.from_numpy(np.load(label_path).astype(np.int64)).to(device)
 if axis == "0":
     x = x[None]
     label = label[None]
 x.requires_grad_()
 
-w = torch.from_numpy(np.load(weights[0])).requires_grad_() if weights else None
+w = torch.from_numpy(np.load(weights[0])).to(device).requires_grad_() if weights else None
+
+def wait():
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 def loss_of(x):
     scores = x if w is None else torch.nn.functional.linear(x, w)
@@ -71,9 +75,11 @@ for line in sys.stdin:
         print(growth(form), flush=True)
         continue
     forget()
+    wait()
     started = time.perf_counter()
     loss = forms[form](x)
     loss.backward()
+    wait()
     print(time.perf_counter() - started, float(loss), flush=True)
 """
 
@@ -97,6 +103,7 @@ class Torch:
         threads: int,
         python: str = "",
         weights: np.ndarray | None = None,
+        target: str = "cpu",
     ):
         self._folder = tempfile.TemporaryDirectory(prefix="graphc-bench-")
         place = Path(self._folder.name)
@@ -104,6 +111,7 @@ class Torch:
         np.save(place / "label.npy", label)
         command = [python or sys.executable, "-c", WORKER]
         command += [str(place / "x.npy"), str(place / "label.npy"), str(axis), str(threads)]
+        command.append(target)
         if weights is not None:
             np.save(place / "weights.npy", weights)
             command.append(str(place / "weights.npy"))

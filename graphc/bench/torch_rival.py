@@ -19,6 +19,7 @@ import numpy as np
 
 from graphc.bench import torch_layers, torch_maps, torch_products  # noqa: F401  (translations)
 from graphc.bench.torch_emit import TRANSLATIONS, Emit
+from graphc.bench.torch_place import PLACES
 from graphc.error import NetError, need
 from graphc.ir.graph import Graph, Node, Value
 
@@ -54,18 +55,28 @@ class TorchRun:
 
     masked: dropout multiplies with the masks that the graph's own operators would draw, so that
     results can be compared; without it torch draws masks, which is what is timed. `is_masked` says
-    whether that made a difference.
+    whether that made a difference. target: a key of PLACES. tf32: tensor cores may round.
     """
 
-    def __init__(self, workload: Workload, variant: str, threads: int, masked: bool = False):
+    def __init__(
+        self,
+        workload: Workload,
+        variant: str,
+        threads: int,
+        masked: bool = False,
+        target: str = "cpu",
+        tf32: bool = False,
+    ):
         need(variant in VARIANTS, f"'{variant}' is none of {', '.join(VARIANTS)}")
         self.name = f"torch {variant}"
         self._torch = import_torch()
-        self._threads = threads
+        self._place = PLACES[target](self._torch, threads)
+        self._tf32 = tf32
         self._workload = workload
         self._wanted = _results(workload)
         counter = workload.arrays.get("dropout.counter", np.array(0)) if masked else None
         module, names, masks = translate(workload.graph, list(self._wanted.values()), counter)
+        module = module.to(self._place.device)
         self.is_masked = bool(masks)
         self._tensors = {name: self._tensor(name, variant, masks) for name in names}
         self._wrt = [self._leaf(name) for name in workload.wrt]
@@ -81,6 +92,7 @@ class TorchRun:
         return self._placed(self._torch.from_numpy(np.array(array)), variant)
 
     def _placed(self, tensor: Any, variant: str) -> Any:
+        tensor = tensor.to(self._place.device)
         if variant == "channels-last" and tensor.dim() == 4:
             return tensor.contiguous(memory_format=self._torch.channels_last)
         return tensor
@@ -96,15 +108,21 @@ class TorchRun:
     def _made_seeds(self, variant: str) -> list[Any]:
         torch = self._torch
         seeds = [
-            torch.full(value.shape, float(weight)) for value, weight in self._workload.graph.losses
+            torch.full(value.shape, float(weight), device=self._place.device)
+            for value, weight in self._workload.graph.losses
         ]
         arrays = self._workload.given.values()
         return seeds + [self._placed(torch.from_numpy(np.array(a)), variant) for a in arrays]
 
     def run(self) -> tuple[Any, ...]:
         """Forward, and the gradients if any are wanted: the outputs, then the gradients."""
+        self._place.begin(self._tf32)
+        made = self._made_results()
+        self._place.end()
+        return made
+
+    def _made_results(self) -> tuple[Any, ...]:
         torch = self._torch
-        torch.set_num_threads(self._threads)
         if not self._wrt:
             with torch.inference_mode():
                 return tuple(self._module(*self._tensors.values()))
@@ -116,14 +134,16 @@ class TorchRun:
     def backward_alone(self) -> Callable[[], object]:
         """A function that runs the backward pass of one forward pass, which is made here."""
         torch = self._torch
-        torch.set_num_threads(self._threads)
+        self._place.begin(self._tf32)
         with _kept_for_more_than_one_backward(torch):
             outputs = self._module(*self._tensors.values())
         starts = outputs[len(outputs) - len(self._seeds) :]
 
         def run() -> object:
-            torch.set_num_threads(self._threads)
-            return torch.autograd.grad(starts, self._wrt, self._seeds, retain_graph=True)
+            self._place.begin(self._tf32)
+            found = torch.autograd.grad(starts, self._wrt, self._seeds, retain_graph=True)
+            self._place.end()
+            return found
 
         return run
 
@@ -131,12 +151,16 @@ class TorchRun:
         """Memory of the inputs and parameters."""
         return sum(t.numel() * t.element_size() for t in self._tensors.values())
 
+    def peak_bytes(self) -> int | None:
+        """Memory of a run at most; None where the system does not tell."""
+        return self._place.peak_bytes(self.run, self.held_bytes())
+
     def results(self) -> dict[str, np.ndarray]:
         """Outputs by name and gradients as `NAME.diff`."""
         found = self.run()
         names = [*self._wanted, *(f"{name}.diff" for name in self._workload.wrt)]
         return {
-            name: tensor.detach().numpy().copy()
+            name: tensor.detach().cpu().numpy().copy()
             for name, tensor in zip(names, found, strict=True)
             if tensor is not None and not name.startswith("start ")
         }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphc.cli.options import JsonOption, verb
+from graphc.cli.options import JsonOption, TargetName, TargetOption, verb
 from graphc.cli.report import need_writable, print_json, progress, shown_seconds, table
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def loss(
     width: Annotated[
         int, typer.Option(min=0, help="Also measure the layer of this width that makes the scores.")
     ] = 0,
+    target: TargetOption = TargetName.cpu,
     plot: Annotated[
         str | None, typer.Option(metavar="FILE.png", help="Draw it (needs matplotlib).")
     ] = None,
@@ -75,6 +76,7 @@ def loss(
             python=rival_python,
             steps=steps,
             width=width,
+            target=target.value,
             progress=step,
         )
     if plot is not None:

@@ -14,6 +14,8 @@ from graphc.cli.options import (
     FastMathOption,
     JsonOption,
     NetOptions,
+    TargetName,
+    TargetOption,
     fast_math_words,
 )
 from graphc.cli.report import busy, note, print_json, progress, shown_seconds, table
@@ -53,21 +55,22 @@ def net(
     rival: RivalOption = None,
     seconds: Seconds = 10.0,
     clock: ClockOption = ClockName.wall,
+    target: TargetOption = TargetName.cpu,
 ) -> None:
     """Measure a net.
 
     Its speed, in all and against the machine's limits; with --rival against another library, which
     runs the same graph. Results are compared before anything is timed.
     """
-    from graphc.bench.machine import describe_machine
+    from graphc.bench.device import describe
     from graphc.bench.net import bench_net
     from graphc.bench.torch_rival import VARIANTS, import_torch
 
     if rival:
         import_torch()
     with busy("compiling"):
-        call = open_call(options)
-    machine = describe_machine()
+        call = open_call(options, target.value)
+    machine = describe(target.value)
     with busy("measuring"):
         report = bench_net(call, VARIANTS if rival else (), seconds, clock.value)
     if options.json:
@@ -77,9 +80,9 @@ def net(
     _print_net(call, report)
 
 
-def open_call(options: NetOptions) -> Call:
-    """The net of the options, compiled and run once on random inputs."""
-    return open_session(options).bench_call()
+def open_call(options: NetOptions, target: str = "cpu") -> Call:
+    """The net of the options, compiled for a target and run once on random inputs."""
+    return open_session(options).bench_call(target)
 
 
 def limits_json(limits: Limits) -> dict[str, Any]:
@@ -95,8 +98,9 @@ def limits_json(limits: Limits) -> dict[str, Any]:
 def limits_line(limits: Limits) -> str:
     """The limits in a sentence."""
     threads = "1 thread" if limits.threads == 1 else f"{limits.threads} threads"
+    who = f"limits with {threads}" if limits.threads else "limits of the GPU"
     return (
-        f"limits with {threads}: {limits.fma / 1e9:.0f} GFLOP/s, copy {limits.copy / 1e9:.1f} GB/s,"
+        f"{who}: {limits.fma / 1e9:.0f} GFLOP/s, copy {limits.copy / 1e9:.1f} GB/s,"
         f" read {limits.read / 1e9:.1f} GB/s"
     )
 
@@ -104,9 +108,10 @@ def limits_line(limits: Limits) -> str:
 def machine_line(machine: dict[str, Any]) -> str:
     """The machine in a line."""
     plural = "s" * (machine["cores"] != 1)
+    gpu = f"; {machine['gpu']}" if "gpu" in machine else ""
     return (
         f"{machine['processor']} ({machine['target']}, {machine['vector_bits']} bits),"
-        f" {machine['cores']} core{plural}, {machine['system']}"
+        f" {machine['cores']} core{plural}, {machine['system']}{gpu}"
     )
 
 
@@ -175,11 +180,12 @@ def ops(
     *,
     rival: RivalOption = None,
     full: Annotated[
-        bool, typer.Option("--full", help="All shapes of four nets at batch 8; takes minutes.")
+        bool, typer.Option("--full", help="All shapes of real nets; takes minutes.")
     ] = False,
     seconds: Annotated[float, typer.Option(min=0, help="Time for each row.")] = 0.5,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of a call.")] = 1,
     clock: ClockOption = ClockName.wall,
+    target: TargetOption = TargetName.cpu,
     exact: ExactOption = False,
     fast_math: FastMathOption = None,
     match: Annotated[str, typer.Option(metavar="TEXT", help="Only rows whose name has this.")] = "",
@@ -190,28 +196,38 @@ def ops(
     Convolutions of well-known nets and their gradients, inner products, and what is bound by
     memory, as they run inside a net.
     """
-    from graphc.bench.machine import describe_machine, measure_limits
+    from graphc.bench.device import describe, limits_of
     from graphc.bench.operator_table import table as operator_table
     from graphc.bench.operators import bench_row
     from graphc.bench.torch_rival import VARIANTS, import_torch
-    from graphc.plan.algorithm import allowed
+    from graphc.plan.algorithm import DIRECT, allowed
 
     if rival:
         import_torch()
-    rows = [row for row in operator_table(full) if match in row.name]
+    rows = [row for row in operator_table(full, target.value) if match in row.name]
     if not rows:
         raise NetError(f"no row of the table has '{match}' in its name")
-    algorithms = allowed(exact, fast_math_words(exact, fast_math), threads)
-    limits = measure_limits(threads)
-    machine = describe_machine()
+    words = fast_math_words(exact, fast_math)
+    algorithms = allowed(exact, words, threads) if target is TargetName.cpu else DIRECT
+    limits = limits_of(target.value, threads)
+    machine = describe(target.value)
     found = []
     with progress("measuring") as step:
         for number, row in enumerate(rows):
             step(number, len(rows), row.name)
             found.append(
-                bench_row(row, threads, VARIANTS if rival else (), seconds, clock.value, algorithms)
+                bench_row(
+                    row,
+                    threads,
+                    VARIANTS if rival else (),
+                    seconds,
+                    clock.value,
+                    algorithms,
+                    target.value,
+                    "tf32" in words,
+                )
             )
-    limits = limits.better(measure_limits(threads))
+    limits = limits.better(limits_of(target.value, threads))
     if json:
         print_json(
             {

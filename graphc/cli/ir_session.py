@@ -138,7 +138,7 @@ class IrSession:
         """The parameters."""
         return _parameters(self.graph, self.options)
 
-    def bench_call(self) -> Call:
+    def bench_call(self, target: str = "cpu") -> Call:
         """Raises NetError."""
         raise self._no("bench and profile")
 

@@ -57,6 +57,13 @@ class FastMath(StrEnum):
     tf32 = "tf32"
 
 
+class TargetName(StrEnum):
+    """What runs a net."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class Channels(StrEnum):
     """Order of the colours in an input."""
 
@@ -88,6 +95,9 @@ FastMathOption = Annotated[
         help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5;"
         " tf32, a GPU's tensor cores.",
     ),
+]
+TargetOption = Annotated[
+    TargetName, typer.Option("--target", help="What runs the net; cuda: the first GPU.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphc.cli.bench_net import ClockName, ClockOption, limits_json, limits_line, open_call
-from graphc.cli.options import NetOptions
+from graphc.cli.options import NetOptions, TargetName, TargetOption
 from graphc.cli.report import busy, note, print_json, shown_seconds, table
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def profile(
     ] = False,
     seconds: Annotated[float, typer.Option(min=0, help="Time for the measurement.")] = 3.0,
     clock: ClockOption = ClockName.wall,
+    target: TargetOption = TargetName.cpu,
 ) -> None:
     """Measure where a net's time goes.
 
@@ -31,7 +32,7 @@ def profile(
     from graphc.bench.profile import profile as measure
 
     with busy("compiling"):
-        call = open_call(options)
+        call = open_call(options, target.value)
     with busy("measuring"):
         found = measure(call, seconds, clock.value)
     if not found.is_close:

@@ -89,8 +89,8 @@ class Session(Protocol):
     def held(self) -> dict[str, np.ndarray]:
         """Parameters and states by their names in a file, with the axes of the graph."""
 
-    def bench_call(self) -> Call:
-        """The net compiled and run once on random inputs."""
+    def bench_call(self, target: str = "cpu") -> Call:
+        """The net compiled for a target and run once on random inputs."""
 
 
 def open_session(options: NetOptions, sources: Mapping[str, str] | None = None) -> Session:
@@ -274,7 +274,7 @@ def need_known_inputs(inputs: Sequence[str], named: Mapping[str, object]) -> Non
             raise NetError(f"there is no net input '{name}'; {hint}")
 
 
-def open_net(options: NetOptions) -> Net:
+def open_net(options: NetOptions, target: str = "cpu") -> Net:
     """The Net of the options, its parameters filled or loaded; nothing is compiled yet."""
     from graphc.net import Net
 
@@ -293,6 +293,7 @@ def open_net(options: NetOptions) -> Net:
         seed=options.seed,
         infogain_input=options.infogain_input.value,
         shapes=shapes_of(options),
+        target=target,
         exact=options.exact,
         fast_math=fast_math_words(options.exact, options.fast_math),
     )

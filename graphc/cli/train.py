@@ -17,6 +17,8 @@ from graphc.cli.options import (
     FastMathOption,
     JsonOption,
     MemoryOption,
+    TargetName,
+    TargetOption,
     ThreadsOption,
     fast_math_words,
 )
@@ -48,6 +50,7 @@ def train(
     threads: ThreadsOption = None,
     exact: ExactOption = False,
     fast_math: FastMathOption = None,
+    target: TargetOption = TargetName.cpu,
     json: JsonOption = False,
 ) -> None:
     """Train a net on what its data layers read, as the solver says.
@@ -64,6 +67,7 @@ def train(
         weights=weights,
         threads=threads,
         memory=memory,
+        target=target.value,
         exact=exact,
         fast_math=fast_math_words(exact, fast_math),
     )
