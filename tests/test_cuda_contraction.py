@@ -11,12 +11,12 @@ from cuda_programs import KernelTable, needs_compiler
 from native_programs import Assembly
 from test_operators import assert_close, expected, kernel_and_arrays, kernel_of
 
-from graphc.codegen.cuda.contraction import Choice
 from graphc.codegen.cuda.kernel import emit_kernel
 from graphc.codegen.cuda.matrices import matrices
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.codegen.cuda.schedule import read
 from graphc.codegen.cuda.tile_shape import HOPPER, TENSOR_TILES, THREAD_TILES, best_shape
+from graphc.codegen.cuda.tiles import Choice
 from graphc.ir.op import Example, normal
 from graphc.ir.types import TensorType
 from graphc.kernel.contraction import match

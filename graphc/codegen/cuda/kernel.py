@@ -6,18 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
-from graphc.codegen.cuda.contraction import (
-    SUMMING,
-    SUMMING_THREADS,
-    Choice,
-    TiledKernel,
-    emit_contraction,
-)
+from graphc.codegen.cuda.contraction import emit_contraction
 from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.fours import FOUR, emit_fours, fours
 from graphc.codegen.cuda.rows import RowBody
 from graphc.codegen.cuda.schedule import Schedule, read, schedule
 from graphc.codegen.cuda.text import Names, Text, comment
+from graphc.codegen.cuda.tiles import SUMMING, SUMMING_THREADS, Choice, TiledKernel
 from graphc.kernel.lang import Check, Kernel
 from graphc.kernel.text import print_kernel
 

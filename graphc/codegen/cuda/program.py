@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.codegen.cuda.contraction import Choice
 from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.kernel import EmittedKernel, emit_kernel
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.text import Text, comment, identifier
 from graphc.codegen.cuda.tile_shape import HOPPER, DeviceClass
+from graphc.codegen.cuda.tiles import Choice
 from graphc.codegen.fingerprint import fingerprint
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Check

@@ -1,0 +1,121 @@
+"""The two kinds of tiles: by the threads' own arithmetic, and by tensor cores."""
+
+from __future__ import annotations
+
+from graphc.codegen.cuda.tile_shape import (
+    TENSOR_TILES,
+    THREAD_TILES,
+    TensorTile,
+    ThreadTile,
+    best_shape,
+)
+from graphc.codegen.cuda.tiles import Tiles
+
+
+class ThreadTiles(Tiles):
+    """A thread has rows and columns of its own, apart so that neighbours read different banks."""
+
+    shape: ThreadTile
+
+    def choose(self) -> None:
+        shapes = [s for s in THREAD_TILES if self.item == 4 or s.rows + s.columns < 256]
+        chosen, self.split = best_shape(self.made, tuple(shapes), self.item, self.gpu)
+        assert isinstance(chosen, ThreadTile)
+        self.shape, self.odd_rows = chosen, True
+
+    def sums(self) -> None:
+        across = self.shape.columns // self.shape.each
+        self.text.line(f"const int x = threadIdx.x % {across};")
+        self.text.line(f"const int y = threadIdx.x / {across};")
+        self.declare_sums(self.shape.each, self.shape.each)
+
+    def multiply(self) -> None:
+        each, line = self.shape.each, self.text.line
+        row_gap, column_gap = self.shape.rows // each, self.shape.columns // each
+        line("#pragma unroll")
+        with self.text.block(f"for (int k = 0; k < {self.shape.step}; ++k)"):
+            line(f"{self.kind} a[{each}], b[{each}];")
+            line("#pragma unroll")
+            with self.text.block(f"for (int i = 0; i < {each}; ++i)"):
+                line(f"a[i] = left[at + {self.left.place(f'y + i * {row_gap}', 'k')}];")
+                line(f"b[i] = right[bt + {self.right.place(f'x + i * {column_gap}', 'k')}];")
+            line("#pragma unroll")
+            with self.text.block(f"for (int i = 0; i < {each}; ++i)"):
+                line("#pragma unroll")
+                line(f"for (int j = 0; j < {each}; ++j) sum[i][j] += a[i] * b[j];")
+
+    def each_sum(self) -> None:
+        each, line = self.shape.each, self.text.line
+        rows, columns, _ = self.made.sizes
+        row_gap, column_gap = self.shape.rows // each, self.shape.columns // each
+        line("#pragma unroll")
+        with self.text.block(f"for (int i = 0; i < {each}; ++i)"):
+            line(f"const int m = row + y + i * {row_gap};")
+            line(f"if (m >= {rows}) continue;")
+            line("#pragma unroll")
+            with self.text.block(f"for (int j = 0; j < {each}; ++j)"):
+                line(f"const int n = column + x + j * {column_gap};")
+                line(f"if (n >= {columns}) continue;")
+                self.store_one(f"{self.result}[i][j]")
+
+
+class TensorTiles(Tiles):
+    """A warp multiplies 16 x 8 of the right operand with 8 x 8 of the left one at a time.
+
+    How the fragments of `mma.m16n8k8` are shared among lanes is in the PTX manual, "Matrix
+    Fragments for mma.m16n8k8"; `g` is a lane's group of four, `q` its place there.
+    """
+
+    shape: TensorTile
+
+    def choose(self) -> None:
+        chosen, self.split = best_shape(self.made, TENSOR_TILES, self.item, self.gpu)
+        assert isinstance(chosen, TensorTile)
+        self.shape, self.odd_rows = chosen, False
+
+    def shown(self) -> str:
+        return f"{super().shown()} by tensor cores (tf32)"
+
+    def sums(self) -> None:
+        shape, line = self.shape, self.text.line
+        across = shape.columns // shape.warp_columns
+        line("const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;")
+        line(f"const int x = threadIdx.x / 32 % {across} * {shape.warp_columns};")
+        line(f"const int y = threadIdx.x / {32 * across} * {shape.warp_rows};")
+        self.declare_sums(shape.warp_rows // 16, shape.warp_columns // 8, 4)
+
+    def multiply(self) -> None:
+        line = self.text.line
+        down, across = self.shape.warp_rows // 16, self.shape.warp_columns // 8
+        line("#pragma unroll")
+        with self.text.block(f"for (int k = 0; k < {self.shape.step}; k += 8)"):
+            line(f"unsigned a[{down}][4], b[{across}][2];")
+            line("#pragma unroll")
+            with self.text.block(f"for (int i = 0; i < {down}; ++i)"):
+                for part in range(4):
+                    side = f"y + i * 16 + g{' + 8' * (part % 2)}"
+                    place = self.left.place(side, f"k + q{' + 4' * (part // 2)}")
+                    line(f"a[i][{part}] = to_tf32(left[at + {place}]);")
+            line("#pragma unroll")
+            with self.text.block(f"for (int j = 0; j < {across}; ++j)"):
+                for part in range(2):
+                    place = self.right.place("x + j * 8 + g", f"k + q{' + 4' * part}")
+                    line(f"b[j][{part}] = to_tf32(right[bt + {place}]);")
+            line("#pragma unroll")
+            with self.text.block(f"for (int i = 0; i < {down}; ++i)"):
+                line("#pragma unroll")
+                line(f"for (int j = 0; j < {across}; ++j) multiply_16x8x8(sum[i][j], a[i], b[j]);")
+
+    def each_sum(self) -> None:
+        line = self.text.line
+        rows, columns, _ = self.made.sizes
+        down, across = self.shape.warp_rows // 16, self.shape.warp_columns // 8
+        line("#pragma unroll")
+        with self.text.block(f"for (int i = 0; i < {2 * down}; ++i)"):
+            line("const int m = row + y + i * 8 + g;")
+            line(f"if (m >= {rows}) continue;")
+            line("#pragma unroll")
+            with self.text.block(f"for (int j = 0; j < {2 * across}; ++j)"):
+                line("const int n = column + x + j / 2 * 8 + q * 2 + j % 2;")
+                line(f"if (n >= {columns}) continue;")
+                self.store_one(f"{self.result}[i / 2][j / 2][i % 2 * 2 + j % 2]")
