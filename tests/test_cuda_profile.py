@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from cuda_programs import needs_compiler
 from stand_in_gpu import LAUNCH_SECONDS, StandIn
+from test_cli_mat import chain
 from test_cli_options import SAMPLES, graphc
 from test_cuda_nets import LENET
 
 import graphc as package
-from graphc.bench import device
-from graphc.bench.operator_table import table
+from graphc.bench import device, operator_table
 from graphc.bench.torch_place import Gpu
 from graphc.runtime import cuda, cuda_graph
 
@@ -77,12 +77,14 @@ def test_a_net_is_measured(stand_in: StandIn, net: Path):
     assert "stand-in (sm_90)" in graphc(*words).stdout
 
 
-def test_operators_are_measured(stand_in: StandIn):
-    words = ("bench", "ops", "--target", "cuda", "--seconds", "0", "--match", "batch 1")
+def test_operators_are_measured(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch):
+    small = operator_table.Sizes((), 1, ((8, 64, 32),), (1, 4, 7, 7), (8, 40))
+    monkeypatch.setattr(operator_table, "FEW_SIZES", small)
+    words = ("bench", "ops", "--target", "cuda", "--seconds", "0", "--match", "inner product")
     result = graphc(*words, "--fast-math", "tf32", "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)["rows"]
-    assert [row["way"] for row in rows[:3]] == ["forward", "data gradient", "weight gradient"]
+    assert [row["way"] for row in rows] == ["forward", "data gradient", "weight gradient"]
     assert min(row["seconds"]["median"] for row in rows) > 0
 
 
@@ -98,7 +100,7 @@ def test_the_fused_loss_is_measured(stand_in: StandIn):
 
 
 def test_the_table_of_a_gpu_has_the_sizes_that_are_asked_of_it():
-    names = {row.name for row in table(True, "cuda")}
+    names = {row.name for row in operator_table.table(True, "cuda")}
     assert {"inner product 4096->4096, batch 4096", "softmax 65536x8192"} <= names
 
 
@@ -123,10 +125,9 @@ def test_training_takes_the_target(stand_in: StandIn, tmp_path: Path):
 
 
 def test_what_only_a_processor_runs_is_said(tmp_path: Path):
-    text = tmp_path / "graph.ir"
-    text.write_text("graph g()\n")
-    refused = graphc("profile", text, "--target", "cuda")
-    assert refused.exit_code == 3 and "graph's text" in refused.output
+    refused = graphc("profile", chain(tmp_path / "chain.mat"), "--target", "cuda")
+    assert refused.exit_code == 3, refused.output
+    assert "target 'cuda' runs Caffe nets; this is a MatConvNet net" in refused.output
 
 
 # -- the rival ------------------------------------------------------------------------------------
