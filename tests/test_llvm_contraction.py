@@ -26,7 +26,7 @@ from graphc.kernel.interp import interpret
 from graphc.kernel.lang import Buffer, Kernel
 from graphc.ops.conv import Conv, ConvDataGradient, ConvWeightGradient
 from graphc.ops.linear import MatMul
-from graphc.plan.layout import channels_last, strides_of
+from graphc.plan.layout import channels_last, packed_strides, strides_of
 
 TARGETS = ("host", "x86-64-v3", "x86-64", "scalar")
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of the largest value
@@ -119,11 +119,15 @@ def operators(
         return strides_of(shape, channels_last(rank) if images_last else tuple(range(rank)))
 
     return [
-        (forward, ("x", "w"), [image(x), strides_of(w, (*spatial, 1, 0)), image(y)]),
+        (forward, ("x", "w"), [image(x), packed_strides(w, (*spatial, 1, 0)), image(y)]),
         (
             ConvDataGradient(x[2:], strides, pads, dilations, groups),
             ("y", "w"),
-            [image(y), strides_of(w, (*spatial, *((1, 0) if outputs_last else (0, 1)))), image(x)],
+            [
+                image(y),
+                packed_strides(w, (*spatial, *((1, 0) if outputs_last else (0, 1)))),
+                image(x),
+            ],
         ),
         (
             ConvWeightGradient(w[2:], strides, pads, dilations, groups),
@@ -163,6 +167,42 @@ def check_convolution(
         (got,) = native([*inputs, np.full(want.shape, np.nan, dtype)])
         assert close(got, want, dtype), f"{op.op_name} {geometry} {kernel.name}"
     return count
+
+
+# Their weight gradients have panels of several taps, whose sums wait in memory or do not.
+WIDE = {
+    "gaps between packed rows": (
+        (1, 1),
+        ((1, 1), (1, 1)),
+        (1, 1),
+        1,
+        (1, 256, 5, 6),
+        (512, 256, 3, 3),
+    ),
+    "all taps": ((1, 1), ((1, 1), (2, 0)), (1, 1), 1, (1, 24, 7, 9), (400, 24, 3, 3)),
+    "long sums of all taps": (
+        (2, 1),
+        ((1, 1), (1, 1)),
+        (1, 1),
+        1,
+        (1, 116, 73, 36),
+        (400, 116, 3, 3),
+    ),
+    "long sums of a row of taps": (
+        (1, 1),
+        ((1, 1), (1, 1)),
+        (1, 1),
+        1,
+        (1, 70, 37, 36),
+        (130, 70, 3, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize("name", WIDE)
+def test_wide_convolutions(name: str, target: str) -> None:
+    assert check_convolution(WIDE[name], "float32", Target.named(target)) == 3
 
 
 # A single tap at more phases than are written out: the data gradient is left to loops.

@@ -111,6 +111,16 @@ def test_images_are_channels_last_and_weights_packed_for_their_reader(trained: G
     assert all(buffer.strides == TensorType("float32", buffer.shape).strides() for buffer in user)
 
 
+def test_long_rows_of_packed_weights_have_a_gap_behind_them() -> None:
+    net = NetBuilder("wide")
+    x = net.input("data", 1, 3, 7, 7)
+    net.graph.outputs["y"] = net.conv(net.conv(x, "narrow", 4, 3), "wide", 256, 3)
+    program = plan(net.graph)
+    packed = [s.kernel.buffers[1] for s in program.steps if s.kernel.name.startswith("conv")]
+    assert [b.strides for b in packed] == [(1, 4, 36, 12), (1, 272, 3264, 1088)]
+    check_program(program, net.graph)
+
+
 def test_an_input_is_turned_once_in_a_pass() -> None:
     net = NetBuilder("two readers")
     x = net.input("data", 2, 3, 5, 5)

@@ -35,6 +35,8 @@ from graphc.kernel.lang import (
 
 Order = tuple[int, ...]
 FEW = 4  # elements that would leave most lanes of a vector empty
+SPACED_ROW = 256  # packed rows of a multiple of so many elements have a gap behind them
+GAP = 16  # elements: a line of the caches
 
 
 def channels_last(rank: int) -> Order:
@@ -52,6 +54,21 @@ def strides_of(shape: tuple[int, ...], order: Order) -> tuple[int, ...]:
     for axis, stride in zip(order, packed, strict=True):
         strides[axis] = stride
     return normal_strides(shape, tuple(strides))
+
+
+def packed_strides(shape: tuple[int, ...], order: Order) -> tuple[int, ...]:
+    """Strides of packed weights: as `strides_of`, with gaps behind rows of multiples of 1 KB.
+
+    A tile reads a few columns of all rows. So far apart they would share few sets of the caches and
+    push each other out.
+    """
+    dense = strides_of(shape, order)
+    long = [axis for axis in order if shape[axis] != 1]
+    row = shape[long[-1]] if long else 1
+    if row % SPACED_ROW:
+        return dense
+    spaced = (s if axis == long[-1] else s // row * (row + GAP) for axis, s in enumerate(dense))
+    return normal_strides(shape, tuple(spaced))
 
 
 def normal_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:

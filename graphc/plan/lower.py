@@ -18,7 +18,7 @@ from graphc.error import NetError
 from graphc.ir.core import Transpose
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
-from graphc.ir.types import TensorType, row_major
+from graphc.ir.types import DTYPES, TensorType, row_major
 from graphc.kernel.build import Array as KernelArray
 from graphc.kernel.build import Writer, kernel_of
 from graphc.kernel.lang import Buffer, Kernel
@@ -29,6 +29,7 @@ from graphc.plan.layout import (
     choose_layouts,
     lies_in_order,
     normal_strides,
+    packed_strides,
     reshaped,
     strides_of,
 )
@@ -216,10 +217,13 @@ class _Lowering:
         source = self.homes[value]
         if lies_in_order(value.shape, source.strides, order):
             return source
-        strides = strides_of(value.shape, order)
+        packed = _order_name(order) == "packed"
+        strides = (packed_strides if packed else strides_of)(value.shape, order)
         key = value, strides, backward
         if key not in self.versions:
-            target = self.array(f"{value.name}~{_order_name(order)}", value.type, strides)
+            name = f"{value.name}~{_order_name(order)}"
+            storage = Storage(name, _span_bytes(value.type, strides))
+            target = self.array(name, value.type, strides, storage)
             self.copy(source, target, backward, self.producer.get(value) or like)
             self.versions[key] = target
             self.draft.remark(
@@ -414,6 +418,12 @@ class _Lowering:
                 )
         ends = [*self.kept.values(), *(value for value, _ in self.graph.losses)]
         self.draft.kept = {self.returned.get(v, self.homes[v]).name for v in ends}
+
+
+def _span_bytes(type: TensorType, strides: tuple[int, ...]) -> int:
+    """From the first element to the end of the last, gaps included."""
+    last = sum((extent - 1) * stride for extent, stride in zip(type.shape, strides, strict=True))
+    return (last + 1) * DTYPES[type.dtype] if 0 not in type.shape else 0
 
 
 def _axis(op: Op, rank: int) -> int:

@@ -84,9 +84,9 @@ class Operands:
         zeros = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
         return b.shuffle_vector(lane, nothing, zeros)
 
-    def fetch(self, place: ir.Value) -> None:
-        """Ask for a line, into the second-level cache. Any address will do, mapped or not."""
-        hints = [ir.Constant(INT32, hint) for hint in (0, 2, 1)]
+    def fetch(self, place: ir.Value, level: int = 2) -> None:
+        """Ask for a line, into the cache of that level. Any address will do, mapped or not."""
+        hints = [ir.Constant(INT32, hint) for hint in (0, 4 - level, 1)]
         self.math.intrinsic("llvm.prefetch.p0", VOID, place, *hints)
 
     def smaller(self, left: ir.Value, right: Count) -> ir.Value:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from llvmlite import ir
 
 from graphc.codegen.llvm.loops import INT32, Carry, Count
-from graphc.codegen.llvm.operand import Operands
+from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.tiling import Tiling
 from graphc.kernel.lang import Axis
@@ -105,10 +105,21 @@ class Packer:
             self.frame.lane_loop(low, high, self.lanes, [], turn)
 
     def _copy(self, source: ir.Value, target: ir.Value) -> None:
+        following = self._to_next_chunk()
         for j in range(self.vectors):
             tail = self.tail if j == self.vectors - 1 else None
+            if following and j * self.lanes * self.at.item % LINE_BYTES == 0:
+                self.at.fetch(self.at.moved(source, following + j * self.lanes))
             value = self.at.load(self.at.moved(source, j * self.lanes), tail)
             self.at.store(value, self.at.moved(target, j * self.lanes))
+
+    def _to_next_chunk(self) -> int:
+        """Elements from a place to where the next chunk finds its like; 0: there is none."""
+        tiling = self.tiling
+        if not tiling.chunked:
+            return 0
+        axis, count = (tiling.inner[0], tiling.strip) if tiling.strip else (tiling.chunks[-1], 1)
+        return count * tiling.b.strides.get(axis, 0)
 
     def _turn(self, source: ir.Value, target: ir.Value, some: Count | None) -> None:
         """`lanes` points of the fold (or `some`), for all vectors: squares, transposed."""

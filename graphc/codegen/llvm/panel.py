@@ -48,6 +48,7 @@ class TiledProduct:
         self.sums = 0
         if tiling.chunked:
             self.sums = tiling.lines * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
+            self.sums *= product.size(tiling.whole_lines)
         self.scratch_items = self.sums + packed_items(product, tiling)
 
     def emit(
@@ -156,31 +157,47 @@ class _Panel:
         low = b.mul(self.row_panel, whole(rows))
         return low, self.at.smaller(b.add(low, whole(rows)), self.row_extent)
 
-    def _line_range(self) -> tuple[Count, Count]:
-        """The lines of this panel."""
-        line, most = self.tiling.line, self.tiling.lines
-        if line is None:
-            return 0, 1
-        extent, b = self.product.extents[line], self.builder
-        if extent == most:
+    def _line_range(self, axis: Axis) -> tuple[Count, Count]:
+        """The lines of this panel along an axis."""
+        extent, most, b = self.product.extents[axis], self.tiling.lines, self.builder
+        if axis in self.tiling.whole_lines or extent == most:
             return 0, extent
         low = b.mul(self.line_panel, whole(most))
         if extent % most == 0:
             return low, b.add(low, whole(most))
         return low, self.at.smaller(b.add(low, whole(most)), extent)
 
-    def _each_line(self, low: Count, high: Count, body: Callable[[ir.Value], None]) -> None:
-        """body(place of the line's sums in memory) for the lines low .. high - 1."""
-        line, b = self.tiling.line, self.builder
-        if line is None:
-            body(self.scratch)
+    def _each_line(
+        self, a: ir.Value, sums: ir.Value, body: Callable[[ir.Value, ir.Value], None], clip: bool
+    ) -> None:
+        """body(place in a, place of the sums in memory) for every line of the panel.
+
+        clip: only for those whose guards hold.
+        """
+        axes = [axis for axis in (self.tiling.line, *self.tiling.whole_lines) if axis is not None]
+        self._line_nest(axes, a, sums, body, clip)
+
+    def _line_nest(
+        self,
+        axes: list[Axis],
+        a: ir.Value,
+        sums: ir.Value,
+        body: Callable[[ir.Value, ir.Value], None],
+        clip: bool,
+    ) -> None:
+        if not axes:
+            body(a, sums)
             return
-        start, _ = self._line_range()
-        items = whole(self.tiling.panel_rows * self.row_items)
+        b, (axis, *rest) = self.builder, axes
+        low, high = start, _ = self._line_range(axis)
+        items = whole(self.tiling.panel_rows * self.row_items * self.product.size(rest))
+        if clip:
+            low, high = self.tile.clipped(axis, low, high)
 
         def run(i: ir.Value) -> None:
-            with self.tile.opened(line, i):
-                body(self.at.moved(self.scratch, b.mul(b.sub(i, whole(start)), items)))
+            with self.tile.opened(axis, i):
+                place = self.at.moved(sums, b.mul(b.sub(i, whole(start)), items))
+                self._line_nest(rest, self.at.along(a, self.tiling.a, axis, i), place, body, clip)
 
         each(self.frame, low, high, run)
 
@@ -193,6 +210,9 @@ class _Panel:
 
         def tile(group: TileGroup, row: ir.Value) -> None:
             start = self.at.along(a, self.tiling.a, self.tiling.row, row)
+            self._each_line(start, start, partial(one_line, group, row), clip=False)
+
+        def one_line(group: TileGroup, row: ir.Value, start: ir.Value, _: ir.Value) -> None:
             sums = self.tile.sums(start, b, group)
             if not self.tiling.streamed:
                 self._store_tile(row, sums)
@@ -223,9 +243,10 @@ class _Panel:
 
     def _in_chunks(self, a: ir.Value, b: ir.Value) -> None:
         """Sums over one chunk of the fold after another are added up in memory, then stored."""
-        low, high = self._line_range()
+        low, high = self._line_range(self.tiling.line) if self.tiling.line else (0, 1)
         lines = self.builder.sub(whole(high), whole(low))
-        used = self.builder.mul(lines, whole(self.tiling.panel_rows * self.row_items))
+        items = self.tiling.panel_rows * self.row_items * self.product.size(self.tiling.whole_lines)
+        used = self.builder.mul(lines, whole(items))
 
         def clear(i: ir.Value, _: Carry) -> Carry:
             self.at.store(self.at.zero, self.at.moved(self.scratch, i))
@@ -233,7 +254,7 @@ class _Panel:
 
         self.frame.loop(0, used, self.tiling.lanes, [], clear)
         self._chunks(self.tiling.chunks, a, b)
-        self._each_line(low, high, self._finish_line)
+        self._each_line(a, self.scratch, self._finish_line, clip=False)
 
     def _chunks(self, axes: list[Axis], a: ir.Value, b: ir.Value) -> None:
         """The loops over chunks, from the outermost on, then the panel for each."""
@@ -265,13 +286,9 @@ class _Panel:
         """One chunk of the fold for all tiles of the panel."""
         if self.tiling.packing:
             b = self._packed(b)
-        line, first_row = self.tiling.line, self._row_range()[0]
+        first_row = self._row_range()[0]
 
-        def one_line(sums: ir.Value) -> None:
-            start = (
-                a if line is None else self.at.along(a, self.tiling.a, line, self.tile.open[line])
-            )
-
+        def one_line(start: ir.Value, sums: ir.Value) -> None:
             def tile(group: TileGroup, row: ir.Value) -> None:
                 inside = self.builder.sub(row, first_row)
                 target = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
@@ -282,10 +299,7 @@ class _Panel:
 
             self._row_tiles(tile)
 
-        low, high = self._line_range()
-        if line is not None:
-            low, high = self.tile.clipped(line, low, high)
-        self._each_line(low, high, one_line)
+        self._each_line(a, self.scratch, one_line, clip=True)
 
     def _packed(self, b: ir.Value) -> ir.Value:
         """Make this chunk's dense block of b. The place where its fold loops at 0 would find it."""
@@ -298,7 +312,7 @@ class _Panel:
         packer.pack(b, block, self.tile.strip, self.tile.vectors, self.tile.tail)
         return block
 
-    def _finish_line(self, sums: ir.Value) -> None:
+    def _finish_line(self, _: ir.Value, sums: ir.Value) -> None:
         """Store one line's rows from their sums in memory."""
         low, high = self._row_range()
 

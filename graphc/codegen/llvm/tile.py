@@ -18,6 +18,8 @@ from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.tiling import Piece, TileGroup, Tiling
 from graphc.kernel.lang import Axis
 
+NEAR = 12  # steps of the fold: long enough for a line to come from the second-level cache
+
 
 class Tile(FoldLoops):
     """Tiles of one product, emitted where the frame stands.
@@ -55,17 +57,20 @@ class Tile(FoldLoops):
         if not axes:
             return self._step(a, b, sums, rows)
         axis, *rest = axes
+        extent = self.product.extents[axis]
         if axis == self.tiling.tied:
             for piece in group.pieces:
                 sums = self._piece(piece, rest, a, b, sums, group)
             return sums
 
         def body(i: ir.Value, carry: Carry) -> Carry:
+            near, far = self.both(a, b, axis, i)
+            self._fetch_next_rows(near, axis, i, extent, len(rows))
             with self.opened(axis, i):
-                return self._fold(rest, *self.both(a, b, axis, i), carry, rows, group)
+                return self._fold(rest, near, far, carry, rows, group)
 
         low: Count = 0
-        high: Count = self.product.extents[axis]
+        high: Count = extent
         if self.strip and axis == self.tiling.inner[0]:
             low, high = self.strip
         low, high = self.clipped(axis, low, high)
@@ -124,15 +129,18 @@ class Tile(FoldLoops):
         self, axis: Axis, count: int, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]
     ) -> Carry:
         def body(i: ir.Value, carry: Carry) -> Carry:
-            return self._step(*self.both(a, b, axis, i), carry, rows)
+            near, far = self.both(a, b, axis, i)
+            self._fetch_next_rows(near, axis, i, count, len(rows))
+            return self._step(near, far, carry, rows)
 
         return self.frame.loop(0, count, 1, sums, body)
 
     def _step(self, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]) -> Carry:
         """One multiply-add for every sum."""
         vectors = [self._load_vector(self.tiling.b, b, j) for j in range(self.vectors)]
-        if self.tiling.chunked:
+        if self.tiling.chunked and not self._has_row_blocks(self.tiling.inner[-1]):
             self._fetch_ahead(a, b)
+        self._fetch_near(a)
         new = list(sums)
         step = self._stride(self.tiling.row)
         inner = self._stride(self.tiling.deep)
@@ -145,6 +153,30 @@ class Tile(FoldLoops):
                     other = self._load_vector(self.tiling.a, place, j) if left is None else left
                     new[k] = self.at.math.fma(other, right, new[k])
         return new
+
+    def _has_row_blocks(self, axis: Axis) -> bool:
+        """Whether along this loop the rows of tiles that follow each other lie in one block."""
+        along, step = self.tiling.a.strides.get(axis, 0), self._stride(self.tiling.row)
+        lines = step * self.at.item >= LINE_BYTES
+        return along == 1 and lines and step <= self.product.extents[axis]
+
+    def _fetch_next_rows(self, a: ir.Value, axis: Axis, i: ir.Value, count: int, rows: int) -> None:
+        """Ask for a piece of what the next tile reads, the whole in `count` such steps."""
+        if self.tiling.elementwise or not self._has_row_blocks(axis):
+            return
+        step = self._stride(self.tiling.row)
+        piece = -(-rows * step // count)
+        ahead = self.at.moved(a, step * (rows - 1) + count)
+        self.at.fetch(self.at.moved(ahead, self.builder.mul(i, whole(piece - 1))), level=1)
+
+    def _fetch_near(self, a: ir.Value) -> None:
+        """Ask for the lines of a few steps later, where every step reads others."""
+        tiling = self.tiling
+        step = tiling.a.strides.get(tiling.inner[-1], 0)
+        if tiling.elementwise or step * self.at.item < LINE_BYTES or self._stride(tiling.row) != 1:
+            return
+        for row in (0, tiling.rows - 1):
+            self.at.fetch(self.at.moved(a, NEAR * step + row), level=1)
 
     def _fetch_ahead(self, a: ir.Value, b: ir.Value) -> None:
         """Ask for what the next chunk reads here."""

@@ -21,10 +21,11 @@ LONGEST_SUM = 1200  # a sum of so many terms is added up in one register; longer
 CHUNK = 256  # terms of a chunk, where loops can be cut so
 MOST_VECTORS = 8
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
-SHARES = 48  # the shared loop has so many iterations, where panels stay large enough
+SHARES = 12  # the shared loop has so many iterations, where panels stay large enough
 FEWEST_TILES = 8
+UNPACKED_ROWS = 128  # of a panel that has its sums in registers and reads b as it lies
 STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
-SCRATCH_BYTES = 96 << 10
+LEAST_SCRATCH, MOST_SCRATCH = 96 << 10, 256 << 10  # bytes of a panel's sums
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Tiling:
     chunks: fold loops around a panel; the sums of a panel wait in memory between them. strip: so
     many values of the first of `inner` make a chunk. inner: fold loops inside a tile.
     panel_rows, lines: what one share covers of row (a multiple of rows, or all) and line.
+    whole_lines: axes that a panel covers besides, as a whole.
     packing: each chunk of b is first copied ("copy") or transposed ("turn") into a dense block.
     elementwise: a is read in vectors, too, as in a convolution of each channel by itself.
     streamed: results go past the caches where they lie at multiples of a vector's size.
@@ -76,6 +78,7 @@ class Tiling:
     outer: list[Axis] = field(default_factory=list)
     line: Axis | None = None
     lines: int = 1
+    whole_lines: list[Axis] = field(default_factory=list)
     panel_rows: int = 1
     chunks: list[Axis] = field(default_factory=list)
     strip: int = 0
@@ -104,8 +107,9 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     best.groups = row_groups(best, product)
     if sum(max(1, len(group.pieces)) for group in best.groups) > MOST_PIECES:
         return None
-    _arrange_shares(best, product, target)
-    if not best.packing and _would_collide(best, product, target):
+    collides = not best.packing and _collides(best, product)
+    _arrange_shares(best, product, target, collides)
+    if collides and best.panel_rows // best.rows * best.lines >= FEWEST_TILES:
         best.packing = "copy"
     best.streamed = _streams(best, product, target)
     return best
@@ -132,14 +136,14 @@ def _streams(tiling: Tiling, product: Product, target: Target) -> bool:
     return product.size(product.over) <= STREAMED_SUM and size >= 8 * target.l2_bytes
 
 
-def _would_collide(tiling: Tiling, product: Product, target: Target) -> bool:
-    """Whether the rows of b fall into so few sets of the caches that a dense copy pays."""
-    if not tiling.chunked or tiling.b.guarded or tiling.tied is not None or tiling.b.spread:
+def _collides(tiling: Tiling, product: Product) -> bool:
+    """Whether the rows of b fall into so few sets of the caches that a dense copy may pay."""
+    if tiling.b.guarded or tiling.tied is not None or tiling.b.spread or tiling.elementwise:
         return False
-    step = abs(tiling.b.strides.get(tiling.inner[-1], 0)) * ITEM_BYTES[tiling.b.buffer.dtype]
-    tiles = sum(group.count for group in tiling.groups) * tiling.lines
-    tiles = min(tiles, tiling.panel_rows // tiling.rows * tiling.lines)
-    return step >= 1024 and step % 512 == 0 and tiles >= FEWEST_TILES
+    item = ITEM_BYTES[tiling.b.buffer.dtype]
+    block = product.size(product.over) * tiling.vectors * tiling.lanes * item
+    step = abs(tiling.b.strides.get(tiling.inner[-1], 0)) * item
+    return step >= 512 and step % 512 == 0 and (tiling.chunked or block <= LEAST_SCRATCH)
 
 
 # -- candidates -------------------------------------------------------------------------------
@@ -245,7 +249,8 @@ def _cost(
         for rows, tiles in _row_parts(extent, tiling.rows, bool(tiling.fixed)):
             total += blocks * tiles * tile(rows * deep, vectors)
     if tiling.packing:
-        panels = -(-extent * deep * tiling.vectors * tiling.lanes * 4 // SCRATCH_BYTES)
+        sums = extent * deep * tiling.vectors * tiling.lanes * 4
+        panels = -(-sums // scratch_bytes(target))
         total += steps * whole * panels * 12.0
     if whole % tiling.vectors:
         total *= 1.03  # the last block is code of its own
@@ -360,10 +365,16 @@ def _holds(guard: Interval, tiling: Tiling, row: int, k: int) -> bool:
 # -- shares -----------------------------------------------------------------------------------
 
 
-def _arrange_shares(tiling: Tiling, product: Product, target: Target) -> None:
+def scratch_bytes(target: Target) -> int:
+    """How much memory the sums of a panel may take: they stay in the second-level cache."""
+    return min(max(target.l2_bytes // 4, LEAST_SCRATCH), MOST_SCRATCH)
+
+
+def _arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool) -> None:
     """Decide what one iteration of the shared loop covers.
 
-    Large panels read b seldom; small ones leave enough shares for many threads.
+    Large panels read b, or copy it where it `packs`, seldom; small ones leave enough shares for
+    many threads.
     """
     taken = (tiling.vector, tiling.row, tiling.deep)
     tiling.outer = [axis for axis in product.each if axis not in taken]
@@ -373,33 +384,61 @@ def _arrange_shares(tiling: Tiling, product: Product, target: Target) -> None:
     others = product.size(tiling.outer) * -(-vectors // tiling.vectors)
     item = ITEM_BYTES[tiling.b.buffer.dtype]
     width = tiling.vectors * tiling.lanes * item
-    most_rows = max(1, SCRATCH_BYTES // (width * deep))
+    most_rows = max(1, scratch_bytes(target) // (width * deep))
     tiling.panel_rows = extent
     if not tiling.fixed:
+        others = _take_whole_lines(tiling, product, others, most_rows)
+        most_rows //= product.size(tiling.whole_lines)
         tiles = -(-extent // tiling.rows)
         wanted = tiles // max(1, SHARES // others)
-        most = most_rows // tiling.rows if tiling.chunked else 128 // tiling.rows
+        most = (most_rows if tiling.chunked or packs else UNPACKED_ROWS) // tiling.rows
         tiles = max(1, min(tiles, most, max(wanted, FEWEST_TILES)))
         tiling.panel_rows = tiles * tiling.rows
-    if tiling.chunked and tiling.panel_rows >= extent:
-        held = {step.each_axis for step in product.stepped.values()}
-        free = [x for x in tiling.outer if x in tiling.a.strides and x not in tiling.b.strides]
-        free = [x for x in free if x not in held]
-        if free:
-            _take_lines(tiling, product, target, free, most_rows // extent, others)
+    free = _line_axes(tiling, product)
+    if tiling.chunked and tiling.panel_rows >= extent and free:
+        _take_lines(tiling, product, target, free[0], most_rows // extent, others)
     whole = product.size(product.over) * product.extents[tiling.vector] * item
     tiling.vectors_outside = whole > target.l2_bytes // 2
 
 
+def _line_axes(tiling: Tiling, product: Product) -> list[Axis]:
+    """Axes that move a but not b, the one with the shortest steps first."""
+    held = {step.each_axis for step in product.stepped.values()}
+    free = [x for x in tiling.outer if x in tiling.a.strides and x not in tiling.b.strides]
+    free = [x for x in free if x not in held]
+    return sorted(free, key=lambda axis: abs(tiling.a.strides[axis]))
+
+
+def _take_whole_lines(tiling: Tiling, product: Product, others: int, most_rows: int) -> int:
+    """Let a panel cover all taps of a window, which share what they read and lie side by side.
+
+    Returns how many panels remain of `others`.
+    """
+    stores = product.store_nodes()
+    steps = [max(abs(s.address.terms.get(axis, 0)) for s in stores) for axis in (tiling.vector,)]
+    for axis in _line_axes(tiling, product):
+        step = max(abs(s.address.terms.get(axis, 0)) for s in stores)
+        count = product.extents[axis]
+        rows = most_rows // product.size([*tiling.whole_lines, axis])
+        small = tiling.chunked and rows < FEWEST_TILES * tiling.rows
+        if small or step >= steps[0] or others // count < SHARES:
+            break
+        tiling.whole_lines.append(axis)
+        tiling.outer.remove(axis)
+        others //= count
+    return others
+
+
 def _take_lines(
-    tiling: Tiling, product: Product, target: Target, free: list[Axis], most: int, others: int
+    tiling: Tiling, product: Product, target: Target, line: Axis, most: int, others: int
 ) -> None:
     """Let a panel cover several lines, as far as what they read stays in the second-level cache."""
-    line = min(free, key=lambda axis: abs(tiling.a.strides[axis]))
     count = product.extents[line]
     step = abs(tiling.a.strides[line]) * ITEM_BYTES[tiling.a.buffer.dtype]
     tiles = sum(group.count for group in tiling.groups)
-    wanted = max(count * others // count // SHARES, -(-FEWEST_TILES // tiles))
+    wanted = max(others // SHARES, -(-FEWEST_TILES // tiles))
+    if 2 * wanted > count:
+        wanted = count  # rather than two uneven parts
     fits = max(1, target.l2_bytes // 2 // step)
     tiling.line = line
     tiling.lines = _strip(count, max(1, min(most, count, wanted, fits)))
