@@ -88,7 +88,15 @@ CONVOLUTIONS = (
     Convolution("ResNet", 512, 7, 512, 3, 1, 1),
     Convolution("ResNet", 512, 7, 2048, 1),
     Convolution("MobileNet", 128, 56, 128, 3, 1, 1, 128),
+    Convolution("MobileNet", 32, 112, 32, 3, 1, 1, 32),
+    Convolution("MobileNet", 128, 56, 128, 3, 2, 1, 128),
+    Convolution("MobileNet", 512, 14, 512, 3, 1, 1, 512),
+    Convolution("EfficientNet", 144, 56, 144, 5, 2, 2, 144),
+    Convolution("EfficientNet", 240, 28, 240, 5, 1, 2, 240),
+    Convolution("ResNeXt", 128, 56, 128, 3, 1, 1, 32),
+    Convolution("ResNeXt", 256, 56, 256, 3, 2, 1, 32),
     Convolution("ResNeXt", 256, 28, 256, 3, 1, 1, 32),
+    Convolution("ResNeXt", 512, 14, 512, 3, 1, 1, 32),
 )
 # What stands for its kind where time is short.
 FEW = (1, 2, 15, 18, 21)

@@ -175,7 +175,10 @@ class Tile(FoldLoops):
         step = tiling.a.strides.get(tiling.inner[-1], 0)
         if tiling.elementwise or step * self.at.item < LINE_BYTES or self._stride(tiling.row) != 1:
             return
-        for row in (0, tiling.rows - 1):
+        ends = (0, tiling.rows - 1)
+        if tiling.rows + self.vectors + len(ends) > tiling.rows * self.vectors:
+            return  # there are more loads than multiplications already
+        for row in ends:
             self.at.fetch(self.at.moved(a, NEAR * step + row), level=1)
 
     def _fetch_ahead(self, a: ir.Value, b: ir.Value) -> None:

@@ -23,6 +23,9 @@ MOST_VECTORS = 8
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
 SHARES = 12  # the shared loop has so many iterations, where panels stay large enough
 FEWEST_TILES = 8
+WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
+DEEPEST = 8
+NARROWEST = 16  # bytes of the smallest vector registers
 UNPACKED_ROWS = 128  # of a panel that has its sums in registers and reads b as it lies
 STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
 LEAST_SCRATCH, MOST_SCRATCH = 96 << 10, 256 << 10  # bytes of a panel's sums
@@ -109,7 +112,8 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
         return None
     collides = not best.packing and _collides(best, product)
     _arrange_shares(best, product, target, collides)
-    if collides and best.panel_rows // best.rows * best.lines >= FEWEST_TILES:
+    lines = best.lines * product.size(best.whole_lines)
+    if collides and best.panel_rows // best.rows * lines >= FEWEST_TILES:
         best.packing = "copy"
     best.streamed = _streams(best, product, target)
     return best
@@ -151,7 +155,6 @@ def _collides(tiling: Tiling, product: Product) -> bool:
 
 def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
     left, right = product.left, product.right
-    lanes = target.lanes(left.buffer.dtype)
     spread = [factor.spread.axis for factor in (left, right) if factor.spread]
     for a, b in ((left, right), (right, left)):
         for vector in spread[:1] or product.each:
@@ -161,6 +164,7 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
             rows = all(f.strides.get(vector, 1) == 1 for f in (a, b))
             if elementwise and not rows:
                 continue
+            lanes = _lanes(product, target, vector)
             packing = "" if b.strides.get(vector, 1) == 1 else "turn"
             if packing and (b.guarded or lanes == 1 or not _turned(product, b)):
                 continue
@@ -176,6 +180,16 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
                 like = Tiling(a, b, vector, lanes, row, deep, 1, 1, tied, fixed, 0.0)
                 like.packing, like.elementwise = packing, elementwise
                 yield from _sizes(product, target, like)
+
+
+def _lanes(product: Product, target: Target, vector: Axis) -> int:
+    """Lanes of the narrowest registers that hold all points of a short axis, or of the widest."""
+    dtype = product.left.buffer.dtype
+    least = min(NARROWEST // ITEM_BYTES[dtype], target.lanes(dtype))
+    lanes = target.lanes(dtype)
+    while lanes // 2 >= max(product.extents[vector], least):
+        lanes //= 2
+    return lanes
 
 
 def _depends(factor: Factor, axis: Axis) -> bool:
@@ -198,7 +212,7 @@ def _row_axes(
     guarded = {axis for guard in product.guards for axis in guard.terms}
     yield from ((row, None) for row in free)
     for deep in free:
-        if product.extents[deep] <= 4 and deep not in guarded:
+        if product.extents[deep] <= DEEPEST and deep not in guarded:
             yield from ((row, deep) for row in free if row != deep)
     if not free:
         yield None, None
@@ -229,16 +243,16 @@ def _cost(
     steps = product.size(product.over)
     row_stride = tiling.a.strides.get(tiling.row, 0) if tiling.row else 0
     a_bytes = ITEM_BYTES[tiling.a.buffer.dtype] * row_stride
+    sets = WAY_BYTES // math.gcd(a_bytes, WAY_BYTES)  # of the first-level cache, in pages
     stride = max(product.store_strides(tiling.vector), key=abs)
     per_store = 2.0 if stride == 1 else 2.0 * tiling.lanes
 
     def step(rows: int, vectors: int) -> float:
         lines = vectors * max(target.vector_bytes, 16) / 32
-        loads = rows * (vectors if tiling.elementwise else 1) * (2 if tiling.a.spread else 1)
+        loads = rows * (vectors if tiling.elementwise else 1) * (3 if tiling.a.spread else 1)
         pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
         busy = max(rows * vectors, 8, loads + vectors * pieces + 2, lines)
-        same_set = a_bytes and a_bytes % 4096 == 0 and rows > 7
-        return busy * (1.35 if same_set else 1.0)
+        return busy * (1.35 if rows > 7 * sets else 1.0)
 
     def tile(rows: int, vectors: int) -> float:
         stores = rows * vectors * per_store * len(product.store_nodes())
@@ -378,6 +392,7 @@ def _arrange_shares(tiling: Tiling, product: Product, target: Target, packs: boo
     """
     taken = (tiling.vector, tiling.row, tiling.deep)
     tiling.outer = [axis for axis in product.each if axis not in taken]
+    tiling.outer.sort(key=lambda axis: -abs(tiling.a.strides.get(axis, 0)))
     extent = product.extents[tiling.row] if tiling.row else 1
     deep = product.extents[tiling.deep] if tiling.deep else 1
     vectors = -(-product.extents[tiling.vector] // tiling.lanes)
