@@ -160,13 +160,25 @@ class Tile(FoldLoops):
         lines = step * self.at.item >= LINE_BYTES
         return along == 1 and lines and step <= self.product.extents[axis]
 
+    def _to_next_line(self, axis: Axis, count: int) -> int:
+        """Elements to the line below, where rows lie far apart and tiles read little of each."""
+        tiling, step = self.tiling, self._stride(self.tiling.row)
+        if tiling.elementwise or tiling.a.strides.get(axis, 0) != 1 or step < 4 * count:
+            return 0
+        reach = step * self.product.extents[tiling.row]
+        steps = [abs(tiling.a.strides.get(x, 0)) for x in tiling.outer]
+        return min((x for x in steps if x >= reach), default=0)
+
     def _fetch_next_rows(self, a: ir.Value, axis: Axis, i: ir.Value, count: int, rows: int) -> None:
         """Ask for a piece of what the next tile reads, the whole in `count` such steps."""
-        if self.tiling.elementwise or not self._has_row_blocks(axis):
-            return
         step = self._stride(self.tiling.row)
+        distance = step * (rows - 1) + count
+        if self.tiling.elementwise or not self._has_row_blocks(axis):
+            distance = self._to_next_line(axis, count)
+            if not distance:
+                return
         piece = -(-rows * step // count)
-        ahead = self.at.moved(a, step * (rows - 1) + count)
+        ahead = self.at.moved(a, distance)
         self.at.fetch(self.at.moved(ahead, self.builder.mul(i, whole(piece - 1))), level=1)
 
     def _fetch_near(self, a: ir.Value) -> None:
@@ -187,7 +199,13 @@ class Tile(FoldLoops):
         axis, count = (tiling.inner[0], tiling.strip) if tiling.strip else (tiling.chunks[-1], 1)
         width = self.vectors * tiling.lanes
         operands = [(tiling.a, a, width if tiling.elementwise else 1), (tiling.b, b, width)]
-        for factor, place, items in operands[: 1 if tiling.packing else 2]:
+        step, row = (tiling.a.strides.get(x, 0) for x in (tiling.inner[-1], tiling.row))
+        if row * self.at.item >= LINE_BYTES:
+            between = [x * row for x in range(1, tiling.rows) if x * row < step]
+            operands += [(tiling.a, self.at.moved(a, offset), 1) for offset in between]
+        for factor, place, items in operands:
+            if factor is tiling.b and tiling.packing:
+                continue
             ahead = count * factor.strides.get(axis, 0)
             for offset in range(0, items, LINE_BYTES // self.at.item) if ahead else ():
                 self.at.fetch(self.at.moved(place, ahead + offset))
