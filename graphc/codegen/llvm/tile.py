@@ -138,7 +138,7 @@ class Tile(FoldLoops):
     def _step(self, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]) -> Carry:
         """One multiply-add for every sum."""
         vectors = [self._load_vector(self.tiling.b, b, j) for j in range(self.vectors)]
-        if self.tiling.chunked and not self._has_row_blocks(self.tiling.inner[-1]):
+        if self.tiling.chunked and not self._has_row_blocks(self.tiling.innermost):
             self._fetch_ahead(a, b)
         self._fetch_near(a)
         new = list(sums)
@@ -154,16 +154,17 @@ class Tile(FoldLoops):
                     new[k] = self.at.math.fma(other, right, new[k])
         return new
 
-    def _has_row_blocks(self, axis: Axis) -> bool:
+    def _has_row_blocks(self, axis: Axis | None) -> bool:
         """Whether along this loop the rows of tiles that follow each other lie in one block."""
-        along, step = self.tiling.a.strides.get(axis, 0), self._stride(self.tiling.row)
-        lines = step * self.at.item >= LINE_BYTES
-        return along == 1 and lines and step <= self.product.extents[axis]
+        if axis is None or self._stride(axis) != 1:
+            return False
+        step = self._stride(self.tiling.row)
+        return step * self.at.item >= LINE_BYTES and step <= self.product.extents[axis]
 
     def _to_next_line(self, axis: Axis, count: int) -> int:
         """Elements to the line below, where rows lie far apart and tiles read little of each."""
         tiling, step = self.tiling, self._stride(self.tiling.row)
-        if tiling.elementwise or tiling.a.strides.get(axis, 0) != 1 or step < 4 * count:
+        if tiling.row is None or self._stride(axis) != 1 or step < 4 * count:
             return 0
         reach = step * self.product.extents[tiling.row]
         steps = [abs(tiling.a.strides.get(x, 0)) for x in tiling.outer]
@@ -173,10 +174,10 @@ class Tile(FoldLoops):
         """Ask for a piece of what the next tile reads, the whole in `count` such steps."""
         step = self._stride(self.tiling.row)
         distance = step * (rows - 1) + count
-        if self.tiling.elementwise or not self._has_row_blocks(axis):
+        if not self._has_row_blocks(axis):
             distance = self._to_next_line(axis, count)
-            if not distance:
-                return
+        if self.tiling.elementwise or not distance:
+            return
         piece = -(-rows * step // count)
         ahead = self.at.moved(a, distance)
         self.at.fetch(self.at.moved(ahead, self.builder.mul(i, whole(piece - 1))), level=1)
@@ -184,7 +185,7 @@ class Tile(FoldLoops):
     def _fetch_near(self, a: ir.Value) -> None:
         """Ask for the lines of a few steps later, where every step reads others."""
         tiling = self.tiling
-        step = tiling.a.strides.get(tiling.inner[-1], 0)
+        step = self._stride(tiling.innermost)
         if tiling.elementwise or step * self.at.item < LINE_BYTES or self._stride(tiling.row) != 1:
             return
         ends = (0, tiling.rows - 1)
@@ -199,7 +200,7 @@ class Tile(FoldLoops):
         axis, count = (tiling.inner[0], tiling.strip) if tiling.strip else (tiling.chunks[-1], 1)
         width = self.vectors * tiling.lanes
         operands = [(tiling.a, a, width if tiling.elementwise else 1), (tiling.b, b, width)]
-        step, row = (tiling.a.strides.get(x, 0) for x in (tiling.inner[-1], tiling.row))
+        step, row = self._stride(tiling.innermost), self._stride(tiling.row)
         if row * self.at.item >= LINE_BYTES:
             between = [x * row for x in range(1, tiling.rows) if x * row < step]
             operands += [(tiling.a, self.at.moved(a, offset), 1) for offset in between]

@@ -97,6 +97,11 @@ class Tiling:
         """Whether sums wait in memory between chunks of the fold."""
         return bool(self.chunks) or self.strip > 0
 
+    @property
+    def innermost(self) -> Axis | None:
+        """The last of the fold loops inside a tile, if there is one."""
+        return self.inner[-1] if self.inner else None
+
 
 def choose_tiling(product: Product, target: Target) -> Tiling | None:
     """The cheapest tiling, or None where the product has no form that tiles cover."""
@@ -146,7 +151,7 @@ def _collides(tiling: Tiling, product: Product) -> bool:
         return False
     item = ITEM_BYTES[tiling.b.buffer.dtype]
     block = product.size(product.over) * tiling.vectors * tiling.lanes * item
-    step = abs(tiling.b.strides.get(tiling.inner[-1], 0)) * item
+    step = abs(tiling.b.strides.get(tiling.innermost, 0)) * item if tiling.innermost else 0
     return step >= 512 and step % 512 == 0 and (tiling.chunked or block <= LEAST_SCRATCH)
 
 
@@ -429,14 +434,13 @@ def _take_whole_lines(tiling: Tiling, product: Product, others: int, most_rows: 
 
     Returns how many panels remain of `others`.
     """
-    stores = product.store_nodes()
-    steps = [max(abs(s.address.terms.get(axis, 0)) for s in stores) for axis in (tiling.vector,)]
+    across = max(map(abs, product.store_strides(tiling.vector)))
     for axis in _line_axes(tiling, product):
-        step = max(abs(s.address.terms.get(axis, 0)) for s in stores)
         count = product.extents[axis]
         rows = most_rows // product.size([*tiling.whole_lines, axis])
         small = tiling.chunked and rows < FEWEST_TILES * tiling.rows
-        if small or step >= steps[0] or others // count < SHARES:
+        apart = max(map(abs, product.store_strides(axis))) >= across
+        if small or apart or others // count < SHARES:
             break
         tiling.whole_lines.append(axis)
         tiling.outer.remove(axis)
