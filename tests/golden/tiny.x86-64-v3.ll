@@ -5,12 +5,12 @@ target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:
 define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3", ptr %".4", i64 %".5", i64 %".6", ptr %".7") nounwind
 {
 .9:
-  %".10" = alloca [64 x float], align 64
+  %".10" = alloca [16 x float], align 64
   %".13" = icmp slt i64 %".5", %".6"
   br i1 %".13", label %".11", label %".12"
 .11:
-  %".15" = phi  i64 [%".5", %".9"], [%".120", %".108"]
-  %".16" = mul i64 0, 8
+  %".15" = phi  i64 [%".5", %".9"], [%".96", %".84"]
+  %".16" = mul i64 0, 4
   %".17" = mul i64 %".16", 3
   %".18" = getelementptr float, ptr %".2", i64 %".17"
   br label %".19"
@@ -18,114 +18,88 @@ define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3"
   ret void
 .19:
   %".21" = getelementptr float, ptr %".18", i64 0
-  %".22" = mul i64 0, 8
+  %".22" = mul i64 0, 4
   %".23" = getelementptr float, ptr %".10", i64 %".22"
-  %".24" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".21", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".24" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".21", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
   %".25" = getelementptr float, ptr %".21", i64 3
-  %".26" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".25", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".26" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".25", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
   %".27" = getelementptr float, ptr %".21", i64 6
-  %".28" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".27", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".28" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".27", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
   %".29" = getelementptr float, ptr %".21", i64 9
-  %".30" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".29", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".31" = shufflevector <8 x float> %".24", <8 x float> %".26", <8 x i32> <i32 0, i32 8, i32 2, i32 10, i32 4, i32 12, i32 6, i32 14>
-  %".32" = shufflevector <8 x float> %".24", <8 x float> %".26", <8 x i32> <i32 1, i32 9, i32 3, i32 11, i32 5, i32 13, i32 7, i32 15>
-  %".33" = shufflevector <8 x float> %".28", <8 x float> %".30", <8 x i32> <i32 0, i32 8, i32 2, i32 10, i32 4, i32 12, i32 6, i32 14>
-  %".34" = shufflevector <8 x float> %".28", <8 x float> %".30", <8 x i32> <i32 1, i32 9, i32 3, i32 11, i32 5, i32 13, i32 7, i32 15>
-  %".35" = shufflevector <8 x float> splat (float              0x0), <8 x float> splat (float              0x0), <8 x i32> <i32 0, i32 8, i32 2, i32 10, i32 4, i32 12, i32 6, i32 14>
-  %".36" = shufflevector <8 x float> splat (float              0x0), <8 x float> splat (float              0x0), <8 x i32> <i32 1, i32 9, i32 3, i32 11, i32 5, i32 13, i32 7, i32 15>
-  %".37" = shufflevector <8 x float> splat (float              0x0), <8 x float> splat (float              0x0), <8 x i32> <i32 0, i32 8, i32 2, i32 10, i32 4, i32 12, i32 6, i32 14>
-  %".38" = shufflevector <8 x float> splat (float              0x0), <8 x float> splat (float              0x0), <8 x i32> <i32 1, i32 9, i32 3, i32 11, i32 5, i32 13, i32 7, i32 15>
-  %".39" = shufflevector <8 x float> %".31", <8 x float> %".33", <8 x i32> <i32 0, i32 1, i32 8, i32 9, i32 4, i32 5, i32 12, i32 13>
-  %".40" = shufflevector <8 x float> %".31", <8 x float> %".33", <8 x i32> <i32 2, i32 3, i32 10, i32 11, i32 6, i32 7, i32 14, i32 15>
-  %".41" = shufflevector <8 x float> %".32", <8 x float> %".34", <8 x i32> <i32 0, i32 1, i32 8, i32 9, i32 4, i32 5, i32 12, i32 13>
-  %".42" = shufflevector <8 x float> %".32", <8 x float> %".34", <8 x i32> <i32 2, i32 3, i32 10, i32 11, i32 6, i32 7, i32 14, i32 15>
-  %".43" = shufflevector <8 x float> %".35", <8 x float> %".37", <8 x i32> <i32 0, i32 1, i32 8, i32 9, i32 4, i32 5, i32 12, i32 13>
-  %".44" = shufflevector <8 x float> %".35", <8 x float> %".37", <8 x i32> <i32 2, i32 3, i32 10, i32 11, i32 6, i32 7, i32 14, i32 15>
-  %".45" = shufflevector <8 x float> %".36", <8 x float> %".38", <8 x i32> <i32 0, i32 1, i32 8, i32 9, i32 4, i32 5, i32 12, i32 13>
-  %".46" = shufflevector <8 x float> %".36", <8 x float> %".38", <8 x i32> <i32 2, i32 3, i32 10, i32 11, i32 6, i32 7, i32 14, i32 15>
-  %".47" = shufflevector <8 x float> %".39", <8 x float> %".43", <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 8, i32 9, i32 10, i32 11>
-  %".48" = shufflevector <8 x float> %".39", <8 x float> %".43", <8 x i32> <i32 4, i32 5, i32 6, i32 7, i32 12, i32 13, i32 14, i32 15>
-  %".49" = shufflevector <8 x float> %".41", <8 x float> %".45", <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 8, i32 9, i32 10, i32 11>
-  %".50" = shufflevector <8 x float> %".41", <8 x float> %".45", <8 x i32> <i32 4, i32 5, i32 6, i32 7, i32 12, i32 13, i32 14, i32 15>
-  %".51" = shufflevector <8 x float> %".40", <8 x float> %".44", <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 8, i32 9, i32 10, i32 11>
-  %".52" = shufflevector <8 x float> %".40", <8 x float> %".44", <8 x i32> <i32 4, i32 5, i32 6, i32 7, i32 12, i32 13, i32 14, i32 15>
-  %".53" = shufflevector <8 x float> %".42", <8 x float> %".46", <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 8, i32 9, i32 10, i32 11>
-  %".54" = shufflevector <8 x float> %".42", <8 x float> %".46", <8 x i32> <i32 4, i32 5, i32 6, i32 7, i32 12, i32 13, i32 14, i32 15>
-  store <8 x float> %".47", ptr %".23", align 4
-  %".56" = getelementptr float, ptr %".23", i64 8
-  store <8 x float> %".49", ptr %".56", align 4
-  %".58" = getelementptr float, ptr %".23", i64 16
-  store <8 x float> %".51", ptr %".58", align 4
-  %".60" = getelementptr float, ptr %".23", i64 24
-  store <8 x float> %".53", ptr %".60", align 4
-  %".62" = getelementptr float, ptr %".23", i64 32
-  store <8 x float> %".48", ptr %".62", align 4
-  %".64" = getelementptr float, ptr %".23", i64 40
-  store <8 x float> %".50", ptr %".64", align 4
-  %".66" = getelementptr float, ptr %".23", i64 48
-  store <8 x float> %".52", ptr %".66", align 4
-  %".68" = getelementptr float, ptr %".23", i64 56
-  store <8 x float> %".54", ptr %".68", align 4
-  %".70" = mul i64 0, 3
-  %".71" = getelementptr float, ptr %".1", i64 %".70"
-  br label %".72"
-.72:
-  %".75" = phi  i64 [0, %".19"], [%".91", %".72"]
-  %".76" = phi  <8 x float> [splat (float              0x0), %".19"], [%".85", %".72"]
-  %".77" = phi  <8 x float> [splat (float              0x0), %".19"], [%".90", %".72"]
-  %".78" = getelementptr float, ptr %".71", i64 %".75"
-  %".79" = mul i64 %".75", 8
-  %".80" = getelementptr float, ptr %".10", i64 %".79"
-  %".81" = load <8 x float>, ptr %".80", align 4
-  %".82" = load float, ptr %".78", align 4
-  %".83" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".82", i32 0
-  %".84" = shufflevector <8 x float> %".83", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".85" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".84", <8 x float> %".81", <8 x float> %".76")
-  %".86" = getelementptr float, ptr %".78", i64 3
-  %".87" = load float, ptr %".86", align 4
-  %".88" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".87", i32 0
-  %".89" = shufflevector <8 x float> %".88", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".90" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".89", <8 x float> %".81", <8 x float> %".77")
-  %".91" = add i64 %".75", 1
-  %".92" = icmp slt i64 %".91", 3
-  br i1 %".92", label %".72", label %".73"
-.73:
-  %".94" = add i64 0, 0
-  br label %".95"
-.95:
-  %".97" = add i64 %".16", 0
-  %".98" = getelementptr float, ptr %".3", i64 %".97"
-  %".99" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".98", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".100" = fadd <8 x float> %".85", %".99"
-  %".101" = fcmp olt <8 x float> %".100", splat (float              0x0)
-  %".102" = select  <8 x i1> %".101", <8 x float> splat (float              0x0), <8 x float> %".100"
-  %".103" = mul i64 %".94", 4
-  %".104" = getelementptr float, ptr %".4", i64 %".103"
-  %".105" = getelementptr float, ptr %".104", i64 %".97"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".102", ptr %".105", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".107" = add i64 0, 1
-  br label %".108"
-.108:
-  %".110" = add i64 %".16", 0
-  %".111" = getelementptr float, ptr %".3", i64 %".110"
-  %".112" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".111", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".113" = fadd <8 x float> %".90", %".112"
-  %".114" = fcmp olt <8 x float> %".113", splat (float              0x0)
-  %".115" = select  <8 x i1> %".114", <8 x float> splat (float              0x0), <8 x float> %".113"
-  %".116" = mul i64 %".107", 4
-  %".117" = getelementptr float, ptr %".4", i64 %".116"
-  %".118" = getelementptr float, ptr %".117", i64 %".110"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".115", ptr %".118", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".120" = add i64 %".15", 1
-  %".121" = icmp slt i64 %".120", %".6"
-  br i1 %".121", label %".11", label %".12"
+  %".30" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".29", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".31" = shufflevector <4 x float> %".24", <4 x float> %".26", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %".32" = shufflevector <4 x float> %".24", <4 x float> %".26", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %".33" = shufflevector <4 x float> %".28", <4 x float> %".30", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %".34" = shufflevector <4 x float> %".28", <4 x float> %".30", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %".35" = shufflevector <4 x float> %".31", <4 x float> %".33", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %".36" = shufflevector <4 x float> %".31", <4 x float> %".33", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  %".37" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %".38" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  store <4 x float> %".35", ptr %".23", align 4
+  %".40" = getelementptr float, ptr %".23", i64 4
+  store <4 x float> %".37", ptr %".40", align 4
+  %".42" = getelementptr float, ptr %".23", i64 8
+  store <4 x float> %".36", ptr %".42", align 4
+  %".44" = getelementptr float, ptr %".23", i64 12
+  store <4 x float> %".38", ptr %".44", align 4
+  %".46" = mul i64 0, 3
+  %".47" = getelementptr float, ptr %".1", i64 %".46"
+  br label %".48"
+.48:
+  %".51" = phi  i64 [0, %".19"], [%".67", %".48"]
+  %".52" = phi  <4 x float> [splat (float              0x0), %".19"], [%".61", %".48"]
+  %".53" = phi  <4 x float> [splat (float              0x0), %".19"], [%".66", %".48"]
+  %".54" = getelementptr float, ptr %".47", i64 %".51"
+  %".55" = mul i64 %".51", 4
+  %".56" = getelementptr float, ptr %".10", i64 %".55"
+  %".57" = load <4 x float>, ptr %".56", align 4
+  %".58" = load float, ptr %".54", align 4
+  %".59" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".58", i32 0
+  %".60" = shufflevector <4 x float> %".59", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".61" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".60", <4 x float> %".57", <4 x float> %".52")
+  %".62" = getelementptr float, ptr %".54", i64 3
+  %".63" = load float, ptr %".62", align 4
+  %".64" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".63", i32 0
+  %".65" = shufflevector <4 x float> %".64", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".66" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".65", <4 x float> %".57", <4 x float> %".53")
+  %".67" = add i64 %".51", 1
+  %".68" = icmp slt i64 %".67", 3
+  br i1 %".68", label %".48", label %".49"
+.49:
+  %".70" = add i64 0, 0
+  br label %".71"
+.71:
+  %".73" = add i64 %".16", 0
+  %".74" = getelementptr float, ptr %".3", i64 %".73"
+  %".75" = load <4 x float>, ptr %".74", align 4
+  %".76" = fadd <4 x float> %".61", %".75"
+  %".77" = fcmp olt <4 x float> %".76", splat (float              0x0)
+  %".78" = select  <4 x i1> %".77", <4 x float> splat (float              0x0), <4 x float> %".76"
+  %".79" = mul i64 %".70", 4
+  %".80" = getelementptr float, ptr %".4", i64 %".79"
+  %".81" = getelementptr float, ptr %".80", i64 %".73"
+  store <4 x float> %".78", ptr %".81", align 4
+  %".83" = add i64 0, 1
+  br label %".84"
+.84:
+  %".86" = add i64 %".16", 0
+  %".87" = getelementptr float, ptr %".3", i64 %".86"
+  %".88" = load <4 x float>, ptr %".87", align 4
+  %".89" = fadd <4 x float> %".66", %".88"
+  %".90" = fcmp olt <4 x float> %".89", splat (float              0x0)
+  %".91" = select  <4 x i1> %".90", <4 x float> splat (float              0x0), <4 x float> %".89"
+  %".92" = mul i64 %".83", 4
+  %".93" = getelementptr float, ptr %".4", i64 %".92"
+  %".94" = getelementptr float, ptr %".93", i64 %".86"
+  store <4 x float> %".91", ptr %".94", align 4
+  %".96" = add i64 %".15", 1
+  %".97" = icmp slt i64 %".96", %".6"
+  br i1 %".97", label %".11", label %".12"
 }
 
-declare <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
+declare <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".1", i32 %".2", <4 x i1> %".3", <4 x float> %".4")
 
-declare <8 x float> @"llvm.fma.v8f32"(<8 x float> %".1", <8 x float> %".2", <8 x float> %".3")
-
-declare void @"llvm.masked.store.v8f32.p0"(<8 x float> %".1", ptr %".2", i32 %".3", <8 x i1> %".4")
+declare <4 x float> @"llvm.fma.v4f32"(<4 x float> %".1", <4 x float> %".2", <4 x float> %".3")
 
 define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
 {
@@ -315,6 +289,10 @@ define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64
 }
 
 declare i64 @"llvm.fptosi.sat.i64.f32"(float %".1")
+
+declare <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
+
+declare <8 x float> @"llvm.fma.v8f32"(<8 x float> %".1", <8 x float> %".2", <8 x float> %".3")
 
 declare float @"llvm.fma.f32"(float %".1", float %".2", float %".3")
 
@@ -516,6 +494,8 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
 
 declare void @"llvm.prefetch.p0"(ptr %".1", i32 %".2", i32 %".3", i32 %".4")
 
+declare void @"llvm.masked.store.v8f32.p0"(<8 x float> %".1", ptr %".2", i32 %".3", <8 x i1> %".4")
+
 define internal void @"k5_map_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
 {
 .8:
@@ -604,7 +584,7 @@ define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   br i1 %".11", label %".9", label %".10"
 .9:
   %".13" = phi  i64 [%".4", %".8"], [%".56", %".49"]
-  %".14" = mul i64 0, 8
+  %".14" = mul i64 0, 4
   %".15" = getelementptr float, ptr %".2", i64 %".14"
   %".16" = mul i64 0, 4
   %".17" = getelementptr float, ptr %".1", i64 %".16"
@@ -613,21 +593,21 @@ define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   ret void
 .18:
   %".21" = phi  i64 [0, %".9"], [%".37", %".18"]
-  %".22" = phi  <8 x float> [splat (float              0x0), %".9"], [%".31", %".18"]
-  %".23" = phi  <8 x float> [splat (float              0x0), %".9"], [%".36", %".18"]
+  %".22" = phi  <4 x float> [splat (float              0x0), %".9"], [%".31", %".18"]
+  %".23" = phi  <4 x float> [splat (float              0x0), %".9"], [%".36", %".18"]
   %".24" = getelementptr float, ptr %".17", i64 %".21"
   %".25" = mul i64 %".21", 3
   %".26" = getelementptr float, ptr %".15", i64 %".25"
-  %".27" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".26", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".27" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".26", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
   %".28" = load float, ptr %".24", align 4
-  %".29" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".28", i32 0
-  %".30" = shufflevector <8 x float> %".29", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".31" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".30", <8 x float> %".27", <8 x float> %".22")
+  %".29" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".28", i32 0
+  %".30" = shufflevector <4 x float> %".29", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".31" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".30", <4 x float> %".27", <4 x float> %".22")
   %".32" = getelementptr float, ptr %".24", i64 4
   %".33" = load float, ptr %".32", align 4
-  %".34" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".33", i32 0
-  %".35" = shufflevector <8 x float> %".34", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".36" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".35", <8 x float> %".27", <8 x float> %".23")
+  %".34" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".33", i32 0
+  %".35" = shufflevector <4 x float> %".34", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".36" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".35", <4 x float> %".27", <4 x float> %".23")
   %".37" = add i64 %".21", 1
   %".38" = icmp slt i64 %".37", 4
   br i1 %".38", label %".18", label %".19"
@@ -639,7 +619,7 @@ define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".44" = mul i64 %".40", 3
   %".45" = getelementptr float, ptr %".3", i64 %".44"
   %".46" = getelementptr float, ptr %".45", i64 %".43"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".31", ptr %".46", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".31", ptr %".46", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
   %".48" = add i64 0, 1
   br label %".49"
 .49:
@@ -647,11 +627,13 @@ define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".52" = mul i64 %".48", 3
   %".53" = getelementptr float, ptr %".3", i64 %".52"
   %".54" = getelementptr float, ptr %".53", i64 %".51"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".36", ptr %".54", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".36", ptr %".54", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
   %".56" = add i64 %".13", 1
   %".57" = icmp slt i64 %".56", %".5"
   br i1 %".57", label %".9", label %".10"
 }
+
+declare void @"llvm.masked.store.v4f32.p0"(<4 x float> %".1", ptr %".2", i32 %".3", <4 x i1> %".4")
 
 define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
 {
@@ -660,7 +642,7 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   br i1 %".11", label %".9", label %".10"
 .9:
   %".13" = phi  i64 [%".4", %".8"], [%".84", %".77"]
-  %".14" = mul i64 0, 8
+  %".14" = mul i64 0, 4
   %".15" = getelementptr float, ptr %".2", i64 %".14"
   %".16" = getelementptr float, ptr %".1", i64 0
   br label %".17"
@@ -668,34 +650,34 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   ret void
 .17:
   %".20" = phi  i64 [0, %".9"], [%".49", %".17"]
-  %".21" = phi  <8 x float> [splat (float              0x0), %".9"], [%".33", %".17"]
-  %".22" = phi  <8 x float> [splat (float              0x0), %".9"], [%".38", %".17"]
-  %".23" = phi  <8 x float> [splat (float              0x0), %".9"], [%".43", %".17"]
-  %".24" = phi  <8 x float> [splat (float              0x0), %".9"], [%".48", %".17"]
+  %".21" = phi  <4 x float> [splat (float              0x0), %".9"], [%".33", %".17"]
+  %".22" = phi  <4 x float> [splat (float              0x0), %".9"], [%".38", %".17"]
+  %".23" = phi  <4 x float> [splat (float              0x0), %".9"], [%".43", %".17"]
+  %".24" = phi  <4 x float> [splat (float              0x0), %".9"], [%".48", %".17"]
   %".25" = mul i64 %".20", 4
   %".26" = getelementptr float, ptr %".16", i64 %".25"
   %".27" = mul i64 %".20", 3
   %".28" = getelementptr float, ptr %".15", i64 %".27"
-  %".29" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".28", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".29" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".28", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
   %".30" = load float, ptr %".26", align 4
-  %".31" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".30", i32 0
-  %".32" = shufflevector <8 x float> %".31", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".33" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".32", <8 x float> %".29", <8 x float> %".21")
+  %".31" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".30", i32 0
+  %".32" = shufflevector <4 x float> %".31", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".33" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".32", <4 x float> %".29", <4 x float> %".21")
   %".34" = getelementptr float, ptr %".26", i64 1
   %".35" = load float, ptr %".34", align 4
-  %".36" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".35", i32 0
-  %".37" = shufflevector <8 x float> %".36", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".38" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".37", <8 x float> %".29", <8 x float> %".22")
+  %".36" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".35", i32 0
+  %".37" = shufflevector <4 x float> %".36", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".38" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".37", <4 x float> %".29", <4 x float> %".22")
   %".39" = getelementptr float, ptr %".26", i64 2
   %".40" = load float, ptr %".39", align 4
-  %".41" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".40", i32 0
-  %".42" = shufflevector <8 x float> %".41", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".43" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".42", <8 x float> %".29", <8 x float> %".23")
+  %".41" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".40", i32 0
+  %".42" = shufflevector <4 x float> %".41", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".43" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".42", <4 x float> %".29", <4 x float> %".23")
   %".44" = getelementptr float, ptr %".26", i64 3
   %".45" = load float, ptr %".44", align 4
-  %".46" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".45", i32 0
-  %".47" = shufflevector <8 x float> %".46", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".48" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".47", <8 x float> %".29", <8 x float> %".24")
+  %".46" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".45", i32 0
+  %".47" = shufflevector <4 x float> %".46", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".48" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".47", <4 x float> %".29", <4 x float> %".24")
   %".49" = add i64 %".20", 1
   %".50" = icmp slt i64 %".49", 2
   br i1 %".50", label %".17", label %".18"
@@ -707,7 +689,7 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".56" = mul i64 %".52", 3
   %".57" = getelementptr float, ptr %".3", i64 %".56"
   %".58" = getelementptr float, ptr %".57", i64 %".55"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".33", ptr %".58", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".33", ptr %".58", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
   %".60" = add i64 0, 1
   br label %".61"
 .61:
@@ -715,7 +697,7 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".64" = mul i64 %".60", 3
   %".65" = getelementptr float, ptr %".3", i64 %".64"
   %".66" = getelementptr float, ptr %".65", i64 %".63"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".38", ptr %".66", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".38", ptr %".66", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
   %".68" = add i64 0, 2
   br label %".69"
 .69:
@@ -723,7 +705,7 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".72" = mul i64 %".68", 3
   %".73" = getelementptr float, ptr %".3", i64 %".72"
   %".74" = getelementptr float, ptr %".73", i64 %".71"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".43", ptr %".74", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".43", ptr %".74", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
   %".76" = add i64 0, 3
   br label %".77"
 .77:
@@ -731,7 +713,7 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".80" = mul i64 %".76", 3
   %".81" = getelementptr float, ptr %".3", i64 %".80"
   %".82" = getelementptr float, ptr %".81", i64 %".79"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".48", ptr %".82", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0>)
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".48", ptr %".82", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
   %".84" = add i64 %".13", 1
   %".85" = icmp slt i64 %".84", %".5"
   br i1 %".85", label %".9", label %".10"
