@@ -418,7 +418,7 @@ def _arrange_shares(tiling: Tiling, product: Product, target: Target, packs: boo
     if tiling.chunked and tiling.panel_rows >= extent and free:
         _take_lines(tiling, product, target, free[0], most_rows // extent, others)
     whole = product.size(product.over) * product.extents[tiling.vector] * item
-    tiling.vectors_outside = whole > target.l2_bytes // 2
+    tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
 
 
 def _line_axes(tiling: Tiling, product: Product) -> list[Axis]:
