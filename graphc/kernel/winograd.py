@@ -239,8 +239,12 @@ def filter_kernel(form: Geometry, tile: int, source: Buffer, target: Buffer) -> 
     """
     transform = TRANSFORMS[tile]
     k = Writer("winograd_filter")
-    g, b, c, o = k.each(form.groups, form.blocks, form.channels.extent, form.block)
-    output: Expr = call("add", call("mul", b, form.block), o) if form.blocks > 1 else o
+    parts = form.block // LEAST_IN_BLOCK  # lanes run along one part, channels pass inside of it
+    g, b, part, c, lane = k.each(
+        form.groups, form.blocks, parts, form.channels.extent, LEAST_IN_BLOCK
+    )
+    o = call("add", call("mul", part, LEAST_IN_BLOCK), lane)
+    output: Expr = call("add", call("mul", b, form.block), o)
     inside = None
     if form.blocks * form.block != form.outputs.extent:
         inside = call("lt", output, form.outputs.extent)

@@ -12,11 +12,12 @@ from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.row_batch import RowBatch
 from graphc.codegen.llvm.schedule import Schedule, schedule
 from graphc.codegen.llvm.shares import when
+from graphc.codegen.llvm.square import Neighbours
 from graphc.codegen.llvm.statements import Statements
 from graphc.codegen.llvm.streaming import are_aligned, before_aligned, streams_of
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
-from graphc.codegen.nodes import Nodes, StoreNode
+from graphc.codegen.nodes import Nodes, StoreNode, reachable, statement_nodes
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis, Kernel
 
@@ -42,6 +43,8 @@ class _Body:
         *buffers, self.low, self.high, error = function.args
         self.values = Values(self.frame, math, dict(zip(names, buffers, strict=True)))
         self.values.written = plan.nodes.written
+        every = (n for s in plan.nodes.statements for n in reachable(statement_nodes(s)))
+        self.values.neighbours = Neighbours(every, plan.nodes.written, plan.outer + plan.loops)
         self.plan = plan
         self.statements = Statements(self.frame, self.values, plan, error)
         self.batch: RowBatch | None = None

@@ -16,6 +16,7 @@ TYPES: dict[str, ir.Type] = {
     "uint8": ir.IntType(8),
     "bool": INT1,
 }
+CACHE_LINE = 64  # bytes
 SUFFIXES = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "i8"}
 
 

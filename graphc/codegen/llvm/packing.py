@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import INT32, Carry, Count
+from graphc.codegen.llvm.loops import Carry, Count
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.product import Factor, Product
+from graphc.codegen.llvm.square import transposed
 from graphc.codegen.llvm.tiling import Tiling
 from graphc.kernel.lang import Axis
 
@@ -132,22 +133,6 @@ class Packer:
                 for row in range(count)
             ]
             rows += [self.at.zero] * (self.lanes - count)
-            for k, value in enumerate(self._transposed(rows)):
+            for k, value in enumerate(transposed(self.at.builder, rows)):
                 items = (k * self.tiling.vectors + j) * self.lanes
                 self.at.store(value, self.at.moved(target, items))
-
-    def _transposed(self, rows: list[ir.Value]) -> list[ir.Value]:
-        """Exchange the off-diagonal blocks of size 1, then of size 2, and so on."""
-        lanes, size = self.lanes, 1
-        while size < lanes:
-            low = [k if not k & size else lanes + k - size for k in range(lanes)]
-            high = [k + size if not k & size else lanes + k for k in range(lanes)]
-            orders = [ir.Constant(ir.VectorType(INT32, lanes), order) for order in (low, high)]
-            new = list(rows)
-            for first in range(lanes):
-                if not first & size:
-                    pair = rows[first], rows[first + size]
-                    for place, order in zip((first, first + size), orders, strict=True):
-                        new[place] = self.at.builder.shuffle_vector(*pair, order)
-            rows, size = new, 2 * size
-        return rows

@@ -14,8 +14,9 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.lanes import TYPES
-from graphc.codegen.llvm.loops import INT32, Carry, Frame, whole
+from graphc.codegen.llvm.loops import Carry, Frame, whole
 from graphc.codegen.llvm.schedule import merge_loops
+from graphc.codegen.llvm.square import transposed
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Address, KernelNodes, Nodes, StoreNode
 from graphc.ir.types import DTYPES
@@ -157,27 +158,8 @@ class _Blocks:
         for lane in range(size):
             index = self._times(b.add(start, whole(lane)), stride)
             lines.append(b.load(self._moved(source, [index]), typ=type_, align=self.align))
-        distance = 1
-        while distance < size:
-            lines = self._exchanged(lines, distance)
-            distance *= 2
-        for row, line in zip(rows, lines, strict=True):
+        for row, line in zip(rows, transposed(b, lines), strict=True):
             b.store(line, self._moved(row, [start]), align=self.align)
-
-    def _exchanged(self, lines: list[ir.Value], distance: int) -> list[ir.Value]:
-        """Swap, in every pair of rows `distance` apart, the off-diagonal lanes."""
-        b, size = self.builder, self.plan.size
-        lanes = range(size)
-        upper = [j if not j & distance else size + j - distance for j in lanes]
-        lower = [j + distance if not j & distance else size + j for j in lanes]
-        masks = [ir.Constant(ir.VectorType(INT32, size), mask) for mask in (upper, lower)]
-        new = list(lines)
-        for i in lanes:
-            if not i & distance:
-                pair = lines[i], lines[i + distance]
-                new[i] = b.shuffle_vector(*pair, masks[0])
-                new[i + distance] = b.shuffle_vector(*pair, masks[1])
-        return new
 
     def _start(self, block: ir.Value, extent: int) -> ir.Value:
         """The first index of a block; the last one ends with the axis."""

@@ -10,14 +10,20 @@ import numpy as np
 from llvmlite import ir
 
 from graphc.codegen.llvm import draws
-from graphc.codegen.llvm.lanes import SUFFIXES, TYPES, first_lane, is_vector, lane_numbers
+from graphc.codegen.llvm.lanes import (
+    CACHE_LINE,
+    SUFFIXES,
+    TYPES,
+    first_lane,
+    is_vector,
+    lane_numbers,
+)
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.square import Neighbours, load_run
 from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.lang import Axis, Buffer
-
-CACHE_LINE = 64
 
 __all__ = ["SUFFIXES", "TYPES", "Values"]
 
@@ -46,6 +52,7 @@ class Values:
         self.active: ir.Value | None = None
         self.streamed: frozenset[str] = frozenset()
         self.tops: dict[str, Node] = {}
+        self.neighbours: Neighbours | None = None
         self.guarded = 0
         self._changing: list[Node] = []
 
@@ -401,6 +408,12 @@ class Values:
         """The element, or lanes of elements; lanes that may be out of bounds are not touched."""
         address = node.address
         assert address is not None
+        if self.neighbours and self.axis is not None and self.tail is None:
+            run = self.neighbours.of(node, self.axis)
+            if run:
+                known = load_run(self, run, self.axis)
+                self.frame.scopes[self.level(node)].memo |= known
+                return known[node]
         place, form = self.place(address)
         mask = self.tail if address.inside else self.active
         return self._load_place(place, form, address.buffer.dtype, mask)
@@ -434,12 +447,16 @@ class Values:
         if form != "row":
             return
         size = DTYPES[address.buffer.dtype]
-        hints = [ir.Constant(INT32, hint) for hint in (0, 3, 1)]
         for first in range(0, self.lanes, CACHE_LINE // size):
             there = self.builder.gep(
                 place, [whole(distance + first)], source_etype=TYPES[address.buffer.dtype]
             )
-            self.math.intrinsic("llvm.prefetch.p0", VOID, there, *hints)
+            self.fetch(there)
+
+    def fetch(self, place: ir.Value) -> None:
+        """Fetch a cache line to read it soon. Any address will do, mapped or not."""
+        hints = [ir.Constant(INT32, hint) for hint in (0, 3, 1)]
+        self.math.intrinsic("llvm.prefetch.p0", VOID, place, *hints)
 
     def remember(self, value: Node, loads: list[Node]) -> None:
         """Let loads, here, of what was stored just now be the value that was stored."""
@@ -484,7 +501,7 @@ class Values:
     def place(self, address: Address) -> tuple[ir.Value, str]:
         """Where elements lie: one place, a row of neighbours from a place on, or scattered ones."""
         element = TYPES[address.buffer.dtype]
-        place = self._affine_place(address)
+        place = self.affine_place(address)
         offsets: ir.Value | None = None
         for node, stride in address.parts:
             part = self.value(node)
@@ -505,7 +522,7 @@ class Values:
         pointers.type = ir.VectorType(POINTER, self.lanes)
         return pointers, "scattered"
 
-    def _affine_place(self, address: Address) -> ir.Value:
+    def affine_place(self, address: Address) -> ir.Value:
         """The place that the loop variables point to, put together from the outermost inwards."""
         element = TYPES[address.buffer.dtype]
         terms = sorted(

@@ -267,9 +267,9 @@ class _Convolution:
         number = b.add(b.mul(self.group, whole(form.blocks)), block)
         size = form.channels.extent * form.block
         filters = self.at.moved(self.filters, b.mul(number, whole(self.points * size)))
-        buffer = form.data.buffer
-        sizes = PointSizes(form.channels.extent, form.block, self.pitch, s.rows, s.vectors, buffer)
-        product = PointProduct(self.at, sizes, self.stores)
+        groups = s.strip // s.rows
+        sizes = PointSizes(form.channels.extent, form.block, self.pitch, s.rows, s.vectors, groups)
+        product = PointProduct(self.at, sizes)
 
         def point(p: ir.Value) -> None:
             product.emit(

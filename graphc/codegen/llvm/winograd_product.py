@@ -1,7 +1,8 @@
 """The products of Winograd's points: for each point, tiles by channels times channels by outputs.
 
-Channels are added up in chunks: a chunk's filters stay in the first-level cache while all rows pass
-over them, and no float32 sum has many terms one after another.
+A register tile is rows of tiles by vectors of outputs. While its sums run over the channels, one
+fetch a step asks for the rows of the next register tile, and one for a part of the filters that
+come next: both lie in the second-level cache by then, where a miss costs nothing.
 """
 
 from __future__ import annotations
@@ -10,23 +11,18 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import Count, whole
+from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
-from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.shares import each
-from graphc.codegen.llvm.tile import Tile
-from graphc.codegen.llvm.tiling import TileGroup, Tiling
-from graphc.codegen.nodes import KernelNodes
-from graphc.kernel.lang import Axis, Buffer
 
-CHUNK = 128  # channels
+CHUNK = 128  # channels that are added up one after another, no float32 sum being longer
 
 
 @dataclass(frozen=True)
 class PointSizes:
     """Elements: channels, outputs of a block, from a tile's channels to the next one's (pitch).
 
-    rows, vectors: of a register tile. data: a buffer of the elements' type.
+    rows, vectors: of a register tile. groups: register tiles of a whole strip, one below the other.
     """
 
     channels: int
@@ -34,39 +30,33 @@ class PointSizes:
     pitch: int
     rows: int
     vectors: int
-    data: Buffer
+    groups: int
 
 
 class PointProduct:
     """Emits products[tile, output] = sum over channels of windows[tile, channel] * filters."""
 
-    def __init__(self, at: Operands, sizes: PointSizes, stores: KernelNodes):
+    def __init__(self, at: Operands, sizes: PointSizes):
         self.at, self.sizes = at, sizes
         self.frame, self.builder = at.frame, at.builder
         self.width = sizes.vectors * at.lanes
-        row, column = Axis("row", sizes.rows), Axis("column", self.width)
-        k = Axis("k", sizes.channels)
-        left = Factor(sizes.data, {row: sizes.pitch, k: 1}, 0, False, [])
-        right = Factor(sizes.data, {k: sizes.block, column: 1}, 0, False, [])
-        extents = {axis: axis.extent for axis in (row, column, k)}
-        product = Product([row, column], [k], extents, left, right, [], "", stores)
-        tiling = Tiling(
-            left, right, column, at.lanes, row, None, sizes.rows, sizes.vectors, None, [], 0.0
-        )
-        tiling.inner = [k]
-        self.tile = Tile(at, product, tiling)
-        self.group = TileGroup(0, 1, sizes.rows)
         chunks = -(-sizes.channels // CHUNK)
         self.chunk = -(-sizes.channels // chunks)
+        self.parts = sizes.groups * (sizes.block // self.width)
 
     def emit(
-        self, windows: ir.Value, filters: ir.Value, products: ir.Value, groups: ir.Value
+        self,
+        windows: ir.Value,
+        filters: ir.Value,
+        products: ir.Value,
+        groups: ir.Value,
     ) -> None:
         """For `groups` times `rows` tiles."""
         channels = self.sizes.channels
+        self.following = self.at.moved(filters, channels * self.sizes.block)
         self._rows(windows, filters, products, groups, (0, min(self.chunk, channels)))
 
-        def chunk(first: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        def chunk(first: ir.Value, _: Carry) -> Carry:
             end = self.at.smaller(self.builder.add(first, whole(self.chunk)), channels)
             self._rows(windows, filters, products, groups, (first, end))
             return []
@@ -90,8 +80,10 @@ class PointProduct:
 
             def columns(j: ir.Value) -> None:
                 skip = b.mul(j, whole(self.width))
-                self.tile.strip = chunk
-                sums = self.tile.sums(a, self.at.moved(filters, skip), self.group)
+                part = b.add(b.mul(i, whole(sizes.block // self.width)), j)
+                size = sizes.channels * sizes.block // self.parts
+                ahead = self.at.moved(self.following, b.mul(part, whole(size)))
+                sums = self._sums(a, self.at.moved(filters, skip), ahead, chunk)
                 target = self.at.moved(c, skip)
                 for number, value in enumerate(sums):
                     row, vector = divmod(number, sizes.vectors)
@@ -103,3 +95,26 @@ class PointProduct:
             each(self.frame, 0, sizes.block // self.width, columns)
 
         each(self.frame, 0, groups, rows)
+
+    def _sums(
+        self, a: ir.Value, filters: ir.Value, ahead: ir.Value, chunk: tuple[Count, Count]
+    ) -> Carry:
+        """A register tile's sums over one chunk of the channels."""
+        b, sizes, lanes = self.builder, self.sizes, self.at.lanes
+        step = -(-sizes.block // self.parts)  # fetched of the filters for each channel
+
+        def channel(k: ir.Value, sums: Carry) -> Carry:
+            line = self.at.moved(filters, b.mul(k, whole(sizes.block)))
+            right = [self.at.load(self.at.moved(line, j * lanes)) for j in range(sizes.vectors)]
+            below = self.at.moved(a, sizes.rows * sizes.pitch)
+            self.at.fetch(self.at.moved(below, b.mul(k, whole(sizes.rows))))
+            self.at.fetch(self.at.moved(ahead, b.mul(k, whole(step))))
+            left, new = self.at.moved(a, k), []
+            for row in range(sizes.rows):
+                one = self.at.everywhere(self.at.moved(left, row * sizes.pitch))
+                for j, vector in enumerate(right):
+                    new.append(self.at.math.fma(one, vector, sums[row * sizes.vectors + j]))
+            return new
+
+        zeros = [self.at.zero] * (sizes.rows * sizes.vectors)
+        return self.frame.loop(*chunk, 1, zeros, channel)
