@@ -227,9 +227,12 @@ def _alone(contraction: Contraction, axis: Axis) -> bool:
 
 
 def filter_shape(form: Geometry, tile: int) -> tuple[int, ...]:
-    """Of the transformed weights: group, block, point, channel, output of the block."""
+    """Of the transformed weights: group, block, point, channel, output of the block.
+
+    One channel more than there are: points then do not meet in one set of a cache.
+    """
     points = TRANSFORMS[tile].points
-    return (form.groups, form.blocks, points, form.channels.extent, form.block)
+    return (form.groups, form.blocks, points, form.channels.extent + 1, form.block)
 
 
 def filter_kernel(form: Geometry, tile: int, source: Buffer, target: Buffer) -> Kernel:
@@ -239,12 +242,8 @@ def filter_kernel(form: Geometry, tile: int, source: Buffer, target: Buffer) -> 
     """
     transform = TRANSFORMS[tile]
     k = Writer("winograd_filter")
-    parts = form.block // LEAST_IN_BLOCK  # lanes run along one part, channels pass inside of it
-    g, b, part, c, lane = k.each(
-        form.groups, form.blocks, parts, form.channels.extent, LEAST_IN_BLOCK
-    )
-    o = call("add", call("mul", part, LEAST_IN_BLOCK), lane)
-    output: Expr = call("add", call("mul", b, form.block), o)
+    g, b, c, o = k.each(form.groups, form.blocks, form.channels.extent, form.block)
+    output: Expr = call("add", call("mul", b, form.block), o) if form.blocks > 1 else o
     inside = None
     if form.blocks * form.block != form.outputs.extent:
         inside = call("lt", output, form.outputs.extent)

@@ -20,6 +20,7 @@ from graphc.codegen.nodes import (
     CheckNode,
     FoldNode,
     KernelNodes,
+    LetNode,
     Node,
     StatementNode,
     StoreNode,
@@ -337,6 +338,7 @@ class _Prices:
         every = {node for found in self.below.values() for node in found}
         self.heavy = any(node.op in HEAVY for node in every)
         self.width = target.lanes(_main_dtype(nodes, every))
+        self.registers = target.registers
         self.most = 4 if target.registers >= 32 else 2
         self.gather = 1.5 if target.vector_bytes >= 64 else 2.5
         self.scatter = 1.5 if target.vector_bytes >= 64 else 5.0
@@ -353,6 +355,7 @@ class _Prices:
             if cost < price:
                 price = cost
                 lanes = min(self._lanes(self.nodes.extents[axis], s) for s in self.nodes.statements)
+                lanes = min(lanes, self._lanes_held(axis))
                 best = Schedule(self.nodes, [], [], vector=axis, lanes=lanes)
         return best
 
@@ -367,6 +370,16 @@ class _Prices:
             if math.ceil(extent / wider) * wider > needed and extent < 8 * wider:
                 break
             lanes = wider
+        return lanes
+
+    def _lanes_held(self, axis: Axis) -> int:
+        """As many lanes as let the values that many statements share stay in registers."""
+        statements = self.nodes.statements
+        lets = [s.value for s in statements if isinstance(s, LetNode)]
+        shared = sum(axis in value.axes or bool(value.locals) for value in lets)
+        lanes = self.width * self.most
+        while lanes > self.width and shared * lanes > self.registers * self.width:
+            lanes //= 2
         return lanes
 
     def _inside(self) -> tuple[dict[StatementNode, Axis], float]:

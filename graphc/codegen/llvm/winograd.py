@@ -265,7 +265,8 @@ class _Convolution:
         b, form, s = self.builder, self.form, self.schedule
         rows = b.udiv(b.add(self.count, whole(s.rows - 1)), whole(s.rows))
         number = b.add(b.mul(self.group, whole(form.blocks)), block)
-        size = form.channels.extent * form.block
+        *_, lines, width = winograd.filter_shape(form, s.tile)
+        size = lines * width
         filters = self.at.moved(self.filters, b.mul(number, whole(self.points * size)))
         groups = s.strip // s.rows
         sizes = PointSizes(form.channels.extent, form.block, self.pitch, s.rows, s.vectors, groups)
