@@ -113,6 +113,10 @@ class Side:
         """Tiles that cover the result."""
         return -(-self.result // tile)
 
+    def partial(self, tile: int) -> int:
+        """How many of them, none or the last, reach beyond it."""
+        return int(self.result % tile != 0)
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -221,6 +225,38 @@ def _uses(contraction: Contraction, axis: Axis) -> int:
 
 def _alone(contraction: Contraction, axis: Axis) -> bool:
     return _uses(contraction, axis) == 1
+
+
+# -- the tiles of a group, in the order in which they are worked on --------------------------------
+
+
+@dataclass(frozen=True)
+class Region:
+    """Tiles of all images: `rows` by `columns` of each, from `row` and `column` on."""
+
+    row: int
+    rows: int
+    column: int
+    columns: int
+
+
+def regions(form: Geometry, tile: int) -> tuple[Region, Region, Region, Region]:
+    """The right edge, what lies within, the lower edge, the corner; any of them may be empty.
+
+    Only the last of a tile's lines needs the last line of points (see TRANSFORMS). A tile that
+    reaches beyond the result has no such line: so whole columns of points need no tiles of the
+    right edge and the corner, whole lines no tiles of the lower edge and the corner, and what each
+    point does need is a run of tiles in this order.
+    """
+    down, across = form.sides
+    lower, right = down.partial(tile), across.partial(tile)
+    rows, columns = down.tiles(tile) - lower, across.tiles(tile) - right
+    return (
+        Region(0, rows, columns, right),
+        Region(0, rows, 0, columns),
+        Region(rows, lower, 0, columns),
+        Region(rows, lower, columns, right),
+    )
 
 
 # -- the filters ----------------------------------------------------------------------------------
@@ -347,7 +383,9 @@ def winograd_work(form: Geometry, tile: int) -> float:
     """Modelled slots of F(tile x tile, 3x3), transforms included."""
     tiles, channels = form.tiles(tile), form.channels.extent
     outputs = form.blocks * form.block
-    sums = TRANSFORMS[tile].points * tiles * channels * outputs / _POINTS_EFFICIENCY
+    window = TRANSFORMS[tile].window
+    needed = [window * side.tiles(tile) - side.partial(tile) for side in form.sides]
+    sums = form.images * math.prod(needed) * channels * outputs / _POINTS_EFFICIENCY
     transforms = tiles * (channels * _INPUT_SLOTS[tile] + outputs * _OUTPUT_SLOTS[tile])
     strips = -(-tiles // max(ENOUGH_TILES, WORK_BYTES // 4 // items_per_tile(form, tile)))
     filters = channels * outputs * (_FILTER_SLOTS[tile] + strips * _READING_SLOTS)

@@ -87,16 +87,17 @@ class Neighbours:
         run = [(other.constant - first, load) for other, load in found]
         return run if step > 1 and run[-1][0] < step and run[-1][0] < 4 * len(run) else []
 
-    def next_row(self, address: Address, axis: Axis, lanes: int) -> int:
-        """Elements to where the innermost loop begins again, where it reads on from lane to lane.
+    def next_row(self, run: Sequence[tuple[int, Node]], axis: Axis) -> int:
+        """Elements to where the loop around the lanes reads next, if lanes read on without gaps.
 
         Processors foresee what one loop reads, but not the leap to its next beginning.
         """
-        if len(self.loops) < 2:
+        address, length = run[0][1].address, run[-1][0] + 1
+        assert address is not None
+        if not self.loops or length != abs(address.terms[axis]):
             return 0
-        *_, around, inner = self.loops
-        reads_on = address.terms.get(inner, 0) == lanes * address.terms[axis]
-        return address.terms.get(around, 0) if reads_on else 0
+        leap = address.terms.get(self.loops[-1], 0)
+        return leap if abs(leap) > axis.extent * length else 0
 
 
 def load_run(values: Values, run: Sequence[tuple[int, Node]], axis: Axis) -> dict[Node, ir.Value]:
@@ -107,7 +108,7 @@ def load_run(values: Values, run: Sequence[tuple[int, Node]], axis: Axis) -> dic
     size = min(values.lanes, values.math.target.lanes(dtype))
     start, step, length = values.affine_place(first), first.terms[axis], run[-1][0] + 1
     assert values.neighbours is not None
-    if ahead := values.neighbours.next_row(first, axis, values.lanes):
+    if ahead := values.neighbours.next_row(run, axis):
         for distance in range(0, values.lanes * abs(step), CACHE_LINE // DTYPES[dtype]):
             there = b.gep(start, [whole(ahead + distance)], source_etype=TYPES[dtype])
             values.fetch(there)

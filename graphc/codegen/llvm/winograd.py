@@ -13,6 +13,7 @@ thread's first run, so two threads never meet, and one thread alone keeps to one
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -137,6 +138,9 @@ class _Convolution:
         self.row_items = room.shape[1]
         self.pitch = winograd.pitch(form)
         self.points = schedule.transform.points
+        self.regions = winograd.regions(form, schedule.tile)
+        sizes = [form.images * region.rows * region.columns for region in self.regions]
+        self.starts = list(itertools.accumulate(sizes, initial=0))
         self.plane = schedule.strip * self.pitch  # from one point's rows to the next's
         self.block_plane = schedule.strip * form.block
 
@@ -168,12 +172,21 @@ class _Convolution:
 
     def _tile_place(self, number: ir.Value) -> tuple[dict[Axis, ir.Value], list[ir.Value]]:
         """The outer axes' values of a tile of the strip, and its first pixel down and across."""
-        b, rest = self.builder, self.builder.add(self.first_tile, number)
-        corners: list[ir.Value] = []
-        for side in reversed(self.form.sides):
-            count = whole(side.tiles(self.schedule.tile))
-            corners.insert(0, b.mul(b.urem(rest, count), whole(self.schedule.tile)))
-            rest = b.udiv(rest, count)
+        b, tile = self.builder, self.schedule.tile
+        place = b.add(self.first_tile, number)
+        found: list[ir.Value] = []
+        for region, start in zip(self.regions, self.starts, strict=False):
+            if not region.rows * region.columns:
+                continue
+            rest = b.sub(place, whole(start))
+            column = b.add(b.urem(rest, whole(region.columns)), whole(region.column))
+            rest = b.udiv(rest, whole(region.columns))
+            row = b.add(b.urem(rest, whole(region.rows)), whole(region.row))
+            here = [row, column, b.udiv(rest, whole(region.rows))]
+            begun = b.icmp_unsigned(">=", place, whole(start))
+            pairs = zip(here, found, strict=False)
+            found = [b.select(begun, new, old) for new, old in pairs] if found else here
+        corners, rest = [b.mul(at, whole(tile)) for at in found[:2]], found[2]
         known: dict[Axis, ir.Value] = {}
         for axis in reversed(self.form.outer):
             known[axis] = b.urem(rest, whole(axis.extent))
@@ -263,7 +276,6 @@ class _Convolution:
     def _block(self, block: ir.Value) -> None:
         """One block of output channels for the whole strip."""
         b, form, s = self.builder, self.form, self.schedule
-        rows = b.udiv(b.add(self.count, whole(s.rows - 1)), whole(s.rows))
         number = b.add(b.mul(self.group, whole(form.blocks)), block)
         *_, lines, width = winograd.filter_shape(form, s.tile)
         size = lines * width
@@ -277,11 +289,24 @@ class _Convolution:
                 self.at.moved(self.windows, b.mul(p, whole(self.plane))),
                 self.at.moved(filters, b.mul(p, whole(size))),
                 self.at.moved(self.products, b.mul(p, whole(self.block_plane))),
-                rows,
+                self._needed(p),
             )
 
         each(self.frame, 0, self.points, point)
         each(self.frame, 0, self.count, lambda t: self._finish(t, block))
+
+    def _needed(self, point: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The register tiles, of those of the strip, that have tiles which need a point's sums."""
+        b, s, window = self.builder, self.schedule, self.schedule.transform.window
+        line, column = b.udiv(point, whole(window)), b.urem(point, whole(window))
+        lowest, rightmost = (b.icmp_unsigned("==", at, whole(window - 1)) for at in (line, column))
+        _, inner, lower, corner, end = self.starts
+        low = b.select(rightmost, whole(inner), whole(0))
+        high = b.select(rightmost, whole(corner), whole(end))
+        high = b.select(lowest, whole(lower), high)
+        low = self.at.larger(b.sub(low, self.first_tile), 0)
+        high = self.at.smaller(b.sub(high, self.first_tile), self.count)
+        return b.udiv(low, whole(s.rows)), b.sdiv(b.add(high, whole(s.rows - 1)), whole(s.rows))
 
     # -- results --
 

@@ -49,9 +49,9 @@ class PointProduct:
         windows: ir.Value,
         filters: ir.Value,
         products: ir.Value,
-        groups: ir.Value,
+        groups: tuple[ir.Value, ir.Value],
     ) -> None:
-        """For `groups` times `rows` tiles."""
+        """For tiles rows * groups[0] .. rows * groups[1] - 1 of the strip."""
         channels = self.sizes.channels
         self.following = self.at.moved(filters, channels * self.sizes.block)
         self._rows(windows, filters, products, groups, (0, min(self.chunk, channels)))
@@ -68,7 +68,7 @@ class PointProduct:
         windows: ir.Value,
         filters: ir.Value,
         products: ir.Value,
-        groups: ir.Value,
+        groups: tuple[ir.Value, ir.Value],
         chunk: tuple[Count, Count],
     ) -> None:
         """One chunk: the first one's sums are stored, the others' added."""
@@ -94,7 +94,7 @@ class PointProduct:
 
             each(self.frame, 0, sizes.block // self.width, columns)
 
-        each(self.frame, 0, groups, rows)
+        each(self.frame, *groups, rows)
 
     def _sums(
         self, a: ir.Value, filters: ir.Value, ahead: ir.Value, chunk: tuple[Count, Count]
