@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # So many loads side by side are worth a square: fewer gathers take less time.
 FEWEST_NEIGHBOURS = 4
+RUNS_AHEAD = 8
 
 
 def transposed(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
@@ -87,17 +88,22 @@ class Neighbours:
         run = [(other.constant - first, load) for other, load in found]
         return run if step > 1 and run[-1][0] < step and run[-1][0] < 4 * len(run) else []
 
-    def next_row(self, run: Sequence[tuple[int, Node]], axis: Axis) -> int:
-        """Elements to where the loop around the lanes reads next, if lanes read on without gaps.
+    def ahead(self, run: Sequence[tuple[int, Node]], axis: Axis, lanes: int) -> Iterable[int]:
+        """What to fetch, as distances from the first lane's run.
 
-        Processors foresee what one loop reads, but not the leap to its next beginning.
+        Where lanes read on without gaps, processors foresee all but the leap to where the loop
+        around them reads next. Where that loop reads on in each lane, they lose sight of so many.
         """
         address, length = run[0][1].address, run[-1][0] + 1
         assert address is not None
-        if not self.loops or length != abs(address.terms[axis]):
-            return 0
-        leap = address.terms.get(self.loops[-1], 0)
-        return leap if abs(leap) > axis.extent * length else 0
+        step = address.terms[axis]
+        leap = address.terms.get(self.loops[-1], 0) if self.loops else 0
+        if leap == length:
+            return range(RUNS_AHEAD * length, RUNS_AHEAD * length + lanes * step, step)
+        if length == abs(step) and abs(leap) > axis.extent * length:
+            line = CACHE_LINE // DTYPES[address.buffer.dtype]
+            return range(leap, leap + lanes * length, line)
+        return ()
 
 
 def load_run(values: Values, run: Sequence[tuple[int, Node]], axis: Axis) -> dict[Node, ir.Value]:
@@ -108,10 +114,8 @@ def load_run(values: Values, run: Sequence[tuple[int, Node]], axis: Axis) -> dic
     size = min(values.lanes, values.math.target.lanes(dtype))
     start, step, length = values.affine_place(first), first.terms[axis], run[-1][0] + 1
     assert values.neighbours is not None
-    if ahead := values.neighbours.next_row(run, axis):
-        for distance in range(0, values.lanes * abs(step), CACHE_LINE // DTYPES[dtype]):
-            there = b.gep(start, [whole(ahead + distance)], source_etype=TYPES[dtype])
-            values.fetch(there)
+    for distance in values.neighbours.ahead(run, axis, values.lanes):
+        values.fetch(b.gep(start, [whole(distance)], source_etype=TYPES[dtype]))
     columns: list[list[ir.Value]] = [[] for _ in range(length)]
     for lane in range(0, values.lanes, size):
         for column in range(0, length, size):
