@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -106,7 +106,9 @@ class Neighbours:
         return ()
 
 
-def load_run(values: Values, run: Sequence[tuple[int, Node]], axis: Axis) -> dict[Node, ir.Value]:
+def load_run(
+    values: Values, run: Sequence[tuple[int, Node]], axis: Axis
+) -> dict[Hashable, ir.Value]:
     """All loads of a run at once: each lane's elements in whole registers, transposed."""
     first = run[0][1].address
     assert first is not None
