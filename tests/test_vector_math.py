@@ -100,6 +100,9 @@ def emit_map(module, target, name, type_, result, body):
     b.ret_void()
 
 
+SURE = 2.0**-60  # what `at_least` promises in the test of it
+
+
 def bodies():
     """Every function that is tested, by name."""
     table = {name: (lambda m, x, y, f=FUNCTIONS[name]: f(m, x)) for name in UNARY}
@@ -108,6 +111,7 @@ def bodies():
     table["fma"] = lambda m, x, y: m.fma(x, y, m.like(x, 1.0))
     for place, exponent in enumerate(EXPONENTS):
         table[f"pow{place}"] = lambda m, x, y, e=exponent: m.pow(x, m.like(x, e))
+        table[f"large pow{place}"] = lambda m, x, y, e=exponent: m.pow(x, e, at_least=SURE)
     return table
 
 
@@ -286,6 +290,9 @@ def test_power_with_constant_exponent(target, lanes, dtype):
         record(f"pow {exponent}", dtype, error)
         if error > (POWER_ALLOWED[dtype] if abs(exponent) > 8 else 4):
             too_large[exponent] = error
+        large = ~(x < SURE)
+        promised = worst_ulp(run(f"large pow{place}", x)[large], want[large], dtype)
+        assert promised <= max(error, 4), f"{exponent} of at least {SURE}: {promised} ulp"
     assert not too_large
 
 

@@ -1,7 +1,8 @@
-"""The least and the largest value an integer expression can have, from those of its parts."""
+"""Between which values an expression must lie, from what is known of its parts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -57,3 +58,21 @@ def _clamped(function: str, bounds: list[Range]) -> Range:
     lows = [_INT64_MIN if b is None else b[0] for b in bounds]
     highs = [_INT64_MAX if b is None else b[1] for b in bounds]
     return (pick(lows), pick(highs))
+
+
+def call_least(function: str, args: Sequence[float], is_square: bool) -> float:
+    """What a real function's result is never below, unless it is nan; -inf where nothing is known.
+
+    `args` are those of the arguments. is_square: both arguments are the same value.
+    """
+    if function == "add":
+        return sum(args)
+    if function == "mul":
+        return 0.0 if is_square or min(args) >= 0 else -math.inf
+    if function == "max":
+        return max(args)
+    if function == "min":
+        return min(args)
+    if function == "select":
+        return min(args[1:])
+    return 0.0 if function in ("exp", "abs", "sqrt", "sigmoid") else -math.inf

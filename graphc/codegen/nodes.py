@@ -7,10 +7,12 @@ applied) plus data-dependent parts, so that loops can be merged and strides be r
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from graphc.codegen.bounds import Range, call_bounds
+from graphc.codegen.bounds import Range, call_bounds, call_least
+from graphc.ir.types import REAL
 from graphc.kernel.lang import (
     INDEX,
     Axis,
@@ -57,6 +59,7 @@ class Node:
     risky: it holds a load that may leave its buffer where a guard does not hold.
     bounds: the least and the largest value, for integers where they are known.
     linear: (terms, constant) where it is an affine function of loop variables.
+    least: what a real value is never below, unless it is nan.
     """
 
     op: str
@@ -70,6 +73,7 @@ class Node:
     risky: bool = False
     bounds: Range = None
     linear: Linear = None
+    least: float = -math.inf
 
     __hash__ = object.__hash__
 
@@ -176,6 +180,7 @@ class Nodes:
         self._by_identity: dict[int, tuple[Expr, Node]] = {}
         self._by_structure: dict[tuple[Any, ...], Node] = {}
         self._local_bounds: dict[str, Range] = {}
+        self._local_least: dict[str, float] = {}
 
     def read(self) -> KernelNodes:
         """The kernel's statements."""
@@ -186,6 +191,7 @@ class Nodes:
             if isinstance(statement, Let):
                 value = self.node(statement.value)
                 self._local_bounds[statement.local.name] = value.bounds
+                self._local_least[statement.local.name] = value.least
                 statements.append(LetNode(statement.local.name, value))
             elif isinstance(statement, Check):
                 checks += 1
@@ -211,6 +217,9 @@ class Nodes:
         if fold.kind in ("argmax", "argmin") and values[1].bounds is not None:
             low, high = values[1].bounds
             self._local_bounds[names[1]] = (min(low, 0), max(high, 0))
+        if fold.kind == "sum":
+            least = {n: 0.0 for n, v in zip(names, values, strict=True) if v.least >= 0}
+            self._local_least.update(least)
         return FoldNode(fold.kind, names, values, fold.axes, self._guards(fold.where))
 
     def _store(self, store: Store) -> StoreNode:
@@ -245,9 +254,10 @@ class Nodes:
             bounds = (int(expr.value), int(expr.value)) if whole else None
             linear: Linear = ({}, int(expr.value)) if expr.dtype == INDEX else None
             key: tuple[Any, ...] = ("const", expr.dtype, repr(expr.value))
-            return self._interned(
-                key, Node("const", expr.dtype, data=expr.value, bounds=bounds, linear=linear)
-            )
+            made = Node("const", expr.dtype, data=expr.value, bounds=bounds, linear=linear)
+            if expr.dtype in REAL and not math.isnan(expr.value):
+                made.least = float(expr.value)
+            return self._interned(key, made)
         if isinstance(expr, Var):
             return self._variable(expr.axis)
         if isinstance(expr, Local):
@@ -259,6 +269,7 @@ class Nodes:
                     data=expr.name,
                     locals=frozenset((expr.name,)),
                     bounds=self._local_bounds.get(expr.name),
+                    least=self._local_least.get(expr.name, -math.inf),
                 ),
             )
         if isinstance(expr, Load):
@@ -274,6 +285,9 @@ class Nodes:
         known = [(a.dtype, a.bounds) for a in args]
         node.bounds = call_bounds(expr.function, expr.dtype, known)
         node.linear = _call_linear(expr.function, args)
+        if expr.dtype in REAL:
+            is_square = args[0] is args[-1]
+            node.least = call_least(expr.function, [a.least for a in args], is_square)
         return self._interned(key, node)
 
     def _variable(self, axis: Axis) -> Node:

@@ -18,6 +18,7 @@ Zeros, denormals, infinities and nans are right everywhere, and no lane disturbs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from llvmlite import ir
@@ -57,16 +58,19 @@ class VectorMath(Arithmetic):
         """log(1 + x), relatively right near 0."""
         return logarithm.log1p(self, x)
 
-    def pow(self, x: ir.Value, y: ir.Value | float) -> ir.Value:
-        """x ** y. A number, or a constant of this module's making, takes the ways of pow_const."""
+    def pow(self, x: ir.Value, y: ir.Value | float, at_least: float = -math.inf) -> ir.Value:
+        """x ** y. A number, or a constant of this module's making, takes the ways of pow_const.
+
+        `at_least` promises that x is not below it, or nan.
+        """
         number = exponent_number(y)
         if number is not None:
-            return self.pow_const(x, number)
+            return self.pow_const(x, number, at_least)
         return power.pow(self, x, y)
 
-    def pow_const(self, x: ir.Value, y: float) -> ir.Value:
-        """x ** y for a number y."""
-        return power.pow_const(self, x, float(y))
+    def pow_const(self, x: ir.Value, y: float, at_least: float = -math.inf) -> ir.Value:
+        """x ** y for a number y; `at_least` as for `pow`."""
+        return power.pow_const(self, x, float(y), at_least)
 
 
 def exponent_number(y: ir.Value | float) -> float | None:

@@ -44,13 +44,17 @@ SHORT_EXPONENTIAL = (  # 2^-39, absolute error of e**r
 )
 # y log|x| is held within these, where the result is 0 or infinite anyway.
 LIMIT = {"f32": 200.0, "f64": 800.0}
+SAFE = 2.0**-60  # x ** -7/4 is finite in float32 for no smaller x
 FAR = 1.2  # 2**(-126 * FAR) is 0, rounded to float32, and its reciprocal is infinite
 # Beyond it x ** y is 0, 1 or infinite for every x. Held there, y log|x| is finite or log|x| is not.
 LARGEST_EXPONENT = 2.0**130
 
 
-def pow_const(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
-    """x ** y for a number y, rounded to x's format; products and roots where exact enough."""
+def pow_const(m: Arithmetic, x: ir.Value, y: float, at_least: float = -math.inf) -> ir.Value:
+    """x ** y for a number y, rounded to x's format; products and roots where exact enough.
+
+    `at_least` promises that x is not below it, or nan: above 0 that saves half the instructions.
+    """
     y = format_of(x.type).rounded(y)
     if not math.isfinite(y):
         return pow(m, x, m.like(x, y))
@@ -61,7 +65,7 @@ def pow_const(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
     if abs(y) == 0.5:
         return _root(m, x, y)
     if y in (-0.25, -0.75, -1.25, -1.75) and m.estimates_roots(x.type):
-        return _quarters(m, x, y)
+        return _quarters(m, x, y, at_least)
     if format_of(x.type) is FLOAT32 and abs(y) <= 2 and (y * 2**14).is_integer():
         return _moderate(m, x, y)
     value = _magnitude(m, m.abs(x), m.like(x, y))
@@ -103,22 +107,48 @@ def _root(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
     return root if y > 0 else m.builder.fdiv(m.like(x, 1.0), root)
 
 
-def _quarters(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:
-    """float32 x ** y for y = -1/4, -3/4, -5/4 or -7/4, from two estimated roots.
+def _quarters(m: Arithmetic, x: ir.Value, y: float, at_least: float) -> ir.Value:
+    """float32 x ** y for y = -1/4, -3/4, -5/4 or -7/4."""
+    b = m.builder
+    if at_least >= SAFE:
+        value = _quarter(m, x, round(-4 * y))
+        return m.when("==", x, m.like(x, float("inf")), m.like(x, 0.0), value)
+    a = m.abs(x)
+    if y > -1:
+        return _ended(m, x, _quarter(m, a, round(-4 * y)), y)
+    # The product x t below might overflow where the result is infinite.
+    return _ended(m, x, b.fdiv(_quarter(m, a, round(-4 * y) - 4), a), y)
 
-    r = x ** -1/2 errs by little more than its rounding, and so does s = r ** 1/2.
+
+def _quarter(m: Arithmetic, a: ir.Value, count: int) -> ir.Value:
+    """a ** (-count / 4), count odd, for 0 < a < inf: an estimate, and a step of third order.
+
+    t (1 - e) ** (-1/4) = t (1 + e / 4 + 5 e^2 / 32 + ..) with e = 1 - a ** count t ** 4. The
+    estimate errs by 2^-11 at most, so that what is left out is below 2^-34.
     """
     b = m.builder
-    a = m.abs(x)
-    r = m.estimated_rsqrt(a)
-    s = b.fmul(r, m.estimated_rsqrt(r))
-    value = {
-        -0.25: lambda: s,
-        -0.75: lambda: b.fmul(r, s),
-        -1.25: lambda: b.fmul(b.fmul(r, s), r),
-        -1.75: lambda: b.fdiv(b.fmul(r, s), a),  # r twice more would err by twice as much more
-    }[y]()
-    return _ended(m, x, value, y)
+    root = m.rough_rsqrt(a)
+    fourth = m.rough_rsqrt(root)  # a ** 1/4
+    t = b.fmul(root, fourth)  # a ** -1/4
+    if count == 1:
+        square = b.fmul(t, t)
+        error = (b.fmul(a, square), square)
+    elif count == 3:
+        t = b.fmul(t, root)
+        product = b.fmul(a, t)  # a ** 1/4
+        error = (b.fmul(product, product), b.fmul(product, t))
+    else:
+        inverse = b.fmul(root, root)
+        t = b.fmul(t, inverse) if count == 5 else b.fmul(b.fmul(t, root), inverse)
+        product = b.fmul(a, t)  # a ** -1/4 or a ** -3/4
+        raised = b.fmul(a, product)  # a ** 3/4 or a ** 1/4
+        pair = b.fmul(product, raised)
+        error = (pair, b.fmul(product, product) if count == 5 else b.fmul(raised, raised))
+    rest = m.fma(b.fneg(error[0]), error[1], m.like(a, 1.0))
+    if count > 3:
+        rest = m.max(rest, m.like(a, -1.0))  # where t is a denormal number of few bits
+    series = m.fma(rest, m.like(a, 5 / 32), m.like(a, 0.25))
+    return m.fma(t, b.fmul(rest, series), t)
 
 
 def _moderate(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:

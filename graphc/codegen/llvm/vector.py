@@ -171,9 +171,21 @@ class Values:
     def _computed(self, node: Node) -> ir.Value:
         if node.op == "axis":
             return self._variable(node.data)
+        if node.linear is not None and (number := self._known(*node.linear)) is not None:
+            return whole(number)
         if node.op == "load":
             return self.load(node)
         return self._function(node)
+
+    def _known(self, terms: dict[Axis, int], constant: int) -> int | None:
+        """constant + sum of terms where all loops are written out: then it is a number."""
+        total = constant
+        for axis, coefficient in terms.items():
+            value = self.places[axis][1]
+            if axis == self.axis or not isinstance(value, ir.Constant):
+                return None
+            total += coefficient * int(value.constant)
+        return total
 
     def _variable(self, axis: Axis) -> ir.Value:
         value = self.places[axis][1]
@@ -193,7 +205,7 @@ class Values:
         if op in ("floordiv", "mod"):
             return self._division(node)
         if op == "pow" and args[1].op == "const":
-            return self.math.pow(self.value(args[0]), float(args[1].data))
+            return self.math.pow(self.value(args[0]), float(args[1].data), args[0].least)
         if op == "exp":
             return self.math.exp(self.value(args[0]), self._is_at_most_zero(args[0]))
         if op in _COMPARISONS and (limits := self._lane_limits(node)) is not None:
@@ -548,7 +560,11 @@ class Values:
         return self.builder.gep(place, [offset], source_etype=element)
 
     def _times(self, value: ir.Value, stride: int) -> ir.Value:
-        return value if stride == 1 else self.builder.mul(value, self.math.like(value, stride))
+        if stride == 1:
+            return value
+        if isinstance(value, ir.Constant) and not is_vector(value):
+            return whole(int(value.constant) * stride)
+        return self.builder.mul(value, self.math.like(value, stride))
 
 
 _BITS = {"and": "and_", "or": "or_"}
