@@ -9,13 +9,17 @@ functions of two. So a value is not read back where
 - those are read in backward by others anyway, so that no more is live;
 - the reader is no tiled product, which wants its operands in memory.
 
-A value of forward is replaced so in backward only: within forward, joining does as well. Nothing in
-this rule depends on what the user keeps, so every memory mode runs the same kernels.
+A value of forward is replaced so in backward only: within forward, joining does as well. But where
+nothing stands before a value that it could join (it is made of what the user gives), the windows
+behind it may compute it in forward, too.
+
+Nothing in this rule depends on what the user keeps, so every memory mode runs the same kernels.
 """
 
 from __future__ import annotations
 
 from graphc.kernel.inline import cheap_value, inline
+from graphc.kernel.lang import Fold, Kernel
 from graphc.plan.draft import Draft, DraftStep, Storage
 from graphc.plan.early import CHANGING
 
@@ -27,7 +31,7 @@ MOST_ARGUMENTS = 12
 
 def read_through(draft: Draft) -> None:
     """Replace reads of cheap values, from the first step to the last."""
-    readers = draft.readers()
+    readers, writers = draft.readers(), draft.writers()
     seen: dict[str, int] = {}
     for array in draft.arrays.values():
         for source in array.sources:
@@ -42,7 +46,13 @@ def read_through(draft: Draft) -> None:
             continue
         large = _large_inputs(draft, step, updated)
         late = [reader for reader in readers[name] if reader.backward]
-        if large is None or not late or cheap_value(step.kernel) is None:
+        if large is None or cheap_value(step.kernel) is None:
+            continue
+        if _stands_first(draft, step, large, writers):
+            windows = [r for r in readers[name] if not r.backward and _has_fold(r.kernel)]
+            _replace(draft, step, name, windows, readers, survivors)
+            late = [reader for reader in late if reader in readers.get(name, ())]
+        if not late or step not in draft.steps:
             continue
         if len(late) * len(large) > len(large) + 1 + len(late):
             continue
@@ -61,6 +71,21 @@ def _large_inputs(draft: Draft, step: DraftStep, updated: set[Storage]) -> list[
         if storage in updated or changes or arrays[name].type.bytes > value.bytes:
             return None
     return [name for name in names if arrays[name].type.size > SMALL * value.size]
+
+
+def _stands_first(
+    draft: Draft, step: DraftStep, large: list[str], writers: dict[str, DraftStep]
+) -> bool:
+    """Whether a value of forward is made of one array of the user's, or a copy of it."""
+    if step.backward or len(large) != 1:
+        return False
+    maker = writers.get(large[0])
+    given = maker.reads[0] if maker is not None and maker.is_copy else large[0]
+    return given not in writers and bool(draft.arrays[given].storage.slot)
+
+
+def _has_fold(kernel: Kernel) -> bool:
+    return any(isinstance(statement, Fold) for statement in kernel.body)
 
 
 def _lives_anyway(
