@@ -304,22 +304,17 @@ define internal void @"k2_sum_times"(ptr %".1", ptr %".2", i64 %".3", i64 %".4",
   %".8" = icmp slt i64 %".3", %".4"
   br i1 %".8", label %".9", label %".10"
 .9:
-  br label %".12"
+  %".12" = getelementptr float, ptr %".1", i64 0
+  %".13" = load float, ptr %".12", align 4
+  %".14" = fadd float              0x0, %".13"
+  %".15" = getelementptr float, ptr %".1", i64 1
+  %".16" = load float, ptr %".15", align 4
+  %".17" = fadd float %".14", %".16"
+  %".18" = fmul float %".17", 0x3fe0000000000000
+  store float %".18", ptr %".2", align 4
+  br label %".10"
 .10:
   ret void
-.12:
-  %".15" = phi  i64 [0, %".9"], [%".20", %".12"]
-  %".16" = phi  float [             0x0, %".9"], [%".19", %".12"]
-  %".17" = getelementptr float, ptr %".1", i64 %".15"
-  %".18" = load float, ptr %".17", align 4
-  %".19" = fadd float %".16", %".18"
-  %".20" = add i64 %".15", 1
-  %".21" = icmp slt i64 %".20", 2
-  br i1 %".21", label %".12", label %".13"
-.13:
-  %".23" = fmul float %".19", 0x3fe0000000000000
-  store float %".23", ptr %".2", align 4
-  br label %".10"
 }
 
 define internal void @"k3_copy"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5") nounwind
@@ -528,53 +523,42 @@ define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %
   %".13" = icmp slt i64 %".3", %".10"
   br i1 %".13", label %".11", label %".12"
 .11:
-  %".15" = phi  i64 [%".3", %".7"], [%".31", %".17"]
-  %".21" = getelementptr float, ptr %".1", i64 %".15"
-  br label %".16"
+  %".15" = phi  i64 [%".3", %".7"], [%".25", %".11"]
+  %".16" = getelementptr float, ptr %".1", i64 %".15"
+  %".17" = getelementptr float, ptr %".16", i64 0
+  %".18" = load <8 x float>, ptr %".17", align 4
+  %".19" = fadd <8 x float> splat (float              0x0), %".18"
+  %".20" = getelementptr float, ptr %".16", i64 4
+  %".21" = load <8 x float>, ptr %".20", align 4
+  %".22" = fadd <8 x float> %".19", %".21"
+  %".23" = getelementptr float, ptr %".2", i64 %".15"
+  store <8 x float> %".22", ptr %".23", align 4
+  %".25" = add i64 %".15", 8
+  %".26" = icmp slt i64 %".25", %".10"
+  br i1 %".26", label %".11", label %".12"
 .12:
-  %".34" = sub i64 %".4", %".10"
-  %".35" = icmp sgt i64 %".34", 0
-  br i1 %".35", label %".36", label %".37"
-.16:
-  %".19" = phi  i64 [0, %".11"], [%".26", %".16"]
-  %".20" = phi  <8 x float> [splat (float              0x0), %".11"], [%".25", %".16"]
-  %".22" = mul i64 %".19", 4
-  %".23" = getelementptr float, ptr %".21", i64 %".22"
-  %".24" = load <8 x float>, ptr %".23", align 4
-  %".25" = fadd <8 x float> %".20", %".24"
-  %".26" = add i64 %".19", 1
-  %".27" = icmp slt i64 %".26", 2
-  br i1 %".27", label %".16", label %".17"
-.17:
-  %".29" = getelementptr float, ptr %".2", i64 %".15"
-  store <8 x float> %".25", ptr %".29", align 4
-  %".31" = add i64 %".15", 8
-  %".32" = icmp slt i64 %".31", %".10"
-  br i1 %".32", label %".11", label %".12"
-.36:
-  %".39" = trunc i64 %".34" to i32
-  %".40" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".39", i32 0
-  %".41" = shufflevector <8 x i32> %".40", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".42" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".41"
-  %".48" = getelementptr float, ptr %".1", i64 %".10"
-  br label %".43"
-.37:
+  %".28" = sub i64 %".4", %".10"
+  %".29" = icmp sgt i64 %".28", 0
+  br i1 %".29", label %".30", label %".31"
+.30:
+  %".33" = trunc i64 %".28" to i32
+  %".34" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".33", i32 0
+  %".35" = shufflevector <8 x i32> %".34", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".36" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".35"
+  %".37" = getelementptr float, ptr %".1", i64 %".10"
+  %".38" = getelementptr float, ptr %".37", i64 0
+  %".39" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".38", i32 4, <8 x i1> %".36", <8 x float> splat (float              0x0))
+  %".40" = fadd <8 x float> splat (float              0x0), %".39"
+  %".41" = select  <8 x i1> %".36", <8 x float> %".40", <8 x float> splat (float              0x0)
+  %".42" = getelementptr float, ptr %".37", i64 4
+  %".43" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".42", i32 4, <8 x i1> %".36", <8 x float> splat (float              0x0))
+  %".44" = fadd <8 x float> %".41", %".43"
+  %".45" = select  <8 x i1> %".36", <8 x float> %".44", <8 x float> %".41"
+  %".46" = getelementptr float, ptr %".2", i64 %".10"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".45", ptr %".46", i32 4, <8 x i1> %".36")
+  br label %".31"
+.31:
   ret void
-.43:
-  %".46" = phi  i64 [0, %".36"], [%".54", %".43"]
-  %".47" = phi  <8 x float> [splat (float              0x0), %".36"], [%".53", %".43"]
-  %".49" = mul i64 %".46", 4
-  %".50" = getelementptr float, ptr %".48", i64 %".49"
-  %".51" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".50", i32 4, <8 x i1> %".42", <8 x float> splat (float              0x0))
-  %".52" = fadd <8 x float> %".47", %".51"
-  %".53" = select  <8 x i1> %".42", <8 x float> %".52", <8 x float> %".47"
-  %".54" = add i64 %".46", 1
-  %".55" = icmp slt i64 %".54", 2
-  br i1 %".55", label %".43", label %".44"
-.44:
-  %".57" = getelementptr float, ptr %".2", i64 %".10"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".53", ptr %".57", i32 4, <8 x i1> %".42")
-  br label %".37"
 }
 
 define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind

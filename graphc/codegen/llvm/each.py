@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.ahead import fetched_ahead
 from graphc.codegen.llvm.function import EmittedKernel, check_messages, kernel_function
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
@@ -15,6 +16,7 @@ from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.square import Neighbours
 from graphc.codegen.llvm.statements import Statements
 from graphc.codegen.llvm.streaming import are_aligned, before_aligned, streams_of
+from graphc.codegen.llvm.strips import Strips, cut_in_strips
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import Nodes, StoreNode, reachable, statement_nodes
@@ -37,6 +39,7 @@ class _Body:
         self.builder = ir.IRBuilder(function.append_basic_block())
         self.target = target
         self.streams = streams_of(plan, target)
+        self.strips = cut_in_strips(plan, target)
         self.frame = Frame(self.builder)
         math = VectorMath(self.builder, function.module, target)
         names = [buffer.name for buffer in kernel.buffers]
@@ -47,6 +50,7 @@ class _Body:
         self.values.neighbours = Neighbours(every, plan.nodes.written, plan.outer + plan.loops)
         self.plan = plan
         self.statements = Statements(self.frame, self.values, plan, error)
+        self.ahead = fetched_ahead(plan, target)
         self.batch: RowBatch | None = None
         if plan.batch:
             (axis,) = plan.outer
@@ -122,6 +126,8 @@ class _Body:
         high: Count = self.high
         if self.plan.outer:
             low, high = 0, self.plan.nodes.extents[axis]
+            if self.strips:
+                return self._strip(axis, self.strips, body)
             if uneven is not None:
                 low = self._first_lanes(axis, uneven, body)
         elif self.plan.nodes.extents[axis] % self.plan.lanes == 0:
@@ -131,19 +137,50 @@ class _Body:
             )
         return self.frame.lane_loop(low, high, self.plan.lanes, [], body)
 
+    def _strip(
+        self,
+        axis: Axis,
+        strips: Strips,
+        body: Callable[[ir.Value, Count | None, Carry], Carry],
+    ) -> Carry:
+        """One strip of a row; the first also does what lies before the first aligned vector."""
+        b, extent = self.builder, whole(self.plan.nodes.extents[axis])
+        number = self.values.places[strips.axis][1]
+        first: ir.Value = whole(0)
+        if self.streams.uneven is not None:
+            first = self._first_lanes(axis, self.streams.uneven, body, number)
+        low = b.add(first, b.mul(number, whole(strips.size)))
+        high = b.add(low, whole(strips.size))
+        is_last = b.icmp_signed("==", number, whole(strips.axis.extent - 1))
+        beyond = b.or_(is_last, b.icmp_signed(">", high, extent))
+        high = b.select(beyond, extent, high)
+        return self.frame.lane_loop(low, high, self.plan.lanes, [], body)
+
     def _first_lanes(
-        self, axis: Axis, store: StoreNode, body: Callable[[ir.Value, Count | None, Carry], Carry]
+        self,
+        axis: Axis,
+        store: StoreNode,
+        body: Callable[[ir.Value, Count | None, Carry], Carry],
+        strip: ir.Value | None = None,
     ) -> ir.Value:
-        """A part of a vector, so that the next ones are stored aligned; where those begin."""
+        """A part of a vector, so that the next ones are stored aligned; where those begin.
+
+        Only the strip number 0 does that part, where there are strips.
+        """
         with self.values.at_axis(axis, whole(0)):
             place, _ = self.values.place(store.address)
         item = DTYPES[store.address.buffer.dtype]
         some = before_aligned(self.builder, place, item, self.target.vector_bytes)
         any_ = self.builder.icmp_unsigned("!=", some, whole(0))
+        if strip is not None:
+            is_first = self.builder.icmp_unsigned("==", strip, whole(0))
+            any_ = self.builder.and_(any_, is_first)
         self.frame.guard(any_, [], lambda carry: body(whole(0), some, carry))
         return some
 
     def _statements(self) -> Carry:
+        for address, distance in self.ahead:
+            self.values.prefetch(address, distance)
         for statement in self.plan.nodes.statements:
             self.statements.emit(statement)
         return []

@@ -26,7 +26,10 @@ def whole(value: Count) -> ir.Value:
 
 
 class Scope:
-    """An open loop or guard: where it was entered, and the values remembered inside."""
+    """An open loop or guard: where it was entered, and the values remembered inside.
+
+    One iteration of a loop that is written out goes on in the block it finds: entered from nowhere.
+    """
 
     __slots__ = ("entered_from", "memo")
 
@@ -54,8 +57,11 @@ class Frame:
             yield
             return
         b, block = self.builder, self.builder.block
-        place = self.scopes[level + 1].entered_from
-        assert place is not None, "only the outermost scope was entered from nowhere"
+        inside = (scope.entered_from for scope in self.scopes[level + 1 :])
+        place = next((entered for entered in inside if entered is not None), None)
+        if place is None:  # only written out iterations lie between
+            yield
+            return
         b.position_before(place.terminator)
         yield
         if block.terminator is None:
@@ -75,6 +81,13 @@ class Frame:
         """Drop a value that is no longer true."""
         for scope in self.scopes:
             scope.memo.pop(key, None)
+
+    @contextlib.contextmanager
+    def written_out(self) -> Iterator[None]:
+        """The scope of one iteration of a loop that is no loop but its iterations in a row."""
+        self.scopes.append(Scope(None))
+        yield
+        self.scopes.pop()
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -15,11 +13,10 @@ from graphc.codegen.llvm.loops import (
     INT32,
     INT64,
     Carry,
-    Count,
     Frame,
-    PartialSums,
     whole,
 )
+from graphc.codegen.llvm.nest import Nest
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.sweeps import stored_loads
 from graphc.codegen.llvm.vector import Values
@@ -31,42 +28,12 @@ from graphc.codegen.nodes import (
     StatementNode,
     StoreNode,
     reachable,
-    statement_nodes,
 )
 from graphc.ir.types import REAL
-from graphc.kernel.lang import Axis
 
-# A float sum of more terms is made of parts: float32 numbers one after another, so many at most in
-# each lane, and the parts in float64.
+# A float sum of more terms is made of parts, and the parts are added in float64.
 LONGEST_SUM = 64
-PART = 16
 _LIMITS = {"int32": 2**31, "int64": 2**63}
-
-
-@dataclass
-class Clip:
-    """A guard as a bound of one loop: coefficient * axis + rest <= 0."""
-
-    coefficient: int
-    terms: dict[Axis, int]
-    constant: int
-
-
-def clip_of(guard: Node, axis: Axis, lane_axis: Axis | None) -> Clip | None:
-    """The guard as a bound of the loop over `axis`; None where it is none for all lanes alike."""
-    if guard.op not in ("lt", "le") or guard.args[0].dtype != "int64":
-        return None
-    left, right = guard.args[0].linear, guard.args[1].linear
-    if left is None or right is None:
-        return None
-    terms = dict(left[0])
-    for other, coefficient in right[0].items():
-        terms[other] = terms.get(other, 0) - coefficient
-    coefficient = terms.pop(axis, 0)
-    if coefficient == 0 or (lane_axis and lane_axis != axis and terms.get(lane_axis, 0)):
-        return None
-    constant = left[1] - right[1] + (1 if guard.op == "lt" else 0)
-    return Clip(coefficient, {a: c for a, c in terms.items() if c}, constant)
 
 
 class Statements:
@@ -110,7 +77,7 @@ class Statements:
             self._start(fold, position, lanes if in_lanes else 0, "float64" if summed else "")
             for position in range(len(fold.values))
         ]
-        nest = _Nest(self, fold, inner, lanes, summed)
+        nest = Nest(v, self.plan, fold, inner, lanes, summed)
 
         store = self.plan.carried.get(fold)
 
@@ -239,7 +206,7 @@ class Statements:
             self._store_one(store)
             return carry
 
-        _Nest(self, store, inner, lanes, False).run([], leaf)
+        Nest(self.values, self.plan, store, inner, lanes, False).run([], leaf)
 
     def _store_one(self, store: StoreNode) -> None:
         """One iteration's store, to the array or to where it is kept for a later one."""
@@ -279,161 +246,6 @@ class Statements:
         return []
 
 
-class _Nest:
-    """The own loops of a fold or store: clipped by guards, the innermost perhaps in lanes."""
-
-    def __init__(
-        self,
-        owner: Statements,
-        statement: FoldNode | StoreNode,
-        inner: Axis | None,
-        lanes: int,
-        in_parts: bool,
-    ):
-        self.owner = owner
-        self.frame = owner.frame
-        self.values = owner.values
-        self.builder = owner.builder
-        self.inner = inner
-        self.lanes = lanes
-        self.axes = [a for a in statement.axes if a != inner] + ([inner] if inner else [])
-        self.parts = self._parts(statement) if in_parts else {}
-        lane_axis = inner or owner.values.axis
-        self.clips: dict[int, list[Clip]] = {}
-        self.guards: dict[int, list[Node]] = {}
-        for guard in statement.guards:
-            place = max((self.axes.index(a) + 1 for a in guard.axes if a in self.axes), default=0)
-            clip = clip_of(guard, self.axes[place - 1], lane_axis) if place else None
-            if clip is not None:
-                self.clips.setdefault(place - 1, []).append(clip)
-            else:
-                self.guards.setdefault(place, []).append(guard)
-        self.needs_branch = _reads_one_place(statement, lane_axis)
-
-    def _parts(self, fold: FoldNode | StoreNode) -> dict[int, PartialSums]:
-        """The one loop whose iterations are added up in parts; loops inside belong to a part."""
-        assert isinstance(fold, FoldNode)
-        dtypes = [value.dtype for value in fold.values]
-        counts = [
-            math.ceil(self.owner.plan.nodes.extents[a] / (self.lanes if a == self.inner else 1))
-            for a in self.axes
-        ]
-        terms = PART if "float32" in dtypes else math.isqrt(math.prod(counts))
-        place, inside = len(counts) - 1, 1
-        while place > 0 and counts[place] * inside < terms:
-            inside *= counts[place]
-            place -= 1
-        elements = tuple(TYPES[dtype] for dtype in dtypes)
-        return {place: PartialSums(max(1, terms // inside), elements)}
-
-    def run(self, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
-        """All loops around `leaf`."""
-        return self._guarded(0, carry, leaf)
-
-    def _guarded(self, place: int, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
-        """The guards that are known before loop `place`, then that loop."""
-        v, b = self.values, self.builder
-        guards = self.guards.get(place, [])
-        alike = [g for g in guards if not v.varies(g)]
-        masks = [g for g in guards if v.varies(g)]
-
-        def inside(c: Carry) -> Carry:
-            return self._masked(masks, place, c, leaf)
-
-        if not alike:
-            return inside(carry)
-        condition = v.value(alike[0])
-        for guard in alike[1:]:
-            condition = b.and_(condition, v.value(guard))
-
-        def then(c: Carry) -> Carry:
-            with v.under():
-                return inside(c)
-
-        return self.frame.guard(condition, carry, then)
-
-    def _masked(
-        self, masks: list[Node], place: int, carry: Carry, leaf: Callable[[Carry], Carry]
-    ) -> Carry:
-        v, b = self.values, self.builder
-        if not masks:
-            return self._loop(place, carry, leaf)
-        mask = v.value(masks[0])
-        for guard in masks[1:]:
-            mask = b.and_(mask, v.value(guard))
-
-        def then(c: Carry) -> Carry:
-            with v.under(mask):
-                return self._loop(place, c, leaf)
-
-        if not self.needs_branch:
-            with self.frame.scope():
-                return then(carry)
-        bits = b.bitcast(mask, ir.IntType(v.lanes))
-        return self.frame.guard(b.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0)), carry, then)
-
-    def _loop(self, place: int, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
-        if place == len(self.axes):
-            return leaf(carry)
-        axis, v = self.axes[place], self.values
-        start, stop = self._range(place, axis)
-        clipped = place in self.clips
-
-        def once(c: Carry) -> Carry:
-            if not clipped:
-                return self._guarded(place + 1, c, leaf)
-            with v.under():
-                return self._guarded(place + 1, c, leaf)
-
-        def lanes(i: ir.Value, rest: Count | None, c: Carry) -> Carry:
-            with v.along(axis, self.lanes, i, rest, aligned=start == 0):
-                return once(c)
-
-        def single(i: ir.Value, c: Carry) -> Carry:
-            with v.at_axis(axis, i):
-                return once(c)
-
-        parts = self.parts.get(place)
-        if axis == self.inner:
-            return self.frame.lane_loop(start, stop, self.lanes, carry, lanes, parts)
-        return self.frame.chunked(start, stop, 1, carry, single, parts)
-
-    def _range(self, place: int, axis: Axis) -> tuple[Count, Count]:
-        """Where the loop begins and ends, clipped by the guards that are its bounds."""
-        b = self.builder
-        extent = self.owner.plan.nodes.extents[axis]
-        start: Count = 0
-        stop: Count = extent
-        for clip in self.clips.get(place, []):
-            if not clip.terms:
-                bound = _bound(clip)
-                if clip.coefficient > 0 and isinstance(stop, int):
-                    stop = min(stop, bound)
-                    continue
-                if clip.coefficient < 0 and isinstance(start, int):
-                    start = max(start, bound)
-                    continue
-            limit = self._limit(clip)
-            if clip.coefficient > 0:
-                stop = b.select(b.icmp_signed("<", limit, whole(stop)), limit, whole(stop))
-            else:
-                start = b.select(b.icmp_signed(">", limit, whole(start)), limit, whole(start))
-        if isinstance(start, int) and isinstance(stop, int):
-            return start, max(start, stop)
-        stop = b.select(b.icmp_signed(">", whole(stop), whole(start)), whole(stop), whole(start))
-        return start, stop
-
-    def _limit(self, clip: Clip) -> ir.Value:
-        """The first iteration after the bound, or the first inside where it is a lower one."""
-        b, size = self.builder, abs(clip.coefficient)
-        if clip.coefficient > 0:
-            # c k + r <= 0: k < floor(-r / c) + 1
-            negated = {axis: -c for axis, c in clip.terms.items()}
-            return b.add(_floor(b, self.values.linear(negated, -clip.constant), size), whole(1))
-        # r <= c k: k >= ceil(r / c)
-        return _floor(b, self.values.linear(clip.terms, clip.constant + size - 1), size)
-
-
 def _tops(statements: list[StatementNode]) -> dict[str, Node]:
     """Locals that are the largest value of a node along whole axes."""
     return {
@@ -442,33 +254,6 @@ def _tops(statements: list[StatementNode]) -> dict[str, Node]:
         if isinstance(s, FoldNode) and s.kind == "max" and not s.guards
         for name, value in zip(s.names, s.values, strict=True)
     }
-
-
-def _bound(clip: Clip) -> int:
-    if clip.coefficient > 0:
-        return -clip.constant // clip.coefficient + 1
-    return -(-clip.constant // -clip.coefficient)
-
-
-def _floor(b: ir.IRBuilder, value: ir.Value, by: int) -> ir.Value:
-    """value / by, rounded down."""
-    if by == 1:
-        return value
-    if by & (by - 1) == 0:
-        return b.ashr(value, whole(by.bit_length() - 1))
-    quotient = b.sdiv(value, whole(by))
-    remainder = b.sub(value, b.mul(quotient, whole(by)))
-    return b.sub(quotient, b.zext(b.icmp_signed("<", remainder, whole(0)), INT64))
-
-
-def _reads_one_place(statement: StatementNode, lane_axis: Axis | None) -> bool:
-    """Whether a load that may leave its buffer is the same for all lanes, so that no mask helps."""
-    for node in reachable(statement_nodes(statement)):
-        if node.address is not None and not node.address.inside:
-            computed = any(lane_axis in part.axes or part.locals for part, _ in node.address.parts)
-            if not (lane_axis and node.address.terms.get(lane_axis, 0)) and not computed:
-                return True
-    return False
 
 
 def _resized(b: ir.IRBuilder, value: ir.Value, type_: ir.IntType) -> ir.Value:
