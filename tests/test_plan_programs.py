@@ -247,6 +247,17 @@ def test_bias_and_relu_ride_behind_the_convolution(trained: Graph) -> None:
     assert [s.kernel.name for s in joined if not s.backward] == ["conv+add_bias+relu"], "grouped"
 
 
+def test_a_window_computes_what_stands_before_it_alone() -> None:
+    net = NetBuilder("first")
+    x = net.relu(net.input("data", 2, 3, 7, 7), "relu1", "relu1")
+    net.graph.outputs["y"] = net.pool(x, "pool1")
+    program = plan(net.graph)
+    assert "relu" not in [step.kernel.name for step in program.steps]
+    assert "is not read by pool1" in sentences(program, "blob:relu1")
+    check_program(program, net.graph)
+    check_program(plan(net.graph, keep=["relu1"]), net.graph)
+
+
 def test_in_place_or_not_is_explained() -> None:
     net = NetBuilder("chain")
     x = net.pool(net.conv(net.input("data", 1, 2, 6, 6), "conv1", 2, 3), "pool1", 2, 1)
