@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from llvmlite import ir
 from native_kernels import NativeKernel
 
-from graphc.codegen.llvm.contraction import emit_contraction
+from graphc.codegen.llvm.contraction import emit_contraction, tiled_parts
+from graphc.codegen.llvm.dot_tile import DotProduct
 from graphc.codegen.llvm.target import Target
 from graphc.error import NetError
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer, kernel_of
+from graphc.kernel.contraction import match
 from graphc.kernel.interp import interpret
 from graphc.kernel.lang import Buffer, Kernel
 from graphc.ops.conv import Conv, ConvDataGradient, ConvWeightGradient
@@ -85,6 +87,9 @@ CONVOLUTIONS: dict[str, Geometry] = {
     "1x3 stride 5": ((5, 5), ((0, 1), (1, 1)), (1, 1), 1, (2, 3, 9, 8), (4, 3, 1, 3)),
     "many phases": ((8, 8), ((4, 4), (3, 5)), (1, 1), 1, (2, 21, 40, 37), (20, 21, 16, 16)),
     "more phases": ((5, 33), ((4, 4), (0, 9)), (3, 1), 1, (1, 5, 40, 70), (6, 5, 4, 39)),
+    "few beyond a vector": ((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (20, 20, 7, 8), (50, 20, 5, 5)),
+    "few beyond, padded": ((1, 1), ((1, 1), (2, 0)), (1, 1), 1, (19, 20, 6, 5), (36, 20, 3, 3)),
+    "few beyond, stride 2": ((2, 2), ((1, 1), (1, 1)), (1, 1), 1, (18, 20, 7, 6), (35, 20, 3, 3)),
     "small groups": ((1, 1), ((1, 1), (1, 1)), (1, 1), 11, (2, 44, 9, 11), (44, 4, 3, 3)),
     "two outputs a channel": ((1, 1), ((1, 1), (1, 1)), (1, 1), 21, (2, 21, 9, 7), (42, 1, 3, 3)),
     "groups that narrow": ((2, 2), ((1, 1), (1, 1)), (1, 1), 9, (2, 54, 9, 7), (18, 6, 3, 3)),
@@ -360,6 +365,20 @@ def test_results_stored_past_the_caches(shift: int) -> None:
     assert (memory[:start] == 0xFF).all() and (memory[start + got.nbytes :] == 0xFF).all()
 
 
+def test_channels_beyond_the_last_full_vector_have_lanes_along_the_fold() -> None:
+    target = Target.named("znver5")
+    geometry = CONVOLUTIONS["few beyond a vector"]
+    shapes = {"x": geometry[4], "w": geometry[5], "y": (20, 50, 3, 4)}
+    for (op, names, strides), outputs in zip(operators(geometry), (48, 16, 48), strict=True):
+        types = [TensorType("float32", shapes[name]) for name in names]
+        contraction = match(kernel_of(op, types, [op.infer(*types)], strides))
+        assert contraction is not None
+        full, rest = tiled_parts(contraction, target)
+        assert full.product.extents[full.tiling.vector] == outputs
+        if op.op_name != "conv_weight_gradient":
+            assert isinstance(rest, DotProduct) and rest.tiling.source is not None
+
+
 # -- the epilogue --------------------------------------------------------------------------------
 
 
@@ -400,10 +419,15 @@ def test_stores_are_evaluated_on_the_sums(shape: tuple[int, int, int], target: s
 
 
 def test_every_cut_into_shares_gives_the_same_bits() -> None:
-    geometry = CONVOLUTIONS["3x3"]
+    for name, outputs in (("3x3", (2, 70, 13, 13)), ("few beyond a vector", (20, 50, 3, 4))):
+        check_shares(CONVOLUTIONS[name], outputs)
+
+
+def check_shares(geometry: Geometry, outputs: Shape) -> None:
+    """Halves and thirds of the shared loop give the same."""
     rng = np.random.default_rng(3)
     for op, names, strides in operators(geometry):
-        shapes = {"x": geometry[4], "w": geometry[5], "y": (2, 70, 13, 13)}
+        shapes = {"x": geometry[4], "w": geometry[5], "y": outputs}
         types = [TensorType("float32", shapes[name]) for name in names]
         kernel = kernel_of(op, types, [op.infer(*types)], strides)
         (native,) = tiled([kernel], Target.host())

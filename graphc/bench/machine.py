@@ -32,14 +32,16 @@ class Limits:
     """The best of several tries with `threads` threads.
 
     fma: float32 operations a second, a fused multiplication and addition being two. copy: bytes
-    read and written a second, by the better of plain and streaming stores. read: bytes read a
-    second. `block_bytes`: the size of an array in these two, several times the last cache.
+    read and written a second, by the better of plain and streaming stores. read, write: bytes
+    that are only read, or only written past the caches, a second. `block_bytes`: the size of an
+    array in these, several times the last cache.
     """
 
     threads: int
     fma: float
     copy: float
     read: float
+    write: float
     block_bytes: int
 
     def better(self, other: Limits) -> Limits:
@@ -49,6 +51,7 @@ class Limits:
             fma=max(self.fma, other.fma),
             copy=max(self.copy, other.copy),
             read=max(self.read, other.read),
+            write=max(self.write, other.write),
         )
 
 
@@ -70,14 +73,17 @@ def measure_limits(threads: int = 1) -> Limits:
     shares = [(low * loops.chunk_bytes, high - low) for low, high in starts]
     from_, to = source.ctypes.data, target.ctypes.data
     read = [partial(loops.read, from_ + place, count) for place, count in shares]
+    write = [partial(loops.write, to + place, count) for place, count in shares]
     copies = [
         [partial(copy, to + place, from_ + place, count) for place, count in shares]
         for copy in (loops.copy, loops.stream)
     ]
     read_seconds = min(together(read) for _ in range(_MEMORY_TRIES))
+    write_seconds = min(together(write) for _ in range(_MEMORY_TRIES))
     copy_seconds = min(together(work) for _ in range(_MEMORY_TRIES) for work in copies)
     moved = chunks * loops.chunk_bytes
-    return Limits(threads, fma, 2 * moved / copy_seconds, moved / read_seconds, block)
+    copy = 2 * moved / copy_seconds
+    return Limits(threads, fma, copy, moved / read_seconds, moved / write_seconds, block)
 
 
 def _product_rate(loops: LimitLoops, threads: int) -> float:

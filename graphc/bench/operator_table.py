@@ -26,7 +26,8 @@ class Row:
 
     graph: a new forward graph whose output is `y`. way: "forward", "data gradient", "weight
     gradient" (graphs that are that operator), or "backward": the backward pass of `graph` for x.
-    bytes: what must at least be read and written.
+    bytes: what must at least be read and written. memory: which limit of the machine they are
+    measured against: "copy", or "read" or "write" where nearly all of them go one way.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row:
     graph: Callable[[], Graph]
     bytes: int
     library: bool = False  # torch calls a library's kernel for it, compiled or not
+    memory: str = "copy"
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,13 @@ def inner_product_rows(batch: int, inputs: int, outputs: int) -> Iterator[Row]:
     x, w, y = (batch, inputs), (outputs, inputs), (batch, outputs)
     moved = sum(4 * _size(shape) for shape in (x, w, y))
     name = f"inner product {inputs}->{outputs}, batch {batch}"
-    for way, op, first, second in (
-        ("forward", MatMul(False, True), x, w),
-        ("data gradient", MatMul(False, False), y, w),
-        ("weight gradient", MatMul(True, False), y, x),
+    for way, memory, op, first, second in (
+        ("forward", "read", MatMul(False, True), x, w),
+        ("data gradient", "read", MatMul(False, False), y, w),
+        ("weight gradient", "write", MatMul(True, False), y, x),
     ):
-        yield Row(name, way, _graph_of(op, first, second), moved, library=True)
+        graph = _graph_of(op, first, second)
+        yield Row(name, way, graph, moved, library=True, memory=memory)
 
 
 def elementwise_rows(shape: Shape, rows: Shape) -> Iterator[Row]:

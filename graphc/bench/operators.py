@@ -31,12 +31,13 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class RowReport:
-    """A row's figures; `errors`: against each variant."""
+    """A row's figures; `errors`: against each variant; `memory`: the limit of its bytes."""
 
     name: str
     way: str
     products: int
     bytes: int
+    memory: str
     timing: Timing
     rivals: dict[str, Timing]
     errors: dict[str, float]
@@ -152,6 +153,7 @@ def bench_row(
         row.way,
         products,
         row.bytes,
+        row.memory,
         timing,
         timings,
         errors,

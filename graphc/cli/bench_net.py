@@ -92,6 +92,7 @@ def limits_json(limits: Limits) -> dict[str, Any]:
         "fma_flops": limits.fma,
         "copy_bytes": limits.copy,
         "read_bytes": limits.read,
+        "write_bytes": limits.write,
     }
 
 
@@ -101,7 +102,7 @@ def limits_line(limits: Limits) -> str:
     who = f"limits with {threads}" if limits.threads else "limits of the GPU"
     return (
         f"{who}: {limits.fma / 1e9:.0f} GFLOP/s, copy {limits.copy / 1e9:.1f} GB/s,"
-        f" read {limits.read / 1e9:.1f} GB/s"
+        f" read {limits.read / 1e9:.1f} GB/s, write {limits.write / 1e9:.1f} GB/s"
     )
 
 
@@ -255,6 +256,8 @@ def _row_json(row: RowReport, limits: Limits) -> dict[str, Any]:
         "of_fma": row.products / seconds / limits.fma,
         "of_copy": row.bytes / seconds / limits.copy,
         "of_read": row.bytes / seconds / limits.read,
+        "of_write": row.bytes / seconds / limits.write,
+        "memory": row.memory,
         "rivals": {name: _timing_json(timing) for name, timing in row.rivals.items()},
         "differences": row.errors,
         "ratio": row.ratio,
@@ -273,15 +276,15 @@ def _print_rows(found: list[RowReport], limits: Limits) -> None:
                 shown_seconds(seconds),
                 f"{100 * row.timing.spread:.0f} %",
                 f"{100 * row.products / seconds / limits.fma:.0f} %" if row.products else "",
-                f"{100 * row.bytes / seconds / limits.copy:.0f} %",
+                f"{100 * row.bytes / seconds / getattr(limits, row.memory):.0f} % {row.memory}",
                 shown_seconds(row.rivals[best].median) if best else "",
                 best,
                 f"{row.ratio:.2f}" if row.ratio is not None else "",
             )
         )
-    head = ("", "", "median", "spread", "of FMA", "of copy", "rival", "", "ratio")
+    head = ("", "", "median", "spread", "of FMA", "of memory", "rival", "", "ratio")
     typer.echo(table(head, lines, numbers=(2, 3, 4, 5, 6, 8)))
-    typer.echo("above 100 % of copy: the data was in a cache")
+    typer.echo("above 100 % of memory: the data was in a cache")
     ratio = _median_ratio(found)
     if ratio is not None:
         typer.echo(f"median ratio {ratio:.2f}: the rival's time over graphc's")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.dot_tile import DotProduct, choose_dot
+from graphc.codegen.llvm.dot_tile import DotProduct
+from graphc.codegen.llvm.dot_tiling import choose_copied_dot, choose_dot
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.groups import with_groups_in_lanes
 from graphc.codegen.llvm.loops import POINTER, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.panel import TiledProduct
-from graphc.codegen.llvm.product import Product, products, whole_product
+from graphc.codegen.llvm.product import Cut, Product, products, whole_product
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.tiling import choose_tiling
 from graphc.codegen.llvm.vector import TYPES, Values
@@ -23,6 +24,8 @@ from graphc.kernel.lang import Kernel
 
 Tiled = TiledProduct | DotProduct | WindowDot
 FEW_PHASES = 4  # products that are worth comparing with a schedule for all of them at once
+EMPTY_LANES = 0.1  # of all lanes, from which on the last vector is worth code of its own
+GAIN = 0.95  # of the modelled time, at most, for twice the code
 
 
 def emit_contraction(
@@ -32,7 +35,7 @@ def emit_contraction(
     contraction = match(kernel)
     if contraction is None or contraction.left.buffer.dtype not in REAL:
         return None
-    tiled = _schedule(contraction, target)
+    tiled = tiled_parts(contraction, target)
     if not tiled:
         return None
     parts = [part.product for part in tiled]
@@ -43,19 +46,60 @@ def emit_contraction(
     return EmittedKernel(function, extent, 1, 2.0 * steps, ())
 
 
-def _schedule(contraction: Contraction, target: Target) -> list[Tiled]:
+def tiled_parts(contraction: Contraction, target: Target) -> list[Tiled]:
     """What the contraction becomes; nothing where no tiles suit."""
     windows = _windows(contraction, target)
     parts = products(contraction)
     if windows is not None and (parts is None or len(parts) > FEW_PHASES):
         return [windows]
     found = _all_tiled([_tiled(product, target) for product in parts or ()])
+    for cut in _cuts(contraction, target):
+        halves = _cut(contraction, *cut, target)
+        if halves and (not found or _cost(halves) < GAIN * _cost(found)):
+            found = halves
     grouped = _grouped(contraction, target)
     if grouped and (not found or _cost(grouped) < _cost(found)):
         found = grouped
     if windows is not None and (not found or windows.tiling.cost < _cost(found)):
         return [windows]
     return found
+
+
+def _cuts(contraction: Contraction, target: Target) -> Iterator[tuple[Cut, Cut]]:
+    """The axes of which the last vector would be mostly empty, without it and it alone."""
+    lanes = target.lanes(contraction.left.buffer.dtype)
+    operands = (contraction.left, contraction.right)
+    divided = {
+        axis
+        for operand in operands
+        for position in operand.index
+        if position.divisor > 1
+        for axis, _ in position.affine.terms
+    }
+    for axis in contraction.each:
+        rest = axis.extent % lanes
+        empty = (lanes - rest) / (axis.extent - rest + lanes)
+        if axis in divided or axis.extent <= lanes or empty <= EMPTY_LANES:
+            continue
+        if 0 < rest <= lanes // 2:
+            full = axis.extent - rest
+            yield Cut(axis, 0, full), Cut(axis, full, rest)
+
+
+def _cut(contraction: Contraction, full: Cut, rest: Cut, target: Target) -> list[Tiled]:
+    """The contraction in two parts; in the second, lanes lie along another axis or the fold."""
+    first, last = products(contraction, full), products(contraction, rest)
+    if first is None or last is None:
+        return []
+    parts = [_tiled(product, target) for product in first]
+    return _all_tiled([*parts, *(_tiled_rest(product, target) for product in last)])
+
+
+def _tiled_rest(product: Product, target: Target) -> TiledProduct | DotProduct | None:
+    tiled, dot = _tiled(product, target), choose_copied_dot(product, target)
+    if dot is not None and (tiled is None or dot.cost < tiled.tiling.cost):
+        return DotProduct(product, dot)
+    return tiled
 
 
 def _all_tiled(parts: Sequence[Tiled | None]) -> list[Tiled]:
@@ -114,12 +158,14 @@ def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Til
         scratch = builder.alloca(ir.ArrayType(element, items))
         scratch.align = 64
         scratch.type = POINTER
-    done = 0
+    extent = sum(part.extent for part in tiled)
+
+    def share_of(part: Tiled, end: ir.Value) -> ir.Value:
+        """Every thread has its share of every part: their iterations are not equally long."""
+        if len(tiled) == 1:
+            return end
+        return builder.udiv(builder.mul(end, whole(part.extent)), whole(extent))
+
     for part in tiled:
-        first, last = low, high
-        if len(tiled) > 1:
-            first = vector_math.max(builder.sub(low, whole(done)), whole(0))
-            last = vector_math.min(builder.sub(high, whole(done)), whole(part.extent))
-        part.emit(frame, values, scratch, first, last)
-        done += part.extent
+        part.emit(frame, values, scratch, share_of(part, low), share_of(part, high))
     builder.ret_void()

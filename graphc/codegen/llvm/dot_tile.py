@@ -9,133 +9,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.dot_tiling import DotTiling
+from graphc.codegen.llvm.fold_loops import FoldLoops
 from graphc.codegen.llvm.loops import INT32, Carry, Count, Frame, PartialSums, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.shares import Part, Shares, each, when
-from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.vector import Values
 from graphc.kernel.lang import Axis
 
 LONGEST_SUM = 1024  # terms one after another in one lane
-MOST_TILE = 12
-MOST_GROUP = 8
-MOST_PACKED = 24  # rows of a panel that is packed
-FEWEST_SHARES = 32
-SCRATCH_BYTES = 96 << 10
+MOST_UNROLLED = 4  # vectors along the fold
 AHEAD_BYTES = 2048  # how far ahead of the reads lines are asked for
-
-
-@dataclass
-class DotTiling:
-    """rows, columns: points in a tile of `row` (only in a) and `column` (only in b), if there are.
-
-    along: the contiguous fold axis. over: the other folds, outermost first. outer: the other `each`
-    axes. panel, group: rows and tiles of columns that one share covers. chunk: all row tiles of a
-    panel pass over so many points of `along`, which stay in the first-level cache, before any goes
-    on; 0: each tile's sum is done at once.
-    """
-
-    a: Factor
-    b: Factor
-    along: Axis
-    over: list[Axis]
-    outer: list[Axis]
-    row: Axis | None
-    column: Axis | None
-    lanes: int
-    rows: int = 1
-    columns: int = 1
-    panel: int = 1
-    group: int = 1
-    chunk: int = 0
-    cost: float = 0.0
-
-
-def choose_dot(product: Product, target: Target) -> DotTiling | None:
-    """The cheapest tile of dot products; None where the operands do not lie that way."""
-    if product.guards:
-        return None
-    best: DotTiling | None = None
-    lanes = target.lanes(product.left.buffer.dtype)
-    for a, b in ((product.left, product.right), (product.right, product.left)):
-        along = [x for x in product.over if a.strides.get(x, 0) == b.strides.get(x, 0) == 1]
-        if not along or product.extents[along[0]] < lanes:
-            return None
-        over = [x for x in product.over if x != along[0]]
-        over.sort(key=lambda axis: -abs(b.strides.get(axis, 0)))
-        rows = _only_in(product, a, b) or [None]
-        columns = _only_in(product, b, a) or [None]
-        for row, column in itertools.product(rows, columns):
-            outer = [axis for axis in product.each if axis not in (row, column)]
-            tiling = DotTiling(a, b, along[0], over, outer, row, column, lanes)
-            _choose_sizes(tiling, product, target)
-            if best is None or tiling.cost < best.cost:
-                best = tiling
-    return best
-
-
-def _only_in(product: Product, factor: Factor, other: Factor) -> list[Axis | None]:
-    return [x for x in product.each if x in factor.strides and x not in other.strides]
-
-
-def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
-    all_rows = product.extents[tiling.row] if tiling.row else 1
-    all_columns = product.extents[tiling.column] if tiling.column else 1
-    steps = product.size(product.over) / tiling.lanes
-    found = []
-    for rows in range(1, min(all_rows, MOST_TILE) + 1):
-        for columns in range(1, min(all_columns, MOST_TILE) + 1):
-            if rows * columns + min(rows, columns) + 1 > target.registers:
-                break
-            # Lines of b from far away, once for all rows; then instructions, two a cycle.
-            cost = 0.0
-            for r, row_tiles in _parts(all_rows, rows):
-                for c, column_tiles in _parts(all_columns, columns):
-                    busy = max(r * c, r + c, 8) + 0.5 * (r + c)
-                    cost += row_tiles * column_tiles * (steps * busy + 10 * r * c + 20)
-            found.append((cost, -rows, columns))
-    cost, rows, tiling.columns = min(found)
-    tiling.rows = -rows
-    tiling.cost = cost * product.size(tiling.outer)
-    _choose_chunks(tiling, product, target)
-
-
-def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
-    """Decide what a share covers, and whether its sums wait in memory between chunks."""
-    item = ITEM_BYTES[tiling.a.buffer.dtype]
-    all_rows = product.extents[tiling.row] if tiling.row else 1
-    tiles = -(-all_rows // tiling.rows)
-    chunk = _chunk(tiling, target, min(all_rows, MOST_PACKED), item)
-    sweep = all_rows * product.extents[tiling.along] * item
-    if tiles == 1 or tiling.over or sweep <= 2 * target.l1_bytes:
-        row_bytes = product.size(product.over) * item
-        most = target.l2_bytes * 5 // 8 // row_bytes // tiling.rows
-        tiling.panel = min(tiles, max(most, 4)) * tiling.rows
-        return
-    # Several tiles of columns pass over a chunk of the rows before it leaves the caches.
-    tiling.chunk = chunk
-    all_columns = product.extents[tiling.column] if tiling.column else 1
-    column_tiles = all_columns // tiling.columns * product.size(tiling.outer)
-    tiling.group = max(1, min(MOST_GROUP, column_tiles // FEWEST_SHARES))
-    sums = tiling.group * tiling.rows * tiling.columns * tiling.lanes * item
-    most = min(SCRATCH_BYTES // sums, MOST_PACKED // tiling.rows)
-    tiling.panel = min(tiles, max(most, 1)) * tiling.rows
-
-
-def _chunk(tiling: DotTiling, target: Target, rows: int, item: int) -> int:
-    """As many points of `along` as let the packed rows and two tiles of columns share a cache."""
-    chunk = target.l1_bytes // (rows + 2 * tiling.columns) // item
-    return chunk - chunk % tiling.lanes
-
-
-def _parts(extent: int, size: int) -> list[tuple[int, int]]:
-    """(size, count) of full parts and of what is left over."""
-    return [(s, n) for s, n in ((size, extent // size), (extent % size, 1)) if s and n]
 
 
 class DotProduct:
@@ -156,6 +44,8 @@ class DotProduct:
         self.slot_items = tiling.panel * tiling.columns * tiling.lanes  # sums of a tile of columns
         self.sums = self.slot_items * tiling.group if tiling.chunk else 0
         self.scratch_items = self.sums + tiling.panel * tiling.chunk
+        if tiling.source is not None:
+            self.scratch_items = product.size(list(tiling.b.strides)) + tiling.lanes
 
     def emit(
         self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
@@ -164,16 +54,36 @@ class DotProduct:
         self.frame, self.values, self.scratch = frame, values, scratch
         self.builder = frame.builder
         self.at = Operands(frame, values, self.tiling.a.buffer.dtype, self.tiling.lanes)
+        source = self.tiling.source
+        if source is not None:
+            axes = list(source.strides)
+            self._copy(axes, source, self.at.start(source), self.at.moved(scratch, 0))
         each(frame, low, high, self._share)
+
+    def _copy(self, axes: list[Axis], source: Factor, place: ir.Value, copy: ir.Value) -> None:
+        """Copy b's elements one by one: there are few."""
+        if not axes:
+            value = self.builder.load(place, typ=self.at.element, align=self.at.item)
+            self.at.store(value, copy)
+            return
+        axis, *rest = axes
+
+        def one(i: ir.Value) -> None:
+            near = self.at.along(place, source, axis, i)
+            self._copy(rest, source, near, self.at.along(copy, self.tiling.b, axis, i))
+
+        each(self.frame, 0, self.product.extents[axis], one)
 
     def _share(self, index: ir.Value) -> None:
         b, tiling = self.builder, self.tiling
         parts = self.shares.parts(b, index)
-        left, right = self.at.start(tiling.a), self.at.start(tiling.b)
+        left = self.at.start(tiling.a)
+        right = self.at.start(tiling.b) if tiling.source is None else self.scratch
+        loops = FoldLoops(self.at, self.product, tiling.a, tiling.b, tiling.b, self.product.guards)
+        self.loops = loops
         for axis in tiling.outer:
-            self.values.places[axis] = (self.frame.depth, parts[axis])
-            left = self.at.along(left, tiling.a, axis, parts[axis])
-            right = self.at.along(right, tiling.b, axis, parts[axis])
+            loops.place(axis, parts[axis])
+            left, right = loops.both(left, right, axis, parts[axis])
         panel = parts.get("panel", whole(0))
         self.group = parts.get("group")
         if tiling.chunk:
@@ -360,15 +270,12 @@ class DotProduct:
             axis, *rest = axes
 
             def outer(i: ir.Value, carry: Carry) -> Carry:
-                return self._fold(
-                    rest,
-                    self.at.along(left, tiling.a, axis, i),
-                    self.at.along(right, tiling.b, axis, i),
-                    carry,
-                    rows,
-                )
+                with self.loops.opened(axis, i):
+                    places = self.loops.both(left, right, axis, i)
+                    return self._fold(rest, *places, carry, rows)
 
-            return self.frame.loop(0, self.product.extents[axis], 1, sums, outer)
+            low, high = self.loops.clipped(axis, 0, self.product.extents[axis])
+            return self.frame.loop(low, high, 1, sums, outer)
         extent = self.product.extents[tiling.along]
         full = extent - extent % lanes
 
@@ -379,7 +286,11 @@ class DotProduct:
             return self._step(left, right, i, carry, rows)
 
         step = self._stride(tiling.b, tiling.column)
-        sums = self.frame.chunked(0, full, lanes, sums, body, PartialSums(LONGEST_SUM))
+        if tiling.source is not None and full <= MOST_UNROLLED * lanes:
+            for start in range(0, full, lanes):
+                sums = self._step(left, right, whole(start), sums, rows)
+        else:
+            sums = self.frame.chunked(0, full, lanes, sums, body, PartialSums(LONGEST_SUM))
         if full == extent:
             return sums
         return self._step(left, right, whole(full), sums, rows, extent - full)

@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 
 from graphc.codegen.llvm.target import Target
 
-_NAMES = ("limit_products", "limit_read", "limit_copy", "limit_stream")
+_NAMES = ("limit_products", "limit_read", "limit_write", "limit_copy", "limit_stream")
 _UNROLLED = 8  # vectors of memory a round
 
 
@@ -25,12 +25,14 @@ class LimitLoops:
 
     products(rounds): runs `rounds` rounds of `flops_a_round` floating-point operations of float32.
     read(source, count): reads `count` chunks of `chunk_bytes` bytes.
+    write(target, count): writes them with stores that go past the caches.
     copy(target, source, count): copies them; both begin at multiples of a vector.
     stream(target, source, count): the same with stores that go past the caches.
     """
 
     products: Callable[[int], None]
     read: Callable[[int, int], None]
+    write: Callable[[int, int], None]
     copy: Callable[[int, int, int], None]
     stream: Callable[[int, int, int], None]
     flops_a_round: int
@@ -48,6 +50,8 @@ def limit_loops(target: Target | None = None) -> LimitLoops:
             f'target triple = "{chosen.triple}"',
             _products_text(chosen, lanes, accumulators),
             _read_text(lanes),
+            _declarations(chosen),
+            _write_text(chosen, lanes),
             _copy_text("limit_copy", chosen, lanes, stream=False),
             _copy_text("limit_stream", chosen, lanes, stream=True),
         ]
@@ -61,17 +65,18 @@ def limit_loops(target: Target | None = None) -> LimitLoops:
     tracker = library.link(engine, "limits")
     long, place = ctypes.c_int64, ctypes.c_void_p
     # The functions give a number, so that no compiler may leave their work out.
-    products, read, copy, stream = (
+    products, read, write, copy, stream = (
         ctypes.CFUNCTYPE(ctypes.c_float, *arguments)(int(tracker[name]))
         for name, arguments in zip(
             _NAMES,
-            ((long,), (place, long), (place, place, long), (place, place, long)),
+            ((long,), (place, long), (place, long), (place, place, long), (place, place, long)),
             strict=True,
         )
     )
     return LimitLoops(
         products=products,
         read=read,
+        write=write,
         copy=copy,
         stream=stream,
         flops_a_round=2 * lanes * accumulators,
@@ -163,14 +168,47 @@ def _read_text(lanes: int) -> str:
     return "\n".join(lines)
 
 
+_SFENCE = "void @llvm.x86.sse.sfence()"
+
+
+def _has_sfence(target: Target) -> bool:
+    return target.triple.startswith(("x86_64", "i686", "amd64"))
+
+
+def _declarations(target: Target) -> str:
+    """The mark of stores that go past the caches, and what they must be waited for with."""
+    return "!0 = !{i32 1}\n" + (f"declare {_SFENCE}" if _has_sfence(target) else "")
+
+
+def _fence(target: Target) -> list[str]:
+    return [f"  call {_SFENCE}"] if _has_sfence(target) else []
+
+
+def _write_text(target: Target, lanes: int) -> str:
+    """Nothing but stores. Not of zeros, of which some memories need fewer bytes than of others."""
+    vector = f"<{lanes} x i32>"
+    value = f"<{', '.join(['i32 1065353216'] * lanes)}>"
+    lines = [
+        "define float @limit_write(ptr %target, i64 %count) nounwind {",
+        "entry:",
+        "  br label %loop",
+        "loop:",
+        "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
+        f"  %start = mul i64 %n, {_UNROLLED}",
+    ]
+    for i in range(_UNROLLED):
+        lines += [
+            f"  %i{i} = add i64 %start, {i}",
+            f"  %p{i} = getelementptr {vector}, ptr %target, i64 %i{i}",
+            f"  store {vector} {value}, ptr %p{i}, align {4 * lanes}, !nontemporal !0",
+        ]
+    return "\n".join([*lines, *_loop_end(), *_fence(target), "  ret float 0.0", "}"])
+
+
 def _copy_text(name: str, target: Target, lanes: int, stream: bool) -> str:
     vector = f"<{lanes} x i32>"
     mark = ", !nontemporal !0" if stream else ""
-    fence = stream and target.triple.startswith(("x86_64", "i686", "amd64"))
-    lines = ["!0 = !{i32 1}"] if stream else []
-    if fence:
-        lines.append("declare void @llvm.x86.sse.sfence()")
-    lines += [
+    lines = [
         f"define float @{name}(ptr %target, ptr %source, i64 %count) nounwind {{",
         "entry:",
         "  br label %loop",
@@ -190,9 +228,7 @@ def _copy_text(name: str, target: Target, lanes: int, stream: bool) -> str:
             f"  store {vector} %v{i}, ptr %q{i}, align {4 * lanes}{mark}",
         ]
     lines += _loop_end()
-    if fence:
-        lines.append("  call void @llvm.x86.sse.sfence()")
-    lines += ["  ret float 0.0", "}"]
+    lines += [*(_fence(target) if stream else []), "  ret float 0.0", "}"]
     return "\n".join(lines)
 
 

@@ -107,8 +107,20 @@ class Product:
         return [s for s in self.stores.statements if isinstance(s, StoreNode)]
 
 
-def products(contraction: Contraction) -> list[Product] | None:
-    """The dense products that make up a contraction; None where a form is not covered."""
+@dataclass(frozen=True)
+class Cut:
+    """`count` points of an axis from `first` on; the axis is in no divided index."""
+
+    axis: Axis
+    first: int
+    count: int
+
+
+def products(contraction: Contraction, cut: Cut | None = None) -> list[Product] | None:
+    """The dense products that make up a contraction; None where a form is not covered.
+
+    cut: only these points of an `each` axis.
+    """
     axes = _divided(contraction)
     if axes is None:
         return None
@@ -120,7 +132,7 @@ def products(contraction: Contraction) -> list[Product] | None:
     found = []
     for phase in itertools.product(*(range(stride) for _, _, stride in axes)):
         if all(start < axis.extent for start, (axis, _, _) in zip(phase, axes, strict=True)):
-            product = _product(contraction, axes, phase)
+            product = _product(contraction, axes, phase, cut)
             _merge(product)
             found.append(product)
     return found
@@ -174,9 +186,14 @@ def _form(contraction: Contraction, each: Axis, stride: int) -> Affine:
     )
 
 
-def _product(contraction: Contraction, axes: list[_Divided], phase: tuple[int, ...]) -> Product:
+def _product(
+    contraction: Contraction, axes: list[_Divided], phase: tuple[int, ...], cut: Cut | None = None
+) -> Product:
     """The product of one phase, every divided index made exact."""
     change: dict[Axis, Affine] = {}
+    if cut is not None:
+        part = Axis(f"{cut.axis.name}c", cut.count)
+        change[cut.axis] = Affine(((part, 1),), cut.first)
     empty = False
     for (each, over, stride), start in zip(axes, phase, strict=True):
         inner = Axis(f"{each.name}q", len(range(start, each.extent, stride)))

@@ -23,11 +23,14 @@ MOST_VECTORS = 8
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
 SHARES = 12  # the shared loop has so many iterations, where panels stay large enough
 FEWEST_TILES = 8
+FEWEST_SHARES = 8  # else threads have unequal parts
+FEWEST_TURNED = 20  # tiles of a panel, where each panel transposes what its tiles read
 WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
 DEEPEST = 8
 NARROWEST = 16  # bytes of the smallest vector registers
 UNPACKED_ROWS = 128  # of a panel that has its sums in registers and reads b as it lies
 STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
+STREAMED_ROWS = 4  # lines of it that are written side by side
 LEAST_SCRATCH, MOST_SCRATCH = 96 << 10, 256 << 10  # bytes of a panel's sums
 
 
@@ -65,6 +68,7 @@ class Tiling:
     packing: each chunk of b is first copied ("copy") or transposed ("turn") into a dense block.
     elementwise: a is read in vectors, too, as in a convolution of each channel by itself.
     streamed: results go past the caches where they lie at multiples of a vector's size.
+    by_rows: a few whole rows of the result are a share, so that they are written side by side.
     """
 
     a: Factor
@@ -90,6 +94,7 @@ class Tiling:
     packing: str = ""
     elementwise: bool = False
     streamed: bool = False
+    by_rows: bool = False
     groups: list[TileGroup] = field(default_factory=list)
 
     @property
@@ -111,29 +116,28 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
             best = tiling
     if best is None:
         return None
-    _arrange_folds(best, product)
+    _arrange_folds(best, product, target)
     best.groups = row_groups(best, product)
     if sum(max(1, len(group.pieces)) for group in best.groups) > MOST_PIECES:
         return None
+    best.streamed = _streams(best, product, target)
+    best.by_rows = best.streamed and _stays(product, best.b, target)
     collides = not best.packing and _collides(best, product)
     _arrange_shares(best, product, target, collides)
     lines = best.lines * product.size(best.whole_lines)
     if collides and best.panel_rows // best.rows * lines >= FEWEST_TILES:
         best.packing = "copy"
-    best.streamed = _streams(best, product, target)
     return best
 
 
 def _streams(tiling: Tiling, product: Product, target: Target) -> bool:
-    """Whether storing takes longer than the sums, into memory that no cache will hold.
+    """Whether results go past the caches: lines that are written whole need not be read first.
 
-    Lines that are written whole need not be read first. The weight gradient of an inner product of
-    a small batch is so: a few multiplications for each element of a large matrix.
+    The weight gradient of an inner product of a small batch is stored so.
     """
     store, *others = product.store_nodes()
     address = store.address
     item = ITEM_BYTES[address.buffer.dtype]
-    size = math.prod(address.buffer.shape) * item
     if others or store.mode != "set" or address.parts or address.buffer.name in store.value.reads:
         return False
     if tiling.chunked or tiling.lanes == 1 or address.terms.get(tiling.vector) != 1:
@@ -142,6 +146,19 @@ def _streams(tiling: Tiling, product: Product, target: Target) -> bool:
     vector_bytes = tiling.lanes * ITEM_BYTES[tiling.a.buffer.dtype]
     if any(step * item % vector_bytes for step in (*steps, address.constant)):
         return False
+    return _fills_memory(product, target)
+
+
+def _stays(product: Product, b: Factor, target: Target) -> bool:
+    """Whether all of b stays in the second-level cache, so that every few rows may pass over it."""
+    size = product.size([x for x in (*product.each, *product.over) if x in b.strides])
+    return size * ITEM_BYTES[b.buffer.dtype] <= target.l2_bytes * 3 // 4
+
+
+def _fills_memory(product: Product, target: Target) -> bool:
+    """Whether a few multiplications make each element of a matrix that no cache will hold."""
+    buffer = product.store_nodes()[0].address.buffer
+    size = math.prod(buffer.shape) * ITEM_BYTES[buffer.dtype]
     return product.size(product.over) <= STREAMED_SUM and size >= 8 * target.l2_bytes
 
 
@@ -233,9 +250,12 @@ def _sizes(product: Product, target: Target, like: Tiling) -> Iterator[Tiling]:
     extent = product.extents[like.row] if like.row else 1
     deep = product.extents[like.deep] if like.deep else 1
     whole = -(-product.extents[like.vector] // like.lanes)
-    for vectors in range(1, min(MOST_VECTORS, whole) + 1):
-        most = (target.registers - vectors - 1) // vectors // deep
-        for rows in range(1, min(most, extent) + 1):
+    by_rows = _fills_memory(product, target) and _stays(product, like.b, target)
+    limit = STREAMED_ROWS if by_rows else target.registers
+    widest = MOST_VECTORS if like.row else target.registers * 3 // 4
+    for vectors in range(1, min(widest, whole) + 1):
+        most = (target.registers - vectors - 1) // vectors // deep if like.row else 1
+        for rows in range(1, min(most, extent, limit) + 1):
             tiling = replace(like, rows=rows, vectors=vectors)
             tiling.cost = _cost(product, target, tiling, extent, deep, whole)
             yield tiling
@@ -252,8 +272,12 @@ def _cost(
     stride = max(product.store_strides(tiling.vector), key=abs)
     per_store = 2.0 if stride == 1 else 2.0 * tiling.lanes
 
+    def near(vectors: int) -> bool:
+        """Whether what tiles read of b, one after another, stays in the first-level cache."""
+        return min(steps, CHUNK) * vectors * target.vector_bytes <= target.l1_bytes
+
     def step(rows: int, vectors: int) -> float:
-        lines = vectors * max(target.vector_bytes, 16) / 32
+        lines = vectors * max(target.vector_bytes, 16) / (32 if near(vectors) else 16)
         loads = rows * (vectors if tiling.elementwise else 1) * (3 if tiling.a.spread else 1)
         pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
         busy = max(rows * vectors, 8, loads + vectors * pieces + 2, lines)
@@ -271,6 +295,8 @@ def _cost(
         sums = extent * deep * tiling.vectors * tiling.lanes * 4
         panels = -(-sums // scratch_bytes(target))
         total += steps * whole * panels * 12.0
+    if tiling.row is None:
+        total *= 1 + 6 / tiling.vectors  # a matrix read once: memory is fastest in long pieces
     if whole % tiling.vectors:
         total *= 1.03  # the last block is code of its own
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
@@ -298,8 +324,17 @@ def even(extent: int, most: int) -> list[int]:
 # -- folds ------------------------------------------------------------------------------------
 
 
-def _arrange_folds(tiling: Tiling, product: Product) -> None:
-    """Order the fold loops, and decide which of them are inside a tile."""
+def _arrange_folds(tiling: Tiling, product: Product, target: Target) -> None:
+    """Order the fold loops, and decide which of them are inside a tile.
+
+    A chunk of b is read from the second-level cache for every tile, unless its vectors lie across
+    two lines each: then it stays in half of the first.
+    """
+    item = ITEM_BYTES[tiling.b.buffer.dtype]
+    steps = [tiling.b.strides.get(axis, 0) * item for axis in product.over]
+    terms = CHUNK
+    if not tiling.packing and any(step % (tiling.lanes * item) for step in steps):
+        terms = min(CHUNK, target.l1_bytes // 2 // (tiling.vectors * tiling.lanes * item))
     strides = tiling.a.strides
     turned = _turned(product, tiling.b) if tiling.packing else None
 
@@ -308,12 +343,12 @@ def _arrange_folds(tiling: Tiling, product: Product) -> None:
         return not first, axis == turned, -abs(strides.get(axis, 0))
 
     order = sorted(product.over, key=place)
-    if product.size(order) <= (CHUNK if tiling.packing else LONGEST_SUM):
+    if product.size(order) <= (terms if tiling.packing else LONGEST_SUM):
         tiling.inner = order
         return
     inner: list[Axis] = []
     length = 1
-    while order and length * product.extents[order[-1]] <= CHUNK:
+    while order and length * product.extents[order[-1]] <= terms:
         length *= product.extents[order[-1]]
         inner.insert(0, order.pop())
     if tiling.tied in order:
@@ -321,8 +356,8 @@ def _arrange_folds(tiling: Tiling, product: Product) -> None:
         while order and tiling.tied not in inner:
             length *= product.extents[order[-1]]
             inner.insert(0, order.pop())
-    elif order and CHUNK // length >= 2 and order[-1] not in product.stepped:
-        tiling.strip = _strip(product.extents[order[-1]], CHUNK // length)
+    elif order and terms // length >= 2 and order[-1] not in product.stepped:
+        tiling.strip = _strip(product.extents[order[-1]], terms // length)
         if order[-1] == turned:
             tiling.strip = -(-tiling.strip // tiling.lanes) * tiling.lanes
         inner.insert(0, order.pop())
@@ -406,13 +441,19 @@ def _arrange_shares(tiling: Tiling, product: Product, target: Target, packs: boo
     width = tiling.vectors * tiling.lanes * item
     most_rows = max(1, scratch_bytes(target) // (width * deep))
     tiling.panel_rows = extent
+    if tiling.by_rows:
+        # A few long rows are written side by side: memory takes many short pieces more slowly.
+        tiling.panel_rows = min(tiling.rows, extent)
+        tiling.vectors_outside = False
+        return
     if not tiling.fixed:
         others = _take_whole_lines(tiling, product, others, most_rows)
         most_rows //= product.size(tiling.whole_lines)
         tiles = -(-extent // tiling.rows)
         wanted = tiles // max(1, SHARES // others)
         most = (most_rows if tiling.chunked or packs else UNPACKED_ROWS) // tiling.rows
-        tiles = max(1, min(tiles, most, max(wanted, FEWEST_TILES)))
+        fewest = FEWEST_TURNED if tiling.packing == "turn" else FEWEST_TILES
+        tiles = max(1, min(tiles, most, max(wanted, fewest)))
         tiling.panel_rows = tiles * tiling.rows
     free = _line_axes(tiling, product)
     if tiling.chunked and tiling.panel_rows >= extent and free:
@@ -460,5 +501,8 @@ def _take_lines(
         wanted = count  # rather than two uneven parts
     fits = max(1, target.l2_bytes // 2 // step)
     tiling.line = line
-    tiling.lines = _strip(count, max(1, min(most, count, wanted, fits)))
+    lines = _strip(count, max(1, min(most, count, wanted, fits)))
+    while lines > 1 and others // count * -(-count // lines) < FEWEST_SHARES:
+        lines -= 1
+    tiling.lines = lines
     tiling.outer.remove(line)
