@@ -12,7 +12,7 @@ from graphc.bench.machine import Limits, describe_machine, measure_limits
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
-from graphc.ir.core import Sum
+from graphc.ir.core import Broadcast, Sum
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.ops.neuron import Relu
@@ -54,28 +54,36 @@ def copier(array: np.ndarray, target: str) -> Callable[[], object]:
     if target == "cpu":
         other = np.empty_like(array)
         return lambda: np.copyto(other, array)
-    sweep = _sweep(array.nbytes, False)
+    sweep = _sweep(array.nbytes, "copy")
     return lambda: sweep.call("forward")
 
 
 def _measure() -> Limits:
     """Copy and read by generated kernels, the GPU's clock beside them; products by data sheet."""
-    read, copy = (_seconds(reads) for reads in (True, False))
+    copy, read, write = (_seconds(way) for way in ("copy", "read", "write"))
     products = cuda.peak_products(cuda.device())
-    return Limits(0, products, 2 * BLOCK_BYTES / copy, BLOCK_BYTES / read, BLOCK_BYTES)
+    block = BLOCK_BYTES
+    return Limits(0, products, 2 * block / copy, block / read, block / write, block)
 
 
-def _seconds(reads: bool) -> float:
-    """The best time of reading a block, or of reading it and writing another one."""
-    executable = _sweep(BLOCK_BYTES, reads)
+def _seconds(way: str) -> float:
+    """The best time of reading a block, writing one, or both."""
+    executable = _sweep(BLOCK_BYTES, way)
     return min(sum(executable.timed_call("forward").steps) for _ in range(_TRIES))
 
 
 @cache
-def _sweep(size: int, reads: bool) -> Executable:
-    graph = Graph("read" if reads else "copy")
-    x = graph.input("x", TensorType("float32", (max(1, size // 4 // _ROW), _ROW)))
-    y: Value = Sum((1,))(x) if reads else Relu()(x)
+def _sweep(size: int, way: str) -> Executable:
+    graph = Graph(way)
+    rows = max(1, size // 4 // _ROW)
+    x = graph.input("x", TensorType("float32", (_ROW,) if way == "write" else (rows, _ROW)))
+    y: Value
+    if way == "read":
+        y = Sum((1,))(x)
+    elif way == "write":
+        y = Broadcast((rows, _ROW), (0,))(x)
+    else:
+        y = Relu()(x)
     graph.outputs["y"] = y
     executable = loaded(plan(compile_graph(graph).graph), "cuda")
     executable.bind_new()["x"][...] = np.float32(1)

@@ -110,9 +110,9 @@ def _keys(graph: Graph, program: Program, steps: Mapping[int, int]) -> list[Hash
     """
     ways = [_Unrolled(node.origin.layer, node.origin.backward) for node in graph.nodes]
     own: dict[_Unrolled, set[int]] = {}
-    for place, step in steps.items():
-        if program.steps[step].layer == ways[place].layer:
-            own.setdefault(ways[place], set()).add(step)
+    for place, number in steps.items():
+        if program.steps[number].layer == ways[place].layer:
+            own.setdefault(ways[place], set()).add(number)
     unrolled = {way for way, found in own.items() if way.layer and len(found) > _MANY_STEPS}
     keys: list[Hashable] = []
     for place, way in enumerate(ways):
