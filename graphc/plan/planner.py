@@ -14,6 +14,7 @@ from graphc.kernel.once import compute_once
 from graphc.plan.algorithm import Algorithms, allowed, choose_algorithms
 from graphc.plan.arena import Block, pack, stacked
 from graphc.plan.budget import Memory
+from graphc.plan.cheap import repeat_cheap_maps
 from graphc.plan.draft import Draft, Storage
 from graphc.plan.joining import join_steps
 from graphc.plan.liveness import (
@@ -60,7 +61,9 @@ def plan(
     commit_in_place(draft)
     forward_steps = order_steps(draft)
     _drop_unused(draft)
-    if isinstance(memory, int):
+    if memory == "reuse":
+        forward_steps = repeat_cheap_maps(draft, forward_steps)
+    elif memory != "all":
         forward_steps = fit(draft, forward_steps, memory, lambda: _place(draft, memory).bytes)
     return _program(graph, draft, forward_steps, memory)
 

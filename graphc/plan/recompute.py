@@ -5,27 +5,20 @@ the value may be dropped and its step run again before the second use, if what i
 still there, is kept a little longer, or is made again as well (a chain). What the budget is
 exceeded by, summed over all steps, is what has to go; the candidate that takes most of it off for
 a second of added work is applied, until nothing is left or nothing helps.
-
-Only the pure part is repeated: the same kernel on the same values, so every bit is the same. What a
-step writes besides (an output of the user's, a new state) goes to a scratch place. A step that
-reads a state which has been renewed meanwhile reads the held old one; if there is none it is not
-repeated. So dropout draws the same mask, by the same counter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from graphc.kernel.lang import Kernel
 from graphc.plan.arena import aligned
 from graphc.plan.budget import cannot_be_met, shown
-from graphc.plan.draft import Array, Draft, DraftStep, Storage
-from graphc.plan.occupancy import Occupancy, Overwriting
-from graphc.plan.rough_time import kernel_seconds
+from graphc.plan.draft import Draft, Storage
+from graphc.plan.occupancy import Occupancy
+from graphc.plan.repeat import Repeat, Repeater, over_target
 
 # How many values are made again to make one.
 LONGEST_CHAIN = 12
@@ -83,39 +76,8 @@ def _by_and_by(work: Recomputation, budget: int, size: Callable[[], int]) -> boo
         lower = work.reduce(peak - max(peak // STAGES, 1))
 
 
-@dataclass(frozen=True)
-class Repeat:
-    """A way to take bytes off: what is made again before step `before`, and what it costs.
-
-    gain: bytes over the budget that it takes off, summed over steps. after: the step after which
-    `storages[0]` waits. longer: whether some of what it is made from has to stay longer.
-    """
-
-    storages: tuple[Storage, ...]
-    steps: tuple[int, ...]
-    after: int
-    before: int
-    gain: int
-    seconds: float
-    longer: bool
-
-
-class Recomputation:
-    """Repeats steps of an ordered draft until it fits; the draft stays usable all the time."""
-
-    def __init__(self, draft: Draft, forward_steps: int):
-        self.draft = draft
-        self.forward_steps = forward_steps
-        self.overwriting = Overwriting(draft)
-        self.costs: dict[Kernel, float] = {}
-        self.seconds = 0.0
-        self.count = 0
-        self.holds = set(draft.held.values())
-        self.refused: set[tuple[Storage, DraftStep]] = set()
-
-    def occupancy(self) -> Occupancy:
-        """What is live at each step as the draft stands."""
-        return Occupancy(self.draft, self.overwriting)
+class Recomputation(Repeater):
+    """Repeats steps of an ordered draft until it fits."""
 
     def reduce(self, target: int) -> bool:
         """Repeat steps until no step needs more than `target` bytes; False where nothing helps."""
@@ -124,11 +86,11 @@ class Recomputation:
             best = self.best(now, target)
             if best is None:
                 return False
-            over = _over(now.live, target)
+            over = over_target(now.live, target)
             reader = self.draft.steps[best.before]
             undo = self.apply(best)
             now = self.occupancy()
-            if _over(now.live, target) < over:
+            if over_target(now.live, target) < over:
                 self.note(best, reader)
                 continue
             undo()
@@ -203,43 +165,13 @@ class Recomputation:
         if room > max(target, int(now.live[before])):
             return None
         live = now.live[first : before + 1]
-        gain = _over(live, target) - _over(live + change, target)
+        gain = over_target(live, target) - over_target(live + change, target)
         if gain <= 0:
             return None
         seconds = sum(self.cost(self.draft.steps[position]) for position in steps)
         return Repeat(
             tuple(again), tuple(sorted(steps)), after, before, gain, seconds, bool(longer)
         )
-
-    def repeatable(self, now: Occupancy, storage: Storage, before: int) -> bool:
-        """Whether all of a value can be made again before that step."""
-        written = now.written[storage]
-        return written[-1] < before and all(
-            self.inputs(now, position, before) is not None for position in written
-        )
-
-    def inputs(self, now: Occupancy, position: int, before: int) -> list[Storage] | None:
-        """Arena storages that a step reads when it is run again; None where that cannot be."""
-        step = self.draft.steps[position]
-        if step.has_effect or self.holds & set(step.writes):
-            return None
-        found: list[Storage] = []
-        for name in step.reads:
-            source = self.source(now, name, before)
-            if source is None:
-                return None
-            if not source.slot:
-                found.append(source)
-        return list(dict.fromkeys(found))
-
-    def source(self, now: Occupancy, name: str, before: int) -> Storage | None:
-        """What holds an argument's value just before step `before`; None where nothing does."""
-        array = self.draft.arrays[name]
-        is_old = array.storage.slot and not array.sources  # what it held before the call
-        if is_old and now.renewed.get(array.storage, before) < before:
-            held = self.draft.held.get(name)
-            return self.draft.arrays[held].storage if held else None
-        return array.storage
 
     def room(
         self,
@@ -263,137 +195,6 @@ class Recomputation:
             for position in steps
         ]
         return int(now.across[before]) + extra + max(scratch)
-
-    def making(self, now: Occupancy, storage: Storage) -> float:
-        """The time of the steps that write a value, in seconds."""
-        steps = {position: self.draft.steps[position] for position in now.written[storage]}
-        return sum(map(self.cost, steps.values()))
-
-    def cost(self, step: DraftStep) -> float:
-        """A rough time of a step, in seconds: enough to choose by."""
-        if step.kernel not in self.costs:
-            moved = sum(self.draft.arrays[name].type.bytes for name in set(step.arguments))
-            self.costs[step.kernel] = kernel_seconds(step.kernel, moved)
-        return self.costs[step.kernel]
-
-    # -- applying --
-
-    def apply(self, repeat: Repeat) -> Callable[[], None]:
-        """Run the steps again before the reader; it and all later readers take the new values.
-
-        Returns what takes that back.
-        """
-        undo = self.undo()
-        draft, steps = self.draft, self.draft.steps
-        reader = steps[repeat.before]
-        new = {old: Storage(f"{old.name}~again", old.bytes) for old in repeat.storages}
-        renamed = {
-            name: self.again(array, new[array.storage])
-            for name, array in list(draft.arrays.items())
-            if array.storage in new and array.sources
-        }
-        for made in renamed.values():
-            array = draft.arrays[made]
-            array.sources = frozenset(renamed[source] for source in array.sources)
-        clones = [self.repeated(steps[p], renamed, repeat.before, reader) for p in repeat.steps]
-        for step in steps[repeat.before :]:
-            step.arguments = tuple(renamed.get(name, name) for name in step.arguments)
-        steps[repeat.before : repeat.before] = clones
-        if repeat.before < self.forward_steps:
-            self.forward_steps += len(clones)
-        self.count += len(clones)
-        self.seconds += repeat.seconds
-        return undo
-
-    def again(self, array: Array, storage: Storage) -> str:
-        name = self.draft.fresh(f"{array.name}~again")
-        self.draft.arrays[name] = Array(
-            name, array.type, array.strides, storage, array.offset, array.sources
-        )
-        return name
-
-    def repeated(
-        self, step: DraftStep, renamed: dict[str, str], before: int, reader: DraftStep
-    ) -> DraftStep:
-        """A step once more: on new arrays where it writes, scratch ones where nobody reads them."""
-        inputs = len(step.kernel.inputs)
-        arguments = []
-        for place, name in enumerate(step.arguments):
-            if name in renamed:
-                arguments.append(renamed[name])
-            elif place >= inputs:
-                arguments.append(self.scratch(self.draft.arrays[name]))
-            else:
-                arguments.append(self.held(name, before))
-        clone = DraftStep(
-            step.kernel,
-            tuple(arguments),
-            layers=step.layers,
-            kinds=(*(kind for kind in step.kinds if kind != "again"), "again"),
-            backward=reader.backward,
-            is_copy=step.is_copy,
-        )
-        for later in self.draft.steps[before:]:
-            slots = {self.draft.arrays[name].storage for name in later.writes}
-            if any(s.slot and s in slots for s in map(self.storage, clone.reads)):
-                later.after.add(clone)
-        return clone
-
-    def storage(self, name: str) -> Storage:
-        return self.draft.arrays[name].storage
-
-    def held(self, name: str, before: int) -> str:
-        """The array to read in place of a user's that has been renewed by then."""
-        array = self.draft.arrays[name]
-        if not array.storage.slot or array.sources:
-            return name
-        done = self.draft.steps[:before]
-        renewed = any(self.storage(w) is array.storage for step in done for w in step.writes)
-        return self.draft.held[name] if renewed else name
-
-    def scratch(self, array: Array) -> str:
-        name = self.draft.fresh(f"{array.name}~scratch")
-        reach = sum((e - 1) * s for e, s in zip(array.type.shape, array.strides, strict=True))
-        size = (reach + 1) * array.item_bytes if array.type.size else 0
-        storage = Storage(name, size)
-        self.draft.arrays[name] = Array(
-            name, array.type, array.strides, storage, sources=frozenset({name})
-        )
-        return name
-
-    def undo(self) -> Callable[[], None]:
-        """What brings the draft back to how it is now."""
-        before = [(step, step.arguments, set(step.after)) for step in self.draft.steps]
-        figures = self.forward_steps, self.count, self.seconds
-        arrays, remarks = dict(self.draft.arrays), len(self.draft.remarks)
-        refused = set(self.refused)
-
-        def back() -> None:
-            self.draft.steps = [step for step, _, _ in before]
-            for step, arguments, after in before:
-                step.arguments, step.after = arguments, after
-            self.forward_steps, self.count, self.seconds = figures
-            self.draft.arrays, self.refused = arrays, refused
-            del self.draft.remarks[remarks:]
-
-        return back
-
-    def note(self, repeat: Repeat, reader: DraftStep) -> None:
-        """Say what was done and why."""
-        first, *others = repeat.storages
-        chain = f", with {', '.join(s.name for s in others)}" if others else ""
-        self.draft.remark(
-            "recompute",
-            f"blob:{first.name}",
-            f"{first.name} is computed again before {reader.pass_label}{chain}: that frees"
-            f" {shown(first.bytes)} for {repeat.before - repeat.after - 1} steps and costs"
-            f" about {repeat.seconds * 1e3:.2g} ms",
-        )
-
-
-def _over(live: np.ndarray, target: int) -> int:
-    """Bytes above the target, summed over steps."""
-    return int(np.maximum(live - target, 0).sum())
 
 
 def _rank(repeat: Repeat) -> tuple[float, int]:
