@@ -396,10 +396,14 @@ class Kernel:
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
-    """The expression and all its parts."""
-    yield expr
-    for child in expr.children():
-        yield from walk(child)
+    """The expression and all its parts, each before its own parts."""
+    waiting = [expr]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        children = part.children()
+        if children:
+            waiting.extend(children[::-1])
 
 
 def statement_exprs(statement: Statement) -> tuple[Expr, ...]:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from graphc.kernel.build import Array, Writer
-from graphc.kernel.contraction import Contraction, Operand
+from graphc.kernel.contraction import KERNELS_REMEMBERED, Contraction, Operand
 from graphc.kernel.lang import Affine, Axis, Buffer, Expr, Kernel, call, constant
 
 TAPS = 3
@@ -271,6 +272,7 @@ def filter_shape(form: Geometry, tile: int) -> tuple[int, ...]:
     return (form.groups, form.blocks, points, form.channels.extent + 1, form.block)
 
 
+@lru_cache(KERNELS_REMEMBERED)
 def filter_kernel(form: Geometry, tile: int, source: Buffer, target: Buffer) -> Kernel:
     """target[g, b, p, c, o] = (G w G')[p] for output o of block b, from `source`, the weights.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
+from graphc.kernel import inline as into
 from graphc.kernel import join as once
 from graphc.kernel.contraction import KERNELS_REMEMBERED
 from graphc.kernel.join import Joined
@@ -49,6 +50,25 @@ def join_siblings(
     return made[0], names.long(made[1])
 
 
+def inline(
+    maker: Kernel,
+    maker_actuals: Sequence[str],
+    reader: Kernel,
+    reader_actuals: Sequence[str],
+    name: str,
+) -> Joined | None:
+    """`graphc.kernel.inline.inline`, remembered."""
+    names = _Names(maker_actuals, reader_actuals)
+    made = _inlined(
+        maker,
+        names.short(maker_actuals),
+        reader,
+        names.short(reader_actuals),
+        names.formal[name],
+    )
+    return None if made is None else (made[0], names.long(made[1]))
+
+
 class _Names:
     """Short names for arrays, by order of appearance."""
 
@@ -84,3 +104,14 @@ def _beside(
 ) -> Joined | None:
     made = once.join_siblings(first, first_actuals, second, second_actuals)
     return None if isinstance(made, str) else made
+
+
+@lru_cache(KERNELS_REMEMBERED)
+def _inlined(
+    maker: Kernel,
+    maker_actuals: tuple[str, ...],
+    reader: Kernel,
+    reader_actuals: tuple[str, ...],
+    name: str,
+) -> Joined | None:
+    return into.inline(maker, maker_actuals, reader, reader_actuals, name)

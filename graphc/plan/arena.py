@@ -125,24 +125,32 @@ class _Problem:
     def place(self, order: Sequence[int]) -> tuple[np.ndarray, int]:
         """Lowest offsets in the given order of placing."""
         offsets = np.zeros(len(order), np.int64)
-        placed = np.zeros(len(order), bool)
-        size = 0
+        # What is placed, by offset; of equal offsets the latest comes last.
+        placed = np.zeros(len(order), np.int64)
+        starts = np.zeros(len(order), np.int64)
+        ends = np.zeros(len(order), np.int64)
+        count = size = 0
         for i in order:
-            others = np.flatnonzero(placed & self.meets[i] & (self.sizes > 0))
-            offset = self.lowest_gap(others, offsets, int(self.sizes[i]))
+            need = int(self.sizes[i])
+            if not need:
+                continue
+            near = self.meets[i][placed[:count]]
+            offset = _lowest_gap(starts[:count][near], ends[:count][near], need)
+            at = int(starts[:count].searchsorted(offset, "right"))
+            for row, entry in ((placed, i), (starts, offset), (ends, offset + need)):
+                row[at + 1 : count + 1] = row[at:count]
+                row[at] = entry
+            count += 1
             offsets[i] = offset
-            placed[i] = True
-            size = max(size, offset + int(self.sizes[i]))
+            size = max(size, offset + need)
         return offsets, size
 
-    def lowest_gap(self, others: np.ndarray, offsets: np.ndarray, size: int) -> int:
-        if not len(others) or not size:
-            return 0
-        others = others[np.argsort(offsets[others], kind="stable")]
-        starts = offsets[others]
-        # How far everything up to each neighbour reaches: gaps lie between that and the next start.
-        reach = np.maximum.accumulate(starts + self.sizes[others])
-        if starts[0] >= size:
-            return 0
-        fits = np.flatnonzero(starts[1:] - reach[:-1] >= size)
-        return int(reach[fits[0]] if len(fits) else reach[-1])
+
+def _lowest_gap(starts: np.ndarray, ends: np.ndarray, size: int) -> int:
+    """The lowest offset with so many free bytes between what lies there, sorted by its start."""
+    if not len(starts) or starts[0] >= size:
+        return 0
+    # How far everything up to each neighbour reaches: gaps lie between that and the next start.
+    reach = np.maximum.accumulate(ends)
+    fits = (starts[1:] - reach[:-1] >= size).nonzero()[0]
+    return int(reach[fits[0]] if len(fits) else reach[-1])

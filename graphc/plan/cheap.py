@@ -28,7 +28,7 @@ from graphc.plan.arena import aligned
 from graphc.plan.budget import shown
 from graphc.plan.draft import Draft, DraftStep, Storage
 from graphc.plan.early import CHANGING
-from graphc.plan.occupancy import Occupancy
+from graphc.plan.occupancy import Occupancy, Overwriting
 from graphc.plan.repeat import Repeat, Repeater, over_target
 
 # A peak below this is no burden: nothing is repeated to lower it.
@@ -42,14 +42,13 @@ WORTH = 4.0
 MOST_TIME = 0.01
 
 
-def repeat_cheap_maps(draft: Draft, forward_steps: int) -> int:
+def repeat_cheap_maps(draft: Draft, forward_steps: int, overwriting: Overwriting) -> int:
     """Let backward make cheap maps again; returns the new number of forward steps."""
-    maps = _CheapMaps(draft, forward_steps)
+    maps = _CheapMaps(draft, forward_steps, overwriting)
     before = maps.occupancy().peak
     if forward_steps == len(draft.steps) or before <= LEAST_PEAK:
         return forward_steps
     maps.run()
-    maps.hold_parameters()
     if maps.count:
         after = maps.occupancy().peak
         draft.remark(
@@ -65,8 +64,8 @@ def repeat_cheap_maps(draft: Draft, forward_steps: int) -> int:
 class _CheapMaps(Repeater):
     """Rounds of repeats of one step each."""
 
-    def __init__(self, draft: Draft, forward_steps: int):
-        super().__init__(draft, forward_steps)
+    def __init__(self, draft: Draft, forward_steps: int, overwriting: Overwriting):
+        super().__init__(draft, forward_steps, overwriting)
         self.whole = sum(map(self.cost, draft.steps))
 
     def run(self) -> None:
@@ -83,6 +82,7 @@ class _CheapMaps(Repeater):
                 reader = self.draft.steps[repeat.before]
                 self.apply(repeat)
                 self.note(repeat, reader)
+            self.hold_parameters()
             after = self.occupancy()
             if 1 - after.peak / now.peak < WORTH * spent:
                 undo()

@@ -11,14 +11,15 @@ Everything here is read off the kernels; no operator is known by name but the co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 from graphc.ir.core import Transpose
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import row_major
-from graphc.kernel.contraction import match
+from graphc.kernel.contraction import KERNELS_REMEMBERED, match
 from graphc.kernel.lang import (
     Axis,
     Expr,
@@ -143,7 +144,8 @@ class Access:
         return any(len(loops) > 1 for loops in self.loops[2:])
 
 
-def accesses(kernel: Kernel) -> list[Access]:
+@lru_cache(KERNELS_REMEMBERED)
+def accesses(kernel: Kernel) -> tuple[Access, ...]:
     """The loads and stores of a kernel, as far as loops are concerned."""
     position = {buffer: place for place, buffer in enumerate(kernel.buffers)}
     known: dict[Local, frozenset[Axis]] = {}
@@ -172,10 +174,10 @@ def accesses(kernel: Kernel) -> list[Access]:
         elif isinstance(statement, Store):
             indices = tuple(loops(index) for index in statement.index)
             result.append(Access(position[statement.buffer], indices))
-    return list(dict.fromkeys(result))
+    return tuple(dict.fromkeys(result))
 
 
-def _images(node: Node, found: list[Access]) -> tuple[set[int], bool]:
+def _images(node: Node, found: Sequence[Access]) -> tuple[set[int], bool]:
     """Arguments that hold a batch of images, and whether one of them is read through a window."""
     values = (*node.inputs, *node.outputs)
     big = [a for a in found if values[a.argument].type.rank >= 3]
@@ -189,7 +191,7 @@ def _images(node: Node, found: list[Access]) -> tuple[set[int], bool]:
     return {argument for argument in same if values[argument].type.rank == rank}, bool(windows)
 
 
-def _packing(kernel: Kernel, found: list[Access], argument: int) -> Order | None:
+def _packing(kernel: Kernel, found: Sequence[Access], argument: int) -> Order | None:
     """The order in which a windowed contraction wants its weights: folded axes, then the vector's.
 
     Of the folded axes those of the window come first and the channels last, beside the vector.

@@ -22,10 +22,10 @@ from graphc.plan.share import possible_savings
 SEARCHED = 64
 
 
-def order_steps(draft: Draft) -> int:
+def order_steps(draft: Draft, overwriting: Overwriting | None = None) -> int:
     """Reorder the draft's steps, forward before backward. Returns the number of forward steps."""
     passes = [[s for s in draft.steps if s.backward is late] for late in (False, True)]
-    overwriting = Overwriting(draft)
+    overwriting = overwriting or Overwriting(draft)
     needed = draft.dependencies()
     for late in (False, True):
         plain = _late_sources(passes[late], needed)

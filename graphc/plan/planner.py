@@ -25,6 +25,7 @@ from graphc.plan.liveness import (
     storage_spans,
 )
 from graphc.plan.lower import lower
+from graphc.plan.occupancy import Overwriting
 from graphc.plan.order import order_steps
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Step
 from graphc.plan.recompute import fit
@@ -59,12 +60,14 @@ def plan(
     _compute_once(draft)
     choose_algorithms(draft, allowed() if algorithms is None else algorithms)
     commit_in_place(draft)
-    forward_steps = order_steps(draft)
+    overwriting = Overwriting(draft)
+    forward_steps = order_steps(draft, overwriting)
     _drop_unused(draft)
     if memory == "reuse":
-        forward_steps = repeat_cheap_maps(draft, forward_steps)
+        forward_steps = repeat_cheap_maps(draft, forward_steps, overwriting)
     elif memory != "all":
-        forward_steps = fit(draft, forward_steps, memory, lambda: _place(draft, memory).bytes)
+        size = lambda: _place(draft, memory).bytes  # noqa: E731
+        forward_steps = fit(draft, forward_steps, overwriting, memory, size)
     return _program(graph, draft, forward_steps, memory)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from graphc.plan.arena import aligned
 from graphc.plan.budget import cannot_be_met, shown
 from graphc.plan.draft import Draft, Storage
-from graphc.plan.occupancy import Occupancy
+from graphc.plan.occupancy import Occupancy, Overwriting
 from graphc.plan.repeat import Repeat, Repeater, over_target
 
 # How many values are made again to make one.
@@ -28,12 +28,18 @@ STAGES = 25
 SMALLEST_PART = 1 / 2000
 
 
-def fit(draft: Draft, forward_steps: int, budget: int, size: Callable[[], int]) -> int:
+def fit(
+    draft: Draft,
+    forward_steps: int,
+    overwriting: Overwriting,
+    budget: int,
+    size: Callable[[], int],
+) -> int:
     """Repeat steps until the arena, whose size for the draft `size` tells, is within the budget.
 
     Returns the new number of forward steps. Raises BudgetError where that cannot be.
     """
-    work = Recomputation(draft, forward_steps)
+    work = Recomputation(draft, forward_steps, overwriting)
     arena = size()
     if arena > budget:
         back = work.undo()
@@ -89,6 +95,7 @@ class Recomputation(Repeater):
             over = over_target(now.live, target)
             reader = self.draft.steps[best.before]
             undo = self.apply(best)
+            self.hold_parameters()
             now = self.occupancy()
             if over_target(now.live, target) < over:
                 self.note(best, reader)

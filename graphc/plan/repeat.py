@@ -46,15 +46,16 @@ class Repeat:
 class Repeater:
     """Repeats steps of an ordered draft, which stays usable all the time."""
 
-    def __init__(self, draft: Draft, forward_steps: int):
+    def __init__(self, draft: Draft, forward_steps: int, overwriting: Overwriting):
         self.draft = draft
         self.forward_steps = forward_steps
-        self.overwriting = Overwriting(draft)
+        self.overwriting = overwriting
         self.costs: dict[Kernel, float] = {}
         self.seconds = 0.0
         self.count = 0
         self.holds = set(draft.held.values())
         self.clones: dict[DraftStep, DraftStep] = {}
+        self.held_parameters: dict[str, str] = {}
         self.refused: set[tuple[Storage, DraftStep]] = set()
 
     def occupancy(self) -> Occupancy:
@@ -124,7 +125,8 @@ class Repeater:
             array.sources = frozenset(renamed[source] for source in array.sources)
         clones = [self.repeated(steps[p], renamed, repeat.before, reader) for p in repeat.steps]
         for step in steps[repeat.before :]:
-            step.arguments = tuple(renamed.get(name, name) for name in step.arguments)
+            if not renamed.keys().isdisjoint(step.arguments):
+                step.arguments = tuple(renamed.get(name, name) for name in step.arguments)
         steps[repeat.before : repeat.before] = clones
         if repeat.before < self.forward_steps:
             self.forward_steps += len(clones)
@@ -161,9 +163,9 @@ class Repeater:
             is_copy=step.is_copy,
         )
         self.clones[clone] = step
-        for later in self.draft.steps[before:]:
-            slots = {self.draft.arrays[name].storage for name in later.writes}
-            if any(s.slot and s in slots for s in map(self.storage, clone.reads)):
+        given = {s for s in map(self.storage, clone.reads) if s.slot}
+        for later in self.draft.steps[before:] if given else ():
+            if not given.isdisjoint(map(self.storage, later.writes)):
                 later.after.add(clone)
         return clone
 
@@ -194,24 +196,22 @@ class Repeater:
         before = [(step, step.arguments, set(step.after)) for step in self.draft.steps]
         figures = self.forward_steps, self.count, self.seconds
         arrays, remarks = dict(self.draft.arrays), len(self.draft.remarks)
-        refused = set(self.refused)
+        refused, held = set(self.refused), dict(self.held_parameters)
 
         def back() -> None:
             self.draft.steps = [step for step, _, _ in before]
             for step, arguments, after in before:
                 step.arguments, step.after = arguments, after
             self.forward_steps, self.count, self.seconds = figures
-            self.draft.arrays, self.refused = arrays, refused
+            self.draft.arrays = dict(arrays)
+            self.refused, self.held_parameters = set(refused), dict(held)
             del self.draft.remarks[remarks:]
 
         return back
 
     def hold_parameters(self) -> None:
-        """Let what backward repeats of forward read small parameters as they were in forward.
-
-        Called once, when all is repeated.
-        """
-        held: dict[str, str] = {}
+        """Let what backward repeats of forward read small parameters as they were in forward."""
+        held = self.held_parameters
         for clone in self.draft.steps:
             original = self.clones.get(clone)
             if original is None or original.backward or not clone.backward:

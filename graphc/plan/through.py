@@ -18,8 +18,9 @@ Nothing in this rule depends on what the user keeps, so every memory mode runs t
 
 from __future__ import annotations
 
-from graphc.kernel.inline import cheap_value, inline
+from graphc.kernel.inline import cheap_value
 from graphc.kernel.lang import Fold, Kernel
+from graphc.plan.alike import inline
 from graphc.plan.draft import Draft, DraftStep, Storage
 from graphc.plan.early import CHANGING
 
