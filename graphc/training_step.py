@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from graphc.ir.core import Sum
 from graphc.ir.graph import Graph, Origin, Value
+from graphc.ir.remark import Saving
 from graphc.ir.types import TensorType
 from graphc.ops.update import (
     AdaDeltaUpdate,
@@ -30,6 +31,7 @@ from graphc.ops.update import (
 )
 
 RATE = "solver.rate"
+CONSUMED = "a gradient used up by its update"
 
 METHODS: dict[str, type[Update]] = {  # each takes its settings, then `factor`
     "SGD": SgdUpdate,
@@ -116,6 +118,12 @@ def _gradient(graph: Graph, learned: Learned, rule: UpdateRule) -> Value:
     """The gradient of all passes; it is no output and no blob of the user's any more."""
     name = f"{learned.name}.diff"
     gradient = graph.outputs.pop(name)
+    graph.remark(
+        "update",
+        learned.name,
+        "its gradient is used up by the update, and is no result of the call",
+        saving=Saving(CONSUMED, gradient.type.bytes),
+    )
     graph.blobs.pop(name, None)
     if rule.passes == 1:
         return gradient

@@ -52,7 +52,8 @@ def explain(
             continue
         place = f"  ({remark.span})" if remark.span else ""
         others = f" (and {more} more like this)" if more else ""
-        typer.echo(f"{remark.subject}: {remark.sentence}{others}. [{remark.stage}]{place}")
+        said = f"{remark.sentence}{_saved(remark)}{others}"
+        typer.echo(f"{remark.subject}: {said}. [{remark.stage}]{place}")
     if not remarks:
         typer.echo(f"{subject or 'the net'}: nothing had to be decided.")
 
@@ -127,6 +128,12 @@ def _steps(program: Program, layer: str) -> list[Remark]:
     return remarks
 
 
+def _saved(remark: Remark) -> str:
+    from graphc.plan.budget import shown
+
+    return f"; that saves {shown(remark.saving.bytes)}" if remark.saving else ""
+
+
 def _plain(remark: Remark, more: int) -> dict[str, Any]:
     """As data; `more` are remarks alike that are left out."""
     place = remark.span
@@ -135,6 +142,7 @@ def _plain(remark: Remark, more: int) -> dict[str, Any]:
         "stage": remark.stage,
         "subject": remark.subject,
         "sentence": remark.sentence,
+        "saved": remark.saving.bytes if remark.saving else None,
         "file": place.source.name if place else None,
         "line": place.line if place else None,
         "column": place.column if place else None,

@@ -28,7 +28,7 @@ def plan(
         typer.Option(help="Every way to plan side by side, and what others would have used."),
     ] = False,
 ) -> None:
-    """Print the memory table, what holds the peak, and every sharing that was refused.
+    """Print the memory table, what was saved, what holds the peak, and every sharing refused.
 
     It is that of forward and backward, if a gradient is defined.
     """
@@ -57,10 +57,11 @@ def _draw(program: Program, path: Path) -> None:
 
 
 def _print(program: Program) -> None:
-    from graphc.plan.explain import memory_table
+    from graphc.plan.explain import memory_table, savings_table
     from graphc.plan.peak import peak_text, refusals
 
     typer.echo(memory_table(program))
+    typer.echo(savings_table(program))
     typer.echo(peak_text(program))
     said = refusals(program)
     typer.echo(f"refused sharing ({len(said)})" if said else "no sharing was refused")

@@ -19,7 +19,7 @@ import numpy as np
 
 from graphc.error import NetError
 from graphc.ir.op import REGISTRY, Op
-from graphc.ir.remark import Remark
+from graphc.ir.remark import Remark, Saving
 from graphc.ir.types import TensorType
 from graphc.source import Span
 
@@ -212,9 +212,16 @@ class Graph:
         value.name = name
         self.values[name] = value
 
-    def remark(self, stage: str, subject: str, sentence: str, span: Span | None = None) -> None:
+    def remark(
+        self,
+        stage: str,
+        subject: str,
+        sentence: str,
+        span: Span | None = None,
+        saving: Saving | None = None,
+    ) -> None:
         """Say why."""
-        self.remarks.append(Remark(stage, subject, sentence, span))
+        self.remarks.append(Remark(stage, subject, sentence, span, saving))
 
     # -- reading ----------------------------------------------------------------------------
 

@@ -10,6 +10,17 @@ from graphc.source import Span
 
 
 @dataclass(frozen=True)
+class Saving:
+    """What a decision about memory saved: bytes of an array that is not made, or not kept.
+
+    `choice` says the kind of decision, `graphc.plan.savings` lists them.
+    """
+
+    choice: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Remark:
     """One sentence about one thing.
 
@@ -21,6 +32,7 @@ class Remark:
     subject: str
     sentence: str
     span: Span | None = None
+    saving: Saving | None = None
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.sentence} [{self.stage}]"

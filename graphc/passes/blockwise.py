@@ -7,9 +7,12 @@ products instead of three. What it is to replace, an operator's `equals` says; `
 from __future__ import annotations
 
 from graphc.ir.graph import Graph
+from graphc.ir.remark import Saving
+from graphc.passes.clean import without_dead
 from graphc.passes.fuse import fuse, rules
 
 STAGE = "blockwise"
+BLOCKS = "scores that are never held whole"
 
 
 def blockwise(graph: Graph, asked: frozenset[str] = frozenset()) -> Graph:
@@ -19,9 +22,20 @@ def blockwise(graph: Graph, asked: frozenset[str] = frozenset()) -> Graph:
     gradient is wanted; they stay. Remarks say what was replaced and what was not, and why.
     """
     made = fuse(graph, asked, rules(recompute=True))
+    if _recomputing(made) > _recomputing(graph):
+        _note_scores(graph, made)
     if not _recomputing(made) and len(made.remarks) == len(graph.remarks):
         made.remark(STAGE, "net", "no last layer is followed by a loss that works in blocks")
     return made
+
+
+def _note_scores(graph: Graph, made: Graph) -> None:
+    """Say which blobs are not held any more."""
+    left = {value.name for node in without_dead(made).nodes for value in node.outputs}
+    for name, value in graph.blobs.items():
+        if value.role is None and value.name not in left:
+            said = f"{name} is never held whole: layer and loss work in blocks of classes"
+            made.remark(STAGE, f"blob:{name}", said, saving=Saving(BLOCKS, value.type.bytes))
 
 
 def can_be_blockwise(graph: Graph, asked: frozenset[str] = frozenset()) -> bool:

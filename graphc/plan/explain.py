@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graphc.error import NetError, did_you_mean
 from graphc.ir.remark import Remark
+from graphc.plan.budget import shown
 from graphc.plan.program import Program, ProgramBuffer
 
 
@@ -110,13 +111,26 @@ def memory_table(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    numbers = (2, 3)
+def _line(row: tuple[str, ...], widths: list[int], numbers: tuple[int, ...] = (2, 3)) -> str:
     parts = [
         cell.rjust(width) if i in numbers else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join(parts).rstrip()
+
+
+def savings_table(program: Program) -> str:
+    """What each kind of decision saved, as text; empty where nothing was decided."""
+    found = program.memory.saved
+    if not found:
+        return ""
+    cells = [("what was saved", "times", "bytes of all", "bound of this order without it")]
+    for row in found:
+        without = "" if row.without is None else shown(row.without)
+        cells.append((row.choice, str(row.count), shown(row.bytes), without))
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    lines = [_line(row, widths, (1, 2, 3)) for row in cells]
+    return "\n".join(lines) + "\n"
 
 
 def explain(program: Program, subject: str) -> list[Remark]:

@@ -33,10 +33,11 @@ def regrouped(
     """
     for output, name in zip(producer.outputs, made, strict=True):
         for statement in producer.body:
-            if isinstance(statement, Store) and statement.buffer == output and name in read:
-                if any(_two_digits(place, producer) for place in statement.index):
-                    loads = _loads(consumer, {read.index(name)})
-                    consumer = _split_like(producer, statement, consumer, loads)
+            if not isinstance(statement, Store) or statement.buffer != output or name not in read:
+                continue
+            if any(_two_digits(place, producer) for place in statement.index):
+                loads = _loads(consumer, {read.index(name)})
+                consumer = _split_like(producer, statement, consumer, loads)
     return consumer
 
 

@@ -13,6 +13,7 @@ joined; this file knows which steps should be:
 
 from __future__ import annotations
 
+from graphc.ir.remark import Saving
 from graphc.kernel.contraction import match
 from graphc.kernel.facts import is_elementwise
 from graphc.kernel.lang import Fold, Kernel
@@ -24,6 +25,7 @@ from graphc.plan.through import read_through
 
 # A joined kernel with more arrays than this gains nothing: they no longer share the caches' ways.
 MOST_ARGUMENTS = 12
+UNSTORED = "a value that stays in registers"
 
 
 def join_steps(draft: Draft) -> None:
@@ -232,7 +234,12 @@ class _Joining:
 
     def forget(self, name: str, step: DraftStep) -> None:
         """Drop an array that is no longer stored, and say so to who asks for the blob."""
-        del self.draft.arrays[name]
+        self.draft.remark(
+            "join",
+            f"blob:{name}",
+            f"{name} is not stored: it is made and used in one sweep ({step.pass_label})",
+            Saving(UNSTORED, self.draft.arrays.pop(name).type.bytes),
+        )
         for blob in self.shown.pop(name, ()):
             del self.draft.blobs[blob]
             self.draft.gone[blob] = (

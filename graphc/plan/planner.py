@@ -29,7 +29,9 @@ from graphc.plan.occupancy import Overwriting
 from graphc.plan.order import order_steps
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Step
 from graphc.plan.recompute import fit
-from graphc.plan.share import Shares, commit_in_place, possible_savings, share_bytes
+from graphc.plan.savings import note_savings, overwriting_intervals
+from graphc.plan.savings import rows as saved_rows
+from graphc.plan.share import IN_PLACE, Shares, commit_in_place, possible_savings, share_bytes
 
 
 def plan(
@@ -99,14 +101,18 @@ def _program(graph: Graph, draft: Draft, forward_steps: int, memory: Memory) -> 
     if memory == "all":
         final = len(draft.steps) - 1
         places = [replace(block, last=final) for block in places]
+    spans = storage_spans(draft)
+    without = note_savings(graph, draft)
+    without[IN_PLACE] = overwriting_intervals(placed.shares.parent, spans)
+    remarks = (*graph.remarks, *draft.remarks)
+    live = [(b.bytes, b.first, b.last) for b in places]
     report = MemoryReport(
         peak=placed.bytes,
-        bound_of_order=bound_of_order(
-            [(b.bytes, b.first, b.last) for b in places], len(draft.steps)
-        ),
+        bound_of_order=bound_of_order(live, len(draft.steps)),
         bound_of_any_order=bound_of_any_order(draft, possible_savings(draft)),
-        naive=sum(storage.bytes for storage in storage_spans(draft)),
+        naive=sum(storage.bytes for storage in spans),
         slots=_slot_bytes(draft),
+        saved=saved_rows(remarks, without, live, len(draft.steps)),
     )
     readable_forward, _ = _readable(draft, buffers, forward_steps)
     readable, overwritten = _readable(draft, buffers, len(draft.steps))
@@ -123,7 +129,7 @@ def _program(graph: Graph, draft: Draft, forward_steps: int, memory: Memory) -> 
         memory=report,
         readable=readable,
         overwritten=overwritten,
-        remarks=(*graph.remarks, *draft.remarks),
+        remarks=remarks,
         readable_forward=readable_forward,
     )
 

@@ -74,12 +74,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class SavedRow:
+    """One kind of decision: how often, bytes of all its arrays, and the bound of the order without.
+
+    without: None where the arrays are gone so early that nobody knows when they would be needed.
+    """
+
+    choice: str
+    count: int
+    bytes: int
+    without: int | None = None
+
+
+@dataclass(frozen=True)
 class MemoryReport:
     """What the arena came to, in bytes.
 
     peak: the arena. bound_of_order: the largest sum of bytes live at one step, in this order.
     bound_of_any_order: no order of these steps can do with less. naive: the sum of all buffers.
-    slots: the user's arrays, by role.
+    slots: the user's arrays, by role. saved: what each kind of decision saved.
     """
 
     peak: int
@@ -87,6 +100,7 @@ class MemoryReport:
     bound_of_any_order: int
     naive: int
     slots: dict[str, int] = field(default_factory=dict)
+    saved: tuple[SavedRow, ...] = ()
 
 
 @dataclass(frozen=True)

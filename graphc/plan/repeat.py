@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphc.ir.remark import Saving
 from graphc.ir.types import row_major
 from graphc.kernel.lang import Kernel
 from graphc.plan.budget import shown
@@ -24,6 +25,7 @@ from graphc.plan.rough_time import kernel_seconds
 
 # A parameter of at most so many bytes is held: a number for each channel.
 SMALL = 1 << 15
+AGAIN = "a value computed again"
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,7 @@ class Repeater:
             f"{first.name} is computed again before {reader.pass_label}{chain}: that frees"
             f" {shown(first.bytes)} for {repeat.before - repeat.after - 1} steps and costs"
             f" about {repeat.seconds * 1e3:.2g} ms",
+            Saving(AGAIN, first.bytes),
         )
 
 

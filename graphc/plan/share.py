@@ -7,10 +7,13 @@ into the user's slot once everybody has read the old one. Every yes and every no
 
 from __future__ import annotations
 
-from graphc.ir.remark import Remark
+from graphc.ir.remark import Remark, Saving
 from graphc.kernel.facts import may_overwrite
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 from graphc.plan.liveness import Span
+
+IN_PLACE = "an output written over an input"
+STATE = "a new state written over the old one"
 
 
 class Shares:
@@ -54,7 +57,8 @@ def share_bytes(draft: Draft, spans: dict[Storage, Span], remarks: list[Remark])
                     f"{new.name} overwrites {old.name}: {step.pass_label} is its last reader and"
                     " reads each element before it writes it"
                 )
-                remarks.append(Remark("share", f"blob:{new.name}", said))
+                saving = Saving(IN_PLACE, new.type.bytes)
+                remarks.append(Remark("share", f"blob:{new.name}", said, saving=saving))
                 break
     return shares
 
@@ -157,7 +161,12 @@ def commit_in_place(draft: Draft) -> None:
         draft.commits.remove(commit)
         del draft.arrays[target]
         _put_after(draft, writer)
-        draft.remark("share", state.name, f"the new {state.name} is written over the old one")
+        draft.remark(
+            "share",
+            state.name,
+            f"the new {state.name} is written over the old one",
+            Saving(STATE, state.bytes),
+        )
 
 
 def _put_after(draft: Draft, writer: DraftStep) -> None:

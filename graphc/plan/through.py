@@ -18,6 +18,7 @@ Nothing in this rule depends on what the user keeps, so every memory mode runs t
 
 from __future__ import annotations
 
+from graphc.ir.remark import Saving
 from graphc.kernel.inline import cheap_value
 from graphc.kernel.lang import Fold, Kernel
 from graphc.plan.alike import inline
@@ -28,6 +29,7 @@ from graphc.plan.early import CHANGING
 SMALL = 1 / 8
 # A kernel with more arrays than this gains nothing: they no longer share the caches' ways.
 MOST_ARGUMENTS = 12
+THROUGH = "a value that its readers compute"
 
 
 def read_through(draft: Draft) -> None:
@@ -129,12 +131,14 @@ def _replace(
         return
     labels = ", ".join(dict.fromkeys(reader.pass_label for reader in done))
     made_of = " and ".join(dict.fromkeys(step.reads))
+    goes = not readers[name] and name not in survivors
     draft.remark(
         "through",
         f"blob:{name}",
         f"{name} is not read by {labels}: computing it from {made_of} costs less than a load",
+        Saving(THROUGH, draft.arrays[name].type.bytes) if goes else None,
     )
-    if readers[name] or name in survivors:
+    if not goes:
         return
     draft.steps.remove(step)
     del draft.arrays[name]
