@@ -17,7 +17,7 @@ from graphc.gradient_request import as_names, request
 from graphc.phase import TEST, TRAIN, Phase
 from graphc.plan.algorithm import allowed
 from graphc.plan.budget import Memory, memory_mode
-from graphc.runtime.cpu import usable_cores
+from graphc.runtime.cpu import WorkingMemory, usable_cores
 
 
 def checked_signature(
@@ -84,6 +84,8 @@ class Compilations:
         base: the signature of a forward pass as the user's options say, without shapes.
         shapes: of the net inputs and of what Filter layers let pass, as they are now.
         made: what is compiled.
+        working_memory: of all that is compiled of the whole net: no call reads in it what another
+            program has left there.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Compilations:
         self.base = base
         self.shapes: dict[str, tuple[int, ...]] = {n: tuple(s) for n, s in shapes.items()}
         self.made: dict[Signature, Compilation] = {}
+        self.working_memory = WorkingMemory()
         self._fronts: dict[Signature, CaffeNet] = {}
 
     def front(self) -> CaffeNet:
@@ -123,7 +126,10 @@ class Compilations:
     def compiled(self, signature: Signature) -> Compilation:
         """Ready to run."""
         if signature not in self.made:
-            self.made[signature] = driver.compile_net(self.definition, signature)
+            made = self.made[signature] = driver.compile_net(self.definition, signature)
+            # A part of the net runs between a forward pass of the whole and its backward pass.
+            if made.executable and signature.only == (None, None):
+                made.executable.working_memory = self.working_memory
         return self.made[signature]
 
     def planned(self, signature: Signature) -> Compilation:

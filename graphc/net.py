@@ -441,6 +441,8 @@ class Net:
             self._call(made, which)
         except NetError:
             self.arrays.restore_states()
+            if made is not self._active:
+                self._active = None  # what it left has been overwritten
             raise
         self._active = made
         self._forward_is_current = True

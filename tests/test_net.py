@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import deep_nets
 import numpy as np
 import pytest
 
@@ -699,3 +700,27 @@ def test_forward_is_run_once_for_each_backward(monkeypatch: pytest.MonkeyPatch) 
     net.clear_param_diffs()
     net.forward_backward()
     assert calls[6:] == ["both"]
+
+
+def test_programs_of_one_net_share_their_working_memory() -> None:
+    """Adding to gradients and overwriting them are two programs; so is a call that keeps more."""
+    source = deep_nets.resnet(2, 32, (1, 1), 4)
+    data = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    inputs = {"data": data, "label": np.array([3, 5], np.float32)}
+
+    def gradients(net: graphc.Net) -> list[np.ndarray]:
+        return [blob.diff.copy() for blobs in net.params.values() for blob in blobs]
+
+    net = graphc.Net(source, phase=graphc.TRAIN, weights="random:1", threads=1)
+    net.forward_backward(inputs)
+    once = gradients(net)
+    kept = net.forward(blobs=["res2a"])["res2a"].copy()
+    net.backward()
+    twice = gradients(net)
+    made = [m.executable for m in net.compilations.made.values() if m.executable]
+    assert len(made) >= 2
+    assert len({executable.arena.ctypes.data for executable in made}) == 1
+    assert max(e.bundle.arena_bytes for e in made) == made[0].working_memory.of(0).base.size - 64
+    assert np.any(kept)
+    for first, second in zip(once, twice, strict=True):
+        np.testing.assert_allclose(second, 2 * first, rtol=1e-6)

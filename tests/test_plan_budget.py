@@ -57,15 +57,34 @@ def test_every_mode_gives_the_same_bits(seed: int, layers: int, part: float) -> 
                 np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
 
-def test_budgets_reach_well_below_reuse() -> None:
-    """Else the test above would compare plans that are the same."""
-    parts = []
+def widest_step(program: Program) -> int:
+    """Bytes of the arena that the most demanding step reads and writes: no plan needs less."""
+    totals = []
+    for step in program.steps:
+        arrays = {program.buffers[name] for name in step.arguments}
+        reach = total = 0
+        for buffer in sorted((b for b in arrays if b.slot == 0), key=lambda b: b.offset):
+            end = buffer.offset + buffer.span_bytes
+            total += max(0, end - max(buffer.offset, reach))
+            reach = max(reach, end)
+        totals.append(total)
+    return max(totals)
+
+
+def test_budgets_reach_below_what_any_order_needs() -> None:
+    """Values made again do what no order can. All nets together go a third of the way from "reuse"
+    down to what single steps need; that cannot be reached where many values wait at once."""
+    way = possible = below = 0
     for seed in range(12):
         graph, keep = DeepNet(seed).graph(18)
         reuse, small = plan(graph, keep=keep), within(graph, keep, 0)
-        parts.append(small.arena_bytes / reuse.arena_bytes)
         assert (repeats(small) > 0) == (small.arena_bytes < reuse.arena_bytes)
-    assert sum(part < 0.85 for part in parts) >= 6, parts
+        assert small.arena_bytes >= widest_step(reuse)
+        way += reuse.arena_bytes - small.arena_bytes
+        possible += reuse.arena_bytes - widest_step(reuse)
+        below += small.arena_bytes < reuse.memory.bound_of_any_order
+    assert way >= possible / 3
+    assert below >= 4
 
 
 @pytest.fixture(scope="module")

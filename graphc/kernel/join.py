@@ -243,7 +243,7 @@ def _merged(first: Kernel, second: Kernel, one: Part, two: Part, drop: Collectio
     body = [s for s in one.kernel.body if not (isinstance(s, Store) and s.buffer.name in drop)]
     outputs = [b for b in one.kernel.outputs if b.name not in drop]
     outputs += two.kernel.outputs
-    body = _needed(_shared((*body, *two.kernel.body), outputs))
+    body = needed(_shared((*body, *two.kernel.body), outputs))
     read = {load.buffer for s in body for e in statement_exprs(s) for load in _all_loads(e)}
     inputs = dict.fromkeys((*one.kernel.inputs, *two.kernel.inputs))
     kernel = Kernel(
@@ -301,7 +301,7 @@ def _key(statement: Let | Fold | Check) -> object:
     return plain.kind, plain.values, plain.where, tuple(a.extent for a in plain.axes)
 
 
-def _needed(body: Sequence[Statement]) -> list[Statement]:
+def needed(body: Sequence[Statement]) -> list[Statement]:
     """The statements whose results are used, directly or not, by a store or a check."""
     used: set[Expr] = set()
     kept: list[Statement] = []

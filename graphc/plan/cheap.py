@@ -24,6 +24,7 @@ import numpy as np
 from graphc.kernel.contraction import KERNELS_REMEMBERED
 from graphc.kernel.inline import COSTLY
 from graphc.kernel.lang import Call, Fold, Kernel, Store, statement_exprs, walk
+from graphc.kernel.narrow import narrowed
 from graphc.plan.arena import aligned
 from graphc.plan.budget import shown
 from graphc.plan.draft import Draft, DraftStep, Storage
@@ -126,7 +127,7 @@ class _CheapMaps(Repeater):
                 waits = int(crowded[before] - crowded[after + 1])
                 if not waits or before < self.forward_steps:
                     continue
-                if self.inputs(now, written[0], before) is None:
+                if self.inputs(now, written[0], before, storage) is None:
                     continue
                 gain = waits * storage.bytes
                 cost = self.cost(step)
@@ -138,15 +139,17 @@ class _CheapMaps(Repeater):
         change = np.zeros(now.count, np.int64)
         (storage,), (position,) = repeat.storages, repeat.steps
         change[repeat.after + 1 : repeat.before] -= aligned(storage.bytes)
-        for source in self.inputs(now, position, repeat.before) or ():
+        for source in self.inputs(now, position, repeat.before, storage) or ():
             last = now.spans[source][1]
             if last < repeat.before:
                 change[last + 1 : repeat.before] += aligned(source.bytes)
         return change
 
     def is_cheap(self, step: DraftStep) -> bool:
-        """Whether it only makes one map, element by element, of what cannot change meanwhile."""
-        if step.has_effect or step.is_copy or not step.reads or len(step.writes) != 1:
+        """Whether it only makes maps, element by element, of what cannot change meanwhile."""
+        if step.has_effect or step.is_copy or not step.reads:
+            return False
+        if len(step.writes) > 1 and narrowed(step.kernel, frozenset({0})) is None:
             return False
         for name in step.reads:
             array = self.draft.arrays[name]

@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.plan.arena import aligned
 from graphc.plan.budget import cannot_be_met, shown
-from graphc.plan.draft import Draft, Storage
+from graphc.plan.draft import Draft, DraftStep, Storage
 from graphc.plan.occupancy import Occupancy, Overwriting
 from graphc.plan.repeat import Repeat, Repeater, over_target
 
@@ -152,7 +152,7 @@ class Recomputation(Repeater):
         steps: set[int] = set()
         for one in again:  # grows while it is walked
             for position in now.written[one]:
-                inputs = self.inputs(now, position, before)
+                inputs = self.inputs(now, position, before, one)
                 if inputs is None:
                     return None
                 steps.add(position)
@@ -193,15 +193,16 @@ class Recomputation(Repeater):
         extra = sum(aligned(other.bytes) for other in again if other is not storage)
         extra += sum(aligned(other.bytes) for other in longer)
         own = set(again)
-        scratch = [
-            sum(
-                aligned(array.type.bytes)
-                for array in map(self.draft.arrays.__getitem__, self.draft.steps[position].writes)
-                if array.storage not in own
-            )
-            for position in steps
-        ]
+        scratch = [self.scratch_bytes(self.draft.steps[position], own) for position in steps]
         return int(now.across[before]) + extra + max(scratch)
+
+    def scratch_bytes(self, step: DraftStep, own: set[Storage]) -> int:
+        """What a step writes beside these storages when it is run again."""
+        wanted = [name for name in step.writes if self.storage(name) in own]
+        kernel, names = self.narrowed(step, wanted)
+        written = names[len(kernel.inputs) :]
+        arrays = [self.draft.arrays[name] for name in written if name not in wanted]
+        return sum(aligned(array.type.bytes) for array in arrays)
 
 
 def _rank(repeat: Repeat) -> tuple[float, int]:

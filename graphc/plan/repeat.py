@@ -9,7 +9,7 @@ change between forward and backward, is held for a step of forward that backward
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from graphc.ir.remark import Saving
 from graphc.ir.types import row_major
 from graphc.kernel.lang import Kernel
+from graphc.kernel.narrow import narrowed
 from graphc.plan.budget import shown
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 from graphc.plan.lower import copy_kernel
@@ -68,16 +69,20 @@ class Repeater:
         """Whether all of a value can be made again before that step."""
         written = now.written[storage]
         return written[-1] < before and all(
-            self.inputs(now, position, before) is not None for position in written
+            self.inputs(now, position, before, storage) is not None for position in written
         )
 
-    def inputs(self, now: Occupancy, position: int, before: int) -> list[Storage] | None:
-        """Arena storages that a step reads when it is run again; None where that cannot be."""
+    def inputs(
+        self, now: Occupancy, position: int, before: int, made: Storage
+    ) -> list[Storage] | None:
+        """Arena storages that a step reads to make one again; None where that cannot be."""
         step = self.draft.steps[position]
         if step.has_effect or self.holds & set(step.writes):
             return None
+        wanted = [name for name in step.writes if self.storage(name) is made]
+        kernel, names = self.narrowed(step, wanted)
         found: list[Storage] = []
-        for name in step.reads:
+        for name in names[: len(kernel.inputs)]:
             source = self.source(now, name, before)
             if source is None:
                 return None
@@ -147,9 +152,10 @@ class Repeater:
         self, step: DraftStep, renamed: dict[str, str], before: int, reader: DraftStep
     ) -> DraftStep:
         """A step once more: on new arrays where it writes, scratch ones where nobody reads them."""
-        inputs = len(step.kernel.inputs)
+        kernel, names = self.narrowed(step, renamed)
+        inputs = len(kernel.inputs)
         arguments = []
-        for place, name in enumerate(step.arguments):
+        for place, name in enumerate(names):
             if name in renamed:
                 arguments.append(renamed[name])
             elif place >= inputs:
@@ -157,7 +163,7 @@ class Repeater:
             else:
                 arguments.append(self.held(name, before))
         clone = DraftStep(
-            step.kernel,
+            kernel,
             tuple(arguments),
             layers=step.layers,
             kinds=(*(kind for kind in step.kinds if kind != "again"), "again"),
@@ -170,6 +176,15 @@ class Repeater:
             if not given.isdisjoint(map(self.storage, later.writes)):
                 later.after.add(clone)
         return clone
+
+    def narrowed(self, step: DraftStep, wanted: Collection[str]) -> tuple[Kernel, tuple[str, ...]]:
+        """The step's kernel and arguments, without outputs that are not wanted if they can go."""
+        places = frozenset(i for i, name in enumerate(step.writes) if name in wanted)
+        made = narrowed(step.kernel, places) if 0 < len(places) < len(step.writes) else None
+        if made is None:
+            return step.kernel, step.arguments
+        kernel, kept = made
+        return kernel, tuple(step.arguments[place] for place in kept)
 
     def storage(self, name: str) -> Storage:
         return self.draft.arrays[name].storage

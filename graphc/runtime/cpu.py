@@ -81,22 +81,36 @@ def usable_cores() -> int:
     return max(1, min(256, os.cpu_count() or 1))
 
 
+class WorkingMemory:
+    """Bytes for arenas. Programs that never need what they left there at the same time may share
+    one: it is as large as the largest of those that have run."""
+
+    def __init__(self) -> None:
+        self._bytes = np.zeros(0, np.uint8)
+
+    def of(self, size: int) -> np.ndarray:
+        """The first `size` bytes. What lay there is lost where there were fewer."""
+        if size > self._bytes.size:
+            self._bytes = np.zeros(0, np.uint8)  # give the old ones back first
+            self._bytes = aligned_zeros((size,), "uint8")
+        return self._bytes[:size]
+
+
 class Executable:
     """A loaded program. `arena` is its working memory; the user's arrays are bound by slot name.
 
     A call works on the memory of the bound arrays; bind another one to replace it. Two calls of one
-    Executable must not run at the same time.
+    Executable, or of two that share their working memory, must not run at the same time.
     """
 
     def __init__(self, bundle: Tables, functions: Functions):
         self.bundle = bundle
-        self.arena = aligned_zeros((bundle.arena_bytes,), "uint8")
+        self.working_memory = WorkingMemory()
         self.arrays: Arrays = HostArrays()
         self.only_forward = False  # the last call left blobs alive that backward overwrites
         self._functions = functions
         self._numbers = {slot.name: i for i, slot in enumerate(bundle.slots) if i > 0}
         self._table = (ctypes.c_void_p * max(len(bundle.slots), 1))()
-        self._table[0] = self.arena.ctypes.data
         self._error = (ctypes.c_int64 * 2)()
         pass_type = ctypes.CFUNCTYPE(
             ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p
@@ -110,6 +124,11 @@ class Executable:
             ctypes.c_int32, *[ctypes.c_void_p, *[ctypes.c_int32] * 3, *[ctypes.c_void_p] * 2]
         )
         self._timed = timed_type(functions.addresses.get("graphc_timed", 0))
+
+    @property
+    def arena(self) -> np.ndarray:
+        """The bytes of the arena, as they are now."""
+        return self.working_memory.of(self.bundle.arena_bytes)
 
     # -- arrays --
 
@@ -236,6 +255,7 @@ class Executable:
         if len(self.arrays) < len(self._numbers):
             missing = ", ".join(f"'{name}'" for name in self._numbers if name not in self.arrays)
             raise NetError(f"'{self.bundle.name}' has no array yet for {missing}")
+        self._table[0] = self.arena.ctypes.data
 
     def _report(self, code: int) -> None:
         if code == 0:

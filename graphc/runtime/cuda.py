@@ -21,7 +21,7 @@ import numpy as np
 
 from graphc.error import NetError, need
 from graphc.runtime.bundle import Place
-from graphc.runtime.cpu import Executable, StepTimes, aligned_zeros
+from graphc.runtime.cpu import Executable, StepTimes, WorkingMemory
 from graphc.runtime.cuda_arrays import DeviceArrays, Resident, resident
 from graphc.runtime.cuda_events import Events, make_events
 from graphc.runtime.cuda_graph import GraphCapture
@@ -108,7 +108,7 @@ class CudaExecutable(Executable):
     def __init__(self, bundle: CudaBundle, driver: Any, module: Any):
         # What the class for processors keeps, without its machine code.
         self.bundle = bundle
-        self.arena = aligned_zeros((bundle.arena_bytes,), "uint8")
+        self.working_memory = WorkingMemory()
         self.arrays = DeviceArrays()
         self.only_forward = False
         self._numbers = {slot.name: i for i, slot in enumerate(bundle.slots) if i > 0}
