@@ -5,11 +5,16 @@ Values that look at the same bytes (a view, a part of a concatenation) are one b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.kernel.work import flops_of
 from graphc.plan.budget import shown
 from graphc.plan.program import Program, ProgramBuffer, Step
+
+# What holds less than this part of the peak is summed up; of what makes a value so many are named.
+SMALLEST_NAMED = 1 / 250
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -136,11 +141,16 @@ def _holder(program: Program, box: Box, peak: int) -> Holder:
     if box.kind == "again":
         return Holder(box, why, "a smaller budget may find a later place")
     maker = program.steps[box.first]
-    inputs = ", ".join(maker.arguments[: len(maker.kernel.inputs)])
+    inputs = _named(maker.arguments[: len(maker.kernel.inputs)])
     work = flops_of(maker.kernel) / 1e6
     return Holder(
         box, why, f"a budget (--memory SIZE) can make it again from {inputs}: {work:.3g} MFLOP"
     )
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def peak_text(program: Program) -> str:
@@ -149,10 +159,16 @@ def peak_text(program: Program) -> str:
     if not holders:
         return "nothing lies in the arena.\n"
     lines = [f"what holds the peak: call {peak}, {step_label(program.steps[peak])}"]
-    width = max(len(holder.box.name) for holder in holders)
-    for holder in holders:
+    total = sum(holder.box.bytes for holder in holders)
+    large = [holder for holder in holders if holder.box.bytes >= SMALLEST_NAMED * total]
+    width = max(len(holder.box.name) for holder in large)
+    for holder in large:
         size = shown(holder.box.bytes)
         lines.append(f"  {holder.box.name:<{width}}  {size:>10}  {holder.why}; {holder.advice}")
+    rest = holders[len(large) :]
+    if rest:
+        size = shown(sum(holder.box.bytes for holder in rest))
+        lines.append(f"  {f'{len(rest)} smaller ones':<{width}}  {size:>10}  --json names them")
     return "\n".join(lines) + "\n"
 
 
