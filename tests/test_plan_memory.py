@@ -123,8 +123,8 @@ def residual(width: int = 4) -> Graph:
         y = AddBias(1)(y, net.parameter(f"b{number}", width))
         net.layer(f"relu{number}", "ReLU")
         x = net.blob(f"relu{number}", Relu()(y))
-    net.graph.outputs["end"] = x
-    return net.gradients(["data", *net.parameters], ["end"])
+    net.graph.outputs["relu2"] = x
+    return net.gradients(["data", *net.parameters], ["relu2"])
 
 
 def test_a_map_is_made_again_from_the_parameters_of_forward() -> None:

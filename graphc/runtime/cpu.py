@@ -162,8 +162,7 @@ class Executable:
     def share_memory(self, other: Executable) -> None:
         """Use another program's arena, and its arrays by their names; it has all of this one's."""
         need(other.arena.size >= self.bundle.arena_bytes, "the other program's arena is too small")
-        self.arena = other.arena
-        self._table[0] = self.arena.ctypes.data
+        self.working_memory = other.working_memory
         self.bind({name: other.arrays[name] for name in self._numbers})
 
     def view(self, blob: str) -> np.ndarray:
