@@ -201,7 +201,7 @@ class Executable:
     def call(self, what: str = "forward", threads: int = 1) -> None:
         """Run `forward`, `backward` or `both`. Raises NetError where a check fails."""
         need(what in self._passes, f"'{what}' is none of {', '.join(self._passes)}")
-        self._ready()
+        self._begin()
         self.only_forward = what == "forward"
         self._report(self._passes[what](self._table, threads, self._error))
 
@@ -209,7 +209,7 @@ class Executable:
         """Run one step, 0 .. len(bundle.steps) - 1."""
         count = len(self.bundle.steps)
         need(0 <= number < count, f"there is no step {number}; the last is {count - 1}")
-        self._ready()
+        self._begin()
         self._report(self._step(self._table, number, threads, self._error))
 
     def timed_call(
@@ -221,7 +221,7 @@ class Executable:
         time of day. Raises NetError where code of this kind reads no clock.
         """
         need(bool(self._timed), f"'{self.bundle.name}' cannot be timed step by step")
-        self._ready()
+        self._begin()
         self.only_forward = what == "forward"
         kind = time.CLOCK_MONOTONIC if clock is None else clock
         starting, steps = 0.0, []
@@ -250,11 +250,14 @@ class Executable:
         need(what in parts, f"'{what}' is none of {', '.join(parts)}")
         return parts[what]
 
+    def _begin(self) -> None:
+        self._ready()
+        self._table[0] = self.arena.ctypes.data
+
     def _ready(self) -> None:
         if len(self.arrays) < len(self._numbers):
             missing = ", ".join(f"'{name}'" for name in self._numbers if name not in self.arrays)
             raise NetError(f"'{self.bundle.name}' has no array yet for {missing}")
-        self._table[0] = self.arena.ctypes.data
 
     def _report(self, code: int) -> None:
         if code == 0:
