@@ -31,7 +31,8 @@ def load(bundle: Bundle) -> Executable:
         " compile it for a named target that both have, such as x86-64-v3",
     )
     host.machine()
-    engine = llvm.create_lljit_compiler()
+    # JITLink puts an object's sections into one block: distances in it always fit 32 bits.
+    engine = llvm.create_lljit_compiler(use_jit_link=True)
     library = llvm.JITLibraryBuilder().add_object_img(bundle.object).add_current_process()
     for entry in ENTRIES:
         library.export_symbol(entry)

@@ -58,7 +58,7 @@ def limit_loops(target: Target | None = None) -> LimitLoops:
     )
     machine = chosen.machine(position_independent=True)
     code = machine.emit_object(llvm.parse_assembly(text))
-    engine = llvm.create_lljit_compiler()
+    engine = llvm.create_lljit_compiler(use_jit_link=True)
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in _NAMES:
         library.export_symbol(name)
