@@ -6,6 +6,7 @@ import math
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.casts import cast
 from graphc.codegen.llvm.kept import KeptArrays
 from graphc.codegen.llvm.lanes import TYPES, is_vector
 from graphc.codegen.llvm.loops import (
@@ -100,7 +101,7 @@ class Statements:
             ]
         for name, value, node in zip(fold.names, results, fold.values, strict=True):
             if summed and node.dtype != "float64":
-                value = v.cast(value, "float64", node.dtype)
+                value = cast(v, value, "float64", node.dtype)
             v.locals[name] = (self.frame.depth, value)
 
     def _fetch_next(self, store: StoreNode) -> None:
@@ -239,7 +240,7 @@ class Statements:
     def _report(self, check: CheckNode, value: ir.Value) -> Carry:
         b, dtype = self.builder, check.value.dtype
         if dtype != "int64":
-            value = self.values.cast(value, dtype, "int64")
+            value = cast(self.values, value, dtype, "int64")
         second = b.gep(self.error, [whole(1)], source_etype=INT64)
         b.store(value, second, align=8)
         b.store(whole(check.number), self.error, align=8)

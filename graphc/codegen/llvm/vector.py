@@ -6,10 +6,11 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from llvmlite import ir
 
 from graphc.codegen.llvm import draws
+from graphc.codegen.llvm.casts import cast
+from graphc.codegen.llvm.division import divide
 from graphc.codegen.llvm.lanes import (
     CACHE_LINE,
     SUFFIXES,
@@ -20,6 +21,7 @@ from graphc.codegen.llvm.lanes import (
 )
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.narrow_lanes import are_narrow, lane_limits, narrow
 from graphc.codegen.llvm.square import Neighbours, load_run
 from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
@@ -196,22 +198,22 @@ class Values:
     def _function(self, node: Node) -> ir.Value:
         b, op, args = self.builder, node.op, node.args
         if op == "cast":
-            return self.cast(self.value(args[0]), args[0].dtype, node.dtype)
+            return cast(self, self.value(args[0]), args[0].dtype, node.dtype)
         if op == "random_bits":
             bits = draws.draw(self, node)
-            return b.zext(bits, self._like(bits, INT64))
+            return b.zext(bits, self.like(bits, INT64))
         if op == "select":
             return self._select(*args)
         if op in ("floordiv", "mod"):
-            return self._division(node)
+            return divide(self, node)
         if op == "pow" and args[1].op == "const":
             return self.math.pow(self.value(args[0]), float(args[1].data), args[0].least)
         if op == "exp":
             return self.math.exp(self.value(args[0]), self._is_at_most_zero(args[0]))
-        if op in _COMPARISONS and (limits := self._lane_limits(node)) is not None:
+        if op in _COMPARISONS and (limits := lane_limits(self, node)) is not None:
             return b.icmp_signed(_COMPARISONS[op], *limits)
-        if op in _COMPARISONS and self._are_narrow(args):
-            return b.icmp_signed(_COMPARISONS[op], *(self._narrow(node) for node in args))
+        if op in _COMPARISONS and are_narrow(self, args):
+            return b.icmp_signed(_COMPARISONS[op], *(narrow(self, node) for node in args))
         if op in _COMPARISONS and draws.can_compare(*args):
             bits = draws.draw(self, args[0])
             return b.icmp_unsigned(_COMPARISONS[op], bits, self.math.like(bits, args[1].data))
@@ -238,62 +240,6 @@ class Values:
         if node.op != "sub" or node.args[1].op != "local":
             return False
         return self.tops.get(node.args[1].data) is node.args[0]
-
-    def _lane_limits(self, node: Node) -> tuple[ir.Value, ir.Value] | None:
-        """A comparison of affine functions of the lanes' axis: lane numbers against one number.
-
-        left - right = slope * lane + base, compared with 0. In 32 bits, for as far as these reach:
-        half the registers of the general way, and no arithmetic on them.
-        """
-        left, right = node.args
-        if self.axis is None or left.linear is None:
-            return None
-        if right.linear is None:
-            return self._lane_limit_of(left, right)
-        terms = {axis: -c for axis, c in left.linear[0].items()}
-        for axis, coefficient in right.linear[0].items():
-            terms[axis] = terms.get(axis, 0) + coefficient
-        slope = -terms.get(self.axis, 0)
-        reach = [abs(end) for side in (left, right) for end in side.bounds or (2**62,)]
-        if slope == 0 or max(reach) + abs(slope) * self.lanes >= 2**29:
-            return None
-        limit = self.linear(terms, right.linear[1] - left.linear[1])
-        narrow = self.builder.trunc(limit, INT32)
-        return lane_numbers(32, self.lanes, slope), self.splat(narrow)
-
-    def _lane_limit_of(self, left: Node, right: Node) -> tuple[ir.Value, ir.Value] | None:
-        """The same where the right side is any number of which the bounds are known."""
-        assert left.linear is not None
-        terms, constant = left.linear
-        slope = terms.get(self.axis, 0) if self.axis else 0
-        reach = [abs(end) for side in (left, right) for end in side.bounds or (2**62,)]
-        far = max(reach) + abs(slope) * self.lanes >= 2**29
-        if slope == 0 or far or right.dtype != "int64" or self.varies(right):
-            return None
-        limit = self.builder.sub(self.value(right), self.linear(terms, constant))
-        narrow = self.builder.trunc(limit, INT32)
-        return lane_numbers(32, self.lanes, slope), self.splat(narrow)
-
-    def _are_narrow(self, nodes: Sequence[Node]) -> bool:
-        """Whether these are whole numbers in lanes that are known to fit 32 bits."""
-        fit = all(
-            n.dtype == "int64"
-            and n.bounds is not None
-            and n.bounds[0] >= -(2**31)
-            and n.bounds[1] < 2**31
-            for n in nodes
-        )
-        return fit and self.axis is not None and any(self.varies(n) for n in nodes)
-
-    def _narrow(self, node: Node) -> ir.Value:
-        """A whole number in lanes of 32 bits, made where it is known."""
-        value = self.wide(node)
-        if node.op == "const":
-            return self.math.constant(int(node.data), ir.VectorType(INT32, self.lanes))
-        type_ = ir.VectorType(INT32, self.lanes)
-        key = ("narrow", self.lanes, node)
-        level = self.level(node)
-        return self.frame.remembered(level, key, lambda: self.builder.trunc(value, type_))
 
     def linear(self, terms: dict[Axis, int], constant: int) -> ir.Value:
         """constant + sum of terms (lane 0's), put where its innermost variable is known."""
@@ -323,96 +269,9 @@ class Values:
         both = [self.wide(yes), self.wide(no)] if is_vector(chosen) else self.alike(yes, no)
         return self.builder.select(chosen, *both)
 
-    def _like(self, value: ir.Value, scalar: ir.Type) -> ir.Type:
+    def like(self, value: ir.Value, scalar: ir.Type) -> ir.Type:
+        """The type of one such number, or of as many lanes as `value` has."""
         return ir.VectorType(scalar, value.type.count) if is_vector(value) else scalar
-
-    def cast(self, value: ir.Value, old: str, new: str) -> ir.Value:
-        """A number or lanes of one dtype as those of another."""
-        b, type_ = self.builder, self._like(value, TYPES[new])
-        if new == "bool":
-            zero = self.math.like(value, 0)
-            compare = b.fcmp_unordered if old in REAL else b.icmp_signed
-            return compare("!=", value, zero)
-        signed = old in ("int32", "int64")
-        if old in REAL and new in REAL:
-            wider = DTYPES[new] > DTYPES[old]
-            return b.fpext(value, type_) if wider else b.fptrunc(value, type_)
-        if new in REAL:
-            return b.sitofp(value, type_) if signed else b.uitofp(value, type_)
-        if old in REAL and new != "uint8" and is_vector(value):
-            return self._whole(value, old, new)
-        if old in REAL:
-            lanes = f"v{value.type.count}" if is_vector(value) else ""
-            kind = "fptoui" if new == "uint8" else "fptosi"
-            name = f"llvm.{kind}.sat.{lanes}{SUFFIXES[new]}.{lanes}{SUFFIXES[old]}"
-            return self.math.intrinsic(name, type_, value)
-        bits = TYPES[new].width - TYPES[old].width
-        if bits == 0:
-            return value
-        if bits < 0:
-            return b.trunc(value, type_)
-        return b.sext(value, type_) if signed else b.zext(value, type_)
-
-    def _whole(self, value: ir.Value, old: str, new: str) -> ir.Value:
-        """Lanes of real numbers as whole ones: the nearest that there is, 0 for a nan.
-
-        As llvm.fptosi.sat, for which LLVM takes lane by lane.
-        """
-        b, m, type_ = self.builder, self.math, self._like(value, TYPES[new])
-        bits = TYPES[new].width
-        beyond, lowest = 2.0 ** (bits - 1), -(2.0 ** (bits - 1))
-        highest = float(np.nextafter(np.dtype(old).type(beyond), np.dtype(old).type(0)))
-        inside = m.max(m.min(value, m.like(value, highest)), m.like(value, lowest))
-        known = b.fcmp_ordered("==", value, value)
-        zero = m.like(value, 0)
-        result = b.fptosi(b.select(known, inside, zero), type_)
-        above = b.fcmp_ordered(">=", value, m.like(value, beyond))
-        return b.select(above, m.constant(2 ** (bits - 1) - 1, type_), result)
-
-    def _division(self, node: Node) -> ir.Value:
-        """Quotient or remainder, rounded towards minus infinity."""
-        by = node.args[1]
-        bounds = node.args[0].bounds
-        if by.op == "const" and by.data > 0 and node.dtype == "int64" and bounds is not None:
-            shift = -(bounds[0] // int(by.data)) if bounds[0] < 0 else 0
-            highest = bounds[1] + shift * int(by.data)
-            if highest < 2**31 and by.data < 2**31:
-                return self._small_division(node, shift)
-        return self._signed_division(node)
-
-    def _small_division(self, node: Node, shift: int) -> ir.Value:
-        """By a number, of what is known to be small: unsigned, in 32 bits.
-
-        `shift` times the divisor is added first, so that nothing is negative.
-        """
-        b, m = self.builder, self.math
-        left, by = self.value(node.args[0]), int(node.args[1].data)
-        if shift:
-            left = b.add(left, m.like(left, shift * by))
-        narrow = b.trunc(left, self._like(left, INT32))
-        divide = b.udiv if node.op == "floordiv" else b.urem
-        result = b.zext(divide(narrow, m.like(narrow, by)), left.type)
-        if shift and node.op == "floordiv":
-            result = b.sub(result, m.like(result, shift))
-        return result
-
-    def _signed_division(self, node: Node) -> ir.Value:
-        b, m = self.builder, self.math
-        left, right = self.alike(*node.args)
-        if node.args[1].op != "const":
-            # Both sides of a select are evaluated: a divisor of 0 whose result is not used.
-            zero = b.icmp_signed("==", right, m.like(right, 0))
-            right = b.select(zero, m.like(right, 1), right)
-        if node.dtype == "uint8":
-            return b.udiv(left, right) if node.op == "floordiv" else b.urem(left, right)
-        quotient = b.sdiv(left, right)
-        remainder = b.sub(left, b.mul(quotient, right))
-        uneven = b.icmp_signed("!=", remainder, m.like(left, 0))
-        opposite = b.icmp_signed("<", b.xor(remainder, right), m.like(left, 0))
-        low = b.and_(uneven, opposite)
-        if node.op == "floordiv":
-            return b.sub(quotient, b.zext(low, left.type))
-        return b.add(remainder, b.select(low, right, m.like(left, 0)))
 
     # -- memory --
 

@@ -1,0 +1,109 @@
+"""What one iteration of a product's shared loop covers: rows, lines, taps of a window."""
+
+from __future__ import annotations
+
+from graphc.codegen.llvm.product import Product
+from graphc.codegen.llvm.target import ITEM_BYTES, Target
+from graphc.codegen.llvm.tiling import Tiling
+from graphc.kernel.lang import Axis
+
+SHARES = 12  # the shared loop has so many iterations, where panels stay large enough
+FEWEST_TILES = 8
+FEWEST_SHARES = 8  # else threads have unequal parts
+FEWEST_TURNED = 20  # tiles of a panel, where each panel transposes what its tiles read
+UNPACKED_ROWS = 128  # of a panel that has its sums in registers and reads b as it lies
+LEAST_SCRATCH, MOST_SCRATCH = 96 << 10, 256 << 10  # bytes of a panel's sums
+
+
+def scratch_bytes(target: Target) -> int:
+    """How much memory the sums of a panel may take: they stay in the second-level cache."""
+    return min(max(target.l2_bytes // 4, LEAST_SCRATCH), MOST_SCRATCH)
+
+
+def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool) -> None:
+    """Decide what one iteration of the shared loop covers.
+
+    Large panels read b, or copy it where it `packs`, seldom; small ones leave enough shares for
+    many threads.
+    """
+    taken = (tiling.vector, tiling.row, tiling.deep)
+    tiling.outer = [axis for axis in product.each if axis not in taken]
+    tiling.outer.sort(key=lambda axis: -abs(tiling.a.strides.get(axis, 0)))
+    extent = product.extents[tiling.row] if tiling.row else 1
+    deep = product.extents[tiling.deep] if tiling.deep else 1
+    vectors = -(-product.extents[tiling.vector] // tiling.lanes)
+    others = product.size(tiling.outer) * -(-vectors // tiling.vectors)
+    item = ITEM_BYTES[tiling.b.buffer.dtype]
+    width = tiling.vectors * tiling.lanes * item
+    most_rows = max(1, scratch_bytes(target) // (width * deep))
+    tiling.panel_rows = extent
+    if tiling.by_rows:
+        # A few long rows are written side by side: memory takes many short pieces more slowly.
+        tiling.panel_rows = min(tiling.rows, extent)
+        tiling.vectors_outside = False
+        return
+    if not tiling.fixed:
+        others = _take_whole_lines(tiling, product, others, most_rows)
+        most_rows //= product.size(tiling.whole_lines)
+        tiles = -(-extent // tiling.rows)
+        wanted = tiles // max(1, SHARES // others)
+        most = (most_rows if tiling.chunked or packs else UNPACKED_ROWS) // tiling.rows
+        fewest = FEWEST_TURNED if tiling.packing == "turn" else FEWEST_TILES
+        tiles = max(1, min(tiles, most, max(wanted, fewest)))
+        tiling.panel_rows = tiles * tiling.rows
+    free = _line_axes(tiling, product)
+    if tiling.chunked and tiling.panel_rows >= extent and free:
+        _take_lines(tiling, product, target, free[0], most_rows // extent, others)
+    whole = product.size(product.over) * product.extents[tiling.vector] * item
+    tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
+
+
+def _line_axes(tiling: Tiling, product: Product) -> list[Axis]:
+    """Axes that move a but not b, the one with the shortest steps first."""
+    held = {step.each_axis for step in product.stepped.values()}
+    free = [x for x in tiling.outer if x in tiling.a.strides and x not in tiling.b.strides]
+    free = [x for x in free if x not in held]
+    return sorted(free, key=lambda axis: abs(tiling.a.strides[axis]))
+
+
+def _take_whole_lines(tiling: Tiling, product: Product, others: int, most_rows: int) -> int:
+    """Let a panel cover all taps of a window, which share what they read and lie side by side.
+
+    Returns how many panels remain of `others`.
+    """
+    across = max(map(abs, product.store_strides(tiling.vector)))
+    for axis in _line_axes(tiling, product):
+        count = product.extents[axis]
+        rows = most_rows // product.size([*tiling.whole_lines, axis])
+        small = tiling.chunked and rows < FEWEST_TILES * tiling.rows
+        apart = max(map(abs, product.store_strides(axis))) >= across
+        if small or apart or others // count < SHARES:
+            break
+        tiling.whole_lines.append(axis)
+        tiling.outer.remove(axis)
+        others //= count
+    return others
+
+
+def _take_lines(
+    tiling: Tiling, product: Product, target: Target, line: Axis, most: int, others: int
+) -> None:
+    """Let a panel cover several lines, as far as what they read stays in the second-level cache."""
+    count = product.extents[line]
+    step = abs(tiling.a.strides[line]) * ITEM_BYTES[tiling.a.buffer.dtype]
+    tiles = sum(group.count for group in tiling.groups)
+    wanted = max(others // SHARES, -(-FEWEST_TILES // tiles))
+    if 2 * wanted > count:
+        wanted = count  # rather than two uneven parts
+    fits = max(1, target.l2_bytes // 2 // step)
+    tiling.line = line
+    lines = even_strip(count, max(1, min(most, count, wanted, fits)))
+    while lines > 1 and others // count * -(-count // lines) < FEWEST_SHARES:
+        lines -= 1
+    tiling.lines = lines
+    tiling.outer.remove(line)
+
+
+def even_strip(extent: int, most: int) -> int:
+    """Strips of at most `most`, as equal as can be."""
+    return -(-extent // -(-extent // most))
