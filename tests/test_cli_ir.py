@@ -146,6 +146,36 @@ def test_other_verbs_take_a_text(verb: str, ir: Path) -> None:
     assert graphc("check", ir).exit_code in (0, 3)
 
 
+STATISTICS = """
+name: "norm"
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "bn" type: "BatchNorm" bottom: "x" top: "bn" }
+"""
+
+
+@pytest.mark.parametrize("form", ["npz", "caffemodel"])
+def test_statistics_come_from_the_weights_as_parameters_do(form: str, tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(STATISTICS)
+    net = package.Net(tmp_path / "net.prototxt", weights="random:3")
+    held = {"bn/0": [1.0, 2.0, 3.0], "bn/1": [4.0, 8.0, 32.0], "bn/2": [2.0]}
+    for blob, values in zip(net.params["bn"], held.values(), strict=True):
+        blob.data[...] = values
+    net.save(tmp_path / "net.caffemodel")
+    np.savez(tmp_path / "net.npz", **{name: np.float32(v) for name, v in held.items()})
+    ir = tmp_path / "net.ir"
+    ir.write_text(graphc("show", tmp_path / "net.prototxt", "--mode", "infer").stdout)
+    x = np.float32([[1, 2, 3], [-1, 0, 5]])
+    np.save(tmp_path / "x.npy", x)
+    words = ("run", ir, "--input", f"x={tmp_path / 'x.npy'}", "--weights")
+    found = arrays(*words, tmp_path / f"net.{form}", tmp=tmp_path)["bn"]
+    mean, variance = np.array([0.5, 1, 1.5]), np.array([2, 4, 16])
+    np.testing.assert_allclose(found, (x - mean) / np.sqrt(variance + 1e-5), rtol=1e-6)
+    np.savez(tmp_path / "less.npz", **{"bn/0": held["bn/0"]})
+    less = graphc(*words, tmp_path / "less.npz")
+    assert less.exit_code == 3
+    assert "has no 'bn/1'" in less.stderr
+
+
 def test_mistakes_in_a_text(ir: Path) -> None:
     text = ir.read_text()
     ir.write_text(

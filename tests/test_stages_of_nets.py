@@ -76,7 +76,7 @@ def test_every_stage_reads_back(name: str, phase: str, backward: bool) -> None:
     assert cuda_text(parse_program(print_program(direct))) == cuda_text(direct)
 
 
-@pytest.fixture(params=["lstm", "googlenet"])
+@pytest.fixture(params=sorted(NETS))
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, list[object]]:
     """A net's name, a folder with its definition and weights, and the words that give inputs."""
     name = request.param

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from graphc.bench.net import Call
 
 Arrays = Mapping[str, np.ndarray]
+_STORED = re.compile(r".+/\d+")  # LAYER/POSITION: what a file of weights calls its arrays
 
 
 class IrSession:
@@ -192,8 +193,13 @@ def _layers(graph: Graph) -> list[Layer]:
 
 
 def _parameters(graph: Graph, options: NetOptions) -> dict[str, np.ndarray]:
-    """Values of all parameters, from --weights: a .npz, a .caffemodel, or random:SEED."""
-    values = graph.inputs("parameter")
+    """Values of all parameters, from --weights: a .npz, a .caffemodel, or random:SEED.
+
+    A state under a parameter's name, `bn/0`, is stored beside them: a statistic. Every other
+    state (what a recurrent layer carries, a counter) starts at zero in every call.
+    """
+    statistics = [v for v in graph.inputs("state") if _STORED.fullmatch(v.name)]
+    values = [*graph.inputs("parameter"), *statistics]
     if not values:
         return {}
     source = options.weights
@@ -214,9 +220,13 @@ def _parameters(graph: Graph, options: NetOptions) -> dict[str, np.ndarray]:
 
 
 def _drawn(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Normal numbers that keep the size of what they are multiplied with; zeros for vectors."""
+    """Normal numbers that keep the size of what they are multiplied with.
+
+    A vector may be a scale or a variance, which its name does not tell: numbers around 1 leave
+    alive and finite whatever they scale or divide.
+    """
     if len(shape) < 2:
-        return np.zeros(shape)
+        return rng.uniform(0.5, 1.5, shape)
     scale = np.sqrt(2.0 / max(1, int(np.prod(shape[1:]))))
     return np.asarray(rng.standard_normal(shape) * scale)
 
