@@ -268,7 +268,7 @@ def test_texts_that_are_too_long_are_cut_and_say_so() -> None:
     assert unpacked(packed({"a": ["ä", 1]})) == {"a": ["ä", 1]}
     lines = [f"{n * 7919 % 10007} {n * 104729 % 99991}" for n in range(5000)]
     kernels = [KernelTexts("k1", "big", [0], {"kernel": "small\n", "llvm": "\n".join(lines)})]
-    whole = unpacked(packed_kernels(kernels)["k1"])
+    whole = unpacked(packed_kernels(kernels, budget=2_000_000)["k1"])
     assert whole == {
         "texts": {"kernel": "small", "llvm": "\n".join(lines)},
         "left_out": {},

@@ -38,6 +38,12 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def open_part(window: Browser, file: Path, part: str) -> None:
+    """Also where the file is open already: then only its address changes, and the part later."""
+    window.open(file, f"#part/{part}")
+    window.wait(f"document.getElementById('{part}').offsetHeight")
+
+
 def focused(window: Browser, what: str) -> object:
     return window.run(f"return document.activeElement.{what}")
 
@@ -51,8 +57,7 @@ def test_nothing_is_fetched_and_nothing_fails(window: Browser, lenet: Path) -> N
     window.logs("performance")
     window.logs("browser")
     for part in PARTS:
-        window.open(lenet, f"#part/{part}")
-        window.wait(f"document.getElementById('{part}').offsetHeight")
+        open_part(window, lenet, part)
         assert open_parts(window) == [part]
     window.wait("document.title.includes('LeNet')")
     requests = [
@@ -67,7 +72,7 @@ def test_nothing_is_fetched_and_nothing_fails(window: Browser, lenet: Path) -> N
 
 
 def test_tabs_by_keyboard(window: Browser, lenet: Path) -> None:
-    window.open(lenet, "#part/overview")
+    open_part(window, lenet, "overview")
     window.run("document.body.focus()")
     window.press("Tab")
     assert focused(window, "className") == "skip"
@@ -88,7 +93,7 @@ def test_tabs_by_keyboard(window: Browser, lenet: Path) -> None:
 
 
 def test_from_a_box_to_its_line_and_back(window: Browser, lenet: Path) -> None:
-    window.open(lenet, "#part/graph")
+    open_part(window, lenet, "graph")
     window.wait("document.querySelector('.net a[tabindex=\"0\"]')")
     window.run("document.querySelector('.net a[tabindex=\"0\"]').focus()")
     assert focused(window, "dataset.box") == "input-0"
@@ -124,7 +129,7 @@ def test_from_a_box_to_its_line_and_back(window: Browser, lenet: Path) -> None:
 
 
 def test_a_table_sorts_and_tells_how(window: Browser, lenet: Path) -> None:
-    window.open(lenet, "#part/kernels")
+    open_part(window, lenet, "kernels")
     window.wait("document.getElementById('steps').offsetHeight")
     heads = "[...document.querySelectorAll('#steps thead button')]"
     window.run(f"{heads}.find(b => b.textContent === 'Operations').focus()")
@@ -146,7 +151,7 @@ def test_a_table_sorts_and_tells_how(window: Browser, lenet: Path) -> None:
 
 
 def test_passes_show_what_changed(window: Browser, lenet: Path) -> None:
-    window.open(lenet, "#part/passes")
+    open_part(window, lenet, "passes")
     window.wait("document.querySelector('#ir').children.length > 20")
     window.run("document.querySelector('[data-pass=\"5\"]').click()")
     window.wait("document.querySelectorAll('#ir ins').length > 20")
@@ -159,7 +164,7 @@ def test_passes_show_what_changed(window: Browser, lenet: Path) -> None:
 def test_light_and_dark(window: Browser, lenet: Path) -> None:
     paper = "return getComputedStyle(document.body).backgroundColor"
     window.prefer("dark")
-    window.open(lenet, "#part/overview")
+    open_part(window, lenet, "overview")
     dark = window.run(paper)
     window.prefer("light")
     light = window.run(paper)
@@ -172,7 +177,7 @@ def test_light_and_dark(window: Browser, lenet: Path) -> None:
 
 
 def test_everything_has_a_name_for_screen_readers(window: Browser, lenet: Path) -> None:
-    window.open(lenet, "#part/graph")
+    open_part(window, lenet, "graph")
     nameless = """
         return [...document.querySelectorAll('a, button, input, [role=region], svg[role]')]
           .filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length))
@@ -187,8 +192,7 @@ def test_hostile_names_run_nothing(window: Browser, tmp_path: Path) -> None:
     file.write_text(page(collect(lowered(HOSTILE_NET, "TEST"), code=False)))
     window.logs("browser")
     for part in PARTS:
-        window.open(file, f"#part/{part}")
-        window.wait(f"document.getElementById('{part}').offsetHeight")
+        open_part(window, file, part)
     window.wait("document.querySelectorAll('.net a[data-box]').length > 1")
     keys = "return [...document.querySelectorAll('[data-box]')].map(b => b.dataset.box)"
     for key in window.run(keys):
@@ -207,7 +211,7 @@ def test_a_large_net_is_small_and_opens_at_once(
     file = tmp_path / f"{net}.html"
     file.write_text(page(collect(lowered(texts[net]()))))
     window.logs("browser")
-    assert file.stat().st_size < 3_000_000
+    assert 1_500_000 * (net != "lstm") < file.stat().st_size < 3_000_000  # the room is used
     spent = []
     for _ in range(5):
         window.open(file, "#part/overview")
@@ -218,7 +222,7 @@ def test_a_large_net_is_small_and_opens_at_once(
             window.run("return performance.getEntriesByType('navigation')[0].loadEventEnd")
         )
     assert min(spent) < 1000
-    window.open(file, "#part/graph")
+    open_part(window, file, "graph")
     window.wait(f"document.querySelectorAll('.net a[data-box]').length > {boxes}")
     assert window.logs("browser") == []
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from graphc.report.kernel_texts import LANGUAGES, KernelTexts
 
-BUDGET = 1_900_000  # characters that all kernels' texts may take in the file
 _LIMITS = (1_000_000, 6000, 3000, 1500, 800, 400, 200, 100, 50, 10)  # lines of a text
 
 
@@ -19,7 +18,7 @@ def packed(data: Any) -> str:
     return base64.b64encode(zlib.compress(_bytes(data), 9)).decode()
 
 
-def packed_kernels(kernels: Sequence[KernelTexts], budget: int = BUDGET) -> dict[str, str]:
+def packed_kernels(kernels: Sequence[KernelTexts], budget: int) -> dict[str, str]:
     """Every kernel's texts by its name; the longest ones are cut until all fit the budget."""
     for limit in _LIMITS:
         # A quick compression tells how large it gets at most; base64 makes 4 characters of 3.

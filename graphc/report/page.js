@@ -165,8 +165,10 @@
     }
     return [make("h4", title), held];
   };
+  const remarks = all("#remarks tbody tr").map((row) => (
+    { subject: row.cells[0].textContent, sentence: row.cells[1].textContent }));
   const concerns = (remark, box) => {
-    const about = remark.subject.replace(/^(layer|blob):/, "").split(", ");
+    const about = remark.subject.replace(/^(layer|blob) /, "").split(", ");
     return about.some((name) => box.layers.includes(name.split("/").slice(0, -1).join("/")) ||
       box.layers.includes(name.replace(/\.diff$/, "")) || box.layers.includes(name));
   };
@@ -201,7 +203,7 @@
       shown.push(...list("Reads", steps[0].reads.map(bufferItem)));
       shown.push(...list("Writes", steps[0].writes.map(bufferItem)));
     }
-    const said = facts.remarks.filter((remark) => concerns(remark, box));
+    const said = remarks.filter((remark) => concerns(remark, box));
     shown.push(...list("Decisions", said.map((r) => `${r.subject}: ${r.sentence}.`)));
     find("box").replaceChildren(...shown);
   };

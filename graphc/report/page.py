@@ -30,6 +30,7 @@ from graphc.report.parts import (
 )
 
 _HERE = Path(__file__).parent
+MOST = 2_900_000  # characters of a whole file, which a mail still takes
 # Before anything is shown: with scripts, parts that are not open take no time to lay out.
 _FIRST = 'document.documentElement.className = "js"'
 _LEGEND = (
@@ -65,6 +66,8 @@ def page(facts: Facts) -> str:
         for key, title, make in parts
     )
     name = escape(facts.name)
+    data = _data(facts)
+    plain = sum(map(len, (style, script, panels, data)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(_FIRST, script)}">\n'
@@ -78,7 +81,7 @@ def page(facts: Facts) -> str:
         f"<main>{panels}</main>\n"
         "<noscript><p>Scripts are off: links between the parts, and the texts of passes and"
         " kernels, need them.</p></noscript>\n"
-        f"{_data(facts)}\n<script>{script}</script>\n</body>\n</html>\n"
+        f"{data}\n{_code(facts, MOST - plain)}\n<script>{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -114,20 +117,28 @@ def _graph(facts: Facts) -> str:
 
 
 def _data(facts: Facts) -> str:
-    """What the script reads; `<` is written so that no name can end the element."""
+    """What the script reads; `<` is written so that no name can end the element.
+
+    What a table shows is read from there: the decisions of a deep net are long.
+    """
     plain = json.dumps(_facts_for_script(facts), separators=(",", ":"), ensure_ascii=False)
     plain = plain.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     lines = {
         "table": facts.passes.table,
         "passes": [[p.name, p.lines] for p in facts.passes.passes],
     }
-    blocks = [
-        f'<script type="application/json" id="facts">{plain}</script>',
-        f'<script type="text/plain" id="lines">{packed(lines)}</script>',
-    ]
-    for key, text in packed_kernels(facts.kernels).items():
-        blocks.append(f'<script type="text/plain" id="code-{key}">{text}</script>')
-    return "\n".join(blocks)
+    return (
+        f'<script type="application/json" id="facts">{plain}</script>\n'
+        f'<script type="text/plain" id="lines">{packed(lines)}</script>'
+    )
+
+
+def _code(facts: Facts, budget: int) -> str:
+    """The kernels' texts; the longest are cut where all would take more characters."""
+    return "\n".join(
+        f'<script type="text/plain" id="code-{key}">{text}</script>'
+        for key, text in packed_kernels(facts.kernels, budget).items()
+    )
 
 
 def _facts_for_script(facts: Facts) -> dict[str, Any]:
@@ -153,5 +164,4 @@ def _facts_for_script(facts: Facts) -> dict[str, Any]:
             kernel.name: {"name": kernel.kernel, "steps": kernel.steps} for kernel in facts.kernels
         },
         "languages": [[language, TITLES[language]] for language in LANGUAGES],
-        "remarks": facts.remarks,
     }
