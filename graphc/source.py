@@ -14,8 +14,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# A longer line (a whole file in one line, say) would bury the message.
+# A longer line (a whole file in one line, a matrix) would bury the message: a part is shown.
 LONGEST_EXCERPT = 1000
+_AROUND = 60  # characters of such a line on each side of the caret
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,17 @@ class Span:
         begin = self.source.line_starts[self.line - 1]
         stop = self.source.text.find("\n", begin)
         line = self.source.text[begin : stop if stop >= 0 else None].rstrip("\r")
+        first, last = self.start - begin, max(self.end - begin, self.start - begin + 1)
+        prefix, left, right = "", 0, len(line)
         if len(line) > LONGEST_EXCERPT:
-            return ""
-        shown = line.expandtabs(4)
-        before = len(line[: self.start - begin].expandtabs(4))
-        covered = line[self.start - begin : max(self.end - begin, self.start - begin + 1)]
-        width = max(1, len(covered.expandtabs(4)))
-        return f"    {shown}\n    {' ' * before}^{'~' * (width - 1)}"
+            left, right = max(0, first - _AROUND), first + _AROUND
+            prefix = "..." if left else ""
+        shown = prefix + line[left:right].expandtabs(4) + ("..." if right < len(line) else "")
+        before = len(prefix + line[left:first].expandtabs(4))
+        width = max(1, len(line[first : min(last, right)].expandtabs(4)))
+        return f"    {_printable(shown)}\n    {' ' * before}^{'~' * (width - 1)}"
+
+
+def _printable(line: str) -> str:
+    """Characters that would move the caret, or steer a terminal, stand as one sign."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)

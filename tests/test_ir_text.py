@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.error import NetError
+from graphc.ir import text as ir_text
 from graphc.ir.core import Add, Broadcast, Copy, Fill, Multiply, OneHot, Sum, Times, Transpose, View
 from graphc.ir.graph import Graph, Origin, Value
 from graphc.ir.reference import evaluate
 from graphc.ir.text import parse_graph, parse_op, print_graph, print_op
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
+from graphc.source import Source
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6)
 
@@ -111,7 +114,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     graph.losses = [(v, draw(st.floats(allow_nan=False))) for v in pool[-1:]]
     graph.outputs = {draw(NAMES): pool[-1]}
     graph.blobs = {draw(NAMES): v for v in pool}
-    graph.kept = set(draw(st.lists(NAMES, max_size=2)))
+    graph.kept = set(draw(st.lists(st.sampled_from([*graph.blobs]), max_size=2)))
     return graph
 
 
@@ -158,6 +161,19 @@ HEAD = "input %data: float32[2, 3]\n"
         ("loss %data * heavy", "'heavy' is no number", (2, 14)),
         ("constant %c: float32[2] = [1.0]", "needs 2 numbers, given are 1", (2, 27)),
         ("input %z: float32[", "expected a type", (2, 11)),
+        ("input %z: float32[2, -3]", "is no type such as", (2, 11)),
+        ("input %z: float32[" + 5000 * "9" + "]", "too large", (2, 11)),
+        ("%y: float32[2, 3] = add %data", "takes 2 inputs (a and b), not 1", (2, 21)),
+        ("%y: float32[2, 3] = copy %data, %data", "takes 1 input (x), not 2", (2, 21)),
+        ("%y: float32[2, 3] = copy & %data", "end of the line, found '&'", (2, 26)),
+        ("%y: float32[2, 3] = sum(axes=(0,), axes=(1,)) %data", "'axes' is given twice", (2, 36)),
+        ("%y: float32[2, 3] = sum(axes=" + 5000 * "(", "8 tuples in each other", (2, 38)),
+        ("%y: float32[2, 3] = times(factor=" + 5000 * "9" + ") %data", "of 5000", (2, 34)),
+        ('constant %c: float32[2] = [1.0, "a"]', "of a constant are numbers", (2, 33)),
+        ("update data = %data", "there is no state %data", (2, 8)),
+        ("state %s: int64[]\nupdate s = %data", "state %s is int64[], not", (3, 8)),
+        ("keep dta\nblob data = %data", "there is no blob 'dta'", (2, 6)),
+        ("%b: float32[2, 3] = copy %c\n%c: float32[2, 3] = copy %data", "line 3 makes", (2, 26)),
     ],
 )
 def test_errors_have_place_and_caret(line: str, message: str, place: tuple[int, int]):
@@ -226,6 +242,26 @@ def test_odd_lines_are_refused_with_a_place(line: str) -> None:
     assert all(d.span is not None and d.span.line == 2 for d in caught.value.diagnostics)
 
 
+def test_a_text_cut_anywhere_is_read_or_refused_with_a_place() -> None:
+    text = print_graph(small_graph())
+    refused = 0
+    for length in range(len(text)):
+        try:
+            parse_graph(text[:length], "net.ir")
+        except NetError as error:
+            assert error.diagnostics
+            assert all(d.span is not None for d in error.diagnostics)
+            refused += 1
+    assert refused > len(text) / 2
+
+
+def test_the_example_of_the_grammar_is_read() -> None:
+    example = (ir_text.__doc__ or "").split("\n\n")[1]
+    graph = parse_graph("\n".join(line.strip() for line in example.splitlines()))
+    verify(graph)
+    assert set(graph.outputs) == {"ip"}
+
+
 def test_a_text_with_a_letter_changed_is_read_or_refused() -> None:
     rng = np.random.default_rng(0)
     base = HEAD + "%y: float32[2, 3] = softmax(axis=1) %data @ a Softmax\noutput y = %y\n"
@@ -237,3 +273,21 @@ def test_a_text_with_a_letter_changed_is_read_or_refused() -> None:
             parse_graph("".join(letters))
         except NetError as error:
             assert error.diagnostics
+
+
+@pytest.mark.parametrize("place", [0, 700, 2990])
+def test_a_part_of_a_long_line_is_shown(place: int) -> None:
+    line = "z" * place + "!" + "z" * (3000 - place)
+    shown = Source("net.ir", f"a\n{line}\nb").span(2 + place, 3 + place).excerpt()
+    text, caret = shown.splitlines()
+    assert text[caret.index("^")] == "!"
+    assert len(text) < 140
+    assert text.startswith("    ...") == (place > 60)
+    assert text.endswith("...") == (place < 2940)
+
+
+def test_what_cannot_be_printed_does_not_reach_the_terminal() -> None:
+    with pytest.raises(NetError) as caught:
+        parse_graph(HEAD + "%y: float32[2, 3] = copy \x1b[2J %data\n")
+    assert "\x1b" not in str(caught.value)
+    assert r"found '\x1b'" in str(caught.value)

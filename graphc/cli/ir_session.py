@@ -158,7 +158,7 @@ def _read(options: NetOptions) -> Graph:
     }.items():
         need(not is_given, f"{option} is for definitions; '{options.net}' is a graph already")
     try:
-        text = Path(options.net).read_text()
+        text = Path(options.net).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise NetError(f"cannot read '{options.net}': {error.strerror or error}") from None
     except UnicodeDecodeError:

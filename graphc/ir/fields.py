@@ -1,8 +1,9 @@
-"""Whether the fields that a text gives an operator are those it has, of the types it says."""
+"""Whether a text gives an operator the fields it has, of their types, and as many inputs."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
 from collections.abc import Mapping
@@ -33,6 +34,21 @@ def wrong_fields(operator: type[Op], given: Mapping[str, Any]) -> tuple[str, str
             shown = str(hints[field]) if typing.get_args(hints[field]) else shown
             return f"field '{field}' of '{name}' is of type {shown}, not {value!r}", ""
     return None
+
+
+def wrong_count(op: Op, given: int) -> str:
+    """What is wrong with so many inputs of an operator; empty where it takes them."""
+    taken = inspect.signature(op.infer).parameters.values()
+    if any(one.kind is one.VAR_POSITIONAL for one in taken):
+        return ""
+    most = len(taken)
+    least = sum(one.default is one.empty for one in taken)
+    if least <= given <= most:
+        return ""
+    names = " and ".join(one.name for one in taken) or "none"
+    needed = f"{most}" if least == most else f"{least} to {most}"
+    inputs = "input" if needed == "1" else "inputs"
+    return f"'{op.op_name}' takes {needed} {inputs} ({names}), not {given}"
 
 
 def _fits(value: Any, wanted: Any) -> bool:

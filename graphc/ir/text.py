@@ -5,7 +5,7 @@
     parameter %ip/0: float32[3, 4]
     constant %center: float32[3] = [0.5, 0.0, -0.5]
     state %count: int64[]
-    %ip: float32[2, 3] = inner_product(axis=1) %data, %ip/0 @ ip InnerProduct
+    %ip: float32[2, 3] = mat_mul(right_transposed=True) %data, %ip/0 @ ip InnerProduct
     %mean: float32[2, 3] = broadcast(shape=(2, 3), axes=(0,)) %center
     %sum: float32[2, 3] = add %ip, %mean
     %next: int64[] = shift(amount=1.0) %count
@@ -35,6 +35,7 @@ graph computes.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -43,7 +44,7 @@ from typing import Any, get_args
 import numpy as np
 
 from graphc.error import Diagnostic, NetError, did_you_mean
-from graphc.ir.fields import wrong_fields
+from graphc.ir.fields import wrong_count, wrong_fields
 from graphc.ir.graph import Graph, Node, Origin, Role, Value
 from graphc.ir.op import REGISTRY, Op
 from graphc.ir.types import TensorType
@@ -51,6 +52,8 @@ from graphc.source import Source, Span
 
 _BARE = re.compile(r"[A-Za-z0-9_./\-]+(:[A-Za-z0-9_./\-]+)*")
 _LONGEST_LIST = 64  # elements of a constant that are printed as numbers a person can read
+_DEEPEST = 8  # tuples in tuples that a field may hold
+_LONGEST_NUMBER = 400  # characters; the longest that is printed, 1e-308 in full, has 330
 
 
 # -- printing -------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ _TOKENS = re.compile(
       | (?P<line>\n)
       | (?P<value>%(?:"(?:[^"\\\n]|\\.)*"|[A-Za-z0-9_./\-]+(?::[A-Za-z0-9_./\-]+)*))
       | (?P<text>"(?:[^"\\\n]|\\.)*")
-      | (?P<type>\w+\[[\d,\ ]*\])
+      | (?P<type>\w+\[[\d,\ \-]*\])
       | (?P<mark>[=,:()\[\]@*])
       | (?P<word>[A-Za-z0-9_./+\-]+(?::[A-Za-z0-9_./\-]+)*)
       | (?P<wrong>.)""",
@@ -180,6 +183,8 @@ class _Reader:
         self.built = Graph()
         self.problems: list[Diagnostic] = []
         self.lost: set[str] = set()  # values of lines that could not be read
+        self.kept: dict[str, Span] = {}
+        self.renewed: dict[str, Span] = {}
 
     @property
     def kind(self) -> str:
@@ -194,7 +199,7 @@ class _Reader:
         return self.tokens[self.position][2]
 
     def error(self, message: str, span: Span | None = None, hint: str = "") -> NetError:
-        found = "the end of the line" if self.kind == "line" else f"'{self.word}'"
+        found = "the end of the line" if self.kind == "line" else repr(self.word)
         message = f"{message}, found {found}" if message.startswith("expected") else message
         return NetError(Diagnostic(message, span or self.span, hint=hint))
 
@@ -218,12 +223,12 @@ class _Reader:
     # -- lines --
 
     def graph(self) -> Graph:
-        lines: dict[str, Callable[[], None]] = {
+        lines: dict[str, Callable[[], object]] = {
             "graph": self.title,
             "output": lambda: self.end(self.built.outputs),
-            "update": lambda: self.end(self.built.updates),
+            "update": self.update,
             "blob": lambda: self.end(self.built.blobs),
-            "keep": lambda: self.built.kept.add(self.name("a blob's name")),
+            "keep": self.keep,
             "loss": self.loss,
         }
         while self.position < len(self.tokens) - 1:
@@ -233,11 +238,29 @@ class _Reader:
             except NetError as error:
                 self.problems.extend(error.diagnostics)
                 self.skip_line(start)
+        self.refuse_ends()
         if self.problems:
             raise NetError(self.problems)
         return self.built
 
-    def line(self, lines: dict[str, Callable[[], None]]) -> None:
+    def refuse_ends(self) -> None:
+        """What the ends of a graph name may stand behind them; values that were lost may be it."""
+        blobs = self.built.blobs
+        for name, span in self.kept.items():
+            if name.removesuffix(".diff") not in blobs and name not in blobs and not self.lost:
+                hint = did_you_mean(name, blobs)
+                self.problems += self.error(f"there is no blob '{name}'", span, hint).diagnostics
+        states = {value.name: value for value in self.built.inputs("state")}
+        for name, span in self.renewed.items():
+            made = self.built.updates[name].type
+            if name in states and states[name].type != made:
+                said = f"state %{name} is {states[name].type}, not {made}"
+                self.problems += self.error(said, span).diagnostics
+            elif name not in states and name not in self.lost:
+                hint = did_you_mean(name, states)
+                self.problems += self.error(f"there is no state %{name}", span, hint).diagnostics
+
+    def line(self, lines: dict[str, Callable[[], object]]) -> None:
         word = self.word
         if self.kind == "line":
             self.position += 1
@@ -269,6 +292,16 @@ class _Reader:
     def title(self) -> None:
         self.built.name = self.name("the graph's name")
 
+    def keep(self) -> None:
+        span = self.span
+        name = self.name("a blob's name")
+        self.built.kept.add(name)
+        self.kept[name] = span
+
+    def update(self) -> None:
+        span = self.span
+        self.renewed[self.end(self.built.updates)] = span
+
     def input(self, role: Any) -> None:
         span = self.span
         name = self.new_value()
@@ -297,6 +330,11 @@ class _Reader:
             while self.accept(","):
                 inputs.append(self.value())
         origin = self.origin()
+        if self.kind != "line":
+            raise self.error("expected the end of the line")
+        wrong = wrong_count(op, len(inputs))
+        if wrong:
+            raise self.error(wrong, span)
         made = self.within(span, lambda: self.built.apply(op, *inputs, names=names, origin=origin))
         if len(made) != len(names):
             raise self.error(f"'{op.op_name}' gives {len(made)} values, not {len(names)}", span)
@@ -314,13 +352,14 @@ class _Reader:
         self.position += backward
         return Origin(layer, kind, backward=backward)
 
-    def end(self, table: dict[str, Value]) -> None:
+    def end(self, table: dict[str, Value]) -> str:
         span = self.span
         name = self.name("a name")
         if name in table:
             raise self.error(f"'{name}' is given twice", span)
         self.mark("=")
         table[name] = self.value()
+        return name
 
     def loss(self) -> None:
         value = self.value()
@@ -364,9 +403,15 @@ class _Reader:
         if name in self.lost and name not in self.built.values:
             raise NetError([])  # the line that makes it has been refused
         if name not in self.built.values:
-            hint = did_you_mean(name, self.built.values)
-            raise self.error(f"there is no value %{name} so far", span, hint)
+            raise self.error(f"there is no value %{name} so far", span, self.value_hint(name))
         return self.built.values[name]
+
+    def value_hint(self, name: str) -> str:
+        """Where a value that is not there is made further down, or what else is meant."""
+        for (kind, word, span), (_, after, _) in itertools.pairwise(self.tokens[self.position :]):
+            if kind == "value" and after == ":" and word in (f"%{name}", f"%{json.dumps(name)}"):
+                return f"line {span.line} makes it; a line reads what stands above it"
+        return did_you_mean(name, self.built.values)
 
     def type(self) -> TensorType:
         span = self.span
@@ -384,7 +429,10 @@ class _Reader:
         fields: dict[str, Any] = {}
         if self.accept("("):
             while not self.accept(")"):
+                place = self.span
                 field = self.take("word", expected="a field's name")
+                if field in fields:
+                    raise self.error(f"field '{field}' is given twice", place)
                 self.mark("=")
                 fields[field] = self.literal()
                 if not (self.kind == "mark" and self.word == ")"):
@@ -395,12 +443,14 @@ class _Reader:
         op: Op = self.within(span, lambda: REGISTRY[name](**fields))
         return op, span
 
-    def literal(self) -> Any:
+    def literal(self, depth: int = 0) -> Any:
         span = self.span
         if self.accept("("):
+            if depth == _DEEPEST:
+                raise self.error(f"a field holds at most {_DEEPEST} tuples in each other", span)
             items = []
             while not self.accept(")"):
-                items.append(self.literal())
+                items.append(self.literal(depth + 1))
                 if not (self.kind == "mark" and self.word == ")"):
                     self.mark(",")
             return tuple(items)
@@ -409,6 +459,8 @@ class _Reader:
         word = self.take("word", expected="a number, a text, True, False, None or a tuple")
         if word in _WORDS:
             return _WORDS[word]
+        if len(word) > _LONGEST_NUMBER:
+            raise self.error(f"a number of {len(word)} characters", span)
         if not _NUMBER.fullmatch(word):
             raise self.error(f"'{word}' is no number, text, True, False, None or tuple", span)
         return int(word) if re.fullmatch(r"[+-]?\d+", word) else float(word)
@@ -431,7 +483,10 @@ class _Reader:
             self.mark("[")
             numbers = []
             while not self.accept("]"):
+                place = self.span
                 numbers.append(self.literal())
+                if not isinstance(numbers[-1], int | float):
+                    raise self.error("the data of a constant are numbers", place)
                 if not (self.kind == "mark" and self.word == "]"):
                     self.mark(",")
             items = self.within(span, lambda: np.asarray(numbers, type.dtype))

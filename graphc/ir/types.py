@@ -84,7 +84,9 @@ class TensorType:
         """Read what `str` prints."""
         match = re.fullmatch(r"\s*(\w+)\[([\d,\s]*)\]\s*", text)
         if not match:
-            raise NetError(f"not a type: '{text}'")
+            raise NetError(f"'{text}' is no type such as float32[2, 3]")
+        if re.search(r"\d{19}", text):
+            raise NetError(f"an extent in a type of {len(text)} characters is too large")
         extents = [part for part in match[2].split(",") if part.strip()]
         return TensorType(match[1], tuple(int(extent) for extent in extents))
 
