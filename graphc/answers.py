@@ -16,7 +16,7 @@ from graphc.ir.graph import Value
 from graphc.lowered import Layer, Lowered
 from graphc.plan.explain import memory_rows
 from graphc.plan.program import ProgramBuffer
-from graphc.report.gradients import gradient_state
+from graphc.report.gradients import NO_BACKWARD, NOT_ASKED, gradient_state
 
 _ORDERS = {
     "channels-last": "kernels take all channels of a place together",
@@ -45,6 +45,8 @@ def answers(made: Lowered, subject: str) -> list[str]:
         found += _about_parameter(made, name, parameter)
     if name in made.forward.blobs and kind != "layer" and name not in made.owners:
         found += _about_blob(made, name)
+        if subject.endswith(".diff") and _is_forward_only(made):
+            found.append(f"it has no gradient: {NO_BACKWARD}")
     if "~" in name and name in made.program.buffers:
         found += _about_copies(made, name.partition("~")[0])
     return found
@@ -191,8 +193,10 @@ def _about_parameter(made: Lowered, name: str, owner: str) -> Iterator[str]:
         f"'{name}' is a parameter of layer{'s' * (len(users) > 1)} {_quoted(users)}: {shape},"
         f" {math.prod(value.shape):,} numbers, {value.type.bytes:,} bytes"
     )
-    if owner != name or len(users) > 1:
-        yield f"it is shared: all of its users work on '{owner}', and their gradients add up"
+    others = [other for other, held in made.owners.items() if held == owner and other != name]
+    if others or len(users) > 1:
+        held = made.called(owner)
+        yield f"it is shared: all of its users work on '{held}', and their gradients add up"
     yield from _gradient(made, owner)
     yield from _moves(made, name, owner)
     yield from _about_copies(made, owner)
@@ -213,7 +217,7 @@ def _moves(made: Lowered, name: str, owner: str) -> Iterator[str]:
     learning = made.learning.get(owner)
     if learning is None:
         return
-    rate, decay = made.rate_words
+    (rate, decay), factor = made.rate_words, f"{learning.lr_mult:g}"
     if not learning.learned:
         if owner in made.graph.updates:
             yield (
@@ -226,13 +230,15 @@ def _moves(made: Lowered, name: str, owner: str) -> Iterator[str]:
     if learning.lr_mult == 0:
         yield f"a solver does not move '{name}': its {rate} is 0, which stops weight decay too"
         return
-    state, _ = gradient_state(made, owner)
+    state, why = gradient_state(made, owner)
     if state == "computed":
-        yield f"a solver moves '{name}' by its gradient: its {rate} is {learning.lr_mult:g}"
+        yield f"a solver moves '{name}' by its gradient: its {rate} is {factor}"
+    elif why in (NOT_ASKED, NO_BACKWARD):
+        yield f"a solver asks for its gradient and moves '{name}': its {rate} is {factor}"
     elif learning.decay_mult:
         yield (
             f"a solver still moves '{name}', although no gradient reaches it: weight decay and"
-            f" momentum do, its {rate} is {learning.lr_mult:g} and its {decay}"
+            f" momentum do, its {rate} is {factor} and its {decay}"
             f" {learning.decay_mult:g}; {rate}: 0 freezes it"
         )
     else:
@@ -257,7 +263,7 @@ def _about_blob(made: Lowered, name: str) -> Iterator[str]:
     if any(value is loss for loss, _ in made.forward.losses):
         weight = next(w for loss, w in made.forward.losses if loss is value)
         yield f"it is a loss: gradients start here, with weight {weight:g}"
-    elif made.program.forward_steps < len(made.program.steps):
+    elif not _is_forward_only(made):
         if value.role != "input" and f"{name}.diff" in made.graph.blobs:
             yield "its gradient is computed on the way to what is asked for"
         elif _not_computed(made, name):
@@ -267,6 +273,10 @@ def _about_blob(made: Lowered, name: str) -> Iterator[str]:
         else:
             yield "its gradient is not computed: nothing that is asked for needs it"
     yield from _about_copies(made, name)
+
+
+def _is_forward_only(made: Lowered) -> bool:
+    return made.program.forward_steps == len(made.program.steps)
 
 
 def _where(made: Lowered, name: str) -> Iterator[str]:
@@ -312,6 +322,10 @@ def _about_copies(made: Lowered, name: str) -> Iterator[str]:
             way = order.partition(".")[0]
             if _PART.fullmatch(way):
                 parts.append(number)
+                continue
+            if way == "out":
+                size = f"{buffer.span_bytes:,} bytes"
+                yield f"step {number} copies it into the array that the caller gets, {size}"
                 continue
             why = f": {_ORDERS[way]}" if way in _ORDERS else ""
             yield (

@@ -236,3 +236,46 @@ def test_every_verb_minds_the_budget(simple: Path, verb: str) -> None:
     result = graphc(verb, simple, "--memory", "64B", *values, *seeds)
     assert result.exit_code == 3
     assert "64 bytes are not enough" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        ("fc", "layer 'fc' (Conv) reads 'input' and makes 'prediction'."),
+        ("fcf", "'fcf' is a parameter of layer 'fc': 6 x 6 x 2 x 3, 216 numbers, 864 bytes."),
+        ("fcf", "a solver asks for its gradient and moves 'fcf': its learningRate is 1."),
+        ("fcf", "fcf: is copied into packed order for fc."),
+        ("fcf.diff", "it gets no gradient: it was not asked for."),
+        ("prediction", "is made by 'fc' and read by 'loss': 1 x 1 x 3 x 1, float32"),
+        ("input.diff", "its gradient is computed, from the gradient given for 'objective'."),
+        ("blob:objective", "copies it into the array that the caller gets, 4 bytes."),
+    ],
+)
+def test_explain_knows_the_names_of_a_mat(subject: str, said: str, dag: Path) -> None:
+    result = graphc("explain", dag, subject, "--shape", "input=6,6,2,1")
+    assert result.exit_code == 0, result.output
+    assert said in result.stdout
+    assert "shared" not in result.stdout
+    assert "still moves" not in result.stdout
+    assert "params/" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        ("fcff", "did you mean 'fcf'?"),
+        ("layer:los", "the net has no 'layer:los'; did you mean 'loss'?"),
+        ("blob:predicton", "did you mean 'prediction'?"),
+        ("nothing", "the net has no 'nothing'"),
+    ],
+)
+def test_explain_suggests_a_name_of_a_mat(subject: str, said: str, dag: Path) -> None:
+    result = graphc("explain", dag, subject, "--shape", "input=6,6,2,1")
+    assert result.exit_code == 3
+    assert said in result.stderr
+
+
+def test_explain_without_a_backward_pass(simple: Path) -> None:
+    assert "no gradient: no backward pass" in graphc("explain", simple, "x5.diff").stdout
+    said = graphc("explain", simple, "l1_1").stdout
+    assert "a solver asks for its gradient and moves 'l1_1'" in said

@@ -26,8 +26,8 @@ def explain(
         str,
         typer.Argument(
             metavar="[SUBJECT]",
-            help="layer:conv1, blob:conv1, a parameter conv1/0, `net` for what concerns the whole,"
-            " or nothing for everything.",
+            help="layer:conv1, blob:conv1, a parameter conv1/0 (by its own name in a .mat), `net`"
+            " for what concerns the whole, or nothing for everything.",
         ),
     ] = "",
 ) -> None:
@@ -44,7 +44,7 @@ def explain(
     found = list(dict.fromkeys([*answered, *_remarks(made, subject, bool(answered))]))
     remarks = without_repeats(found)
     if options.json:
-        print_json([_plain(remark, more) for remark, more in remarks])
+        print_json([_plain(made, remark, more) for remark, more in remarks])
         return
     for remark, more in remarks:
         if remark.stage == ANSWER:
@@ -53,7 +53,7 @@ def explain(
         place = f"  ({remark.span})" if remark.span else ""
         others = f" (and {more} more like this)" if more else ""
         said = f"{remark.sentence}{_saved(remark)}{others}"
-        typer.echo(f"{remark.subject}: {said}. [{remark.stage}]{place}")
+        typer.echo(f"{made.called(remark.subject)}: {said}. [{remark.stage}]{place}")
     if not remarks:
         typer.echo(f"{subject or 'the net'}: nothing had to be decided.")
 
@@ -88,13 +88,17 @@ def _remarks(made: Lowered, subject: str, is_known: bool) -> list[Remark]:
         return [*found, *_steps(program, layer)]
     if "~" in subject and subject in program.buffers:
         return []  # a copy: what is asked is where it comes from
+    base = subject.removesuffix(".diff")
+    owner = made.owners.get(base, base)
     try:
-        return remarks_about(program, subject)
+        return remarks_about(program, owner + subject.removeprefix(base))
     except NetError:
         if is_known:
             return []
-        name = subject.partition(":")[2] or subject
-        hint = did_you_mean(name, [*made.layer_tops, *made.forward.blobs, *made.owners])
+        named = {"layer": [*made.layer_tops], "blob": [*made.forward.blobs]}
+        kind, _, name = subject.rpartition(":")
+        every = [*made.layer_tops, *made.forward.blobs, *made.owners]
+        hint = did_you_mean(name, named.get(kind, every))
         if hint:
             raise NetError(f"the net has no '{subject}'; {hint}") from None
         raise
@@ -134,13 +138,13 @@ def _saved(remark: Remark) -> str:
     return f"; that saves {shown(remark.saving.bytes)}" if remark.saving else ""
 
 
-def _plain(remark: Remark, more: int) -> dict[str, Any]:
+def _plain(made: Lowered, remark: Remark, more: int) -> dict[str, Any]:
     """As data; `more` are remarks alike that are left out."""
     place = remark.span
     return {
         "more": more,
         "stage": remark.stage,
-        "subject": remark.subject,
+        "subject": made.called(remark.subject),
         "sentence": remark.sentence,
         "saved": remark.saving.bytes if remark.saving else None,
         "file": place.source.name if place else None,

@@ -43,6 +43,10 @@ def gradient_rows(made: Lowered) -> list[GradientRow]:
     return rows
 
 
+NO_BACKWARD = "no backward pass was asked for, or no gradient is defined"
+NOT_ASKED = "it was not asked for"
+
+
 def gradient_state(made: Lowered, name: str) -> tuple[str, str]:
     """("computed", "zero" or "none", why) for the gradient of an input, blob or parameter."""
     graph = made.graph
@@ -92,7 +96,7 @@ def _why_none(made: Lowered, name: str, said: list[str]) -> str:
     if learning is not None and not learning.learned:
         return "it is a statistic that the forward pass keeps, not a learned parameter"
     if made.program.forward_steps == len(made.program.steps):
-        return "no backward pass was asked for, or no gradient is defined"
-    if value is not None and value.role == "input":
+        return NO_BACKWARD
+    if value is not None and value.role == "input" and not made.turned:
         return "it was not asked for; by Caffe's rule inputs get one with force_backward alone"
-    return "it was not asked for"
+    return NOT_ASKED
