@@ -363,7 +363,7 @@ def test_program_reads_pictures_and_bare_numbers(colours: Path):
         ("short.ppm", b"P6 4 2 255\n" + bytes(23), "is cut short"),
         ("long.ppm", b"P6 4 2 255\n" + bytes(25), "is longer than its header says"),
         ("words.ppm", b"P6 four 2 255\n", "has a damaged header"),
-        ("end.ppm", b"P6 4 # to the end", "has a damaged header"),
+        ("end.ppm", b"P6 4 # to the end", "is cut short"),
         ("deep.ppm", b"P6 4 2 65535\n" + bytes(48), "has 65535 shades"),
         ("dark.ppm", b"P6 4 2 0\n" + bytes(24), "has 0 shades"),
         (
@@ -373,10 +373,20 @@ def test_program_reads_pictures_and_bare_numbers(colours: Path):
         ),
         ("grey.pgm", b"P5 4 2 255\n" + bytes(8), "has 1 channel of 2 x 4, 'x' needs [1, 3, 2, 4]"),
         ("huge.ppm", b"P6 99999999999999999999 2 255\n", "has "),
+        ("bright.ppm", b"P6 4 2 200\n" + 24 * b"\xc9", "has a pixel 201, its white is 200"),
+        ("plain.ppm", b"P3 4 2 255\n" + 23 * b" 7", "is cut short"),
+        ("word.ppm", b"P3 4 2 255\n" + 23 * b" 7" + b" x", "has a damaged pixel"),
+        ("less.ppm", b"P3 4 2 255\n" + 23 * b" 7" + b" -7", "has a damaged pixel"),
+        ("more.ppm", b"P3 4 2 255\n" + 25 * b" 7", "is longer than its header says"),
+        ("light.ppm", b"P3 4 2 9\n" + 24 * b" 70", "has a pixel 70, its white is 9"),
         ("short.raw", bytes(95), "does not have 96 bytes, 24 numbers float32 for 'x'"),
         ("long.raw", bytes(97), "does not have 96 bytes"),
         ("nan.raw", np.full(24, np.nan, np.float32).tobytes(), "holds nan"),
-        ("photo.jpg", b"\xff\xd8\xff\xe0" + bytes(99), "is not a .npy file, a picture (P5, P6) or"),
+        (
+            "photo.jpg",
+            b"\xff\xd8\xff\xe0" + bytes(99),
+            "is not a .npy file, a picture (P2, P3, P5, P6) or",
+        ),
     ],
 )
 def test_program_refuses_bad_pictures(colours: Path, name: str, content: bytes, said: str):

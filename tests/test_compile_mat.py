@@ -203,3 +203,92 @@ def test_profile_and_bench(dag: Path, simple: Path) -> None:  # noqa: F811
     assert found["inputs"] == {"x1": [6, 6, 2, 1]}
     products = 6 * 6 * 4 * 18 + 5 * 36
     assert found["flops"] == 2 * products
+
+
+PIXELS = RNG.integers(0, 256, (2, 4, 3)).astype(np.uint8)
+
+
+@needs_compiler
+def test_program_reads_a_picture_into_the_memory_of_matlab(tmp_path: Path) -> None:
+    """A convolution with the unit matrix gives back what it was given."""
+    unit = np.eye(3, dtype="float32").reshape(1, 1, 3, 3)
+    layer = {"type": "conv", "name": "c", "weights": cell(unit, np.zeros((3, 1), "float32"))}
+    scipy.io.savemat(tmp_path / "net.mat", {"layers": cell({**layer, "pad": 0.0, "stride": 1.0})})
+    emitted(tmp_path / "net.mat", tmp_path / "net", "exe", "--shape", "x1=2,4,3,1")
+    (tmp_path / "in.ppm").write_bytes(b"P6 4 2 255\n" + PIXELS.tobytes())
+    numbers = " ".join(map(str, PIXELS.ravel()))
+    (tmp_path / "plain.ppm").write_text(f"P3 4 2 # as text\n255\n{numbers}\n")
+    mean = np.float32([1, 2, 3])
+    for name in ("in.ppm", "plain.ppm"):
+        for words, wanted in {
+            (): PIXELS,
+            ("--mean", "1,2,3", "--scale", "0.5"): (PIXELS - mean) / 2,
+            ("--channels", "bgr", "--mean", "1,2,3"): PIXELS[..., ::-1] - mean,
+        }.items():
+            run(tmp_path / "net", f"x1={name}", "-o", "x2=y.npy", *words)
+            found = np.load(tmp_path / "y.npy")
+            assert found.flags.f_contiguous
+            np.testing.assert_array_equal(found[..., 0], wanted)
+    (tmp_path / "in.raw").write_bytes(PIXELS.astype("float32").tobytes("F"))
+    run(tmp_path / "net", "x1=in.raw", "-o", "x2=y.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy")[..., 0], PIXELS)
+
+
+def hostile(good: bytes) -> list[bytes]:
+    """A .npy in Fortran order, made wrong in its header or its length."""
+    shape, dtype = b"(6, 6, 2, 3)", b"'<f4'"
+    shapes = (b"(6, 6, 2, 3", b"(9223372036854775807,)", b"(6,6,2,3," + 60 * b"1," + b")")
+    shapes += (
+        b"(4294967296, 4294967296)",
+        b"((6,6),2,3)",
+        b"(0x6, 6, 2, 3)",
+        b"()",
+        b"(3, 2, 6, 6)",
+    )
+    dtypes = (
+        b"'>f4'",
+        b"'<f8'",
+        b"'<f4",
+        b"'O'",
+        b"[('a','<f4')]",
+        b"'" + 60 * b"x" + b"'",
+        b"'%n%s'",
+    )
+    made = [good.replace(shape, other) for other in shapes]
+    made += [good.replace(dtype, other) for other in dtypes]
+    made += [good.replace(b"True", other) for other in (b"Tru", b"None", b"1", b"'True'")]
+    made += [good[:length] for length in range(0, 140, 7)] + [good[:-1], good + b"\0"]
+    made += [good[:8] + size.to_bytes(2, "little") + good[10:] for size in (0, 5, 117, 119, 65535)]
+    assert all(one != good for one in made)
+    return made
+
+
+@needs_compiler
+@pytest.mark.long
+def test_hostile_files_under_sanitizers(
+    dag: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    words = ("--emit", "exe", *TRAIN)
+    assert graphc("compile", dag, "-o", tmp_path / "net", *words).exit_code == 3
+    monkeypatch.delenv("CC")
+    sanitizers = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags = [*STRICT, "-std=c11", *sanitizers, "dag.c", "dag_main.c", "net.o", "-o", "net"]
+    compiled(tmp_path, *flags, "-pthread", "-lm")
+    np.save(tmp_path / "x.npy", np.asfortranarray(X))
+    np.save(tmp_path / "l.npy", LABEL)
+    run(tmp_path / "net", "input=x.npy", "label=l.npy")
+    for content in hostile((tmp_path / "x.npy").read_bytes()):
+        (tmp_path / "bad.npy").write_bytes(content)
+        done = run(tmp_path / "net", "input=bad.npy", "label=l.npy", code=3)
+        assert "'bad.npy'" in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    whole = (tmp_path / "net.weights").read_bytes()
+    headers = [whole[:place] + 8 * b"\xff" + whole[place + 8 :] for place in range(0, 32, 8)]
+    for content in [*headers, *(whole[:n] for n in range(0, 200, 9)), whole + bytes(4096)]:
+        (tmp_path / "bad.weights").write_bytes(content)
+        words = ("input=x.npy", "label=l.npy", "--weights", "bad.weights")
+        done = run(tmp_path / "net", *words, code=3)
+        assert "weights 'bad.weights': the" in done.stderr

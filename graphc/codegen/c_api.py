@@ -266,7 +266,7 @@ def main_text(interface: Interface) -> str:
     training = interface.training
     shared = ("main.c", "arguments.c")
     parts = (*shared, "picture.c", "run.c") if training is None else (*shared, "train.c")
-    others = '", a picture (P5, P6) or a .raw file"' if training is None else ""
+    others = '", a picture (P2, P3, P5, P6) or a .raw file"' if training is None else ""
     words = {
         "OTHER_FILES": others,
         "METHOD": training.method if training else "",

@@ -169,7 +169,10 @@ static int64_t check_header(const char *header, const array *row, const char *pa
         fail(BAD_INPUT, "'%s' holds '%.*s', '%s%s' needs '" REAL_DESCR "' (" REAL_NAME ")", path,
              length, descr + 1, row->name, row->suffix);
     int64_t items = check_shape(after_key(header, "'shape'", path), row, path, any_items);
-    int column_major = strncmp(after_key(header, "'fortran_order'", path), "True", 4) == 0;
+    const char *order = after_key(header, "'fortran_order'", path);
+    int column_major = strncmp(order, "True", 4) == 0;
+    if (!column_major && strncmp(order, "False", 5) != 0)
+        fail(BAD_INPUT, "'%s' has a damaged header", path);
     *in_order = column_major == COLUMN_MAJOR || row->rank < 2;
     return items;
 }

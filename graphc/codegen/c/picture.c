@@ -9,39 +9,52 @@ typedef struct {
     int is_rgb;             /* the order of the net's channels; else blue comes first */
 } look;
 
-/* The next number of a PGM or PPM header; comments go to the end of their line. */
-static int64_t header_number(FILE *file, const char *path) {
+/* What a PGM or PPM says next, behind blanks and comments, which go to the end of their line. */
+static int next_sign(FILE *file) {
     int sign = fgetc(file);
-    int64_t number = 0;
     while (sign == ' ' || sign == '\t' || sign == '\n' || sign == '\r' || sign == '#') {
         while (sign == '#' && (sign = fgetc(file)) != '\n' && sign != EOF) sign = '#';
         sign = fgetc(file);
     }
-    if (sign < '0' || sign > '9') fail(BAD_INPUT, "'%s' has a damaged header", path);
+    return sign;
+}
+
+/* The next number that a PGM or PPM has as text. */
+static int64_t text_number(FILE *file, const char *path, const char *part) {
+    int sign = next_sign(file);
+    int64_t number = 0;
+    if (sign == EOF) fail(BAD_INPUT, "'%s' is cut short", path);
+    if (sign < '0' || sign > '9') fail(BAD_INPUT, "'%s' has a damaged %s", path, part);
     for (; sign >= '0' && sign <= '9' && number < 1 << 24; sign = fgetc(file))
         number = 10 * number + sign - '0';
     return number; /* the one blank after it is read too */
 }
 
-static void read_pixels(FILE *file, const array *row, int colours, double white, const look *how) {
+static void read_pixels(FILE *file, const array *row, int colours, int is_text, int64_t white,
+                        const look *how) {
     int64_t height = row->shape[COLUMN_MAJOR ? 0 : 2], width = row->shape[COLUMN_MAJOR ? 1 : 3];
     int64_t pixels = width * height;
     @NET@_real *values = row->memory;
     for (int64_t i = 0; i < pixels; i++)
         for (int colour = 0; colour < colours; colour++) {
-            int value = fgetc(file);
+            int64_t value = is_text ? text_number(file, row->file, "pixel") : fgetc(file);
             if (value == EOF) fail(BAD_INPUT, "'%s' is cut short", row->file);
+            if (value > white)
+                fail(BAD_INPUT, "'%s' has a pixel %" PRId64 ", its white is %" PRId64, row->file,
+                     value, white);
             int channel = how->is_rgb ? colour : colours - 1 - colour;
-            double pixel = 255.0 * value / white - how->means[channel];
+            double pixel = 255.0 * (double)value / (double)white - how->means[channel];
             int64_t place = COLUMN_MAJOR ? i % width * height + i / width : i;
             values[channel * pixels + place] = (@NET@_real)(pixel * how->scale);
         }
 }
 
-/* A binary PGM (P5) or PPM (P6) of the input's size. */
-static void read_picture(FILE *file, const array *row, int colours, const look *how) {
-    int64_t width = header_number(file, row->file), height = header_number(file, row->file);
-    int64_t white = header_number(file, row->file);
+/* A PGM or PPM of the input's size, its pixels as text (P2, P3) or as bytes (P5, P6). */
+static void read_picture(FILE *file, const array *row, int kind, const look *how) {
+    int colours = kind == '2' || kind == '5' ? 1 : 3, is_text = kind == '2' || kind == '3';
+    int64_t width = text_number(file, row->file, "header");
+    int64_t height = text_number(file, row->file, "header");
+    int64_t white = text_number(file, row->file, "header");
     if (white < 1 || white > 255)
         fail(BAD_INPUT, "'%s' has %" PRId64 " shades; pictures of up to 255 are read", row->file, white);
     int64_t wanted[4] = {1, colours, height, width}, turned[4] = {height, width, colours, 1};
@@ -53,8 +66,8 @@ static void read_picture(FILE *file, const array *row, int colours, const look *
         fputc('\n', stderr);
         exit(BAD_INPUT);
     }
-    read_pixels(file, row, colours, (double)white, how);
-    if (fgetc(file) != EOF) fail(BAD_INPUT, "'%s' is longer than its header says", row->file);
+    read_pixels(file, row, colours, is_text, white, how);
+    if ((is_text ? next_sign(file) : fgetc(file)) != EOF) fail(BAD_INPUT, "'%s' is longer than its header says", row->file);
 }
 
 /* Numbers without a header, in this machine's order of bytes. */
@@ -108,8 +121,8 @@ static void read_file(const array *row, const look *how) {
     int first = is_bare ? EOF : fgetc(file), kind = is_bare ? EOF : fgetc(file);
     if (is_bare) {
         read_bare(file, row);
-    } else if (first == 'P' && (kind == '5' || kind == '6')) {
-        read_picture(file, row, kind == '5' ? 1 : 3, how);
+    } else if (first == 'P' && kind != EOF && strchr("2356", kind) != NULL && kind != '\0') {
+        read_picture(file, row, kind, how);
     } else {
         fclose(file);
         file = open_npy(row, 0, &items, &in_order);

@@ -4,7 +4,7 @@
 static void print_help(const char *program, arrays given, arrays made) {
     printf("usage: %s NAME=FILE ... [-o NAME=FILE.npy ...]\n\n", program);
     printf("Runs the net @NET@ on arrays. Without -o it prints what comes out. A FILE is a .npy, a\n"
-           "binary PGM or PPM picture (P5, P6) of the input's size, or a .raw: numbers alone.\n\n");
+           "PGM or PPM picture (P2, P3, P5, P6) of the input's size, or a .raw: numbers alone.\n\n");
     print_arrays("inputs", given);
     print_arrays("outputs", made);
     puts("\noptions:\n"
