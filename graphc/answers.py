@@ -13,7 +13,12 @@ from collections.abc import Iterator, Sequence
 
 from graphc.bench.work import work_of
 from graphc.ir.graph import Value
+from graphc.loss_budget import BLOCKS
 from graphc.lowered import Layer, Lowered
+from graphc.ops.class_blocks import MassLogLoss
+from graphc.passes.blockwise import NEVER_WHOLE, blockwise
+from graphc.passes.fuse import STAGE as FUSE
+from graphc.passes.fuse import fuse
 from graphc.plan.explain import memory_rows
 from graphc.plan.program import ProgramBuffer
 from graphc.report.gradients import NO_BACKWARD, NOT_ASKED, gradient_state
@@ -23,6 +28,9 @@ _ORDERS = {
     "packed": "its kernel reads weights in the order of its tiles",
     "row-major": "it takes the values in the order of the definition's axes",
 }
+
+# What a loss in blocks of classes is made of, and no other.
+IN_BLOCKS = MassLogLoss.op_name
 
 _PART = re.compile(r"part\d+")  # what a step writes of an array that others write the rest of
 
@@ -152,18 +160,38 @@ def _fusion(made: Lowered, layer: Layer) -> Iterator[str]:
     own = {node.op.op_name for node in made.graph.nodes if node.origin.layer == layer.name}
     whole = sorted(name for name in own if name.endswith("_loss") and "_" in name)
     said = [r for r in made.program.remarks if _names(r.subject, layer.name)]
-    fuse = [r.sentence for r in said if r.stage == "fuse"]
+    fusing = [r.sentence for r in said if r.stage == FUSE]
     before = _once_only_before(made, layer)
     if any(name.startswith(("softmax", "sigmoid", "logistic")) for name in whole):
         yield f"the loss is fused: it is one operator, {whole[0]}, that takes scores"
+        yield from _possible_blocks(made, layer)
+    elif IN_BLOCKS in own:
+        yield "the loss is fused with the layer before it: they work in blocks of classes"
+        asked = [r.sentence for r in made.program.remarks if r.sentence.startswith(BLOCKS)]
+        yield from asked or ["blocks were asked for, whatever the memory"]
     elif not before:
         yield "the loss is not fused: no softmax or sigmoid stands before it that it could hold"
     elif not any(stage.name == "fuse" for stage in made.stages):
         yield f"the loss is not fused with layer '{before}' before it: fusing was switched off"
-    elif not fuse:
+    elif not fusing:
         yield f"the loss is not fused with layer '{before}': no operator is what both are together"
-    yield from fuse
+    yield from fusing
     yield from (r.sentence for r in said if r.stage == "join" and "made in forward" in r.sentence)
+
+
+def _possible_blocks(made: Lowered, layer: Layer) -> Iterator[str]:
+    """What blocks of classes would hold, where the loss could have them and has not."""
+    if made.program.forward_steps == len(made.program.steps):
+        return
+    wanted = {name for name in made.forward.blobs if f"{name}.diff" in made.graph.outputs}
+    possible = blockwise(fuse(made.forward, frozenset(wanted)), frozenset(wanted))
+    for remark in possible.remarks:
+        _, found, holds = remark.sentence.partition(", which holds ")
+        if found and remark.stage == FUSE and _names(remark.subject, layer.name):
+            yield (
+                "all scores are held; the loss in blocks of classes (--blockwise-loss, or a memory"
+                f" budget that asks for it) holds {holds}"
+            )
 
 
 def _once_only_before(made: Lowered, layer: Layer) -> str:
@@ -304,7 +332,8 @@ def _not_computed(made: Lowered, name: str) -> str:
     """Why a blob is not computed at all; empty where it is."""
     said = [r.sentence for r in made.program.remarks if r.subject == f"blob:{name}"]
     said.append(made.program.overwritten.get(name, ""))
-    return next((sentence for sentence in said if "is not computed" in sentence), "")
+    reasons = ("is not computed", NEVER_WHOLE)
+    return next((s for s in said if any(reason in s for reason in reasons)), "")
 
 
 def _about_copies(made: Lowered, name: str) -> Iterator[str]:

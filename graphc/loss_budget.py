@@ -14,7 +14,7 @@ from graphc.ir.remark import Remark
 from graphc.passes.pipeline import Compiled
 from graphc.plan.budget import BudgetError, Memory, shown
 from graphc.plan.program import Program
-from graphc.plan.rough_time import program_seconds
+from graphc.plan.rough_time import program_seconds, shown_seconds
 
 STAGE = "recompute"
 # How the remark begins that says that a budget chose blocks.
@@ -99,11 +99,11 @@ def _better(whole: Attempt, blocks: Attempt) -> tuple[Compiled, Program]:
         return _result(
             whole,
             "the loss in blocks of classes would meet the budget as well, but take about"
-            f" {-gain * 1e3:.2g} ms longer by a rough count",
+            f" {shown_seconds(-gain)} longer by a rough count",
         )
     return _result(
         blocks,
         f"{BLOCKS}: with all scores held, steps that run a second time would"
         f" be {whole.repeats} instead of {blocks.repeats}, and a call take about"
-        f" {gain * 1e3:.2g} ms longer by a rough count",
+        f" {shown_seconds(gain)} longer by a rough count",
     )

@@ -122,7 +122,7 @@ def _gradient(graph: Graph, learned: Learned, rule: UpdateRule) -> Value:
         "update",
         learned.name,
         "its gradient is used up by the update, and is no result of the call",
-        saving=Saving(CONSUMED, gradient.type.bytes),
+        saving=Saving(CONSUMED, gradient.type.bytes) if rule.passes == 1 else None,
     )
     graph.blobs.pop(name, None)
     if rule.passes == 1:

@@ -30,6 +30,13 @@ layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" }
   inner_product_param { num_output: 4 bias_term: false } }
 layer { name: "l" type: "EuclideanLoss" bottom: "b" bottom: "x" top: "l" }
 """
+WIDE = """
+layer { name: "in" type: "Input" top: "x" top: "label"
+  input_param { shape { dim: 512 dim: 8 } shape { dim: 512 } } }
+layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc"
+  inner_product_param { num_output: 20000 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +122,31 @@ def test_why_did_the_loss_fuse_or_not(frozen: Lowered) -> None:
     assert answers(lowered(SHARED), "layer:l")[-1] == (
         "the loss is not fused: no softmax or sigmoid stands before it that it could hold"
     )
+
+
+def test_which_form_of_the_last_layer_and_why(tmp_path: Path) -> None:
+    net = tmp_path / "wide.prototxt"
+    net.write_text(WIDE)
+    holds = "holds 4.0 MiB at a time instead of 39.1 MiB"
+
+    def said(subject: str, *options: str) -> str:
+        return graphc("explain", net, subject, "--mode", "train", *options).stdout
+
+    whole, asked = said("layer:loss"), said("layer:loss", "--blockwise-loss")
+    budget = said("layer:loss", "--memory", "20MiB")
+    assert "all scores are held; the loss in blocks of classes (--blockwise-loss, or a" in whole
+    assert all(holds in text for text in (whole, asked, budget))
+    for text in (asked, budget):
+        assert "all scores are held" not in text
+        assert "the loss is fused with the layer before it: they work in blocks" in text
+        assert "\na part of loss's backward is made in forward, in one sweep over label" in text
+    assert "blocks were asked for, whatever the memory" in asked
+    assert "the budget asked for the loss in blocks of classes: with all scores held," in budget
+    scores = said("blob:fc", "--blockwise-loss")
+    assert "it costs no memory: fc is never held whole" in scores
+    assert "its gradient is not computed as such, because the blob is not" in scores
+    refused = said("layer:loss", "--blockwise-loss", "--keep", "fc")
+    assert "fc is stored anyway, since others read it" in refused
 
 
 def test_where_does_this_copy_come_from(frozen: Lowered) -> None:

@@ -126,6 +126,46 @@ def test_threads_and_repetition_give_the_same_bits():
         np.testing.assert_allclose(first[key], second[key], rtol=0, atol=1e-5 * scale)
 
 
+FLATTEN = 'layer { name: "f" type: "Flatten" bottom: "fc" top: "f" }'
+DROPOUT = 'layer { name: "d" type: "Dropout" bottom: "fc" top: "f" }'
+SPLIT = 'layer { name: "p" type: "Split" bottom: "fc" top: "f" }'
+RESHAPE = """layer { name: "f" type: "Reshape" bottom: "fc" top: "f"
+  reshape_param { shape { %s } } }"""
+ONE = {"x": "dim: 4096 dim: 4 dim: 1 dim: 1"}  # a map of one position
+CROSSED = {
+    "a flatten": text(CONV % (1, "") + FLATTEN, **ONE),
+    "a reshape to less": text(CONV % (1, "") + RESHAPE % "dim: 0 dim: -1", **ONE),
+    "a reshape to more": text(
+        LINEAR % ("x", "") + RESHAPE % "dim: 0 dim: 0 dim: 1 dim: 1", label="dim: 4096"
+    ),
+    "a reshape that moves the axis": text(
+        LINEAR % ("x", "") + RESHAPE % "dim: 64 dim: 64 dim: 600",
+        "softmax_param { axis: 2 }",
+        label="dim: 64 dim: 64",
+    ),
+    "a dropout": text(LINEAR % ("x", "") + DROPOUT),
+    "a dropout behind a convolution": text(CONV % (1, "") + DROPOUT, **PIXELS),
+    "a split": text(LINEAR % ("x", "") + SPLIT),
+}
+CROSSED = {
+    name: net.replace('bottom: "fc" bottom: "label"', 'bottom: "f" bottom: "label"')
+    for name, net in CROSSED.items()
+}
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_what_changes_nothing_between_layer_and_loss_hides_nothing(name: str):
+    options: dict[str, Any] = {"phase": "TEST", "dtype": "float64", "threads": 1, "seed": 1}
+    nets = [graphc.Net(CROSSED[name], blockwise_loss=asked, **options) for asked in (False, True)]
+    wanted, got = (run(net) for net in nets)
+    assert "block_mass" in operators(nets[1]) and "softmax_log_loss" not in operators(nets[1])
+    for key, array in wanted.items():
+        assert np.abs(array).max() > 0
+        np.testing.assert_allclose(got[key], array, rtol=0, atol=1e-13 * np.abs(array).max())
+    sizes = [net.compilation().program.arena_bytes for net in nets]
+    assert sizes[1] < sizes[0] / 2
+
+
 ACCURACY = (
     'layer { name: "accuracy" type: "Accuracy" bottom: "fc" bottom: "label" top: "accuracy" }'
 )

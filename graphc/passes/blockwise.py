@@ -12,6 +12,7 @@ from graphc.passes.clean import without_dead
 from graphc.passes.fuse import fuse, rules
 
 STAGE = "blockwise"
+NEVER_WHOLE = "is never held whole"
 BLOCKS = "scores that are never held whole"
 
 
@@ -34,7 +35,7 @@ def _note_scores(graph: Graph, made: Graph) -> None:
     left = {value.name for node in without_dead(made).nodes for value in node.outputs}
     for name, value in graph.blobs.items():
         if value.role is None and value.name not in left:
-            said = f"{name} is never held whole: layer and loss work in blocks of classes"
+            said = f"{name} {NEVER_WHOLE}: layer and loss work in blocks of classes"
             made.remark(STAGE, f"blob:{name}", said, saving=Saving(BLOCKS, value.type.bytes))
 
 

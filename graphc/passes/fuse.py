@@ -347,11 +347,11 @@ def _refusal(fusion: _Fusion, root: Value) -> str | None:
 def _no_saving(fusion: _Fusion, root: Value, inputs: list[TensorType]) -> str | None:
     """Why an operator that computes again would save no memory; None where it does."""
     for value in _staying(root.graph, fusion, root):
-        return f"{value} is stored anyway, since others read it"
+        return f"{value.name} is stored anyway, since others read it"
     largest = max(fusion.inside, key=lambda value: value.type.bytes)
     needed = fusion.op.scratch_bytes(*inputs)
     if largest.type.bytes <= needed:
-        return f"{largest} takes {_shown(largest.type.bytes)}, no more than a block would"
+        return f"{largest.name} takes {_shown(largest.type.bytes)}, no more than a block would"
     return None
 
 

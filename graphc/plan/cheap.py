@@ -31,6 +31,7 @@ from graphc.plan.draft import Draft, DraftStep, Storage
 from graphc.plan.early import CHANGING
 from graphc.plan.occupancy import Occupancy, Overwriting
 from graphc.plan.repeat import Repeat, Repeater, over_target
+from graphc.plan.rough_time import shown_seconds
 
 # A peak below this is no burden: nothing is repeated to lower it.
 LEAST_PEAK = 32 << 20
@@ -56,7 +57,7 @@ def repeat_cheap_maps(draft: Draft, forward_steps: int, overwriting: Overwriting
             "recompute",
             "net",
             f"{maps.count} cheap steps run a second time: at the peak {shown(after)} are live"
-            f" instead of {shown(before)}, for about {maps.seconds * 1e3:.2g} ms, which is"
+            f" instead of {shown(before)}, for about {shown_seconds(maps.seconds)}, which is"
             f" {maps.seconds / maps.whole:.1%} of a call by a rough count",
         )
     return maps.forward_steps

@@ -95,10 +95,13 @@ def _join_gradient(graph: _Graph, first: DraftStep, scores: str, one_layer: bool
             continue
         step = merged(first, second, *made)
         _put(draft, first, early, step)
+        own = set(second.layers)
+        part = any(other.backward and own & set(other.layers) for other in draft.steps)
         draft.remark(
             "join",
             f"layer:{second.label}",
-            f"{second.pass_label} is made in forward, in one sweep over {scores} with the loss",
+            f"{'a part of ' * part}{second.pass_label} is made in forward, in one sweep over"
+            f" {scores} with the loss",
         )
         return True
     return False

@@ -19,6 +19,7 @@ from graphc.plan.budget import cannot_be_met, shown
 from graphc.plan.draft import Draft, DraftStep, Storage
 from graphc.plan.occupancy import Occupancy, Overwriting
 from graphc.plan.repeat import Repeat, Repeater, over_target
+from graphc.plan.rough_time import shown_seconds
 
 # How many values are made again to make one.
 LONGEST_CHAIN = 12
@@ -52,7 +53,7 @@ def fit(
     if work.count:
         said += (
             f": {work.count} steps run a second time, which costs about"
-            f" {work.seconds * 1e3:.2g} ms of a call by a rough count"
+            f" {shown_seconds(work.seconds)} of a call by a rough count"
         )
     draft.remark("recompute", "net", said)
     return work.forward_steps

@@ -18,11 +18,10 @@ from graphc.ir.remark import Saving
 from graphc.ir.types import row_major
 from graphc.kernel.lang import Kernel
 from graphc.kernel.narrow import narrowed
-from graphc.plan.budget import shown
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 from graphc.plan.lower import copy_kernel
 from graphc.plan.occupancy import Occupancy, Overwriting
-from graphc.plan.rough_time import kernel_seconds
+from graphc.plan.rough_time import kernel_seconds, shown_seconds
 
 # A parameter of at most so many bytes is held: a number for each channel.
 SMALL = 1 << 15
@@ -272,9 +271,9 @@ class Repeater:
         self.draft.remark(
             "recompute",
             f"blob:{first.name}",
-            f"{first.name} is computed again before {reader.pass_label}{chain}: that frees"
-            f" {shown(first.bytes)} for {repeat.before - repeat.after - 1} steps and costs"
-            f" about {repeat.seconds * 1e3:.2g} ms",
+            f"{first.name} is computed again before {reader.pass_label}{chain}, in about"
+            f" {shown_seconds(repeat.seconds)}, and does not wait for"
+            f" {repeat.before - repeat.after - 1} steps",
             Saving(AGAIN, first.bytes),
         )
 

@@ -20,6 +20,12 @@ def kernel_seconds(kernel: Kernel, moved: int) -> float:
     return max(computing, moved / BYTES_PER_SECOND)
 
 
+def shown_seconds(seconds: float) -> str:
+    """`0.24 ms`, `480 ms`, `3.9 s`: two digits, as it is a rough count."""
+    number, unit = (seconds, "s") if seconds >= 0.995 else (seconds * 1e3, "ms")
+    return f"{float(f'{number:.2g}'):g} {unit}"
+
+
 def program_seconds(program: Program) -> float:
     """The time of a call, forward and backward."""
     computing: dict[tuple[Kernel, int], float] = {}
