@@ -130,6 +130,50 @@ def test_matconvnets_losses_and_their_gradients_are_one_sweep(kind: str) -> None
     assert not any("softmax" in s.kernel.name for s in program.steps if s.backward)
 
 
+SIGMOID = """
+layer {{ name: "in" type: "Input" top: "x" top: "label"
+  input_param {{ shape {{ {x} }} shape {{ {label} }} }} }}
+layer {{ name: "fc" type: "{kind}" bottom: "x" top: "fc" {layer} }}
+layer {{ name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "fc" bottom: "label" top: "loss"
+  loss_param {{ {more} }} }}
+"""
+MANY = {"x": "dim: 64 dim: 32", "label": "dim: 64 dim: 50", "kind": "InnerProduct"}
+MAP = {"x": "dim: 4 dim: 8 dim: 12 dim: 14", "label": "dim: 4 dim: 5 dim: 12 dim: 14"}
+SIGMOIDS = {
+    "inner product": (MANY, "inner_product_param { num_output: 50 weight_filler {"),
+    "convolution": (MAP, "convolution_param { num_output: 5 kernel_size: 3 pad: 1 weight_filler {"),
+    "1x1 convolution": (MAP, "convolution_param { num_output: 5 kernel_size: 1 weight_filler {"),
+}
+
+
+@pytest.mark.parametrize("more", ["", "ignore_label: 1"])
+@pytest.mark.parametrize("name", SIGMOIDS)
+def test_sigmoid_losses_ride_with_their_gradient_behind_the_product(name: str, more: str) -> None:
+    """Scores are in registers there: nobody stores them, and nobody reads them again."""
+    shapes, layer = SIGMOIDS[name]
+    layer += ' type: "xavier" } }'
+    text = SIGMOID.format(**{"kind": "Convolution", **shapes}, layer=layer, more=more)
+    rng = np.random.default_rng(1)
+    nets = [graphc.Net(text, phase="TRAIN", seed=2, threads=2, **o) for o in ({}, {"keep": ["fc"]})]
+    given = {"x": rng.standard_normal(nets[0].blobs["x"].shape).astype(np.float32)}
+    given["label"] = rng.integers(0, 2, nets[0].blobs["label"].shape).astype(np.float32)
+    results = [net.forward_backward(given, wrt=["x", "fc/0", "fc"]) for net in nets]
+    for key, array in results[1].items():
+        np.testing.assert_array_equal(results[0][key], array, err_msg=key)
+    scores = nets[1].blobs["fc"].data.astype(np.float64)
+    wanted = 1 / (1 + np.exp(-scores)) - given["label"]
+    wanted[(given["label"] == 1) & bool(more)] = 0
+    wanted /= len(scores)  # Caffe's default for this loss
+    np.testing.assert_allclose(results[0]["fc"], wanted, rtol=0, atol=3e-7 * abs(wanted).max())
+    made = graphc.Net(text, phase="TRAIN", threads=2).prepare()
+    program = made.program
+    assert "fc" not in program.buffers
+    (sweep,) = [s for s in program.steps if "sigmoid_log_loss" in s.kernel.name]
+    assert not sweep.backward and {"fc", "loss"} <= set(sweep.layer.split(", "))
+    assert "loss+" in sweep.kernel.name and "_gradient" in sweep.kernel.name
+    assert sum("label" in s.arguments for s in program.steps) == 1, "labels are read once"
+
+
 def test_it_needs_no_more_memory() -> None:
     """Scores and gradient share bytes, so the last layer costs one array of scores."""
     made = net(LOSS % "" + ACCURACY).prepare(wrt=WRT)

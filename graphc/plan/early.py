@@ -77,34 +77,79 @@ def _sweeps(step: DraftStep, name: str) -> bool:
 
 
 def _join_gradient(graph: _Graph, first: DraftStep, scores: str, one_layer: bool) -> bool:
-    draft = graph.draft
     for second in graph.late_readers[scores]:
         if not same_sweep(first.kernel, second.kernel):
             continue
         if one_layer != bool(set(first.layers) & set(second.layers)):
             continue
-        made = join_siblings(first.kernel, first.arguments, second.kernel, second.arguments)
-        if isinstance(made, str):
-            continue
-        if not one_layer and not _saves(first.kernel, second.kernel, made[0]):
-            continue
-        early = _early(graph, first, second, scores)
-        if isinstance(early, str):
-            said = f"{second.pass_label} is not made in forward, with the loss: {early}"
-            draft.remark("join", f"layer:{second.label}", said)
-            continue
-        step = merged(first, second, *made)
-        _put(draft, first, early, step)
-        own = set(second.layers)
-        part = any(other.backward and own & set(other.layers) for other in draft.steps)
-        draft.remark(
-            "join",
-            f"layer:{second.label}",
-            f"{'a part of ' * part}{second.pass_label} is made in forward, in one sweep over"
-            f" {scores} with the loss",
-        )
-        return True
+        own, second.arguments = second.arguments, _with_copies_of_forward(graph, first, second)
+        if _joined(graph, first, second, scores, one_layer, own):
+            return True
+        second.arguments = own
     return False
+
+
+def _with_copies_of_forward(graph: _Graph, first: DraftStep, second: DraftStep) -> tuple[str, ...]:
+    """The gradient's arguments, with copies that the loss reads in place of their like.
+
+    An array of the user's that is read in another order, as labels beside a convolution's scores,
+    is copied in each pass.
+    """
+    copies = {
+        (maker.reads, maker.kernel): name
+        for name in first.reads
+        if (maker := graph.writers.get(name)) is not None and maker.is_copy
+    }
+    found = []
+    for name in second.arguments:
+        maker = graph.writers.get(name)
+        if maker is not None and maker.is_copy and name not in second.writes:
+            given = graph.draft.arrays[maker.reads[0]].storage.slot
+            if given and not _changes(graph.draft, maker.reads[0]):
+                name = copies.get((maker.reads, maker.kernel), name)
+        found.append(name)
+    return tuple(found)
+
+
+def _forget_copies(draft: Draft, names: tuple[str, ...]) -> None:
+    """Drop copies among these that nobody reads any more."""
+    readers, writers = draft.readers(), draft.writers()
+    for name in dict.fromkeys(names):
+        maker = writers.get(name)
+        if maker is not None and maker.is_copy and not readers.get(name):
+            draft.steps.remove(maker)
+            del draft.arrays[name]
+
+
+def _joined(
+    graph: _Graph,
+    first: DraftStep,
+    second: DraftStep,
+    scores: str,
+    one_layer: bool,
+    copies: tuple[str, ...],
+) -> bool:
+    """Join the gradient `second` into `first` where that can be; it needs no `copies` then."""
+    draft = graph.draft
+    made = join_siblings(first.kernel, first.arguments, second.kernel, second.arguments)
+    if isinstance(made, str) or not (one_layer or _saves(first.kernel, second.kernel, made[0])):
+        return False
+    early = _early(graph, first, second, scores)
+    if isinstance(early, str):
+        said = f"{second.pass_label} is not made in forward, with the loss: {early}"
+        draft.remark("join", f"layer:{second.label}", said)
+        return False
+    _put(draft, first, early, merged(first, second, *made))
+    _forget_copies(draft, copies)
+    own = set(second.layers)
+    part = any(other.backward and own & set(other.layers) for other in draft.steps)
+    draft.remark(
+        "join",
+        f"layer:{second.label}",
+        f"{'a part of ' * part}{second.pass_label} is made in forward, in one sweep over"
+        f" {scores} with the loss",
+    )
+    return True
 
 
 def _saves(first: Kernel, second: Kernel, made: Kernel) -> bool:
