@@ -13,9 +13,12 @@ from typer.testing import CliRunner
 
 from graphc.cli import app
 from graphc.plan.budget import BudgetError
-from graphc.plan.peak import boxes, live_bytes, peak_holders, peak_text, refusals
+from graphc.plan.explain import memory_rows, memory_table
+from graphc.plan.peak import SMALLEST_NAMED, boxes, live_bytes, peak_holders, peak_text
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
+from graphc.plan.refused import refusal_text, refusals, refused_rows
+from graphc.plan.share import KERNEL, NEEDED, PART_NEEDED, USERS
 from graphc.plan.timeline import timeline_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -67,7 +70,10 @@ def test_the_peak_is_the_bound_of_the_order() -> None:
     assert sum(h.box.bytes for h in holders) >= live_bytes(program)[step]
     text = peak_text(program)
     assert f"call {step}" in text
-    assert all(holder.box.name in text for holder in holders)
+    total = sum(holder.box.bytes for holder in holders)
+    named = [holder for holder in holders if holder.box.bytes >= SMALLEST_NAMED * total]
+    assert named and all(f"  {holder.box.name} " in text for holder in named)
+    assert f"{len(holders) - len(named)} smaller ones" in text
 
 
 def test_what_is_kept_and_made_again_is_told_apart(program: Program) -> None:
@@ -88,6 +94,39 @@ def test_refusals_name_the_reason(program: Program) -> None:
     assert all(": " in sentence for sentence in said)
 
 
+def test_refusals_are_counted_by_reason() -> None:
+    graph, keep = DeepNet(6).graph(18)
+    program = plan(graph, keep=keep)
+    said, rows = refusals(program), refused_rows(program)
+    assert sum(row.count for row in rows) == len(said) == len(set(said))
+    assert {row.reason for row in rows} >= {NEEDED, PART_NEEDED, USERS, KERNEL}
+    assert [row.bytes for row in rows] == sorted((row.bytes for row in rows), reverse=True)
+    for row in rows:
+        assert 1 <= len(row.largest) <= row.count
+        name, _ = row.largest[0]
+        assert any(one.startswith(f"{name} is not overwritten by") for one in said)
+        assert sum(size for _, size in row.largest) <= row.bytes
+    users = next(row for row in rows if row.reason == USERS)
+    assert users.count == sum(one.endswith(USERS) for one in said)
+    part = next(row for row in rows if row.reason == PART_NEEDED)
+    assert part.count == sum("a part of" in one for one in said)
+    text, every = refusal_text(program), refusal_text(program, everything=True)
+    assert all(row.reason in text for row in rows)
+    assert not any(one in text for one in said)
+    assert all(one in every for one in said)
+
+
+def test_a_long_table_is_cut_down_to_the_largest() -> None:
+    program = plan(caffenet(4).graph, memory="all")
+    rows = sorted(memory_rows(program), key=lambda row: -row.bytes)
+    short, whole = memory_table(program, 5), memory_table(program)
+    assert f"and {len(rows) - 5} buffers of at most" in short
+    assert short.splitlines()[-4:] == whole.splitlines()[-4:]
+    listed = [line.split()[0] for line in short.splitlines()[2:7]]
+    assert sorted(listed) == sorted(row.name for row in rows[:5])
+    assert "--all" not in whole and "--all" not in memory_table(program, len(rows))
+
+
 def run(*words: str) -> str:
     result = CliRunner().invoke(app, ["plan", LENET, "--mode", "train", *words])
     assert result.exit_code == 0, result.output
@@ -100,7 +139,9 @@ def test_plan_prints_and_draws(tmp_path: Path) -> None:
     for part in ("bound of any order", "what holds the peak: call", "refused sharing"):
         assert part in text
     assert ElementTree.parse(picture).getroot().tag == f"{SVG}svg"
+    assert len(run("--all").splitlines()) > len(text.splitlines())
     made = json.loads(run("--json"))
+    assert len(made["refused"]) == sum(row["count"] for row in made["refused_by_reason"])
     assert made["peak"]["holders"][0]["box"]["bytes"] > 0
 
 

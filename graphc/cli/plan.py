@@ -15,6 +15,9 @@ from graphc.error import NetError
 if TYPE_CHECKING:
     from graphc.plan.program import Program
 
+# A longer memory table is cut down to the largest buffers.
+MOST_ROWS = 40
+
 
 def plan(
     options: NetOptions,
@@ -27,10 +30,14 @@ def plan(
         bool,
         typer.Option(help="Every way to plan side by side, and what others would have used."),
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List every buffer, and every sharing refused.")
+    ] = False,
 ) -> None:
-    """Print the memory table, what was saved, what holds the peak, and every sharing refused.
+    """Print the memory table, what was saved, what holds the peak, and why sharing was refused.
 
-    It is that of forward and backward, if a gradient is defined.
+    It is that of forward and backward, if a gradient is defined. Of a large net it lists the
+    largest buffers; --all lists the others, too.
     """
     if compare:
         from graphc.cli.compare_memory import compare_modes
@@ -44,7 +51,7 @@ def plan(
     if options.json:
         print_json(_plain(program))
     else:
-        _print(program)
+        _print(program, everything)
 
 
 def _draw(program: Program, path: Path) -> None:
@@ -56,24 +63,23 @@ def _draw(program: Program, path: Path) -> None:
         raise NetError(f"cannot write '{path}': {error.strerror}") from None
 
 
-def _print(program: Program) -> None:
+def _print(program: Program, everything: bool) -> None:
     from graphc.plan.explain import memory_table, savings_table
-    from graphc.plan.peak import peak_text, refusals
+    from graphc.plan.peak import peak_text
+    from graphc.plan.refused import refusal_text
 
-    typer.echo(memory_table(program))
+    typer.echo(memory_table(program, None if everything else MOST_ROWS))
     typer.echo(savings_table(program))
-    typer.echo(peak_text(program))
-    said = refusals(program)
-    typer.echo(f"refused sharing ({len(said)})" if said else "no sharing was refused")
-    for sentence in said:
-        typer.echo(f"  {sentence}")
+    typer.echo(peak_text(program, everything))
+    typer.echo(refusal_text(program, everything), nl=False)
 
 
 def _plain(program: Program) -> dict[str, Any]:
     from dataclasses import asdict
 
     from graphc.plan.explain import memory_rows
-    from graphc.plan.peak import peak_holders, refusals
+    from graphc.plan.peak import peak_holders
+    from graphc.plan.refused import refusals, refused_rows
 
     peak, holders = peak_holders(program)
     return {
@@ -84,4 +90,5 @@ def _plain(program: Program) -> dict[str, Any]:
         "buffers": [asdict(row) for row in memory_rows(program)],
         "peak": {"step": peak, "holders": [asdict(holder) for holder in holders]},
         "refused": refusals(program),
+        "refused_by_reason": [asdict(row) for row in refused_rows(program)],
     }

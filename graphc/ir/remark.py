@@ -21,6 +21,17 @@ class Saving:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """What could not be saved: bytes of an array that needs a place of its own.
+
+    `reason` says the kind of reason, `graphc.plan.share` lists them.
+    """
+
+    reason: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Remark:
     """One sentence about one thing.
 
@@ -33,6 +44,7 @@ class Remark:
     sentence: str
     span: Span | None = None
     saving: Saving | None = None
+    refusal: Refusal | None = None
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.sentence} [{self.stage}]"

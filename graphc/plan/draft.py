@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from graphc.error import NetError
-from graphc.ir.remark import Remark, Saving
+from graphc.ir.remark import Refusal, Remark, Saving
 from graphc.ir.types import DTYPES, TensorType
 from graphc.kernel.lang import Kernel
 from graphc.plan.program import Slot
@@ -123,9 +123,16 @@ class Draft:
             number += 1
         return f"{hint}.{number}"
 
-    def remark(self, stage: str, subject: str, sentence: str, saving: Saving | None = None) -> None:
-        """Say why, and what it saved if it is about memory."""
-        self.remarks.append(Remark(stage, subject, sentence, saving=saving))
+    def remark(
+        self,
+        stage: str,
+        subject: str,
+        sentence: str,
+        saving: Saving | None = None,
+        refusal: Refusal | None = None,
+    ) -> None:
+        """Say why, and what it saved, or did not, if it is about memory."""
+        self.remarks.append(Remark(stage, subject, sentence, saving=saving, refusal=refusal))
 
     def writers(self) -> dict[str, DraftStep]:
         """The step that writes each array."""

@@ -9,6 +9,9 @@ from graphc.ir.remark import Remark
 from graphc.plan.budget import shown
 from graphc.plan.program import Program, ProgramBuffer
 
+# How many of the values that an array holds are named.
+MOST_SHOWN = 4
+
 
 @dataclass(frozen=True)
 class MemoryRow:
@@ -66,7 +69,9 @@ def _shares(
         return ""
     seen = [o.name for o in arena if o.name in writers and _inside(o, buffer)]
     around = [o.name for o in arena if o.name in writers and _inside(buffer, o)]
-    return f"shows {', '.join(around or seen)}" if around or seen else ""
+    held = around or seen
+    more = f" and {len(held) - MOST_SHOWN} more" if len(held) > MOST_SHOWN else ""
+    return f"shows {', '.join(held[:MOST_SHOWN])}{more}" if held else ""
 
 
 def _inside(inner: ProgramBuffer, outer: ProgramBuffer) -> bool:
@@ -80,21 +85,28 @@ def _inside(inner: ProgramBuffer, outer: ProgramBuffer) -> bool:
     )
 
 
-def memory_table(program: Program) -> str:
-    """The arena's buffers, then the totals, as text.
+def memory_table(program: Program, most: int | None = None) -> str:
+    """The arena's buffers, or the largest `most` of them, then the totals, as text.
 
     The bound of the order is the most that is live at one step; the bound of any order is what no
     order of the steps could do without; the naive sum is what it takes without sharing.
     """
     rows = memory_rows(program)
+    small: set[MemoryRow] = set()
+    if most is not None and len(rows) > most:
+        small = set(sorted(rows, key=lambda row: -row.bytes)[most:])
     head = ("buffer", "type", "bytes", "offset", "steps", "shares")
     cells = [
         (r.name, r.type, f"{r.bytes:,}", f"{r.offset:,}", f"{r.first}..{r.last}", r.shares)
         for r in rows
+        if r not in small
     ]
     widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
     lines = [f"{program.name}: {len(program.steps)} steps, {program.forward_steps} of them forward"]
     lines += [_line(row, widths) for row in (head, *cells)]
+    if small:
+        size = shown(max(row.bytes for row in small))
+        lines.append(f"and {len(small)} buffers of at most {size}; --all lists them")
     report = program.memory
     lines.append("")
     totals = [

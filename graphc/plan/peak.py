@@ -15,6 +15,8 @@ from graphc.plan.program import Program, ProgramBuffer, Step
 # What holds less than this part of the peak is summed up; of what makes a value so many are named.
 SMALLEST_NAMED = 1 / 250
 MOST_NAMED = 3
+MOST_HOLDERS = 16
+AGAIN = "a budget can make it again"
 
 
 @dataclass(frozen=True)
@@ -136,16 +138,21 @@ def _holder(program: Program, box: Box, peak: int) -> Holder:
     if not later:
         if box.kind == "kept":
             return Holder(box, "must survive the call", f"leave out keep='{box.name}'")
-        return Holder(box, "a part or a view of it is read later", "a budget (--memory SIZE)")
+        return Holder(box, "a part or a view of it is read later", AGAIN)
     why = f"waits for {step_label(later[0])}"
     if box.kind == "again":
         return Holder(box, why, "a smaller budget may find a later place")
     maker = program.steps[box.first]
     inputs = _named(maker.arguments[: len(maker.kernel.inputs)])
-    work = flops_of(maker.kernel) / 1e6
-    return Holder(
-        box, why, f"a budget (--memory SIZE) can make it again from {inputs}: {work:.3g} MFLOP"
-    )
+    work = _operations(flops_of(maker.kernel))
+    return Holder(box, why, f"{AGAIN} from {inputs}: {work}")
+
+
+def _operations(count: float) -> str:
+    for unit, name in ((1e9, "GFLOP"), (1e6, "MFLOP")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.3g} kFLOP"
 
 
 def _named(names: Sequence[str]) -> str:
@@ -153,14 +160,18 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def peak_text(program: Program) -> str:
-    """What holds the peak, as text."""
+def peak_text(program: Program, everything: bool = True) -> str:
+    """What holds the peak, as text; the largest alone where not `everything` is asked for."""
     peak, holders = peak_holders(program)
     if not holders:
         return "nothing lies in the arena.\n"
-    lines = [f"what holds the peak: call {peak}, {step_label(program.steps[peak])}"]
+    lines = [
+        f"what holds the peak: call {peak}, {step_label(program.steps[peak])}"
+        " (a budget is --memory SIZE)"
+    ]
     total = sum(holder.box.bytes for holder in holders)
     large = [holder for holder in holders if holder.box.bytes >= SMALLEST_NAMED * total]
+    large = large if everything else large[:MOST_HOLDERS]
     width = max(len(holder.box.name) for holder in large)
     for holder in large:
         size = shown(holder.box.bytes)
@@ -170,14 +181,3 @@ def peak_text(program: Program) -> str:
         size = shown(sum(holder.box.bytes for holder in rest))
         lines.append(f"  {f'{len(rest)} smaller ones':<{width}}  {size:>10}  --json names them")
     return "\n".join(lines) + "\n"
-
-
-def refusals(program: Program) -> list[str]:
-    """Every sharing that was refused, with its reason, each once."""
-    said = [
-        remark.sentence
-        for remark in program.remarks
-        if remark.stage == "share"
-        and ("is not overwritten" in remark.sentence or "is copied in" in remark.sentence)
-    ]
-    return list(dict.fromkeys(said))

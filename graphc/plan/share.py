@@ -7,13 +7,25 @@ into the user's slot once everybody has read the old one. Every yes and every no
 
 from __future__ import annotations
 
-from graphc.ir.remark import Remark, Saving
+from graphc.ir.remark import Refusal, Remark, Saving
 from graphc.kernel.facts import may_overwrite
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 from graphc.plan.liveness import Span
 
 IN_PLACE = "an output written over an input"
 STATE = "a new state written over the old one"
+
+# Kinds of reasons against writing an output over an input.
+USERS = "it is an array of the user's"
+PART = "it is a part of a larger array"
+SURVIVES = "it must survive the call"
+NEEDED = "a later step still reads it"
+PART_NEEDED = "a later step still reads a part of it"
+TAKEN = "another output takes its place"
+KERNEL = "its step would read elements that it has written over already"
+COPIED_IN = "a new state cannot be written over the old one, and is copied in"
+
+Objection = tuple[str, str]  # the kind of reason, and the reason in full
 
 
 class Shares:
@@ -44,12 +56,14 @@ def share_bytes(draft: Draft, spans: dict[Storage, Span], remarks: list[Remark])
                     continue
                 why_not = (
                     _still_needed(old, places, position, spans, survivors, readers)
-                    or ("another output takes its place" if old.storage in taken else None)
-                    or _kernel_objects(draft, step, old, target)
+                    or ((TAKEN, TAKEN) if old.storage in taken else None)
+                    or _kernel_objection(draft, step, old, target)
                 )
                 if why_not:
-                    said = f"{old.name} is not overwritten by {step.pass_label}: {why_not}"
-                    remarks.append(Remark("share", f"blob:{old.name}", said))
+                    kind, reason = why_not
+                    said = f"{old.name} is not overwritten by {step.pass_label}: {reason}"
+                    refusal = Refusal(kind, new.type.bytes)
+                    remarks.append(Remark("share", f"blob:{old.name}", said, refusal=refusal))
                     continue
                 taken.add(old.storage)
                 shares.parent[new.storage] = old.storage
@@ -108,19 +122,24 @@ def _still_needed(
     spans: dict[Storage, Span],
     survivors: set[Storage],
     readers: dict[str, list[DraftStep]],
-) -> str | None:
+) -> Objection | None:
     if old.storage.slot:
-        return "it is an array of the user's"
+        return USERS, USERS
     if not old.is_whole:
-        return f"it is a part of {old.storage.name}"
+        return PART, f"it is a part of {old.storage.name}"
     if old.storage in survivors:
-        return "it must survive the call"
+        return SURVIVES, SURVIVES
     if spans[old.storage][1] == position:
         return None
     for step in readers.get(old.name, ()):
         if places[step] > position:
-            return f"{step.pass_label} still reads it"
-    return f"a part of {old.storage.name} is still read"
+            return NEEDED, f"{step.pass_label} still reads it"
+    return PART_NEEDED, f"a part of {old.storage.name} is still read"
+
+
+def _kernel_objection(draft: Draft, step: DraftStep, old: Array, target: str) -> Objection | None:
+    reason = _kernel_objects(draft, step, old, target)
+    return (KERNEL, reason) if reason else None
 
 
 def _kernel_objects(draft: Draft, step: DraftStep, old: Array, target: str) -> str | None:
@@ -150,7 +169,8 @@ def commit_in_place(draft: Draft) -> None:
         why_not = _commit_objection(draft, commit, writer)
         state = draft.arrays[target].storage
         if why_not or writer is None:
-            draft.remark("share", state.name, f"the new {state.name} is copied in: {why_not}")
+            said = f"the new {state.name} is copied in: {why_not}"
+            draft.remark("share", state.name, said, refusal=Refusal(COPIED_IN, state.bytes))
             continue
         writer.after |= commit.after - {writer}
         old_storage = draft.arrays[source].storage
