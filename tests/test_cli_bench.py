@@ -134,6 +134,12 @@ def test_a_timing_is_a_median_with_its_spread() -> None:
     assert timing.spread == pytest.approx((52 - 1.5) / 3), "between the quartiles"
 
 
+def test_few_runs_have_no_spread() -> None:
+    timing = Timing("x", 0, 0, [4.0, 1.0, 2.0])
+    assert timing.spread is None
+    assert timing.quartiles == (2.0, 2.0)
+
+
 @pytest.mark.parametrize(
     "arguments", [("--classes", "1"), ("--axis", "2"), ("--repeats", "0"), ("--rival", "caffe")]
 )

@@ -36,8 +36,11 @@ DEEP = {
     "googlenet": deep_nets.googlenet,
     "densenet": deep_nets.densenet,
 }
-# The peak of torch 2.13, channels-last, on the ResNet-like net at batch 16, by `extra_bytes`:
-# eager takes 1726 MiB. Parameters and their gradients come on top for both.
+# What torch 2.13 takes for a step of the ResNet-like net at batch 16: the growth of the process's
+# resident memory, at its most (VmHWM, set back before the run, less VmRSS before it), during one
+# forward and backward pass that comes after a warm one, by graphc.bench.memory.extra_bytes.
+# Float32, on the processor, loss and gradients of all parameters. This is its channels-last form;
+# the plain eager one takes 1726 MiB. Parameters and their gradients come on top for both nets.
 TORCH_RESNET = 1553 << 20
 
 

@@ -61,6 +61,10 @@ class Size:
         return 8 * self.batch * self.classes
 
 
+# Fewer runs have no quartiles that say anything.
+QUARTILE_RUNS = 4
+
+
 @dataclass
 class Timing:
     """Seconds of each run, and what the program needs.
@@ -86,14 +90,16 @@ class Timing:
     @property
     def quartiles(self) -> tuple[float, float]:
         """Seconds between which half of the runs lie; twice the median where there are few."""
-        if len(self.runs) < 4:
+        if len(self.runs) < QUARTILE_RUNS:
             return self.seconds, self.seconds
         low, _, high = statistics.quantiles(self.runs, n=4)
         return low, high
 
     @property
-    def spread(self) -> float:
-        """Half of the runs lie within this part of the median."""
+    def spread(self) -> float | None:
+        """Half of the runs lie within this part of the median; None where there are few."""
+        if len(self.runs) < QUARTILE_RUNS:
+            return None
         low, high = self.quartiles
         return (high - low) / self.seconds
 

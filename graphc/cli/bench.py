@@ -12,7 +12,7 @@ from graphc.cli.report import need_writable, print_json, progress, shown_seconds
 
 if TYPE_CHECKING:
     from graphc.bench.last_layer import LastLayerReport
-    from graphc.bench.loss import Error
+    from graphc.bench.loss import Error, Timing
     from graphc.bench.loss_report import LossReport
     from graphc.bench.loss_training import Curve
 
@@ -119,7 +119,7 @@ def _print_times(report: LossReport) -> None:
             (
                 timing.name,
                 shown_seconds(timing.seconds),
-                f"{100 * timing.spread:.0f} %",
+                _spread(timing),
                 f"{timing.bytes / 1e6:.1f} MB" if timing.bytes else "",
                 f"{timing.memory / 1e6:.1f} MB" if timing.memory else "",
                 f"{rate / 1e9:.1f}",
@@ -170,13 +170,17 @@ def _print_curves(curves: list[Curve]) -> None:
     typer.echo(table(head, rows, numbers=range(1, len(places) + 1)))
 
 
+def _spread(timing: Timing) -> str:
+    return "" if timing.spread is None else f"{100 * timing.spread:.0f} %"
+
+
 def _print_last_layer(report: LastLayerReport) -> None:
     whole, *_ = report.timings
     rows = [
         (
             timing.name,
             shown_seconds(timing.seconds),
-            f"{100 * timing.spread:.0f} %",
+            _spread(timing),
             f"{timing.memory / 1e6:.1f} MB",
             f"{report.rate(timing) / 1e9:.1f}",
             f"{timing.seconds / whole.seconds:.2f}",
