@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from graphc.cli.options import NetOptions
-from graphc.cli.report import busy, print_json, table
+from graphc.cli.report import print_json, progress, table
 from graphc.cli.session import open_session
 from graphc.loss_budget import BLOCKS
 from graphc.lowered import Lowered
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Budgets that are tried, as parts of the way from what "reuse" takes down to the least.
 PARTS = (1 / 3, 2 / 3)
+# How often the net is planned: two modes, what the least is, the budgets, and the least again.
+PLANS = 4 + len(PARTS)
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ class Rival:
 
 def compare_modes(options: NetOptions) -> None:
     """Print the table."""
-    modes: list[Mode] = []
-    with busy("planning"):
+    with progress("planning") as tell:
+        tell(0, PLANS, "reuse")
         made = open_session(replace(options, memory="reuse")).lowered(stages=True)
-        modes.append(_mode(replace(options, memory="all")))
-        modes.append(_counted("reuse", made))
-        modes += _budgets(options, made.program.arena_bytes)
+        tell(1, PLANS, "all")
+        modes = [_mode(replace(options, memory="all")), _counted("reuse", made)]
+        modes += _budgets(options, made.program.arena_bytes, tell)
     rivals = _rivals(made)
     if options.json:
         print_json(
@@ -64,20 +67,23 @@ def _mode(options: NetOptions) -> Mode:
     return _counted(options.memory, open_session(options).lowered())
 
 
-def _budgets(options: NetOptions, reuse: int) -> list[Mode]:
+def _budgets(options: NetOptions, reuse: int, tell: Callable[[int, int, str], None]) -> list[Mode]:
     """Two budgets and the least that can be met, if that is less than what "reuse" takes."""
     from graphc.plan.budget import BudgetError
 
+    tell(2, PLANS, "the least")
     try:
         return [_mode(replace(options, memory="0"))]
     except BudgetError as error:
         least = error.smallest
     if least >= reuse:
         return []
-    sizes = [int(reuse - part * (reuse - least)) for part in PARTS]
-    found = [_mode(replace(options, memory=str(size))) for size in sizes]
-    last = _mode(replace(options, memory=str(least)))
-    return [*found, replace(last, memory=f"the least, {_shown(least)}")]
+    found = []
+    for place, part in enumerate((*PARTS, 1)):
+        size = int(reuse - part * (reuse - least))
+        tell(3 + place, PLANS, f"a budget of {_shown(size)}")
+        found.append(_mode(replace(options, memory=str(size))))
+    return [*found[:-1], replace(found[-1], memory=f"the least, {_shown(least)}")]
 
 
 def _counted(memory: str, made: Lowered) -> Mode:

@@ -174,6 +174,7 @@ class Recomputation(Repeater):
             return None
         live = now.live[first : before + 1]
         gain = over_target(live, target) - over_target(live + change, target)
+        gain -= len(steps) * max(0, room - target)  # the repeated steps are too crowded as well
         if gain <= 0:
             return None
         seconds = sum(self.cost(self.draft.steps[position]) for position in steps)
