@@ -133,7 +133,7 @@ def test_a_fault_of_ours_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: ob
     import graphc.cli as cli
     import graphc.plan.explain as explain
 
-    def broken(program: object) -> str:
+    def broken(*given: object) -> str:
         raise KeyError("gone")
 
     monkeypatch.setattr(explain, "memory_table", broken)

@@ -105,8 +105,8 @@ def memory_table(program: Program, most: int | None = None) -> str:
     lines = [f"{program.name}: {len(program.steps)} steps, {program.forward_steps} of them forward"]
     lines += [_line(row, widths) for row in (head, *cells)]
     if small:
-        size = shown(max(row.bytes for row in small))
-        lines.append(f"and {len(small)} buffers of at most {size}; --all lists them")
+        largest = shown(max(row.bytes for row in small))
+        lines.append(f"and {len(small)} buffers of at most {largest}; --all lists them")
     report = program.memory
     lines.append("")
     totals = [
