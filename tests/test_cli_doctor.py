@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import tomllib
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 from test_cli_options import graphc
 
-from graphc.cli import doctor
 from graphc.cli.doctor import BASE, EXTRAS
+
+doctor = import_module("graphc.cli.doctor")  # `graphc.cli` has the verb of that name
 
 PROJECT = tomllib.loads(
     (Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8")

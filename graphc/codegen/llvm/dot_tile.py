@@ -45,6 +45,7 @@ class DotProduct:
         self.sums = self.slot_items * tiling.group if tiling.chunk else 0
         self.scratch_items = self.sums + tiling.panel * tiling.chunk
         if tiling.source is not None:
+            assert not tiling.chunk
             self.scratch_items = product.size(list(tiling.b.strides)) + tiling.lanes
 
     def emit(

@@ -138,7 +138,8 @@ def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
     tiles = -(-all_rows // tiling.rows)
     chunk = _chunk(tiling, target, min(all_rows, MOST_PACKED), item)
     sweep = all_rows * product.extents[tiling.along] * item
-    if tiles == 1 or tiling.over or sweep <= 2 * target.l1_bytes:
+    whole = tiling.source is not None  # the copy of b has the place where sums would wait
+    if tiles == 1 or tiling.over or whole or sweep <= 2 * target.l1_bytes:
         row_bytes = product.size(product.over) * item
         most = target.l2_bytes * 5 // 8 // row_bytes // tiling.rows
         tiling.panel = min(tiles, max(most, 4)) * tiling.rows
