@@ -190,11 +190,7 @@ def _write_text(target: Target, lanes: int) -> str:
     value = f"<{', '.join(['i32 1065353216'] * lanes)}>"
     lines = [
         "define float @limit_write(ptr %target, i64 %count) nounwind {",
-        "entry:",
-        "  br label %loop",
-        "loop:",
-        "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
-        f"  %start = mul i64 %n, {_UNROLLED}",
+        *_LOOP_START,
     ]
     for i in range(_UNROLLED):
         lines += [
@@ -210,11 +206,7 @@ def _copy_text(name: str, target: Target, lanes: int, stream: bool) -> str:
     mark = ", !nontemporal !0" if stream else ""
     lines = [
         f"define float @{name}(ptr %target, ptr %source, i64 %count) nounwind {{",
-        "entry:",
-        "  br label %loop",
-        "loop:",
-        "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
-        f"  %start = mul i64 %n, {_UNROLLED}",
+        *_LOOP_START,
     ]
     for i in range(_UNROLLED):
         lines += [
@@ -230,6 +222,15 @@ def _copy_text(name: str, target: Target, lanes: int, stream: bool) -> str:
     lines += _loop_end()
     lines += [*(_fence(target) if stream else []), "  ret float 0.0", "}"]
     return "\n".join(lines)
+
+
+_LOOP_START = (
+    "entry:",
+    "  br label %loop",
+    "loop:",
+    "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
+    f"  %start = mul i64 %n, {_UNROLLED}",
+)
 
 
 def _loop_end() -> list[str]:
