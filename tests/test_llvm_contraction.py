@@ -229,11 +229,6 @@ def test_convolutions_and_their_gradients(name: str, target: str) -> None:
         assert check_convolution(CONVOLUTIONS[name], dtype, Target.named(target)) == 3
 
 
-def test_images_with_channels_first_are_right_where_they_are_tiled() -> None:
-    for geometry in CONVOLUTIONS.values():
-        check_convolution(geometry, "float32", Target.host(), images_last=False)
-
-
 # The data gradients of these are sums of dot products in windows: few channels, many outputs.
 FEW_CHANNELS: dict[str, Geometry] = {
     "three": ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (2, 3, 13, 29), (64, 3, 3, 3)),
@@ -245,6 +240,27 @@ FEW_CHANNELS: dict[str, Geometry] = {
     "groups": ((2, 2), ((1, 1), (1, 1)), (1, 1), 2, (1, 6, 9, 12), (64, 3, 3, 3)),
     "one axis": ((2,), ((1, 3),), (1,), 1, (3, 2, 50), (40, 2, 6)),
 }
+
+
+# What is done for large results (stores past the caches, panels of a few rows) happens to small
+# ones on a machine whose caches are small.
+SMALL_CACHES = ((8192, 1024), (8192, 16384), (2048, 65536))
+
+
+@pytest.mark.parametrize("caches", SMALL_CACHES)
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, *FEW_CHANNELS])
+def test_convolutions_larger_than_the_caches(name: str, caches: tuple[int, int]) -> None:
+    one, two = caches
+    geometry = CONVOLUTIONS.get(name) or FEW_CHANNELS[name]
+    for machine in ("host", "x86-64-v3"):
+        target = replace(Target.named(machine), l1_bytes=one, l2_bytes=two)
+        for outputs_last in (False, True):
+            assert check_convolution(geometry, "float32", target, outputs_last=outputs_last) >= 2
+
+
+def test_images_with_channels_first_are_right_where_they_are_tiled() -> None:
+    for geometry in CONVOLUTIONS.values():
+        check_convolution(geometry, "float32", Target.host(), images_last=False)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -274,15 +290,26 @@ def geometries(draw: st.DrawFn) -> Geometry:
     return strides, pads, dilations, groups, x, (groups * outer, inner, *kernel)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    geometries(), st.sampled_from(("float32", "float64")), st.sampled_from(TARGETS), st.booleans()
+    geometries(),
+    st.sampled_from(("float32", "float64")),
+    st.sampled_from(TARGETS),
+    st.sampled_from((None, *SMALL_CACHES)),
+    st.booleans(),
 )
 def test_random_convolutions(
-    geometry: Geometry, dtype: str, target: str, outputs_last: bool
+    geometry: Geometry,
+    dtype: str,
+    machine: str,
+    caches: tuple[int, int] | None,
+    outputs_last: bool,
 ) -> None:
+    target = Target.named(machine)
+    if caches is not None:
+        target = replace(target, l1_bytes=caches[0], l2_bytes=caches[1])
     try:
-        check_convolution(geometry, dtype, Target.named(target), outputs_last=outputs_last)
+        check_convolution(geometry, dtype, target, outputs_last=outputs_last)
     except NetError:
         assume(False)
 
@@ -317,11 +344,13 @@ def test_matrix_products(dtype: str, target: str) -> None:
             kernels.append(kernel_of(op, types, [op.infer(*types)]))
             inputs.append([a, b])
             wanted.append(op.reference(a.astype("float64"), b.astype("float64")))
-    natives = tiled(kernels, Target.named(target))
-    for kernel, native, arrays, want in zip(kernels, natives, inputs, wanted, strict=True):
-        assert native is not None, kernel
-        (got,) = native([*arrays, np.full(want.shape, np.nan, dtype)])
-        assert close(got, want, dtype), kernel
+    small = replace(Target.named(target), l1_bytes=8192, l2_bytes=1024)
+    for machine in (Target.named(target), small):
+        natives = tiled(kernels, machine)
+        for kernel, native, arrays, want in zip(kernels, natives, inputs, wanted, strict=True):
+            assert native is not None, kernel
+            (got,) = native([*arrays, np.full(want.shape, np.nan, dtype)])
+            assert close(got, want, dtype), kernel
 
 
 def test_a_long_sum_errs_like_a_blocked_one() -> None:

@@ -44,7 +44,7 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     if sum(max(1, len(group.pieces)) for group in best.groups) > MOST_PIECES:
         return None
     best.streamed = _streams(best, product, target)
-    best.by_rows = best.streamed and _stays(product, best.b, target)
+    best.by_rows = best.streamed and _goes_by_rows(product, best, target)
     collides = not best.packing and _collides(best, product)
     arrange_shares(best, product, target, collides)
     lines = best.lines * product.size(best.whole_lines)
@@ -72,10 +72,16 @@ def _streams(tiling: Tiling, product: Product, target: Target) -> bool:
     return _fills_memory(product, target)
 
 
-def _stays(product: Product, b: Factor, target: Target) -> bool:
-    """Whether all of b stays in the second-level cache, so that every few rows may pass over it."""
+def _goes_by_rows(product: Product, tiling: Tiling, target: Target) -> bool:
+    """Whether a large result is written a few whole rows at a time.
+
+    All of b has to stay in the second-level cache, as every few rows pass over it; and all rows
+    need tiles of one kind, which guards of padding prevent.
+    """
+    b = tiling.b
     size = product.size([x for x in (*product.each, *product.over) if x in b.strides])
-    return size * ITEM_BYTES[b.buffer.dtype] <= target.l2_bytes * 3 // 4
+    stays = size * ITEM_BYTES[b.buffer.dtype] <= target.l2_bytes * 3 // 4
+    return stays and not tiling.fixed and _fills_memory(product, target)
 
 
 def _fills_memory(product: Product, target: Target) -> bool:
@@ -173,8 +179,7 @@ def _sizes(product: Product, target: Target, like: Tiling) -> Iterator[Tiling]:
     extent = product.extents[like.row] if like.row else 1
     deep = product.extents[like.deep] if like.deep else 1
     whole = -(-product.extents[like.vector] // like.lanes)
-    by_rows = _fills_memory(product, target) and _stays(product, like.b, target)
-    limit = STREAMED_ROWS if by_rows else target.registers
+    limit = STREAMED_ROWS if _goes_by_rows(product, like, target) else target.registers
     widest = MOST_VECTORS if like.row else target.registers * 3 // 4
     for vectors in range(1, min(widest, whole) + 1):
         most = (target.registers - vectors - 1) // vectors // deep if like.row else 1
