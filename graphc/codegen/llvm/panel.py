@@ -100,6 +100,8 @@ class _Panel:
         self.row_panel = parts.get("rows")
         tiling = self.tiling
         self.row_extent = self.product.extents[tiling.row] if tiling.row else 1
+        # Panels cut rows into tiles of one kind; else each group of tiles has a place of its own.
+        assert self.row_panel is None or not tiling.fixed
         self.deep = self.tile.deep
 
     def emit(self, first: ir.Value, vectors: int, tail: int | None) -> None:
