@@ -12,7 +12,7 @@ import functools
 import operator
 from dataclasses import dataclass
 
-from graphc.ir.core import Sum
+from graphc.ir.core.axes import Sum
 from graphc.ir.graph import Graph, Origin, Value
 from graphc.ir.remark import Saving
 from graphc.ir.types import TensorType

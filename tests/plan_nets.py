@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from graphc.ir import core, reference
+from graphc.ir import reference
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Origin, Value
 from graphc.ir.types import TensorType
 from graphc.ops.conv import Conv
@@ -127,7 +128,7 @@ class NetBuilder:
     def inner_product(self, x: Value, name: str, count: int) -> Value:
         self.layer(name, "InnerProduct")
         if x.type.rank > 2:
-            x = core.View((x.shape[0], x.type.size // x.shape[0]))(x)
+            x = View((x.shape[0], x.type.size // x.shape[0]))(x)
         y = MatMul(False, True)(x, self.parameter(f"{name}/0", count, x.shape[1]))
         return self.blob(name, AddBias(1)(y, self.parameter(f"{name}/1", count)))
 

@@ -6,7 +6,8 @@ import random
 
 from plan_nets import NetBuilder
 
-from graphc.ir import core
+from graphc.ir.core.axes import Broadcast
+from graphc.ir.core.elementwise import Multiply, Shift
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.ops.conv import Conv
@@ -86,7 +87,7 @@ class DeepNet:
         graph = self.net.graph
         if self.counter is None:
             self.counter = graph.input("counter", TensorType("int64", ()), "state")
-            graph.updates["counter"] = core.Shift(1.0)(self.counter)
+            graph.updates["counter"] = Shift(1.0)(self.counter)
         return Dropout(0.4, number)(x, self.counter)
 
     def running_mean(self, x: Value, number: int) -> Value:
@@ -95,13 +96,13 @@ class DeepNet:
         mean, _ = Moments((0, 2, 3))(x)
         state = graph.input(f"mean{number}", self.net.type(CHANNELS), "state")
         graph.updates[state.name] = state * 0.9 + mean * 0.1
-        return x + core.Broadcast(x.shape, (0, 2, 3))(state)
+        return x + Broadcast(x.shape, (0, 2, 3))(state)
 
     def add(self, x: Value, number: int) -> Value:
         return x + self.dice.choice(self.values)
 
     def multiply(self, x: Value, number: int) -> Value:
-        return core.Multiply()(x, Sigmoid()(self.dice.choice(self.values)))
+        return Multiply()(x, Sigmoid()(self.dice.choice(self.values)))
 
     def concat(self, x: Value, number: int) -> Value:
         both = Concat(1)(x, self.dice.choice(self.values))

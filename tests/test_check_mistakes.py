@@ -104,7 +104,7 @@ def forget_operators() -> Iterator[None]:
 
 
 def transposed(x: Any) -> Any:
-    from graphc.ir.core import Transpose
+    from graphc.ir.core.axes import Transpose
 
     return Transpose((1, 0))(x)
 

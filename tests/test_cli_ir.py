@@ -11,7 +11,8 @@ import pytest
 from test_cli_options import REGRESSION, SAMPLES, graphc
 
 import graphc as package
-from graphc.ir.text import parse_graph, print_graph
+from graphc.ir.printer import print_graph
+from graphc.ir.reader import parse_graph
 from graphc.plan.reading import parse_program
 from graphc.plan.text import print_program
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from test_cli_options import REGRESSION, SAMPLES, graphc
 
-from graphc.ir.text import parse_graph
+from graphc.ir.reader import parse_graph
 
 FROZEN = SAMPLES / "frozen_trunk.prototxt"
 INFOGAIN = SAMPLES / "infogain_unfused.prototxt"

@@ -16,7 +16,7 @@ import graphc as package
 from graphc.dagnn import Block, Conv, DagNet, PythonBlock
 from graphc.error import NetError
 from graphc.finite_difference import Finding
-from graphc.ir.core import Times
+from graphc.ir.core.elementwise import Times
 from graphc.ir.op import REGISTRY, classes, normal
 from graphc.ir.types import TensorType
 from graphc.simple_net import Result, SimpleNet

@@ -15,7 +15,7 @@ from graphc.codegen.llvm.object import llvm_text
 from graphc.codegen.llvm.target import Target
 from graphc.driver import Compilation, Signature
 from graphc.frontends.caffe.definition import read_net
-from graphc.ir.text import print_graph
+from graphc.ir.printer import print_graph
 from graphc.plan.explain import memory_table
 from graphc.plan.text import print_program
 

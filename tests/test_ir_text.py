@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.error import NetError
-from graphc.ir import text as ir_text
-from graphc.ir.core import Add, Broadcast, Copy, Fill, Multiply, OneHot, Sum, Times, Transpose, View
+from graphc.ir import printer
+from graphc.ir.core.axes import Broadcast, Sum, Transpose
+from graphc.ir.core.elementwise import Add, Copy, Multiply, Times
+from graphc.ir.core.fill import Fill, OneHot
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Origin, Value
+from graphc.ir.printer import print_graph, print_op
+from graphc.ir.reader import parse_graph, parse_op
 from graphc.ir.reference import evaluate
-from graphc.ir.text import parse_graph, parse_op, print_graph, print_op
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
 from graphc.source import Source
@@ -256,7 +260,7 @@ def test_a_text_cut_anywhere_is_read_or_refused_with_a_place() -> None:
 
 
 def test_the_example_of_the_grammar_is_read() -> None:
-    example = (ir_text.__doc__ or "").split("\n\n")[1]
+    example = (printer.__doc__ or "").split("\n\n")[1]
     graph = parse_graph("\n".join(line.strip() for line in example.splitlines()))
     verify(graph)
     assert set(graph.outputs) == {"ip"}

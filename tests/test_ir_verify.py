@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphc.error import NetError
-from graphc.ir.core import Sum
+from graphc.ir.core.axes import Sum
 from graphc.ir.graph import Graph, Value
 from graphc.ir.reference import evaluate, run, total_loss
 from graphc.ir.types import TensorType

@@ -12,7 +12,7 @@ import graphc
 from graphc import dagnn
 from graphc.error import NetError
 from graphc.frontends.matconvnet import losses
-from graphc.ir.core import View
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.ops.neuron import Sigmoid

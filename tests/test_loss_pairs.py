@@ -7,7 +7,8 @@ import pytest
 
 import graphc
 from graphc.driver import Compilation
-from graphc.ir.core import Sum, View
+from graphc.ir.core.axes import Sum
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Value
 from graphc.ir.reference import run as run_reference
 from graphc.ir.types import TensorType

@@ -8,16 +8,18 @@ import pytest
 import graphc
 from graphc.bench.loss import GRADIENT_ERROR, SPREADS, Candidate, Size, error_of, exact
 from graphc.frontends.matconvnet import losses
-from graphc.ir.core import Sum, Times
+from graphc.ir.core.axes import Sum
+from graphc.ir.core.elementwise import Times
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.kernel.build import kernel_of
 from graphc.kernel.facts import may_overwrite
 from graphc.kernel.interp import interpret
-from graphc.kernel.lang import Call, Fold, Kernel, Store, statement_exprs, walk
+from graphc.kernel.lang import Call, Fold, Kernel, Store
 from graphc.kernel.once import COSTLY, compute_once
 from graphc.kernel.text import parse_kernel
 from graphc.kernel.verify import verify
+from graphc.kernel.walk import statement_exprs, walk
 from graphc.ops.infogain import SoftmaxInfogainLossGradient
 from graphc.ops.loss import SoftmaxLogLossGradient
 from graphc.ops.softmax import Softmax

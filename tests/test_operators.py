@@ -21,8 +21,9 @@ import graphc.ops
 from graphc.codegen.llvm.target import Target
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import REGISTRY, Example, Op
+from graphc.ir.printer import print_op
+from graphc.ir.reader import parse_op
 from graphc.ir.reference import run
-from graphc.ir.text import parse_op, print_op
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
 from graphc.kernel.build import kernel_of

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from graphc.error import NetError
-from graphc.ir.core import Broadcast, Fill, Mean, OneHot, StopGradient, Sum, Transpose, View
+from graphc.ir.core.axes import Broadcast, Mean, Sum, Transpose
+from graphc.ir.core.elementwise import StopGradient
+from graphc.ir.core.fill import Fill, OneHot
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Origin, Value
 from graphc.ir.op import Op
 from graphc.ir.reference import evaluate, run, total_loss

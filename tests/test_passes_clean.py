@@ -6,22 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphc.ir.core import (
-    Add,
-    Broadcast,
-    Cast,
-    Copy,
-    Fill,
-    Mean,
-    Multiply,
-    Shift,
-    StopGradient,
-    Sum,
-    Times,
-    Transpose,
-    View,
-    fill,
-)
+from graphc.ir.core.axes import Broadcast, Mean, Sum, Transpose
+from graphc.ir.core.elementwise import Add, Cast, Copy, Multiply, Shift, StopGradient, Times
+from graphc.ir.core.fill import Fill, fill
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Origin, Value
 from graphc.ir.reference import evaluate
 from graphc.ir.types import TensorType

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from graphc.error import NetError
-from graphc.ir.core import Multiply, Sum
+from graphc.ir.core.axes import Sum
+from graphc.ir.core.elementwise import Multiply
 from graphc.ir.graph import Graph, Origin, Value
 from graphc.ir.op import REGISTRY, Op, operator
 from graphc.ir.reference import evaluate

@@ -17,7 +17,8 @@ from plan_nets import (
 )
 
 from graphc.error import NetError
-from graphc.ir import core
+from graphc.ir.core.axes import Broadcast, Sum
+from graphc.ir.core.elementwise import Cast, Shift
 from graphc.ir.graph import Graph, Origin
 from graphc.ir.types import TensorType
 from graphc.ops.shape import Concat, Slice
@@ -191,13 +192,13 @@ def test_a_counter_that_forward_renews_is_held_for_backward() -> None:
     graph = Graph("counter")
     counter = graph.input("counter", TensorType("int64", ()), "state")
     x = graph.input("x", TensorType("float64", (3,)))
-    key = core.Broadcast((3,), (0,))(core.Cast("float64")(counter))
+    key = Broadcast((3,), (0,))(Cast("float64")(counter))
     graph.outputs["y"] = x * key
     graph.origin = Origin("late", backward=True)
-    again = core.Broadcast((3,), (0,))(core.Cast("float64")(counter))
+    again = Broadcast((3,), (0,))(Cast("float64")(counter))
     graph.outputs["dx"] = graph.outputs["y"] * again
     graph.origin = Origin("count")
-    graph.updates["counter"] = core.Shift(1.0)(counter)
+    graph.updates["counter"] = Shift(1.0)(counter)
     for memory in ("all", "reuse"):
         for apart in (True, False):
             check_program(plan(graph, memory=memory), graph, apart)
@@ -217,7 +218,7 @@ def test_a_new_state_is_written_over_the_old_one_after_its_last_reader() -> None
     new = old * 0.9 + x * 0.1
     graph.updates["mean"] = new
     graph.outputs["y"] = x + old
-    graph.outputs["z"] = core.Sum((0,))(old * 3.0)
+    graph.outputs["z"] = Sum((0,))(old * 3.0)
     program = plan(graph)
     assert not any(step.kind == "copy" for step in program.steps)
     check_program(program, graph)

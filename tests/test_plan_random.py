@@ -7,7 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plan_nets import NetBuilder, check_program
 
-from graphc.ir import core
+from graphc.ir.core.axes import Broadcast, Sum, Transpose
+from graphc.ir.core.elementwise import Add, Multiply, Shift, StopGradient, Times
+from graphc.ir.core.fill import fill_like
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Value
 from graphc.ops.conv import Conv
 from graphc.ops.neuron import Relu
@@ -33,23 +36,23 @@ def grow(draw: st.DrawFn, net: NetBuilder, pool: list[Value], number: int) -> No
     net.layer(f"layer{number}", kind)
     made: list[Value] = []
     if kind == "add":
-        made = [core.Add()(x, other)]
+        made = [Add()(x, other)]
     elif kind == "multiply":
-        made = [core.Multiply()(x, other)]
+        made = [Multiply()(x, other)]
     elif kind == "times":
-        made = [core.Shift(0.5)(core.Times(-0.25)(x))]
+        made = [Shift(0.5)(Times(-0.25)(x))]
     elif kind == "relu":
         made = [Relu()(x)]
     elif kind == "sum":
-        made = [core.Sum((x.type.rank - 1,))(x)] if x.type.rank > 1 else []
+        made = [Sum((x.type.rank - 1,))(x)] if x.type.rank > 1 else []
     elif kind == "spread":
-        made = [core.Broadcast((3, *x.shape), (0,))(x)] if x.type.rank < 4 else []
+        made = [Broadcast((3, *x.shape), (0,))(x)] if x.type.rank < 4 else []
     elif kind == "view":
-        made = [core.View((x.shape[0], x.type.size // x.shape[0]))(x)]
+        made = [View((x.shape[0], x.type.size // x.shape[0]))(x)]
     elif kind == "turn":
-        made = [core.Transpose(tuple(reversed(range(x.type.rank))))(x)]
+        made = [Transpose(tuple(reversed(range(x.type.rank))))(x)]
     elif kind == "fill":
-        made = [core.Add()(x, core.fill_like(x, 0.75))]
+        made = [Add()(x, fill_like(x, 0.75))]
     elif kind == "concat":
         made = [Concat(draw(st.integers(0, x.type.rank - 1)))(x, other, x)]
     elif kind == "slice":
@@ -65,7 +68,7 @@ def grow(draw: st.DrawFn, net: NetBuilder, pool: list[Value], number: int) -> No
     elif kind == "twice":
         made = [x + x]
     elif kind == "stop":
-        made = [core.StopGradient()(x)]
+        made = [StopGradient()(x)]
     for position, value in enumerate(made):
         if value.type.size <= 2000:
             pool.append(net.blob(f"blob{number}.{position}", value))

@@ -15,7 +15,8 @@ from graphc.codegen.cuda.program import cuda_text
 from graphc.codegen.llvm.object import llvm_text
 from graphc.driver import Signature
 from graphc.frontends.caffe.definition import read_net
-from graphc.ir.text import parse_graph, print_graph
+from graphc.ir.printer import print_graph
+from graphc.ir.reader import parse_graph
 from graphc.ir.verify import verify
 from graphc.lowered import Lowered, of_compilation
 from graphc.plan.planner import plan

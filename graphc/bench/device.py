@@ -12,7 +12,7 @@ from graphc.bench.machine import Limits, describe_machine, measure_limits
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
-from graphc.ir.core import Broadcast, Sum
+from graphc.ir.core.axes import Broadcast, Sum
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.ops.neuron import Relu

@@ -20,7 +20,8 @@ from graphc.bench.torch_loss import Torch
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.error import need
-from graphc.ir.core import Sum, Times
+from graphc.ir.core.axes import Sum
+from graphc.ir.core.elementwise import Times
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.ops.linear import MatMul

@@ -20,7 +20,8 @@ import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.bench.device import loaded
 from graphc.bench.work import moved_bytes
 from graphc.error import need
-from graphc.ir.core import Sum, Times
+from graphc.ir.core.axes import Sum
+from graphc.ir.core.elementwise import Times
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.ops.loss import PROBABILITY_FLOOR, MultinomialLogLoss, SoftmaxLogLoss

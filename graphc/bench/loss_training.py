@@ -15,7 +15,8 @@ import numpy as np
 from graphc.bench.loss import exact, loss_of
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
-from graphc.ir.core import Sum, Times
+from graphc.ir.core.axes import Sum
+from graphc.ir.core.elementwise import Times
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.ops.linear import AddBias, MatMul

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from graphc.ir.graph import Graph, Node
-from graphc.ir.text import print_op
+from graphc.ir.printer import print_op
 
 _INPUT_SHAPES = {"input": "ellipse", "parameter": "note", "constant": "note"}
 

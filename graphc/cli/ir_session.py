@@ -21,7 +21,7 @@ from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.caffe.caffemodel import read_weights
 from graphc.graph_call import GraphCall, compile_graph_call, lower_graph
 from graphc.ir.graph import Graph
-from graphc.ir.text import parse_graph
+from graphc.ir.reader import parse_graph
 from graphc.ir.verify import verify
 from graphc.lowered import Layer, Lowered
 from graphc.passes.manager import Stage

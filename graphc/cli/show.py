@@ -119,7 +119,7 @@ def _graph_text(graph: Graph, form: Form) -> str:
         from graphc.ir.data import graph_data
 
         return json.dumps(graph_data(graph), indent=1) + "\n"
-    from graphc.ir.text import print_graph
+    from graphc.ir.printer import print_graph
 
     return print_graph(graph)
 

@@ -267,6 +267,13 @@ def classes(count: int, *shape: int) -> Sample:
     )
 
 
+def integers(dtype: str, *shape: int) -> Sample:
+    """Whole numbers 0 .. 9 of an integer type; not differentiable."""
+    return Sample(
+        TensorType(dtype, shape), lambda rng: np.asarray(rng.integers(0, 10, shape), dtype), False
+    )
+
+
 def counter(value: int = 7) -> Sample:
     """A scalar int64 state, such as dropout's counter."""
     return Sample(TensorType("int64", ()), lambda _: np.array(value, np.int64), False)

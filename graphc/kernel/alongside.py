@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from graphc.kernel.affine import affine
 from graphc.kernel.lang import (
     INDEX,
     Axis,
@@ -21,11 +22,8 @@ from graphc.kernel.lang import (
     Statement,
     Store,
     Var,
-    affine,
-    rebuild_statement,
-    statement_exprs,
-    walk,
 )
+from graphc.kernel.walk import rebuild_statement, statement_exprs, walk
 
 
 class RefusalError(Exception):

@@ -37,11 +37,10 @@ from graphc.kernel.lang import (
     Store,
     StoreMode,
     Var,
-    axes_of,
     call,
     constant,
-    statement_exprs,
 )
+from graphc.kernel.walk import axes_of, statement_exprs
 
 Index = Expr | int
 Axes = Var | Sequence[Var]

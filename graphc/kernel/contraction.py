@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
+from graphc.kernel.affine import Affine, affine, bounds
 from graphc.kernel.lang import (
     INDEX,
-    Affine,
     Axis,
     Buffer,
     Call,
@@ -30,11 +30,8 @@ from graphc.kernel.lang import (
     Load,
     Local,
     Store,
-    affine,
-    bounds,
-    rebuild,
-    walk,
 )
+from graphc.kernel.walk import rebuild, walk
 
 # A deep net has about a thousand kernels, and every stage of planning asks about each of them.
 KERNELS_REMEMBERED = 4096

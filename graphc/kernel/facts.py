@@ -17,24 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from graphc.kernel.affine import Affine, affine, bounds
 from graphc.kernel.contraction import KERNELS_REMEMBERED, match
-from graphc.kernel.lang import (
-    Affine,
-    Axis,
-    Buffer,
-    Expr,
-    Fold,
-    Kernel,
-    Load,
-    Statement,
-    Store,
-    affine,
-    bounds,
-    statement_exprs,
-    walk,
-)
+from graphc.kernel.lang import Axis, Buffer, Expr, Fold, Kernel, Load, Statement, Store
 from graphc.kernel.text import print_expr, print_statement
 from graphc.kernel.verify import determines
+from graphc.kernel.walk import statement_exprs, walk
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from graphc.kernel.affine import affine
 from graphc.kernel.contraction import KERNELS_REMEMBERED, match
 from graphc.kernel.join import Joined, canonical
-from graphc.kernel.lang import (
-    Buffer,
-    Call,
-    Const,
-    Expr,
-    Kernel,
-    Let,
-    Load,
-    Statement,
-    Store,
-    Var,
-    affine,
-    rebuild,
-    rebuild_statement,
-    statement_exprs,
-    walk,
-)
+from graphc.kernel.lang import Buffer, Call, Const, Expr, Kernel, Let, Load, Statement, Store, Var
+from graphc.kernel.walk import rebuild, rebuild_statement, statement_exprs, walk
 
 # Functions that are not computed twice to save a load and a store.
 COSTLY = frozenset(

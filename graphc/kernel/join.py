@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from graphc.kernel.affine import affine
 from graphc.kernel.alongside import (
     Part,
     RefusalError,
@@ -44,14 +45,10 @@ from graphc.kernel.lang import (
     Statement,
     Store,
     Var,
-    affine,
-    rebuild,
-    rebuild_statement,
-    statement_exprs,
-    walk,
 )
 from graphc.kernel.text import print_expr
 from graphc.kernel.verify import determines
+from graphc.kernel.walk import rebuild, rebuild_statement, statement_exprs, walk
 
 Joined = tuple[Kernel, tuple[str, ...]]
 

@@ -27,8 +27,7 @@ see `graphc.kernel.contraction`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from graphc.error import NetError
@@ -266,10 +265,10 @@ def call(function: str, *args: Expr | Number, dtype: str = "") -> Expr:
         shown = ", ".join(a.dtype for a in checked)
         raise NetError(f"'{function}' mixes dtypes: {shown}")
     kind = {"same": exprs[0].dtype, "second": exprs[-1].dtype, "given": dtype}.get(result, result)
-    return _simplified(Call(function, exprs, kind))
+    return simplified(Call(function, exprs, kind))
 
 
-def _simplified(expr: Call) -> Expr:
+def simplified(expr: Call) -> Expr:
     """Fold integer arithmetic; floats are left exactly as written."""
     if expr.dtype != INDEX or expr.function not in ("add", "sub", "mul", "floordiv", "mod"):
         return expr
@@ -390,116 +389,3 @@ class Kernel:
     def buffers(self) -> tuple[Buffer, ...]:
         """Formal arguments, in order."""
         return self.inputs + self.outputs
-
-
-# -- walking ------------------------------------------------------------------------------------
-
-
-def walk(expr: Expr) -> Iterator[Expr]:
-    """The expression and all its parts, each before its own parts."""
-    waiting = [expr]
-    while waiting:
-        part = waiting.pop()
-        yield part
-        children = part.children()
-        if children:
-            waiting.extend(children[::-1])
-
-
-def statement_exprs(statement: Statement) -> tuple[Expr, ...]:
-    """The top-level expressions of a statement, `where` included."""
-    if isinstance(statement, Let):
-        return (statement.value,)
-    if isinstance(statement, Check):
-        return (statement.condition, statement.value)
-    guard = () if statement.where is None else (statement.where,)
-    if isinstance(statement, Fold):
-        return statement.values + guard
-    return (*statement.index, statement.value, *guard)
-
-
-def axes_of(expr: Expr) -> set[Axis]:
-    """Loop variables an expression uses."""
-    return {part.axis for part in walk(expr) if isinstance(part, Var)}
-
-
-def rebuild(expr: Expr, change: dict[Expr, Expr]) -> Expr:
-    """The expression with parts replaced, from the outside in."""
-    if expr in change:
-        return change[expr]
-    if isinstance(expr, Load):
-        return Load(expr.buffer, tuple(rebuild(i, change) for i in expr.index))
-    if isinstance(expr, Call):
-        return _simplified(replace(expr, args=tuple(rebuild(a, change) for a in expr.args)))
-    return expr
-
-
-def rebuild_statement(statement: Statement, change: dict[Expr, Expr]) -> Statement:
-    """The statement with parts of its expressions replaced; loops and locals stay."""
-    if not change:
-        return statement
-    if isinstance(statement, Let):
-        return replace(statement, value=rebuild(statement.value, change))
-    if isinstance(statement, Check):
-        condition = rebuild(statement.condition, change)
-        return replace(statement, condition=condition, value=rebuild(statement.value, change))
-    guard = None if statement.where is None else rebuild(statement.where, change)
-    if isinstance(statement, Fold):
-        values = tuple(rebuild(v, change) for v in statement.values)
-        return replace(statement, values=values, where=guard)
-    index = tuple(rebuild(i, change) for i in statement.index)
-    return replace(statement, index=index, value=rebuild(statement.value, change), where=guard)
-
-
-@dataclass(frozen=True)
-class Affine:
-    """constant + sum of coefficient * axis, with integer coefficients, none of them 0."""
-
-    terms: tuple[tuple[Axis, int], ...]
-    constant: int
-
-    def coefficient(self, axis: Axis) -> int:
-        """The factor of `axis`; 0 where it does not occur."""
-        return dict(self.terms).get(axis, 0)
-
-
-def affine(expr: Expr) -> Affine | None:
-    """The affine form of an index expression; None where it has none."""
-    if isinstance(expr, Const) and expr.dtype == INDEX:
-        return Affine((), int(expr.value))
-    if isinstance(expr, Var):
-        return Affine(((expr.axis, 1),), 0)
-    if not isinstance(expr, Call) or expr.function not in ("add", "sub", "mul", "neg"):
-        return None
-    parts = [affine(a) for a in expr.args]
-    if any(p is None for p in parts):
-        return None
-    first = parts[0]
-    assert first is not None
-    if expr.function == "neg":
-        return _combined(Affine((), 0), first, -1)
-    second = parts[1]
-    assert second is not None
-    if expr.function == "mul":
-        if second.terms and first.terms:
-            return None
-        scaled, factor = (first, second.constant) if not second.terms else (second, first.constant)
-        return _combined(Affine((), 0), scaled, factor)
-    return _combined(first, second, 1 if expr.function == "add" else -1)
-
-
-def _combined(left: Affine, right: Affine, factor: int) -> Affine:
-    totals = dict(left.terms)
-    for axis, coefficient in right.terms:
-        totals[axis] = totals.get(axis, 0) + factor * coefficient
-    terms = tuple((axis, c) for axis, c in totals.items() if c)
-    return Affine(terms, left.constant + factor * right.constant)
-
-
-def bounds(form: Affine) -> tuple[int, int]:
-    """Smallest and largest value of an affine form over all its axes, whose extents are not 0."""
-    low = high = form.constant
-    for axis, coefficient in form.terms:
-        reach = coefficient * (axis.extent - 1)
-        low, high = low + min(reach, 0), high + max(reach, 0)
-    return low, high

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 from graphc.kernel.contraction import KERNELS_REMEMBERED
 from graphc.kernel.join import canonical, needed
-from graphc.kernel.lang import Check, Fold, Kernel, Load, Store, statement_exprs, walk
+from graphc.kernel.lang import Check, Fold, Kernel, Load, Store
+from graphc.kernel.walk import statement_exprs, walk
 
 
 @lru_cache(KERNELS_REMEMBERED)

@@ -33,12 +33,8 @@ from graphc.kernel.lang import (
     Statement,
     Store,
     Var,
-    axes_of,
-    rebuild,
-    rebuild_statement,
-    statement_exprs,
-    walk,
 )
+from graphc.kernel.walk import axes_of, rebuild, rebuild_statement, statement_exprs, walk
 
 # Functions that cost more than a store and a load of a row that lies in cache.
 COSTLY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow"))

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from graphc.error import NetError
 from graphc.ir.types import DTYPES, REAL
+from graphc.kernel.affine import Affine, affine, bounds
 from graphc.kernel.lang import (
     BOOL,
     FUNCTIONS,
     INDEX,
-    Affine,
     Axis,
     Buffer,
     Call,
@@ -30,8 +30,6 @@ from graphc.kernel.lang import (
     Statement,
     Store,
     Var,
-    affine,
-    bounds,
 )
 from graphc.kernel.text import RESERVED, print_expr, print_statement
 

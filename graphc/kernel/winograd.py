@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from graphc.kernel.affine import Affine
 from graphc.kernel.build import Array, Writer
 from graphc.kernel.contraction import KERNELS_REMEMBERED, Contraction, Operand
-from graphc.kernel.lang import Affine, Axis, Buffer, Expr, Kernel, call, constant
+from graphc.kernel.lang import Axis, Buffer, Expr, Kernel, call, constant
 
 TAPS = 3
 MOST_IN_BLOCK = 64  # output channels whose filters lie together

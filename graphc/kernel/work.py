@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 
 from graphc.kernel.contraction import Contraction, Operand, match
-from graphc.kernel.lang import Axis, Call, Check, Expr, Fold, Kernel, Let, Store, walk
+from graphc.kernel.lang import Axis, Call, Check, Expr, Fold, Kernel, Let, Store
+from graphc.kernel.walk import walk
 
 
 def product_flops_of(kernel: Kernel) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import Fill
+from graphc.ir.core.fill import Fill
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, Sample, away_from_zero, normal, operator, positive
 from graphc.ir.types import TensorType

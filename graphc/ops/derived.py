@@ -15,7 +15,8 @@ from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, derive_gradients_with, lookup, normal, operator, positive
 from graphc.ir.types import TensorType
 from graphc.kernel.build import Writer, kernel_of
-from graphc.kernel.lang import Const, Expr, Kernel, Let, Load, Local, Store, Var, rebuild, walk
+from graphc.kernel.lang import Const, Expr, Kernel, Let, Load, Local, Store, Var
+from graphc.kernel.walk import rebuild, walk
 from graphc.ops import scalar as scalars
 from graphc.ops.elementwise import Map
 

@@ -23,7 +23,8 @@ from graphc.error import NetError, need
 from graphc.ir.op import Example, Op, away_from_zero, distinct, lookup, normal, operator, positive
 from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer
-from graphc.kernel.lang import Expr, Local, rebuild, walk
+from graphc.kernel.lang import Expr, Local
+from graphc.kernel.walk import rebuild, walk
 from graphc.ops import scalar as scalars
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import fill_like
+from graphc.ir.core.fill import fill_like
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, normal, operator
 from graphc.ir.types import TensorType

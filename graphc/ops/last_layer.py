@@ -22,7 +22,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import Sum, Transpose, View
+from graphc.ir.core.axes import Sum, Transpose
+from graphc.ir.core.view import View
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, classes, normal, operator, positive
 from graphc.ir.types import TensorType

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import Multiply, Sum
+from graphc.ir.core.axes import Sum
+from graphc.ir.core.elementwise import Multiply
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, normal, operator
 from graphc.ir.types import TensorType

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import Broadcast, fill_like
+from graphc.ir.core.axes import Broadcast
+from graphc.ir.core.fill import fill_like
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, normal, operator, positive
 from graphc.ir.types import TensorType

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import Broadcast, OneHot
+from graphc.ir.core.axes import Broadcast
+from graphc.ir.core.fill import OneHot
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, classes, distinct, normal, operator, positive
 from graphc.ir.types import TensorType

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import Fill
+from graphc.ir.core.fill import Fill
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, normal, operator
 from graphc.ir.types import TensorType

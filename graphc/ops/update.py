@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.error import need
-from graphc.ir.core import Broadcast, Sum
+from graphc.ir.core.axes import Broadcast, Sum
 from graphc.ir.graph import Value
 from graphc.ir.op import Example, Op, away_from_zero, normal, operator, positive
 from graphc.ir.types import TensorType

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphc.error import Diagnostic, NetError, did_you_mean, need
-from graphc.ir.core import fill, fill_like
+from graphc.ir.core.fill import fill, fill_like
 from graphc.ir.graph import Graph, Node, Origin, Value
 from graphc.passes.clean import name_after_blobs, without_dead
 

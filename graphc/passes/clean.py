@@ -14,19 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from graphc.ir.core import (
-    Add,
-    Broadcast,
-    Cast,
-    Fill,
-    Mean,
-    Multiply,
-    Shift,
-    Sum,
-    Times,
-    Transpose,
-    View,
-)
+from graphc.ir.core.axes import Broadcast, Mean, Sum, Transpose
+from graphc.ir.core.elementwise import Add, Cast, Multiply, Shift, Times
+from graphc.ir.core.fill import Fill
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.types import REAL, TensorType

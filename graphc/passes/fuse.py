@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.error import NetError, need
-from graphc.ir.core import Add, Multiply, View
+from graphc.ir.core.elementwise import Add, Multiply
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Node, Origin, Value
 from graphc.ir.op import REGISTRY, Op, lookup
 from graphc.ir.types import TensorType

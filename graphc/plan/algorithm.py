@@ -20,16 +20,8 @@ from graphc.error import NetError, did_you_mean
 from graphc.ir.types import TensorType, row_major
 from graphc.kernel import winograd
 from graphc.kernel.contraction import match
-from graphc.kernel.lang import (
-    Buffer,
-    Expr,
-    Kernel,
-    Load,
-    Winograd,
-    rebuild_statement,
-    statement_exprs,
-    walk,
-)
+from graphc.kernel.lang import Buffer, Expr, Kernel, Load, Winograd
+from graphc.kernel.walk import rebuild_statement, statement_exprs, walk
 from graphc.kernel.winograd import TRANSFORMS, Geometry
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 

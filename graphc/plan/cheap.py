@@ -23,8 +23,9 @@ import numpy as np
 
 from graphc.kernel.contraction import KERNELS_REMEMBERED
 from graphc.kernel.inline import COSTLY
-from graphc.kernel.lang import Call, Fold, Kernel, Store, statement_exprs, walk
+from graphc.kernel.lang import Call, Fold, Kernel, Store
 from graphc.kernel.narrow import narrowed
+from graphc.kernel.walk import statement_exprs, walk
 from graphc.plan.arena import aligned
 from graphc.plan.budget import shown
 from graphc.plan.draft import Draft, DraftStep, Storage

@@ -9,18 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphc.kernel.lang import (
-    Axis,
-    Expr,
-    Kernel,
-    Load,
-    Store,
-    Var,
-    affine,
-    rebuild_statement,
-    statement_exprs,
-    walk,
-)
+from graphc.kernel.affine import affine
+from graphc.kernel.lang import Axis, Expr, Kernel, Load, Store, Var
+from graphc.kernel.walk import rebuild_statement, statement_exprs, walk
 
 
 def regrouped(

@@ -16,23 +16,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
-from graphc.ir.core import Transpose
+from graphc.ir.core.axes import Transpose
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import row_major
 from graphc.kernel.contraction import KERNELS_REMEMBERED, match
-from graphc.kernel.lang import (
-    Axis,
-    Expr,
-    Fold,
-    Kernel,
-    Let,
-    Load,
-    Local,
-    Store,
-    Var,
-    statement_exprs,
-    walk,
-)
+from graphc.kernel.lang import Axis, Expr, Fold, Kernel, Let, Load, Local, Store, Var
+from graphc.kernel.walk import statement_exprs, walk
 
 Order = tuple[int, ...]
 FEW = 4  # elements that would leave most lanes of a vector empty

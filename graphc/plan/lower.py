@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphc.error import NetError
-from graphc.ir.core import Transpose
+from graphc.ir.core.axes import Transpose
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.types import DTYPES, TensorType, row_major

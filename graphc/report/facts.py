@@ -14,8 +14,8 @@ from graphc.bench.machine import describe_machine
 from graphc.bench.profile import Profile
 from graphc.bench.work import work_of
 from graphc.codegen.llvm.target import llvm_version
+from graphc.ir.printer import print_op
 from graphc.ir.remark import Remark, without_repeats
-from graphc.ir.text import print_op
 from graphc.lowered import Lowered
 from graphc.plan.explain import memory_rows
 from graphc.report.boxes import Boxes, boxes_of_steps

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.ir.text import print_graph
+from graphc.ir.printer import print_graph
 from graphc.passes.manager import Stage
 
 SAME, ADDED, REMOVED = 0, 1, -1

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from graphc.codegen.nodes import KernelNodes, Nodes, StoreNode, reachable, statement_nodes
+from graphc.kernel.affine import Affine, bounds
 from graphc.kernel.contraction import Contraction, Operand, Position
-from graphc.kernel.lang import Affine, Axis, Buffer, Expr, Kernel, Var, bounds, call, rebuild
+from graphc.kernel.lang import Axis, Buffer, Expr, Kernel, Var, call
+from graphc.kernel.walk import rebuild
 
 MOST_PHASES = 16  # products that one kernel may become
 

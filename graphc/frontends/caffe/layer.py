@@ -20,7 +20,9 @@ from graphc.error import Diagnostic, NetError
 from graphc.frontends.caffe.filler import check_filler
 from graphc.frontends.caffe.layer_definition import LayerDefinition
 from graphc.frontends.caffe.message import Message
-from graphc.ir.core import Add, Fill, View
+from graphc.ir.core.elementwise import Add
+from graphc.ir.core.fill import Fill
+from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.source import Span

@@ -14,7 +14,8 @@ from typing import Any
 from graphc.frontends.caffe.caffemodel import read_blob
 from graphc.frontends.caffe.layer import LayerContext, layer
 from graphc.frontends.caffe.shapes import axis_of, viewed
-from graphc.ir.core import Multiply, Sum, Times
+from graphc.ir.core.axes import Sum
+from graphc.ir.core.elementwise import Multiply, Times
 from graphc.ir.graph import Value
 from graphc.ops.accuracy import ClassAccuracy, Correct
 from graphc.ops.binary import HingeLoss, SigmoidLogLoss

@@ -39,7 +39,7 @@ from graphc.frontends.caffe.layer import (
 )
 from graphc.frontends.caffe.layer_definition import LOSS_TYPES, LayerDefinition
 from graphc.frontends.caffe.python_layer import PythonLayer
-from graphc.ir.core import StopGradient
+from graphc.ir.core.elementwise import StopGradient
 from graphc.ir.graph import Graph, Origin, Value
 
 

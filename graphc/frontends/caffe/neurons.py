@@ -7,7 +7,7 @@ from collections.abc import Callable
 from graphc.frontends.caffe.layer import LayerContext, layer
 from graphc.frontends.caffe.message import Message
 from graphc.frontends.caffe.shapes import axis_of
-from graphc.ir.core import Broadcast
+from graphc.ir.core.axes import Broadcast
 from graphc.ir.graph import Value
 from graphc.ir.op import Op
 from graphc.ops.elementwise import Maximum, Product

@@ -7,7 +7,9 @@ import math
 from graphc.error import NetError
 from graphc.frontends.caffe.layer import LayerContext, layer
 from graphc.frontends.caffe.shapes import viewed
-from graphc.ir.core import Broadcast, Mean, Shift, Times, View
+from graphc.ir.core.axes import Broadcast, Mean
+from graphc.ir.core.elementwise import Shift, Times
+from graphc.ir.core.view import View
 from graphc.ir.graph import Value
 from graphc.ops.moments import (
     InverseDeviation,

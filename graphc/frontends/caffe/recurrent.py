@@ -14,7 +14,7 @@ from graphc.frontends.caffe.layer import LayerContext, layer
 from graphc.frontends.caffe.message import Message
 from graphc.frontends.caffe.neurons import given_filler
 from graphc.frontends.caffe.shapes import viewed
-from graphc.ir.core import Broadcast
+from graphc.ir.core.axes import Broadcast
 from graphc.ir.graph import Value
 from graphc.ops.linear import AddBias, MatMul
 from graphc.ops.linear import Scale as ScaleBy

@@ -10,7 +10,9 @@ import numpy as np
 
 from graphc.frontends.caffe.filler import check_filler, fill
 from graphc.frontends.caffe.layer import LayerContext, layer
-from graphc.ir.core import Broadcast, Mean, Multiply, Sum, Times, View
+from graphc.ir.core.axes import Broadcast, Mean, Sum
+from graphc.ir.core.elementwise import Multiply, Times
+from graphc.ir.core.view import View
 from graphc.ir.graph import Value
 from graphc.ops.accuracy import ArgMax
 from graphc.ops.neuron import Abs

@@ -15,7 +15,7 @@ from graphc.error import need
 from graphc.frontends.matconvnet import functions
 from graphc.frontends.matconvnet.block import Block, Surroundings
 from graphc.frontends.matconvnet.losses import per_position
-from graphc.ir.core import View
+from graphc.ir.core.view import View
 from graphc.ir.graph import Value
 
 

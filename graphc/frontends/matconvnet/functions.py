@@ -14,7 +14,10 @@ import numpy as np
 
 from graphc.error import need
 from graphc.frontends.matconvnet.array import margins, numbers_of, pair, real, whole
-from graphc.ir.core import Broadcast, StopGradient, Sum, View, fill
+from graphc.ir.core.axes import Broadcast, Sum
+from graphc.ir.core.elementwise import StopGradient
+from graphc.ir.core.fill import fill
+from graphc.ir.core.view import View
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops import shape as shapes

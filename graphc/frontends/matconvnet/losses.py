@@ -16,7 +16,8 @@ import numpy as np
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.matconvnet.array import real, whole
 from graphc.frontends.matconvnet.functions import shown, total
-from graphc.ir.core import Broadcast, View
+from graphc.ir.core.axes import Broadcast
+from graphc.ir.core.view import View
 from graphc.ir.graph import Value
 from graphc.ir.op import Op
 from graphc.ops.attribute import AttributeHinge, BinaryError, BinaryLogLoss, LogisticLoss

@@ -1,35 +1,7 @@
-"""The text of a Graph: print it, and parse it back to an equal one.
+"""Reads the text of a Graph that `graphc.ir.printer` writes, or that a person wrote.
 
-    graph "digits"
-    input %data: float32[2, 4]
-    parameter %ip/0: float32[3, 4]
-    constant %center: float32[3] = [0.5, 0.0, -0.5]
-    state %count: int64[]
-    %ip: float32[2, 3] = mat_mul(right_transposed=True) %data, %ip/0 @ ip InnerProduct
-    %mean: float32[2, 3] = broadcast(shape=(2, 3), axes=(0,)) %center
-    %sum: float32[2, 3] = add %ip, %mean
-    %next: int64[] = shift(amount=1.0) %count
-    blob ip = %ip
-    output ip = %sum
-    update count = %next
-    keep ip
-    loss %sum * 0.5
-
-Grammar, one item a line, `#` starts a comment:
-
-    graph     "graph" NAME
-    input     ROLE VALUE ":" TYPE ["=" DATA]          ROLE: input parameter state gradient constant
-    node      [VALUE ":" TYPE {"," VALUE ":" TYPE} "="] OPERATOR ["(" FIELD {"," FIELD} ")"]
-              [VALUE {"," VALUE}] ["@" LAYER KIND ["backward"]]
-    end       ("output" | "update" | "blob") NAME "=" VALUE
-    keep      "keep" NAME
-    loss      "loss" VALUE "*" NUMBER
-    FIELD     WORD "=" LITERAL      LITERAL: 1, 0.5, inf, True, None, "text", (1, 2), (1,), ()
-    VALUE     "%" NAME              NAME: letters, digits and _ . / - : inside; else quoted
-    DATA      "[" numbers in row-major order "]", or hex:DIGITS, the bytes of a little-endian array
-
-Places in the user's files are printed as comments, remarks not at all: neither belongs to what a
-graph computes.
+The grammar stands there, as a whole; here each method that reads one of its items states that item.
+A line that is wrong is told and passed over, and the next one is read.
 """
 
 from __future__ import annotations
@@ -45,91 +17,13 @@ import numpy as np
 
 from graphc.error import Diagnostic, NetError, did_you_mean
 from graphc.ir.fields import wrong_count, wrong_fields
-from graphc.ir.graph import Graph, Node, Origin, Role, Value
+from graphc.ir.graph import Graph, Origin, Role, Value
 from graphc.ir.op import REGISTRY, Op
 from graphc.ir.types import TensorType
 from graphc.source import Source, Span
 
-_BARE = re.compile(r"[A-Za-z0-9_./\-]+(:[A-Za-z0-9_./\-]+)*")
-_LONGEST_LIST = 64  # elements of a constant that are printed as numbers a person can read
 _DEEPEST = 8  # tuples in tuples that a field may hold
 _LONGEST_NUMBER = 400  # characters; the longest that is printed, 1e-308 in full, has 330
-
-
-# -- printing -------------------------------------------------------------------------------------
-
-
-def print_graph(graph: Graph, data: bool = True) -> str:
-    """The text. With `data` False the data of constants is left out: that does not parse back."""
-    lines = [f"graph {json.dumps(graph.name)}"]
-    for value in graph.inputs():
-        shown = f"{value.role} {_typed(value)}"
-        if value.name in graph.constants:
-            shown += f" = {_data(graph.constants[value.name]) if data else '...'}"
-        lines.append(shown)
-    lines.extend(print_node(node) for node in graph.nodes)
-    for word, table in (
-        ("blob", graph.blobs),
-        ("output", graph.outputs),
-        ("update", graph.updates),
-    ):
-        lines.extend(f"{word} {_name(name)} = {_value(value)}" for name, value in table.items())
-    lines.extend(f"keep {_name(name)}" for name in sorted(graph.kept))
-    lines.extend(f"loss {_value(value)} * {weight!r}" for value, weight in graph.losses)
-    return "\n".join(lines) + "\n"
-
-
-def print_node(node: Node) -> str:
-    """One node's line."""
-    text = ", ".join(_typed(value) for value in node.outputs)
-    text += f"{' = ' if text else ''}{print_op(node.op)}"
-    if node.inputs:
-        text += " " + ", ".join(_value(value) for value in node.inputs)
-    origin = node.origin
-    if origin.layer or origin.kind or origin.backward:
-        text += f" @ {_name(origin.layer)} {_name(origin.kind)}"
-        text += " backward" if origin.backward else ""
-    return text + (f"  # {origin.span}" if origin.span else "")
-
-
-def print_op(op: Op) -> str:
-    """An operator with its fields, `convolution(stride=(4, 4))`."""
-    fields = ", ".join(f"{name}={_literal(item)}" for name, item in op.fields().items())
-    return f"{op.op_name}({fields})" if fields else op.op_name
-
-
-def _name(name: str) -> str:
-    return name if _BARE.fullmatch(name) else json.dumps(name)
-
-
-def _value(value: Value) -> str:
-    return f"%{_name(value.name)}"
-
-
-def _typed(value: Value) -> str:
-    return f"{_value(value)}: {value.type}"
-
-
-def _literal(item: Any) -> str:
-    if item is None or isinstance(item, (bool, int)):
-        return repr(item)
-    if isinstance(item, float):
-        return repr(float(item))
-    if isinstance(item, str):
-        return json.dumps(item)
-    if isinstance(item, tuple):
-        inner = ", ".join(_literal(part) for part in item)
-        return f"({inner},)" if len(item) == 1 else f"({inner})"
-    raise NetError(f"a field holds {item!r}, which has no text form")
-
-
-def _data(array: np.ndarray) -> str:
-    if array.size <= _LONGEST_LIST:
-        return "[" + ", ".join(repr(item) for item in array.ravel().tolist()) + "]"
-    return "hex:" + array.astype(array.dtype.newbyteorder("<")).tobytes().hex()
-
-
-# -- parsing --------------------------------------------------------------------------------------
 
 
 def parse_graph(text: str, name: str = "<graph>") -> Graph:
@@ -223,6 +117,7 @@ class _Reader:
     # -- lines --
 
     def graph(self) -> Graph:
+        """All lines: graph, input, node, end, keep or loss."""
         lines: dict[str, Callable[[], object]] = {
             "graph": self.title,
             "output": lambda: self.end(self.built.outputs),
@@ -290,19 +185,23 @@ class _Reader:
             self.position += 1
 
     def title(self) -> None:
+        """The line "graph" NAME, behind its first word."""
         self.built.name = self.name("the graph's name")
 
     def keep(self) -> None:
+        """The line "keep" NAME, behind its first word."""
         span = self.span
         name = self.name("a blob's name")
         self.built.kept.add(name)
         self.kept[name] = span
 
     def update(self) -> None:
+        """The line "update" NAME "=" VALUE, behind its first word."""
         span = self.span
         self.renewed[self.end(self.built.updates)] = span
 
     def input(self, role: Any) -> None:
+        """ROLE VALUE ":" TYPE, and "=" DATA for a constant."""
         span = self.span
         name = self.new_value()
         self.mark(":")
@@ -313,6 +212,7 @@ class _Reader:
         self.within(span, lambda: self.built.input(name, type, role))
 
     def node(self, starts: list[str]) -> None:
+        """[VALUE ":" TYPE {"," VALUE ":" TYPE} "="] OPERATOR [VALUE {"," VALUE}] [origin]"""
         names, types, spans = [], [], []
         if self.kind == "value":
             while True:
@@ -345,6 +245,7 @@ class _Reader:
                 raise self.error(f"%{name} is {value.type}, not {type}", place)
 
     def origin(self) -> Origin:
+        """["@" LAYER KIND ["backward"]]"""
         if not self.accept("@"):
             return Origin()
         layer, kind = self.name("a layer's name"), self.name("a layer's type")
@@ -353,6 +254,7 @@ class _Reader:
         return Origin(layer, kind, backward=backward)
 
     def end(self, table: dict[str, Value]) -> str:
+        """NAME "=" VALUE, entered in `table`; returns the name."""
         span = self.span
         name = self.name("a name")
         if name in table:
@@ -362,6 +264,7 @@ class _Reader:
         return name
 
     def loss(self) -> None:
+        """The line "loss" VALUE "*" NUMBER, behind its first word."""
         value = self.value()
         self.mark("*")
         span = self.span
@@ -420,7 +323,7 @@ class _Reader:
         return type
 
     def op(self, others: Iterable[str] = ()) -> tuple[Op, Span]:
-        """An operator with its fields; `others` are words that could stand here as well."""
+        """OPERATOR ["(" FIELD {"," FIELD} ")"]; `others` could stand here as well, for hints."""
         span = self.span
         name = self.take("word", expected="an operator")
         if name not in REGISTRY:
@@ -444,6 +347,7 @@ class _Reader:
         return op, span
 
     def literal(self, depth: int = 0) -> Any:
+        """A number, a quoted text, True, False, None, or a tuple of literals."""
         span = self.span
         if self.accept("("):
             if depth == _DEEPEST:
@@ -472,6 +376,7 @@ class _Reader:
             raise self.error(f"{text} is no quoted text", span) from None
 
     def data(self, type: TensorType) -> np.ndarray:
+        """DATA: "[" [NUMBER {"," NUMBER}] "]", or hex:DIGITS; the elements of `type`."""
         span = self.span
         if self.kind == "word" and self.word.startswith("hex:"):
             digits = self.take("word", expected="data")[4:]
