@@ -23,6 +23,8 @@ MOST_PIECES = 8
 
 def with_groups_in_lanes(product: Product, lanes: int) -> Product | None:
     """The product, changed: two loops joined for the lanes. None where that is no use."""
+    if lanes == 1:
+        return None
     fixed = {axis for guard in product.guards for axis in guard.terms}
     fixed |= {step.each_axis for step in product.stepped.values()}
     nodes = [n for s in product.store_nodes() for n in reachable(statement_nodes(s))]
