@@ -108,11 +108,15 @@ CONVOLUTIONS: dict[str, Geometry] = {
 
 
 def operators(
-    geometry: Geometry, images_last: bool = True, outputs_last: bool = False
+    geometry: Geometry,
+    images_last: bool = True,
+    outputs_last: bool = False,
+    packed: bool = True,
 ) -> list[tuple[Op, tuple[str, ...], list[Shape | None]]]:
     """Forward, data and weight gradient: operator, operands, strides as the plan chooses them.
 
     outputs_last: the data gradient reads weights as it does for images of a few channels.
+    packed: weights do not lie as the user stores them.
     """
     strides, pads, dilations, groups, x, w = geometry
     forward = Conv(strides, pads, dilations, groups)
@@ -123,16 +127,15 @@ def operators(
     def image(shape: tuple[int, ...]) -> tuple[int, ...]:
         return strides_of(shape, channels_last(rank) if images_last else tuple(range(rank)))
 
+    def weights(*order: int) -> tuple[int, ...] | None:
+        return packed_strides(w, order) if packed else None
+
     return [
-        (forward, ("x", "w"), [image(x), packed_strides(w, (*spatial, 1, 0)), image(y)]),
+        (forward, ("x", "w"), [image(x), weights(*spatial, 1, 0), image(y)]),
         (
             ConvDataGradient(x[2:], strides, pads, dilations, groups),
             ("y", "w"),
-            [
-                image(y),
-                packed_strides(w, (*spatial, *((1, 0) if outputs_last else (0, 1)))),
-                image(x),
-            ],
+            [image(y), weights(*spatial, *((1, 0) if outputs_last else (0, 1))), image(x)],
         ),
         (
             ConvWeightGradient(w[2:], strides, pads, dilations, groups),
@@ -148,11 +151,12 @@ def check_convolution(
     target: Target,
     images_last: bool = True,
     outputs_last: bool = False,
+    packed: bool = True,
 ) -> int:
     """Compare what is tiled with the references; returns how many of the three are."""
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal(shape) for shape in geometry[4:])
-    work = operators(geometry, images_last, outputs_last)
+    work = operators(geometry, images_last, outputs_last, packed)
     y = work[0][0].reference(x, w)
     arrays = {"x": x, "w": w, "y": rng.standard_normal(y.shape)}
     kernels, wanted = [], []
@@ -172,6 +176,13 @@ def check_convolution(
         (got,) = native([*inputs, np.full(want.shape, np.nan, dtype)])
         assert close(got, want, dtype), f"{op.op_name} {geometry} {kernel.name}"
     return count
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_weights_may_lie_as_they_are_stored(target: str) -> None:
+    """Then the lanes' weights are transposed, but for taps of which a stride meets only some."""
+    for geometry in CONVOLUTIONS.values():
+        check_convolution(geometry, "float32", Target.named(target), packed=False)
 
 
 # Their weight gradients have panels of several taps, whose sums wait in memory or do not.

@@ -148,8 +148,12 @@ def _depends(factor: Factor, axis: Axis) -> bool:
 
 
 def _turned(product: Product, b: Factor) -> Axis | None:
-    """The fold axis along which b lies contiguously, which a transposition makes the vectors'."""
+    """The fold axis along which b lies contiguously, which a transposition makes the vectors'.
+
+    All its points are packed side by side: it cannot be one whose loop skips some.
+    """
     found = [axis for axis in product.over if b.strides.get(axis, 0) == 1]
+    found = [axis for axis in found if axis not in product.stepped]
     return found[0] if found else None
 
 
