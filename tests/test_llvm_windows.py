@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from native_kernels import compile_kernels
 from graphc.codegen.llvm.ahead import fetched_ahead
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.schedule import schedule
+from graphc.codegen.llvm.streaming import streams_of
 from graphc.codegen.llvm.strips import cut_in_strips
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Nodes
 from graphc.ir.types import TensorType
 from graphc.kernel.build import kernel_of
+from graphc.kernel.facts import may_overwrite
 from graphc.kernel.lang import Kernel
 from graphc.ops.lrn import Lrn, LrnGradient, LrnRatio
 from graphc.ops.pool import AvgPool, MaxPool
@@ -78,6 +81,28 @@ def test_a_row_that_ends_past_the_caches_is_cut_at_whole_lines():
     (got,) = native(kernel, "host", [x, np.full(shape, np.nan, "f")], 4)
     wanted = Lrn(*NORMALISED).reference(x.astype(np.float64))
     assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("shift", [0, 4, 32])
+def test_a_last_strip_shorter_than_the_first_cut_is_not_done_twice(shift: int):
+    """In place of its input, what is computed again would read results."""
+    target = replace(Target.host(), l1_bytes=8192, l2_bytes=64)
+    for extent in (1025, 1026, 1033, 1039):
+        shape = (1, 7, extent)
+        op, count = LrnRatio(*NORMALISED), 2
+        kernel = kernel_of(op, [real(*shape)] * count, [real(*shape)])
+        plan = schedule(Nodes(kernel).read(), target)
+        streams, strips = streams_of(plan, target), cut_in_strips(plan, target)
+        if target.lanes("float32") == 16:
+            assert strips is not None and 0 < extent % strips.size < 16 and streams.uneven
+        assert may_overwrite(kernel, 0, 0) is None
+        rng = np.random.default_rng(3)
+        given = [rng.standard_normal(shape).astype("f") for _ in range(count)]
+        (found,) = compile_kernels([kernel], target)
+        assert not isinstance(found, Exception), found
+        (got,) = found([*given, np.full(shape, np.nan, "f")], {0: 0}, shift)
+        wanted = op.reference(*(array.astype(np.float64) for array in given))
+        assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -154,6 +154,8 @@ class _Body:
         is_last = b.icmp_signed("==", number, whole(strips.axis.extent - 1))
         beyond = b.or_(is_last, b.icmp_signed(">", high, extent))
         high = b.select(beyond, extent, high)
+        # What lies before the first aligned vector may reach as far as a short last strip does.
+        low = b.select(b.icmp_signed("<", low, high), low, high)
         return self.frame.lane_loop(low, high, self.plan.lanes, [], body)
 
     def _first_lanes(
