@@ -107,8 +107,12 @@ def test_a_last_strip_shorter_than_the_first_cut_is_not_done_twice(shift: int):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 1), (1, 1))])
-def test_pooling_of_channels_last_images(pads: tuple[tuple[int, int], ...], name: str):
-    x, rng = real(2, 19, 9, 11), np.random.default_rng(5)
+@pytest.mark.parametrize("channels", [19, 33])
+def test_pooling_of_channels_last_images(
+    channels: int, pads: tuple[tuple[int, int], ...], name: str
+):
+    """Of 33 indices the last is stored by itself, a byte behind whole registers."""
+    x, rng = real(2, channels, 9, 11), np.random.default_rng(5)
     values = rng.standard_normal(x.shape).astype("f")
     output = tuple((e + sum(p) - 3) // 2 + 1 for e, p in zip((9, 11), pads, strict=True))
     last = channels_last(4)

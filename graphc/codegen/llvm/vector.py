@@ -361,10 +361,21 @@ class Values:
             else:
                 self.builder.store(value, place, align=DTYPES[dtype])
             return
+        if form == "row" and self._is_only_the_first(self.active):
+            # Not by a mask: LLVM 22 then stores an element as wide as what it was narrowed from.
+            first = self.builder.extract_element(value, ir.Constant(INT32, 0))
+            self.builder.store(first, place, align=DTYPES[dtype])
+            return
         suffix, align = f"v{self.lanes}{SUFFIXES[dtype]}", ir.Constant(INT32, DTYPES[dtype])
         kind, pointers = ("store", "p0") if form == "row" else ("scatter", f"v{self.lanes}p0")
         name = f"llvm.masked.{kind}.{suffix}.{pointers}"
         self.math.intrinsic(name, VOID, value, place, align, self._mask(self.active))
+
+    def _is_only_the_first(self, mask: ir.Value | None) -> bool:
+        """Whether a mask is known to hold for the first lane alone."""
+        if not isinstance(mask, ir.Constant) or not isinstance(mask.constant, list):
+            return False
+        return [lane.constant for lane in mask.constant] == [1] + [0] * (self.lanes - 1)
 
     def _mask(self, mask: ir.Value | None) -> ir.Value:
         return self.math.constant(1, ir.VectorType(INT1, self.lanes)) if mask is None else mask
