@@ -15,9 +15,10 @@ from test_cli_options import SAMPLES, graphc
 
 import graphc as package
 from graphc import driver
+from graphc.bench.agreement import disagreement
 from graphc.bench.contest import Contestant, Timing, contest
 from graphc.bench.machine import Limits, describe_machine, measure_limits
-from graphc.bench.net import disagreement, planned_bytes, prepare
+from graphc.bench.net import planned_bytes, prepare
 from graphc.bench.operator_table import CONVOLUTIONS, Row, convolution_rows, elementwise_rows, table
 from graphc.bench.operators import OneOperator
 from graphc.bench.profile import profile
@@ -206,6 +207,17 @@ def test_other_results_are_not_timed(small: Path) -> None:
         disagreement(call, {"loss": own * np.nan})
 
 
+def test_a_float64_result_says_whose_rounding_it_is(small: Path) -> None:
+    call = prepare(package.Net(small, weights="random:1", threads=1), (), ())
+    own = call.executable.arrays["loss"].copy()
+    between = {"loss": own * 1.004}
+    assert disagreement(call, {"loss": own * 1.01}, lambda: between) == pytest.approx(0.01, rel=1e-3)
+    with pytest.raises(NetError, match=r"float64 result graphc's is 0\.009\d* away, torch's 0\.0"):
+        disagreement(call, {"loss": own * 1.01}, lambda: {"loss": own * 1.0091})
+    with pytest.raises(NetError, match="disagree on 'loss'"):
+        disagreement(call, {"loss": own * 1.01}, lambda: {"loss": own * np.nan})
+
+
 def test_a_missing_torch_is_named_with_its_command(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +340,9 @@ def test_torch_computes_the_same_net(small: Path, mode: str) -> None:
         results = TorchRun(workload_of(call), variant, 1, masked=True).results()
         assert set(results) == {"loss", *(f"{name}.diff" for name in wrt)}
         assert disagreement(call, results) < 1e-5
+    exact = TorchRun(workload_of(call), "eager", 1, masked=True, double=True).results()
+    assert {array.dtype.name for array in exact.values()} == {"float64"}
+    assert disagreement(call, exact) < 1e-5
 
 
 @with_torch

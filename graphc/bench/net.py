@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
+from graphc.bench.agreement import disagreement
 from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
 from graphc.bench.device import limits_of
 from graphc.bench.machine import Limits
@@ -20,12 +22,6 @@ from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import Executable
 
 OURS = "graphc"
-# The norm of a difference, as a part of the norm of the result. A ReLU whose input is 0 but for
-# rounding, or a maximum with a near tie, switches a whole element of a gradient: among n elements
-# that changes the norm by about 1 / sqrt(n).
-TOLERANCE = 1e-4
-GRADIENT_TOLERANCE = 1e-2
-TF32_FACTOR = 50  # where we multiply numbers of 10 bits, and the rival is checked with 23
 
 
 @dataclass(frozen=True)
@@ -141,10 +137,17 @@ def bench_net(
     refusals: dict[str, str] = {}
     errors: dict[str, float] = {}
     runs: list[TorchRun] = []
+
+    @cache
+    def exact() -> Mapping[str, np.ndarray]:
+        return TorchRun(
+            workload, "eager", threads, masked=True, target=call.target, double=True
+        ).results()
+
     for variant in rivals:
         try:
             checked = TorchRun(workload, variant, threads, masked=True, target=call.target)
-            errors[checked.name] = disagreement(call, checked.results())
+            errors[checked.name] = disagreement(call, checked.results(), exact)
             timed = checked
             if checked.is_masked or call.target != "cpu":  # a GPU's tensor cores may round there
                 timed = TorchRun(workload, variant, threads, target=call.target, tf32=True)
@@ -212,54 +215,3 @@ def workload_of(call: Call) -> Workload:
         "the torch rival compares float32 nets",
     )
     return Workload(graph, arrays, call.wrt, call.given)
-
-
-def disagreement(call: Call, theirs: Mapping[str, np.ndarray]) -> float:
-    """The largest relative difference of any result, in the 2-norm.
-
-    Raises NetError past TOLERANCE, of gradients past GRADIENT_TOLERANCE. Runs the call once, with
-    its states as they are; they are put back afterwards.
-    """
-    arrays = call.executable.arrays
-    states = [s.name for s in call.executable.bundle.slots if s.role == "state"]
-    before = {name: arrays[name].copy() for name in states}
-    call.run()
-    worst = 0.0
-    wrong = ""
-    for key, other in theirs.items():
-        own = _result(arrays, key, states, before)
-        if own is None:
-            continue
-        error = relative_difference(own, other)
-        allowed = GRADIENT_TOLERANCE if key.endswith(".diff") else TOLERANCE
-        allowed *= TF32_FACTOR if call.tf32 else 1
-        if not error <= allowed:
-            wrong = wrong or (
-                f"torch and graphc disagree on '{key}': the relative difference is {error:.2g},"
-                f" more than {allowed:g}; nothing was timed"
-            )
-        worst = max(worst, error)
-    for key, values in before.items():
-        arrays[key][...] = values
-    if wrong:
-        raise NetError(wrong)
-    return worst
-
-
-def _result(
-    arrays: Mapping[str, np.ndarray],
-    key: str,
-    states: Sequence[str],
-    before: Mapping[str, np.ndarray],
-) -> np.ndarray | None:
-    """A result of the call; of a gradient that adds up, what this call has added."""
-    found = arrays.get(f"{key}~out", arrays.get(key))
-    return found - before[key] if found is not None and key in states else found
-
-
-def relative_difference(own: np.ndarray, other: np.ndarray) -> float:
-    """The norm of the difference, as a part of the norm of `own`."""
-    exact = own.astype(np.float64)
-    difference = float(np.linalg.norm(exact - other))
-    size = float(np.linalg.norm(exact))
-    return difference / size if size else difference

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.bench.agreement import TF32_FACTOR, relative_difference
 from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
 from graphc.bench.device import loaded
-from graphc.bench.net import OURS, TF32_FACTOR, need_clock, relative_difference
+from graphc.bench.net import OURS, need_clock
 from graphc.bench.operator_table import Row
 from graphc.bench.torch_rival import TorchRun, Workload
 from graphc.bench.work import work_of

@@ -56,6 +56,7 @@ class TorchRun:
     masked: dropout multiplies with the masks that the graph's own operators would draw, so that
     results can be compared; without it torch draws masks, which is what is timed. `is_masked` says
     whether that made a difference. target: a key of PLACES. tf32: tensor cores may round.
+    double: all real numbers are float64, for a result that is right but for its inputs' rounding.
     """
 
     def __init__(
@@ -66,17 +67,21 @@ class TorchRun:
         masked: bool = False,
         target: str = "cpu",
         tf32: bool = False,
+        double: bool = False,
     ):
         need(variant in VARIANTS, f"'{variant}' is none of {', '.join(VARIANTS)}")
         self.name = f"torch {variant}"
         self._torch = import_torch()
         self._place = PLACES[target](self._torch, threads)
         self._tf32 = tf32
+        self._double = double
         self._workload = workload
         self._wanted = _results(workload)
         counter = workload.arrays.get("dropout.counter", np.array(0)) if masked else None
         module, names, masks = translate(workload.graph, list(self._wanted.values()), counter)
         module = module.to(self._place.device)
+        if double:
+            module = module.double()
         self.is_masked = bool(masks)
         self._tensors = {name: self._tensor(name, variant, masks) for name in names}
         self._wrt = [self._leaf(name) for name in workload.wrt]
@@ -93,6 +98,8 @@ class TorchRun:
 
     def _placed(self, tensor: Any, variant: str) -> Any:
         tensor = tensor.to(self._place.device)
+        if self._double and tensor.is_floating_point():
+            tensor = tensor.double()
         if variant == "channels-last" and tensor.dim() == 4:
             return tensor.contiguous(memory_format=self._torch.channels_last)
         return tensor
@@ -108,7 +115,7 @@ class TorchRun:
     def _made_seeds(self, variant: str) -> list[Any]:
         torch = self._torch
         seeds = [
-            torch.full(value.shape, float(weight), device=self._place.device)
+            self._placed(torch.full(value.shape, float(weight)), variant)
             for value, weight in self._workload.graph.losses
         ]
         arrays = self._workload.given.values()
