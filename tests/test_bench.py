@@ -211,7 +211,9 @@ def test_a_float64_result_says_whose_rounding_it_is(small: Path) -> None:
     call = prepare(package.Net(small, weights="random:1", threads=1), (), ())
     own = call.executable.arrays["loss"].copy()
     between = {"loss": own * 1.004}
-    assert disagreement(call, {"loss": own * 1.01}, lambda: between) == pytest.approx(0.01, rel=1e-3)
+    assert disagreement(call, {"loss": own * 1.01}, lambda: between) == pytest.approx(
+        0.01, rel=1e-3
+    )
     with pytest.raises(NetError, match=r"float64 result graphc's is 0\.009\d* away, torch's 0\.0"):
         disagreement(call, {"loss": own * 1.01}, lambda: {"loss": own * 1.0091})
     with pytest.raises(NetError, match="disagree on 'loss'"):
