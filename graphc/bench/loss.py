@@ -35,6 +35,9 @@ from graphc.runtime.cpu import Executable
 GRADIENT_ERROR = 3e-7
 LOSS_ERROR = 1e-6
 SPREADS = (1.0, 10.0, 100.0, 1e3, 1e4)
+# Errors are those of so many examples, or of fewer whose scores are so many: float64 takes its time.
+ERROR_EXAMPLES = 256
+ERROR_SCORES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -231,8 +234,9 @@ def error_of(candidate: Candidate, size: Size, spread: float, seed: int = 0) -> 
 
 
 def errors(size: Size, spreads: Sequence[float] = SPREADS, target: str = "cpu") -> list[Error]:
-    """The errors of every form at every spread, on no more than 256 examples."""
-    small = Size(min(size.batch, 256), size.classes, size.axis)
+    """The errors of every form at every spread, on some of the examples."""
+    few = min(size.batch, ERROR_EXAMPLES, max(1, ERROR_SCORES // size.classes))
+    small = Size(few, size.classes, size.axis)
     found = []
     for form in FORMS:
         candidate = Candidate(small, form, target=target)

@@ -14,8 +14,16 @@ COLOURS = {FORMS[0]: "#1b6ca8", FORMS[1]: "#d1495b", FORMS[2]: "#edae49"}
 OTHER = "#8d99ae"
 
 
-def draw_report(report: LossReport, path: str | Path) -> None:
-    """Write a PNG (or what the suffix says). Raises NetError where matplotlib is missing."""
+def need_drawable(path: str | Path) -> None:
+    """Raise NetError, before long work, where a picture of that name could not be drawn."""
+    formats = _canvas().get_supported_filetypes()
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    if suffix not in formats:
+        raise NetError(f"cannot draw '{path}': a picture is FILE.png, or {', '.join(formats)}")
+
+
+def _canvas() -> Any:
+    """An empty figure's; NetError where matplotlib is missing."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -23,8 +31,12 @@ def draw_report(report: LossReport, path: str | Path) -> None:
         raise NetError(
             "--plot needs matplotlib, which is not installed: pip install 'graphc[plot]'"
         ) from None
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    return FigureCanvasAgg(Figure(figsize=(13, 4), layout="constrained"))
+
+
+def draw_report(report: LossReport, path: str | Path) -> None:
+    """Write a PNG (or what the suffix says). Raises NetError where matplotlib is missing."""
+    figure = _canvas().figure
     speed, error, training = figure.subplots(1, 3)
     for axes in (speed, error, training):
         axes.spines[["top", "right"]].set_visible(False)

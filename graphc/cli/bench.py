@@ -67,6 +67,10 @@ def loss(
     from graphc.bench.loss_report import bench_loss
 
     need_writable(plot)
+    if plot is not None:
+        from graphc.bench.loss_picture import need_drawable
+
+        need_drawable(plot)
     with progress("measuring") as step:
         report = bench_loss(
             Size(batch, classes, axis),

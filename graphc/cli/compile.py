@@ -11,7 +11,7 @@ import typer
 
 from graphc.cli.options import Mode, NetOptions, fast_math_words
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import open_session, open_solver
+from graphc.cli.session import need_no_gradients, open_session, open_solver
 from graphc.error import NetError
 
 
@@ -91,7 +91,7 @@ def compile(
     machine = Target.named(target) if target else Target.host()
     form = cast(Form, emit.value)
     if solver is not None:
-        _need_no_gradients(options)
+        need_no_gradients(options)
         with busy("compiling"):
             trainer = open_solver(options, solver)
             contents = Contents.of_training(trainer)
@@ -111,14 +111,6 @@ def _with_mode(options: NetOptions) -> NetOptions:
         return options
     gradients = bool(options.diff or options.wrt)
     return replace(options, mode=Mode.grad if gradients else Mode.infer)
-
-
-def _need_no_gradients(options: NetOptions) -> None:
-    """With a solver the gradients are those of its step."""
-    if options.mode not in (None, Mode.train):
-        raise typer.BadParameter(f"--solver trains; --mode {options.mode.value} does not")
-    if options.diff or options.wrt:
-        raise typer.BadParameter("--solver trains by the losses; leave --diff and --wrt out")
 
 
 def _is_gpu(target: str) -> bool:

@@ -9,7 +9,7 @@ import typer
 
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json
-from graphc.cli.session import open_session
+from graphc.cli.session import need_no_gradients, open_session, open_solver
 from graphc.error import NetError
 
 if TYPE_CHECKING:
@@ -33,6 +33,14 @@ def plan(
     everything: Annotated[
         bool, typer.Option("--all", help="List every buffer, and every sharing refused.")
     ] = False,
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="A solver's prototxt: plan its step, which changes the parameters, too. The net"
+            " is NET, whichever the solver names.",
+        ),
+    ] = None,
 ) -> None:
     """Print the memory table, what was saved, what holds the peak, and why sharing was refused.
 
@@ -40,18 +48,29 @@ def plan(
     largest buffers; --all lists the others, too.
     """
     if compare:
+        if solver is not None:
+            raise typer.BadParameter("--compare is about nets; leave --solver out")
         from graphc.cli.compare_memory import compare_modes
 
         compare_modes(options)
         return
     with busy("planning"):
-        program = open_session(options).lowered().program
+        program = _planned(options, solver)
     if svg is not None:
         _draw(program, svg)
     if options.json:
         print_json(_plain(program))
     else:
         _print(program, everything)
+
+
+def _planned(options: NetOptions, solver: str | None) -> Program:
+    """Of the net, or of the pass in which a solver changes its parameters."""
+    if solver is None:
+        return open_session(options).lowered().program
+    need_no_gradients(options)
+    step, *_ = open_solver(options, solver).net.lowered_steps()
+    return step.program
 
 
 def _draw(program: Program, path: Path) -> None:

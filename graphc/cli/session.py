@@ -299,6 +299,14 @@ def open_net(options: NetOptions, target: str = "cpu") -> Net:
     )
 
 
+def need_no_gradients(options: NetOptions) -> None:
+    """With --solver the gradients are those of its step: others are wrong usage."""
+    if options.mode not in (None, Mode.train):
+        raise typer.BadParameter(f"--solver trains; --mode {options.mode.value} does not")
+    if options.diff or options.wrt:
+        raise typer.BadParameter("--solver trains by the losses; leave --diff and --wrt out")
+
+
 def open_solver(options: NetOptions, path: str) -> Solver:
     """The Solver of a file at work on the net of the options; --weights may be its state."""
     from graphc.solver import Solver

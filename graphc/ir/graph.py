@@ -76,9 +76,6 @@ class Value:
     def __str__(self) -> str:
         return f"%{self.name}"
 
-    def __hash__(self) -> int:
-        return id(self)
-
 
 def _binary(tensor_op: str, number_op: str, left: Value, right: Value | float) -> Value:
     if isinstance(right, Value):
@@ -95,9 +92,6 @@ class Node:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     origin: Origin
-
-    def __hash__(self) -> int:
-        return id(self)
 
 
 class Graph:

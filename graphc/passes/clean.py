@@ -43,7 +43,10 @@ def without_dead(
     only: Callable[[Node], bool] = lambda node: True,
     alive: Iterable[Value] = (),
 ) -> Graph:
-    """The graph without the nodes that nobody needs; nodes that `only` refuses stay anyway."""
+    """The graph without the nodes that nobody needs; nodes that `only` refuses stay anyway.
+
+    The graph itself where all stay.
+    """
     needed = {*graph.ends(), *alive}
     living = []
     for node in reversed(graph.nodes):
@@ -51,6 +54,8 @@ def without_dead(
         if reached or node.op.has_effect or not only(node):
             living.append(node)
             needed.update(node.inputs)
+    if len(living) == len(graph.nodes):
+        return graph
     new, mapping = graph.shell()
     for node in reversed(living):
         graph.repeat(node, new, mapping)

@@ -8,6 +8,7 @@ operator computes something twice, it means to.
 from __future__ import annotations
 
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Op
 from graphc.passes.clean import name_after_blobs, without_dead
 
 STAGE = "expand"
@@ -15,10 +16,12 @@ STAGE = "expand"
 
 def expand(graph: Graph) -> Graph:
     """The graph with every such operator written out; the graph itself where there is none."""
+    if not any(_may_expand(node) for node in graph.nodes):
+        return graph
     new, mapping = graph.shell()
     changed = False
     for node in graph.nodes:
-        made = _written_out(node, new, mapping)
+        made = _written_out(node, new, mapping) if _may_expand(node) else None
         if made is None:
             graph.repeat(node, new, mapping)
         else:
@@ -29,6 +32,10 @@ def expand(graph: Graph) -> Graph:
     whole = graph.finish(new, mapping)
     name_after_blobs(whole)
     return without_dead(whole)
+
+
+def _may_expand(node: Node) -> bool:
+    return type(node.op).expanded is not Op.expanded
 
 
 def _written_out(node: Node, new: Graph, mapping: dict[Value, Value]) -> tuple[Value, ...] | None:
