@@ -6,11 +6,12 @@ import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from test_cli_options import graphc
 
-from graphc.bench import loss_report
+from graphc.bench import loss, loss_report
 from graphc.bench.last_layer import Form, LayerSize, check_layer, draw_layer, exact_layer
 from graphc.bench.loss import Candidate, Size, Timing, check, draw, errors, interleaved
 from graphc.bench.loss_training import train
@@ -202,3 +203,20 @@ def test_a_picture_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> 
     result = graphc("bench", "loss", *SMALL, "--plot", tmp_path / "none" / "loss.png")
     assert result.exit_code == 3
     assert "there is no folder" in result.stderr
+    if find_spec("matplotlib") is not None:
+        result = graphc("bench", "loss", *SMALL, "--plot", tmp_path / "loss.txt")
+        assert result.exit_code == 3
+        assert "loss.txt': a picture is FILE.png" in result.stderr
+
+
+def test_errors_of_very_many_classes_are_those_of_fewer_examples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loss, "ERROR_SCORES", 30)
+    drawn = mock.Mock(wraps=loss.draw)
+    monkeypatch.setattr(loss, "draw", drawn)
+    assert len(loss.errors(loss.Size(8, 10), spreads=(1.0,))) == len(loss.FORMS)
+    assert {call.args[0].batch for call in drawn.call_args_list} == {3}
+    drawn.reset_mock()
+    loss.errors(loss.Size(8, 100), spreads=(1.0,))
+    assert {call.args[0].batch for call in drawn.call_args_list} == {1}

@@ -296,3 +296,13 @@ def test_any_pieces_end_in_a_net_or_one_clear_error(parts: list[str]) -> None:
     for part in net.layers:
         assert produced.issuperset(part.bottoms)
         produced.update(part.tops)
+
+
+def test_a_solver_given_for_a_net_is_called_one() -> None:
+    solver = 'net: "train.prototxt"\nbase_lr: 0.1\nmax_iter: 10\n'
+    with pytest.raises(NetError, match=r"(?s)a solver, not of a net.*'train.prototxt'") as caught:
+        read_net(solver)
+    (only,) = caught.value.diagnostics
+    assert only.severity == "error" and only.span is not None and only.span.start == 0
+    with pytest.raises(NetError, match="no field 'base_lr'"):
+        read_net(solver + "layer { }\n")

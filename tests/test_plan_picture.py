@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -22,7 +23,8 @@ from graphc.plan.share import KERNEL, NEEDED, PART_NEEDED, USERS
 from graphc.plan.timeline import timeline_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
-LENET = str(Path(__file__).parent.parent / "samples" / "lenet_train.prototxt")
+SAMPLES = Path(__file__).parent.parent / "samples"
+LENET = str(SAMPLES / "lenet_train.prototxt")
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +145,26 @@ def test_plan_prints_and_draws(tmp_path: Path) -> None:
     made = json.loads(run("--json"))
     assert len(made["refused"]) == sum(row["count"] for row in made["refused_by_reason"])
     assert made["peak"]["holders"][0]["box"]["bytes"] > 0
+
+
+def test_the_step_of_a_solver_is_planned_with_its_update(tmp_path: Path) -> None:
+    words = ("plan", str(SAMPLES / "digits_train.prototxt"))
+    solver = str(SAMPLES / "digits_solver.prototxt")
+
+    def planned(*more: str) -> Any:
+        result = CliRunner().invoke(app, [*words, "--json", *more])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)["memory"]
+
+    step, passes = planned("--solver", solver), planned("--mode", "train")
+    learned = passes["slots"]["parameter"]
+    # The gradients are used up where they are made; parameters and histories are written in place.
+    assert passes["slots"]["output"] - step["slots"]["output"] == learned
+    assert step["slots"]["state"] == 2 * learned
+    assert step["peak"] <= passes["peak"]
+    assert "a gradient used up by its update" in {row["choice"] for row in step["saved"]}
+    for wrong in (["--mode", "grad"], ["--diff", "score"], ["--compare"]):
+        assert CliRunner().invoke(app, [*words, "--solver", solver, *wrong]).exit_code == 2
 
 
 def test_compare_puts_all_modes_side_by_side() -> None:

@@ -35,7 +35,7 @@ from graphc.runtime.cpu import Executable
 GRADIENT_ERROR = 3e-7
 LOSS_ERROR = 1e-6
 SPREADS = (1.0, 10.0, 100.0, 1e3, 1e4)
-# Errors are those of so many examples, or of fewer whose scores are so many: float64 takes its time.
+# Errors are those of so many examples, or of fewer whose scores are so many: float64 is slow.
 ERROR_EXAMPLES = 256
 ERROR_SCORES = 1 << 23
 

@@ -80,6 +80,8 @@ def read_net(
     need(not isinstance(stages, str), f"stages is a sequence of names, not {stages!r}")
     source = read_source(text)
     parsed = parse(source)
+    if parsed.errors:
+        _need_net(source, parsed.errors[0].span)
     if parsed.errors and not parsed.usable:
         raise NetError(parsed.errors)
     state = NetState(phase, level, frozenset(stages))
@@ -89,6 +91,18 @@ def read_net(
         layer_types=layer_types,
         errors=parsed.errors,
         warnings=parsed.warnings,
+    )
+
+
+def _need_net(source: Source, place: Span | None) -> None:
+    """Raise NetError where a text with errors is a solver's without any."""
+    solver = parse(source, "SolverParameter")
+    if solver.errors:
+        return
+    named = [solver.message.get(name) for name in ("net", "train_net") if solver.message.has(name)]
+    hint = f"the net is in '{named[0]}', which it names" if named else ""
+    raise NetError(
+        [Diagnostic("this is the definition of a solver, not of a net", place, hint=hint)]
     )
 
 
