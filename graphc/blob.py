@@ -10,7 +10,9 @@ import numpy as np
 from graphc.error import NetError, did_you_mean
 
 if TYPE_CHECKING:
-    from graphc.net import Net
+    from graphc.blob_values import BlobValues
+    from graphc.net_arrays import NetArrays
+    from graphc.net_shapes import NetShapes
 
 Entry = TypeVar("Entry")
 
@@ -30,14 +32,14 @@ class Named(dict[str, Entry]):
 class Blob:
     """One named blob of a net."""
 
-    def __init__(self, net: Net, name: str):
-        self._net = net
+    def __init__(self, name: str, values: BlobValues, shapes: NetShapes):
         self.name = name
+        self._values, self._shapes = values, shapes
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The extents; of a reshaped input, the new ones at once."""
-        return self._net._shape_of(self.name)
+        return self._values.shape(self.name)
 
     @property
     def data(self) -> np.ndarray:
@@ -45,7 +47,7 @@ class Blob:
 
         Raises NetError, naming `keep=`, where the plan has reused the blob's memory.
         """
-        return self._net._blob_data(self.name)
+        return self._values.data(self.name)
 
     @property
     def diff(self) -> np.ndarray:
@@ -56,30 +58,30 @@ class Blob:
         Raises NetError, naming `keep=`, where backward computed it and the plan has reused its
         memory.
         """
-        return self._net._blob_diff(self.name)
+        return self._values.diff(self.name)
 
     def reshape(self, *shape: int) -> None:
         """Give a net input another shape; `net.reshape()` or the next forward follows suit."""
-        self._net._reshape_input(self.name, shape)
+        self._shapes.ask(self.name, shape)
 
 
 class ParameterBlob:
     """One parameter array of a layer; `data` and `diff` may be written in place."""
 
-    def __init__(self, net: Net, name: str):
-        self._net = net
+    def __init__(self, name: str, arrays: NetArrays):
         self.name = name
+        self._arrays = arrays
 
     @property
     def data(self) -> np.ndarray:
         """The values."""
-        return self._net.arrays.parameters[self.name]
+        return self._arrays.parameters[self.name]
 
     @property
     def diff(self) -> np.ndarray:
         """The gradient, added up over backward calls until `clear_param_diffs`."""
-        self._net._diffs_are_clear.discard(self.name)
-        return self._net.arrays.parameter_diff(self.name)
+        self._arrays.cleared.discard(self.name)
+        return self._arrays.parameter_diff(self.name)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -76,6 +76,11 @@ def is_whole(number: object) -> bool:
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 
+def keeping(signature: Signature, blobs: Iterable[str]) -> Signature:
+    """The signature, with more blobs to be read after the call."""
+    return replace(signature, keep=driver.names([*signature.keep, *blobs]))
+
+
 class Compilations:
     """What was built and compiled of one net.
 

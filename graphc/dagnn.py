@@ -24,20 +24,17 @@ batch normalisation can be differentiated, its moments being constants.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphc.call_arguments import explained
-from graphc.error import NetError, NetWarning, did_you_mean, need
-from graphc.frontends.matconvnet import losses
-from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
-from graphc.frontends.matconvnet.block import WEIGHTS, Block
-from graphc.frontends.matconvnet.block_struct import block_from_struct, block_struct
+from graphc.dag_run import Run
+from graphc.dag_struct import fill_from_struct, struct_of
+from graphc.error import NetError, did_you_mean, need
+from graphc.frontends.matconvnet.block import Block
 from graphc.frontends.matconvnet.blocks import (
     LRN,
     BatchNorm,
@@ -61,20 +58,14 @@ from graphc.frontends.matconvnet.blocks import (
 from graphc.frontends.matconvnet.custom import OperatorBlock, PythonBlock
 from graphc.frontends.matconvnet.dagnn import Parameter, Table, Variable, read_net
 from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss, SoftTargetLoss
-from graphc.frontends.matconvnet.mat_file import listed, plain
-from graphc.frontends.matconvnet.mat_write import Cell, Structs, write_mat
+from graphc.frontends.matconvnet.mat_write import write_mat
 from graphc.frontends.matconvnet.network import (
     MODES,
     MatLayer,
-    executed,
-    execution_order,
-    reached,
 )
-from graphc.graph_call import Choices
 from graphc.ir.op import Op
-from graphc.mat_call import Piece, PieceCall, compile_piece
+from graphc.mat_call import CompiledPieces
 from graphc.plan.budget import Memory, memory_mode
-from graphc.remaining import Remaining, computed, ends
 from graphc.summary import Summary
 
 __all__ = [
@@ -86,7 +77,6 @@ __all__ = [
 
 Array = np.ndarray
 MOMENTS_RATE = 0.1  # how fast the moments of batch normalisation follow the batches'
-_COMPILED_AT_MOST = 64
 
 
 class DagNet:
@@ -128,7 +118,7 @@ class DagNet:
         self.memory = "reuse"
         self.version = version
         self._masks: dict[str, Array] = {}
-        self._compiled: dict[tuple[Any, ...], PieceCall] = {}
+        self._compiled = CompiledPieces()
 
     @property
     def memory(self) -> Memory:
@@ -249,20 +239,7 @@ class DagNet:
     def from_struct(cls, inner: Mapping[str, Any], version: str = "beta25") -> DagNet:
         """The net of a structure that DagNN saves: vars, params, layers, meta. See `load`."""
         net = cls(version)
-        net.meta = inner.get("meta", {})
-        problems: list[Any] = []
-        for struct in listed(inner["layers"]):
-            try:
-                net._add_struct(struct)
-            except NetError as error:
-                problems += error.diagnostics
-        if problems:
-            raise NetError(problems)
-        for struct in listed(inner.get("vars")):
-            if struct["name"] in net.vars:
-                net.vars[struct["name"]].precious = bool(plain(struct.get("precious", 0)))
-        for struct in listed(inner.get("params")):
-            net._set_parameter(struct)
+        fill_from_struct(net, inner)
         return net
 
     def save(self, path: str | Path) -> None:
@@ -275,51 +252,7 @@ class DagNet:
 
     def to_struct(self) -> dict[str, Any]:
         """The structure that `from_struct` reads."""
-        layers = []
-        for layer in self.layers.values():
-            kind, block = block_struct(layer.name, layer.block)
-            names = {key: Cell(getattr(layer, key)) for key in ("inputs", "outputs", "params")}
-            layers.append({"name": layer.name, "type": kind, **names, "block": block})
-        params = [
-            {
-                "name": p.name,
-                "value": p.value,
-                "learningRate": p.learning_rate,
-                "weightDecay": p.weight_decay,
-            }
-            for p in self.params.values()
-        ]
-        names_only = [{"name": v.name, "precious": v.precious} for v in self.vars.values()]
-        return {
-            "vars": Structs(("name", "precious"), names_only),
-            "params": Structs(("name", "value", "learningRate", "weightDecay"), params),
-            "layers": Structs(("name", "type", "inputs", "outputs", "params", "block"), layers),
-            "meta": self.meta,
-        }
-
-    def _add_struct(self, struct: dict[str, Any]) -> None:
-        name, properties = str(struct["name"]), struct.get("block")
-        block = block_from_struct(
-            name, str(struct.get("type", "")), properties if isinstance(properties, dict) else {}
-        )
-        self.add_layer(
-            name,
-            block,
-            [str(v) for v in listed(struct.get("inputs"))],
-            [str(v) for v in listed(struct.get("outputs"))],
-            [str(v) for v in listed(struct.get("params"))],
-        )
-
-    def _set_parameter(self, struct: dict[str, Any]) -> None:
-        name = str(struct["name"])
-        if name not in self.params:
-            warnings.warn(f"parameter '{name}' belongs to no layer", NetWarning, stacklevel=4)
-            return
-        parameter = self.params[name]
-        parameter.value = struct.get("value")
-        for field, key in (("learning_rate", "learningRate"), ("weight_decay", "weightDecay")):
-            if not is_missing(struct.get(key)):
-                setattr(parameter, field, float(plain(struct[key])))
+        return struct_of(self)
 
     # -- running ----------------------------------------------------------------------------
 
@@ -340,26 +273,13 @@ class DagNet:
         given, seeds = _pairs(inputs), _pairs(der_outputs or {})
         for name in (*given, *seeds):
             self.vars[name]  # a wrong name gets its suggestion
-        dtype = self._dtype(given)
-        arrays = {n: four_axes(a, f"variable '{n}'") for n, a in given.items() if not is_missing(a)}
-        made = self._piece(arrays, tuple(seeds), dtype)
-        self._check_labels(made, arrays)
+        run = Run(self, given, seeds, self._compiled, self._masks)
         self._clear()
-        feed = {name: array.T.astype(dtype, copy=False) for name, array in arrays.items()}
-        feed.update(self._drawn_masks(made, dtype))
-        feed.update(self._instance_weights(made, dtype))
-        held = {n: p.held for n, p in self.params.items() if p.held is not None}
-        values = made.forward(feed, held)
-        for name, value in values.items():
-            self.vars[name].value = value.T
-        self._follow_losses(made, values)
+        run.forward()
         if seeds:
-            self._backward(made, seeds, dtype)
+            run.backward()
         if self.conserve_memory:
-            staying = self._remaining().values(made.net.executed, made.piece)
-            for name, variable in self.vars.items():
-                if name not in staying:
-                    variable.value = None
+            run.drop()
 
     def reset(self) -> None:
         """Forget all values and derivatives, and the losses' means."""
@@ -373,152 +293,6 @@ class DagNet:
     def _clear(self) -> None:
         for variable in self.vars.values():
             variable.value = variable.der = None
-
-    def _dtype(self, given: Mapping[str, Any]) -> str:
-        """The parameters' element type, or the inputs' where there are none."""
-        held = {f"parameter '{n}'": p.held for n, p in self.params.items() if p.held is not None}
-        return real_kind(held or {f"variable '{n}'": a for n, a in given.items()})
-
-    def _piece(self, arrays: dict[str, Array], seeds: tuple[str, ...], dtype: str) -> PieceCall:
-        layers = list(self.layers.values())
-        ordered = [layers[i] for i in execution_order(layers)]
-        known = {n: p.held.shape for n, p in self.params.items() if p.held is not None}
-        piece = Piece(
-            dtype,
-            "test" if self.mode == "test" else "normal",
-            self.version,
-            tuple((name, array.shape[::-1]) for name, array in arrays.items()),
-            tuple(known.items()),
-            seeds,
-            (),
-            (),
-            (),
-        )
-        choices = Choices(self.memory, self.blockwise_loss)
-        remaining = self._remaining()
-        key = (piece, choices, remaining, tuple(repr(_settled(layer)) for layer in ordered))
-        if key not in self._compiled:
-            while len(self._compiled) >= _COMPILED_AT_MOST:
-                del self._compiled[next(iter(self._compiled))]
-            self._compiled[key] = self._compile(ordered, piece, choices, remaining)
-        return self._compiled[key]
-
-    def _compile(
-        self, ordered: list[MatLayer], piece: Piece, choices: Choices, remaining: Remaining
-    ) -> PieceCall:
-        run = executed(ordered, [name for name, _ in piece.inputs])
-        for name in piece.given:
-            need(
-                any(name in layer.outputs for layer in run) or name in dict(piece.inputs),
-                f"a derivative is given for '{name}', which this call does not compute"
-                + _why_left_out(name, ordered, run, piece),
-            )
-        active, touched = reached(run, piece.given)
-        names, last = computed(run, piece), ends(run, piece)
-        values = remaining.needed_values(run, piece)
-        wanted = replace(
-            piece,
-            values=tuple(v for v in names if v in values),
-            derivatives=tuple(
-                v
-                for v in names
-                if v in touched and remaining.keeps_derivative(v, piece) and v not in last
-            ),
-            wrt=tuple(
-                dict.fromkeys(
-                    name
-                    for layer in active
-                    for position, name in enumerate(layer.params)
-                    if not (isinstance(layer.block, BatchNorm) and position == 2)
-                )
-            ),
-        )
-        return compile_piece("dagnn", ordered, wanted, choices)
-
-    def _remaining(self) -> Remaining:
-        precious = frozenset(name for name, variable in self.vars.items() if variable.precious)
-        return Remaining(bool(self.conserve_memory), precious)
-
-    def _check_labels(self, made: PieceCall, arrays: dict[str, Array]) -> None:
-        for layer in made.net.executed:
-            if isinstance(layer.block, Loss) and layer.inputs[1] in arrays:
-                scores = made.net.graph.blobs[layer.inputs[0]]
-                kind = layer.block.kind
-                try:
-                    losses.check_labels(arrays[layer.inputs[1]], kind, scores.shape[1])
-                except NetError as error:
-                    raise NetError(f"layer '{layer.name}' (Loss): {error}") from None
-
-    def _drawn_masks(self, made: PieceCall, dtype: str) -> dict[str, Array]:
-        masks = {}
-        for layer in made.net.executed:
-            if layer.name not in made.net.masks:
-                continue
-            block = layer.block
-            assert isinstance(block, DropOut)
-            shape = made.net.graph.values[made.net.masks[layer.name]].shape
-            held = self._masks.get(layer.name)
-            if not block.frozen or held is None or held.shape != shape:
-                held = dropout_mask(shape, float(block.rate), dtype)
-                self._masks[layer.name] = held
-            masks[made.net.masks[layer.name]] = held
-        return masks
-
-    def _instance_weights(self, made: PieceCall, dtype: str) -> dict[str, Array]:
-        """Those that losses hold now, which need not be those they were compiled with."""
-        graph = made.net.graph
-        found = {}
-        for layer in made.net.executed:
-            block = self.layers[layer.name].block
-            if isinstance(block, Loss) and WEIGHTS.format(layer.name) in graph.values:
-                scores = graph.blobs[layer.inputs[0]].shape[::-1]
-                weights = block.own_weights(scores, dtype)
-                assert weights is not None
-                found[WEIGHTS.format(layer.name)] = weights
-        return found
-
-    def _follow_losses(self, made: PieceCall, values: dict[str, Array]) -> None:
-        for layer in made.net.executed:
-            if isinstance(layer.block, Loss):
-                scores = made.net.graph.blobs[layer.inputs[0]].shape[::-1]
-                value = float(values[layer.outputs[0]].sum())
-                layer.block.accumulate(value, scores, layer.block.divides(self.version))
-
-    def _backward(self, made: PieceCall, seeds: dict[str, Any], dtype: str) -> None:
-        graph = made.net.graph
-        given = {}
-        for name, seed in seeds.items():
-            given[name] = _seed(name, seed, graph.blobs[name].shape, dtype)
-        found, params = made.backward(given)
-        for name, array in found.items():
-            self.vars[name].der = array.T
-        for name in ends(made.net.executed, made.piece):
-            if self._remaining().keeps_derivative(name, made.piece):
-                self.vars[name].der = given[name].T.copy()
-        for layer in made.net.executed:
-            if layer.name in made.net.moments and len(layer.params) == 3:
-                images = graph.blobs[layer.inputs[0]].shape[0]
-                total = made.moments(layer.name)
-                shape = (1, 1, 2, total.shape[3])
-                scale = images if self.version == "beta25" else 1
-                before = params.get(layer.params[2], 0)
-                if layer in reached(made.net.executed, made.piece.given)[0]:
-                    params[layer.params[2]] = before + total.reshape(shape) * total.dtype.type(
-                        scale
-                    )
-        self._keep_parameter_derivatives(params)
-
-    def _keep_parameter_derivatives(self, found: dict[str, Array]) -> None:
-        for name, array in found.items():
-            parameter = self.params[name]
-            assert parameter.value is not None
-            der = array.T.reshape(parameter.value.shape, order="F")
-            if self.accumulate and parameter.der is not None:
-                der = parameter.der + der
-            parameter.der = der
-            if self.parameter_server is not None and not self.hold_on:
-                self.parameter_server.push(name, der)
-                parameter.der = None
 
 
 def _names(given: str | Sequence[str], what: str) -> tuple[str, ...]:
@@ -538,38 +312,5 @@ def _pairs(given: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     return dict(zip(given[::2], given[1::2], strict=True))
 
 
-def _why_left_out(name: str, ordered: list[MatLayer], run: list[MatLayer], piece: Piece) -> str:
-    """The first inputs that are missing on the way to a variable."""
-    known = {*dict(piece.inputs), *(v for layer in run for v in layer.outputs)}
-    makers = {v: layer for layer in ordered for v in layer.outputs}
-    wanted, missing = [name], []
-    while wanted:
-        layer = makers.get(wanted.pop())
-        lacks = [v for v in layer.inputs if v not in known] if layer else []
-        wanted += [v for v in lacks if v in makers]
-        missing += [f"'{v}' of layer '{layer.name}'" for v in lacks if layer and v not in makers]
-    return f": there is no value for {', '.join(dict.fromkeys(missing))}" if missing else ""
-
-
 def _shown(block: Any) -> str:
     return f"the class {block.__name__}" if isinstance(block, type) else type(block).__name__
-
-
-def _seed(name: str, seed: Any, shape: tuple[int, ...], dtype: str) -> Array:
-    array = four_axes(seed, f"the derivative of '{name}'").T
-    need(
-        array.size == 1 or array.shape == shape,
-        f"the derivative of '{name}' does not have the size of its value,"
-        f" {' x '.join(map(str, shape[::-1]))}",
-    )
-    return np.array(np.broadcast_to(array, shape), dtype)
-
-
-def _settled(layer: MatLayer) -> MatLayer:
-    """The layer without what a call changes in it."""
-    if isinstance(layer.block, Loss):
-        block = layer.block.settled()
-        weights = None if is_missing(block.instance_weights) else "given for each call"
-        block = replace(block, average=0.0, num_averaged=0, instance_weights=weights)
-        return replace(layer, block=block)
-    return layer

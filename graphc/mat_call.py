@@ -7,7 +7,7 @@ Arrays here are turned to our axes; see `graphc.frontends.matconvnet.array`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy as np
 from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, build_graph
 from graphc.graph_call import USUAL, Choices, GraphCall, compile_graph_call
 from graphc.ir.types import TensorType
+
+_KEPT_AT_MOST = 64
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,18 @@ class PieceCall:
         # No gradient arrives: the derivative of a count of errors, for instance.
         value = self.net.graph.blobs[name]
         return np.zeros(value.shape, value.type.dtype)
+
+
+class CompiledPieces(dict[Hashable, PieceCall]):
+    """A net's compiled pieces by what they are for; the oldest goes where there are many."""
+
+    def kept(self, key: Hashable, make: Callable[[], PieceCall]) -> PieceCall:
+        """The piece of that key, made where there is none."""
+        if key not in self:
+            while len(self) >= _KEPT_AT_MOST:
+                del self[next(iter(self))]
+            self[key] = make()
+        return self[key]
 
 
 def compile_piece(

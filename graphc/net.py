@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from graphc import driver
-from graphc.arrays import assign, checked
+from graphc.arrays import checked
 from graphc.blob import Blob, Named, ParameterBlob
+from graphc.blob_values import BlobValues
 from graphc.call_arguments import explained
-from graphc.compilations import Compilations, checked_signature, is_whole
+from graphc.compilations import Compilations, checked_signature, is_whole, keeping
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
@@ -32,11 +33,12 @@ from graphc.frontends.caffe.network import CaffeNet
 from graphc.gradient_request import as_names, unknown
 from graphc.lowered import of_compilation
 from graphc.net_arrays import NetArrays
+from graphc.net_calls import NetCalls
+from graphc.net_parts import NetParts
+from graphc.net_shapes import NetShapes
 from graphc.phase import TEST, Phase
 from graphc.plan.budget import Memory
 from graphc.report.graph_picture import layers_picture
-from graphc.runtime.cpu import aligned_zeros, refuse_nan
-from graphc.runtime.host_arrays import Arrays
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import image_rows
 from graphc.summary import Summary, summarise
@@ -132,27 +134,22 @@ class Net:
             f"a net is a path or a text, not {type(source).__name__}",
         )
         stages = as_names(stages, "stages")
-        self.threads = base.threads
         self.definition: NetDefinition = (
             source
             if isinstance(source, NetDefinition)
             else read_net(source, phase=phase, level=level, stages=stages, layer_types=LAYERS)
         )
         self.compilations = Compilations(self.definition, base, shapes or {})
-        self._active: Compilation | None = None
-        self._forward_is_current = False
-        self._arena_is_spent = False  # backward has overwritten what forward left for it
-        self._began_inside = ""  # the layer that a forward pass began at, with given blobs
-        self._backward_made: Compilation | None = None
-        self._known_diffs: set[str] = set()
-        self._custom: Signature | None = None
+        self._custom: Signature | None = None  # what was asked for last, where that is special
         front = self.front()
         self.arrays = NetArrays(front, dtype, int(seed), driver.BACK_ENDS[target].arrays)
-        self._keep_shapes()
-        self._diffs_are_clear = set(self.arrays.parameters)
+        self._calls = NetCalls(self.arrays, base.threads)
+        self._values = BlobValues(self.compilations, self.arrays, self._calls)
+        self._parts = NetParts(self.compilations, self.arrays, self._calls, self._values)
+        self._shapes = NetShapes(self.compilations, self.arrays, self._calls, self._parts)
         self.feeds = Feeds(front.data_layers, int(seed))
-        blobs = [name for name in front.graph.blobs if ":" not in name]
-        self.blobs = Named("blob", {name: Blob(self, name) for name in blobs})
+        names = self._values.names
+        self.blobs = Named("blob", {n: Blob(n, self._values, self._shapes) for n in names})
         self.params = self._parameter_lists(front)
         for name in shapes or ():
             need(name in self.arrays.inputs, unknown("net input", name, self.arrays.inputs))
@@ -172,6 +169,15 @@ class Net:
         return self.definition.name
 
     @property
+    def threads(self) -> int:
+        """How many threads a call uses."""
+        return self._calls.threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._calls.threads = count
+
+    @property
     def inputs(self) -> list[str]:
         """Names of the net inputs."""
         return list(self.front().inputs)
@@ -189,7 +195,7 @@ class Net:
     @property
     def loss(self) -> float:
         """The weighted sum of all losses of the last forward pass."""
-        graph = self._need_forward("the loss").caffe.graph
+        graph = self._calls.ran_forward("the loss").caffe.graph
         return sum(
             weight * float(self.arrays.outputs[name].sum())
             for name, (_, weight) in zip(driver.loss_outputs(graph), graph.losses, strict=True)
@@ -206,7 +212,7 @@ class Net:
         for name, array in numbers.items():
             self.arrays.inputs[name][...] = array
         if inputs:
-            self._forward_is_current = False
+            self._calls.is_current = False
             self.feeds.note_given(inputs)
 
     def set_input_arrays(self, data: Any, labels: Any) -> None:
@@ -241,14 +247,15 @@ class Net:
         if start is not None or end is not None:
             if start is None:
                 self._fill_inputs(inputs)
-            return self._forward_part(start, end, wanted, inputs)
-        self._follow_reshape()
+            self.reshape()
+            return self._parts.forward(start, end, wanted, inputs)
+        self.reshape()
         self.set_inputs(inputs)
         self._fill_inputs()
         self._count_selected()
         signature = self._accumulating(self._custom or self.compilations.default())
-        self._run_forward(self.compilations.compiled(_keeping(signature, wanted)))
-        return {name: self._blob_data(name) for name in driver.names([*self.outputs, *wanted])}
+        self._calls.forward(self.compilations.compiled(keeping(signature, wanted)))
+        return {name: self._values.data(name) for name in driver.names([*self.outputs, *wanted])}
 
     def backward(
         self,
@@ -279,20 +286,15 @@ class Net:
         self._give(gradients)
         if not signature.wrt:
             return {}
-        need(self._active is not None, "backward needs a forward pass first")
-        if self._began_inside:
+        need(self._calls.active is not None, "backward needs a forward pass first")
+        if self._calls.began_inside:
             raise NetError(
-                f"the last forward pass began at layer '{self._began_inside}' with values given for"
-                " what it reads; backward needs one that begins at the inputs"
+                f"the last forward pass began at layer '{self._calls.began_inside}' with values"
+                " given for what it reads; backward needs one that begins at the inputs"
             )
         made = self._made_for(self._accumulating(signature))
-        if made is not self._active or not self._forward_is_current or self._arena_is_spent:
-            if self._forward_is_current:
-                self.arrays.restore_states()
-            self._run_forward(made)
-        self._arena_is_spent = made.signature.memory != "all"
-        self._call(made, "backward")
-        return self._after_backward(made, returned)
+        self._calls.backward(made)
+        return self._gradients(made, returned)
 
     def forward_backward(
         self,
@@ -301,7 +303,7 @@ class Net:
         wrt: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Both in one native call; returns what `backward` returns."""
-        self._follow_reshape()
+        self.reshape()
         given = dict(gradients or {})
         signature, returned = self.compilations.backward(given, wrt=wrt)
         self.set_inputs(inputs or {})
@@ -310,24 +312,22 @@ class Net:
             signature = driver.with_shapes(signature, self.compilations.shapes)
         self._give(given)
         made = self.compilations.compiled(self._accumulating(signature))
-        self._run_forward(made, "both")
-        self._arena_is_spent = made.signature.memory != "all"
-        return self._after_backward(made, returned)
+        self._calls.both(made)
+        return self._gradients(made, returned)
 
     def reshape(self) -> None:
         """Adopt the shapes given to inputs; refused shapes raise NetError here."""
-        self._follow_reshape()
+        if self._shapes.follow():
+            self._custom = None
 
     def clear_param_diffs(self) -> None:
         """Start parameter gradients afresh: the next backward overwrites them."""
-        self._diffs_are_clear = set(self.arrays.parameters)
-        for name in self.arrays.parameter_diffs:
-            self.arrays.parameter_diffs.zero(name)
+        self.arrays.clear_parameter_diffs()
 
     def copy_from(self, weights: Any) -> None:
         """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`."""
         load_weights(self.front(), self.arrays.parameters, weights)
-        self._forward_is_current = False
+        self._calls.is_current = False
 
     def values(self) -> dict[str, np.ndarray]:
         """All that lasts from call to call, as programs name it: parameters, `conv1/0`, and states
@@ -347,7 +347,7 @@ class Net:
         share_parameters(
             self.front(), self.arrays.parameters, other.front(), other.arrays.parameters
         )
-        self._forward_is_current = False
+        self._calls.is_current = False
 
     def save(self, path: str | Path) -> None:
         """Write a .caffemodel (HDF5 where the path ends in .h5), whole or not at all."""
@@ -372,11 +372,11 @@ class Net:
 
     def compilation(self) -> Compilation:
         """What the last call ran, or the next one will run: for looking inside."""
-        return self._active or self.compilations.compiled(self.compilations.default())
+        return self._calls.active or self.compilations.compiled(self.compilations.default())
 
     def summary(self) -> Summary:
         """The table of layers: type, shape, parameters, operations, memory. It prints."""
-        planned = self._active or self.compilations.planned(self.compilations.default())
+        planned = self._calls.active or self.compilations.planned(self.compilations.default())
         return summarise(of_compilation(planned))
 
     def _repr_svg_(self) -> str:
@@ -388,38 +388,31 @@ class Net:
     def _parameter_lists(self, front: CaffeNet) -> dict[str, list[ParameterBlob]]:
         lists: dict[str, list[ParameterBlob]] = Named("layer with parameters", {})
         for key, owner in front.owners.items():
-            lists.setdefault(key.rpartition("/")[0], []).append(ParameterBlob(self, owner))
+            lists.setdefault(key.rpartition("/")[0], []).append(ParameterBlob(owner, self.arrays))
         return lists
 
     def _accumulating(self, signature: Signature) -> Signature:
         """Add to the parameter gradients unless all that this call touches were cleared."""
         touched = {name for name in signature.wrt if name in self.arrays.parameters}
-        return replace(signature, accumulate=bool(touched - self._diffs_are_clear))
+        return replace(signature, accumulate=bool(touched - self.arrays.cleared))
 
     def _give(self, gradients: Mapping[str, Any]) -> None:
         """Copy arrays into the gradients of blobs, all of them or none."""
         numbers = {
-            name: checked(array, self._diff(name).shape, f"the gradient of '{name}'")
+            name: checked(array, self._values.own_diff(name).shape, f"the gradient of '{name}'")
             for name, array in gradients.items()
         }
         for name, array in numbers.items():
-            self._diff(name)[...] = array
+            self._values.own_diff(name)[...] = array
 
-    def _after_backward(self, made: Compilation, returned: Iterable[str]) -> dict[str, np.ndarray]:
-        """Note what this call has renewed; the gradients to return."""
-        signature = made.signature
-        self._backward_made = made
-        self._known_diffs = {*signature.wrt, *signature.given}
-        self._custom = replace(signature, accumulate=False)
-        self._diffs_are_clear -= set(signature.wrt)
-        for name in made.signature.given:  # was also asked for, in an array of its own
-            if f"{name}.diff~out" in self.arrays.outputs and name in signature.wrt:
-                self._diff(name)[...] = self.arrays.outputs[f"{name}.diff~out"]
-        return {name: self._gradient(name) for name in returned}
+    def _gradients(self, made: Compilation, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Those of these names after this backward pass, which is the one to prepare from now."""
+        self._custom = replace(made.signature, accumulate=False)
+        return {name: self._values.gradient(name) for name in names}
 
     def _made_for(self, signature: Signature) -> Compilation:
         """What ran last, where it serves this signature and only keeps more blobs; else its own."""
-        made = self._active
+        made = self._calls.active
         if made is None or not set(signature.keep) <= set(made.signature.keep):
             return self.compilations.compiled(signature)
         same = replace(made.signature, keep=signature.keep) == signature
@@ -430,210 +423,12 @@ class Net:
         self.feeds.note_given(given)
         self.feeds.fill(self.arrays.inputs)
 
-    # -- running ----------------------------------------------------------------------------
-
-    def _run_forward(self, made: Compilation, which: str = "forward") -> None:
-        refuse_nan(self.arrays.inputs)
-        self._forward_is_current = False
-        self._backward_made = None
-        self.arrays.note_states(made)
-        try:
-            self._call(made, which)
-        except NetError:
-            self.arrays.restore_states()
-            if made is not self._active:
-                self._active = None  # what it left has been overwritten
-            raise
-        self._active = made
-        self._forward_is_current = True
-        self._arena_is_spent = False
-        self._began_inside = ""
-
-    def _call(self, made: Compilation, which: str, inputs: Arrays | None = None) -> None:
-        """One native call on the net's arrays; `inputs` stand in for those of the net."""
-        executable = made.executable
-        assert executable is not None
-        own = self.arrays.inputs if inputs is None else inputs
-        slots = [slot for slot in executable.bundle.slots if slot.role != "arena"]
-        executable.bind({slot.name: self.arrays.of(slot, made, own) for slot in slots})
-        executable.call(which, self.threads)
-
-    def _forward_part(
-        self,
-        start: str | None,
-        end: str | None,
-        blobs: Sequence[str],
-        inputs: Mapping[str, Any],
-    ) -> dict[str, np.ndarray]:
-        """Layers start..end as a net of their own, on the blobs as they are now."""
-        self._follow_reshape()
-        whole = self.front()
-        shapes = {name: value.shape for name, value in whole.graph.blobs.items() if ":" not in name}
-        signature = replace(driver.with_shapes(self.compilations.base, shapes), only=(start, end))
-        made = self.compilations.compiled(_keeping(signature, blobs))
-        for name in inputs:
-            need(name in made.caffe.inputs, unknown("input of this part", name, made.caffe.inputs))
-        part = self.arrays.table()
-        dtype = self.arrays.dtype
-        part.update({name: aligned_zeros(shapes[name], dtype) for name in made.caffe.inputs})
-        for name, target in part.items():
-            given = inputs[name] if name in inputs else self._blob_data(name)
-            assign(target, given, f"blob '{name}'")
-        refuse_nan(part)
-        self._run_part(made, part)
-        replaced = set(inputs) - set(self.arrays.inputs)
-        if (
-            start is None
-        ):  # backward can run the whole net again from its inputs, to the same values
-            self._active = made
-            self._forward_is_current = True
-            self._backward_made = None
-            self._began_inside = ""
-        elif replaced:
-            self._began_inside = start
-        last = list(made.caffe.layer_tops)[-1]
-        wanted = [*made.caffe.graph.outputs, *made.caffe.layer_tops[last], *blobs]
-        return {name: self._read(made, name) for name in driver.names(wanted)}
-
-    def _run_part(self, made: Compilation, part: Arrays) -> None:
-        """Run a part of the net on these inputs. The loss stays that of the last whole pass."""
-        arrays = self.arrays
-        noted = arrays.noted()
-        whole = made.signature.only[0] is None
-        hidden = () if whole else [name for name in arrays.outputs if name not in self.blobs]
-        losses = {name: arrays.outputs.pop(name) for name in hidden}
-        arrays.note_states(made)
-        try:
-            self._call(made, "forward", part)
-        except NetError:
-            arrays.restore_states()
-            raise
-        finally:
-            arrays.outputs.update(losses)
-            if not whole:
-                arrays.note_again(noted)
-        for name in set(part) & set(arrays.inputs):
-            arrays.inputs[name][...] = part[name]
-
-    # -- blobs ------------------------------------------------------------------------------
-
-    def _shape_of(self, name: str) -> tuple[int, ...]:
-        return self.compilations.shapes.get(name) or self.front().graph.blobs[name].shape
-
-    def _blob_data(self, name: str) -> np.ndarray:
-        if name in self.arrays.inputs:
-            return self.arrays.inputs[name]
-        if name not in self.front().graph.blobs:
-            raise NetError(unknown("blob", name, self.blobs))
-        made = self._need_forward(f"blob '{name}'")
-        return self.arrays.outputs[name] if name in self.arrays.outputs else self._read(made, name)
-
-    def _blob_diff(self, name: str) -> np.ndarray:
-        """The one gradient array of a blob: what backward left there, or what the user writes."""
-        made = self._backward_made
-        inner = f"{name}.diff"
-        if made is None or name in self._known_diffs or inner not in made.graph.blobs:
-            return self._diff(name)
-        assert made.executable is not None
-        if inner in made.program.readable:
-            self._diff(name)[...] = made.executable.read(inner)
-            self._known_diffs.add(name)
-        elif name not in self.arrays.diffs:
-            raise NetError(f"{_gone(made, inner)}; backward({name}=...) gives one")
-        return self._diff(name)
-
-    def _diff(self, name: str) -> np.ndarray:
-        """The gradient array of a blob; zeros until somebody writes there."""
-        blobs = self.front().graph.blobs
-        if name not in blobs:
-            raise NetError(unknown("blob", name, self.blobs))
-        return self.arrays.diff(name, blobs[name].shape)
-
-    def _gradient(self, name: str) -> np.ndarray:
-        owner = self.front().owners.get(name, name)
-        if owner in self.arrays.parameters:
-            return self.arrays.parameter_diff(owner)
-        return self._diff(name)
-
-    def _read(self, made: Compilation, name: str) -> np.ndarray:
-        """A copy of an inner blob from where the program left it."""
-        program = made.program
-        if name in self.arrays.outputs and name in made.graph.outputs:
-            return self.arrays.outputs[name]
-        if name in made.caffe.inputs:
-            return self.arrays.inputs[name]
-        executable = made.executable
-        assert executable is not None
-        early = executable.only_forward
-        if name not in (program.readable_forward if early else program.readable):
-            raise NetError(_gone(made, name))
-        copy = executable.read(name)
-        copy.flags.writeable = False
-        return copy
-
-    def _need_forward(self, what: str) -> Compilation:
-        if self._active is None:
-            raise NetError(f"{what} is known after a forward pass")
-        return self._active
-
-    # -- shapes -----------------------------------------------------------------------------
-
-    def _reshape_input(self, name: str, shape: tuple[int, ...]) -> None:
-        if name not in self.arrays.inputs:
-            raise NetError(f"'{name}' is not a net input; only inputs can be reshaped")
-        need(
-            all(isinstance(e, (int, np.integer)) and e >= 0 for e in shape),
-            f"a shape is made of whole numbers of at least 0, not {shape}",
-        )
-        self.compilations.shapes[name] = tuple(int(e) for e in shape)
-
-    def _keep_shapes(self) -> None:
-        """Those of the arrays there are."""
-        shapes = {name: array.shape for name, array in self.arrays.inputs.items()}
-        self.compilations.shapes = shapes
-
-    def _follow_reshape(self) -> None:
-        """Bring arrays to the shapes asked for. On a refusal the old shapes stay."""
-        if all(a.shape == self.compilations.shapes[name] for name, a in self.arrays.inputs.items()):
-            return
-        try:
-            self.arrays.check_parameters(self.front())
-            self.arrays.reshape(self.compilations.shapes)
-        except NetError:
-            self._keep_shapes()
-            raise
-        self._active = None
-        self._backward_made = None
-        self._custom = None
-        self._forward_is_current = False
-
     def _count_selected(self) -> bool:
-        """Give the tops of Filter layers as many items as their selectors let pass; any change?"""
-        changed = False
-        for place in range(len(self.front().selections)):
-            selection = self.front().selections[place]
-            count = int(np.count_nonzero(self._selector(selection.selector)))
-            for top in selection.tops:
-                shape = self.front().graph.blobs[top].shape
-                if shape[0] != count:
-                    self.compilations.shapes[top] = (count, *shape[1:])
-                    changed = True
-        if changed:
-            self.arrays.check_parameters(self.front())
-            self._active = None
-            self._forward_is_current = False
-            if self._custom is not None:
-                self._custom = driver.with_shapes(self._custom, self.compilations.shapes)
+        """Follow what Filter layers let pass; whether that has changed."""
+        changed = self._shapes.count_selected()
+        if changed and self._custom is not None:
+            self._custom = driver.with_shapes(self._custom, self.compilations.shapes)
         return changed
-
-    def _selector(self, name: str) -> np.ndarray:
-        """A blob that a Filter layer reads, for the inputs as they are."""
-        if name in self.arrays.inputs:
-            return self.arrays.inputs[name]
-        makers = [layer for layer, tops in self.front().layer_tops.items() if name in tops]
-        value = np.array(self._forward_part(None, makers[-1], (name,), {})[name])
-        self.arrays.restore_states()
-        return value
 
     def _warn_about_zeros(self, weights: Any) -> None:
         for warning in self.front().warnings:
@@ -647,17 +442,3 @@ class Net:
                 warnings.warn(
                     f"layer '{layer}': all its weights are zero ({where})", NetWarning, stacklevel=3
                 )
-
-
-def _keeping(signature: Signature, blobs: Sequence[str]) -> Signature:
-    """The signature, with more blobs to be read after the call."""
-    return replace(signature, keep=driver.names([*signature.keep, *blobs]))
-
-
-def _gone(made: Compilation, name: str) -> str:
-    """Why a blob cannot be read after a call, and what would keep it."""
-    said = [
-        r.sentence for r in made.remarks if r.subject == f"blob:{name}" and "keep=" in r.sentence
-    ]
-    why = made.program.overwritten.get(name) or (said[-1] if said else "")
-    return why or f"'{name}' is not computed by this call; keep='{name}' computes it"

@@ -29,6 +29,7 @@ class NetArrays:
         inputs: net inputs by name.
         parameters: by owner name, `conv1/0`; batch norm's statistics are among them.
         parameter_diffs: their gradients, made when first asked for.
+        cleared: the parameters whose gradients the next backward pass overwrites.
         diffs: gradients of blobs: what backward leaves there, or what the user gives.
         outputs: results of calls that are no gradients.
         states: what the net remembers between calls: dropout's counter, recurrent states.
@@ -47,6 +48,7 @@ class NetArrays:
         types = parameter_types(net).items()
         self.parameters.update({name: aligned_zeros(type.shape, dtype) for name, type in types})
         self.parameter_diffs, self.diffs, self.outputs = table(), table(), table()
+        self.cleared = set(self.parameters)
         self.states, self.extra = table(), table()
         self.states[COUNTER] = aligned_zeros((), "int64")
         self.states[COUNTER][...] = seed * SEED_STEP
@@ -85,6 +87,12 @@ class NetArrays:
         """The gradient array of a parameter."""
         shape = self.parameters.bound(name).shape
         return self._with(self.parameter_diffs, name, shape, self.dtype)[name]
+
+    def clear_parameter_diffs(self) -> None:
+        """Zeros everywhere, and no adding up in the next backward pass."""
+        self.cleared = set(self.parameters)
+        for name in self.parameter_diffs:
+            self.parameter_diffs.zero(name)
 
     def state(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """An array of the states; zeros where there was none of that shape."""

@@ -24,12 +24,10 @@ from graphc.frontends.matconvnet.mat_write import Cell, write_mat
 from graphc.frontends.matconvnet.network import MODES, MatLayer
 from graphc.frontends.matconvnet.simplenn import read_layers, tidy
 from graphc.graph_call import Choices
-from graphc.mat_call import Piece, PieceCall, compile_piece
+from graphc.mat_call import CompiledPieces, Piece, PieceCall, compile_piece
 from graphc.plan.budget import Memory, memory_mode
 from graphc.simple_run import Result, Run
 from graphc.summary import Summary
-
-_COMPILED_AT_MOST = 64
 
 
 class SimpleNet:
@@ -76,7 +74,7 @@ class SimpleNet:
         self.meta = {} if meta is None else meta
         self.version = version
         self.memory = memory_mode(memory)
-        self._compiled: dict[tuple[Piece, Memory, str], PieceCall] = {}
+        self._compiled = CompiledPieces()
 
     @classmethod
     def load(
@@ -119,11 +117,9 @@ class SimpleNet:
     def piece(self, layers: list[MatLayer], piece: Piece, memory: Memory) -> PieceCall:
         """Layers compiled for a purpose; kept for the next call."""
         key = (piece, memory, repr(layers))
-        if key not in self._compiled:
-            while len(self._compiled) >= _COMPILED_AT_MOST:
-                del self._compiled[next(iter(self._compiled))]
-            self._compiled[key] = compile_piece("simplenn", layers, piece, Choices(memory))
-        return self._compiled[key]
+        return self._compiled.kept(
+            key, lambda: compile_piece("simplenn", layers, piece, Choices(memory))
+        )
 
 
 @explained

@@ -54,8 +54,8 @@ class TrainingNet(Net):
         if first:
             self.clear_param_diffs()
         made = self._step_compilation(None)
-        self._run_forward(made, "both")
-        self._diffs_are_clear -= set(made.signature.wrt)
+        self._calls.forward(made, "both")
+        self.arrays.cleared -= set(made.signature.wrt)
 
     def update(self, rate: float, iteration: int) -> None:
         """Forward, backward and the change of all parameters in one native call.
@@ -64,8 +64,8 @@ class TrainingNet(Net):
         """
         self._rate[...] = rate * self._correction(iteration)
         made = self._step_compilation(self._rule)
-        self._run_forward(made, "both")
-        self._forward_is_current = False  # it went with the old parameters
+        self._calls.forward(made, "both")
+        self._calls.is_current = False  # it went with the old parameters
 
     def lowered_steps(self) -> list[Compilation]:
         """What an iteration runs, up to the plans: the pass that changes parameters, and, where
@@ -80,6 +80,7 @@ class TrainingNet(Net):
         return self._rule
 
     def values(self) -> dict[str, np.ndarray]:
+        """All that lasts from call to call: as for a Net, and the method's history."""
         self.histories()
         return super().values()
 
@@ -91,9 +92,9 @@ class TrainingNet(Net):
 
     def look(self) -> dict[str, np.ndarray]:
         """The outputs for one more batch, by a program that has no backward pass."""
-        self._follow_reshape()
+        self.reshape()
         self.feeds.fill(self.arrays.inputs)
-        self._run_forward(self.compilations.compiled(self.compilations.signature()))
+        self._calls.forward(self.compilations.compiled(self.compilations.signature()))
         return {name: np.array(self.blobs[name].data) for name in self.outputs}
 
     def histories(self) -> list[np.ndarray]:
@@ -116,7 +117,7 @@ class TrainingNet(Net):
     # -- inside -----------------------------------------------------------------------------
 
     def _step_compilation(self, rule: UpdateRule | None) -> Compilation:
-        self._follow_reshape()
+        self.reshape()
         signature = self._step_signature(rule)
         self.feeds.fill(self.arrays.inputs)
         return self.compilations.compiled(signature)

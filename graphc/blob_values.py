@@ -1,0 +1,96 @@
+"""The values and gradients of a net's blobs, from where its last calls have left them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphc.compilations import Compilations
+from graphc.driver import Compilation
+from graphc.error import NetError
+from graphc.gradient_request import unknown
+from graphc.net_arrays import NetArrays
+from graphc.net_calls import NetCalls
+
+
+class BlobValues:
+    """Reads the blobs of one net, `names`."""
+
+    def __init__(self, compilations: Compilations, arrays: NetArrays, calls: NetCalls):
+        self.compilations, self.arrays, self.calls = compilations, arrays, calls
+        self.names = [name for name in compilations.front().graph.blobs if ":" not in name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The extents; of a reshaped input, the new ones."""
+        known = self.compilations.shapes.get(name)
+        return known or self.compilations.front().graph.blobs[name].shape
+
+    def data(self, name: str) -> np.ndarray:
+        """The array of an input or output, a copy of an inner blob.
+
+        Raises NetError where nothing has run, or the plan has reused the blob's memory.
+        """
+        if name in self.arrays.inputs:
+            return self.arrays.inputs[name]
+        if name not in self.compilations.front().graph.blobs:
+            raise NetError(unknown("blob", name, self.names))
+        made = self.calls.ran_forward(f"blob '{name}'")
+        return self.arrays.outputs[name] if name in self.arrays.outputs else self.read(made, name)
+
+    def diff(self, name: str) -> np.ndarray:
+        """The one gradient array of a blob: what backward left there, or what the user writes.
+
+        Raises NetError where the plan has reused the gradient's memory.
+        """
+        made = self.calls.went_back
+        inner = f"{name}.diff"
+        known = self.calls.known_diffs
+        if made is None or name in known or inner not in made.graph.blobs:
+            return self.own_diff(name)
+        assert made.executable is not None
+        if inner in made.program.readable:
+            self.own_diff(name)[...] = made.executable.read(inner)
+            known.add(name)
+        elif name not in self.arrays.diffs:
+            raise NetError(f"{_gone(made, inner)}; backward({name}=...) gives one")
+        return self.own_diff(name)
+
+    def own_diff(self, name: str) -> np.ndarray:
+        """The gradient array of a blob as it is; zeros until somebody writes there."""
+        blobs = self.compilations.front().graph.blobs
+        if name not in blobs:
+            raise NetError(unknown("blob", name, self.names))
+        return self.arrays.diff(name, blobs[name].shape)
+
+    def gradient(self, name: str) -> np.ndarray:
+        """The gradient array of a blob or a parameter."""
+        owner = self.compilations.front().owners.get(name, name)
+        if owner in self.arrays.parameters:
+            return self.arrays.parameter_diff(owner)
+        return self.own_diff(name)
+
+    def read(self, made: Compilation, name: str) -> np.ndarray:
+        """A copy of an inner blob from where the program left it; outputs and inputs themselves.
+
+        Raises NetError, naming `keep=`, where the plan has reused its memory.
+        """
+        if name in self.arrays.outputs and name in made.graph.outputs:
+            return self.arrays.outputs[name]
+        if name in made.caffe.inputs:
+            return self.arrays.inputs[name]
+        program, executable = made.program, made.executable
+        assert executable is not None
+        early = executable.only_forward
+        if name not in (program.readable_forward if early else program.readable):
+            raise NetError(_gone(made, name))
+        copy = executable.read(name)
+        copy.flags.writeable = False
+        return copy
+
+
+def _gone(made: Compilation, name: str) -> str:
+    """Why a blob cannot be read after a call, and what would keep it."""
+    said = [
+        r.sentence for r in made.remarks if r.subject == f"blob:{name}" and "keep=" in r.sentence
+    ]
+    why = made.program.overwritten.get(name) or (said[-1] if said else "")
+    return why or f"'{name}' is not computed by this call; keep='{name}' computes it"

@@ -1,0 +1,101 @@
+"""The calls of a net: what ran last on its arrays, and what of it still holds."""
+
+from __future__ import annotations
+
+from graphc.driver import Compilation
+from graphc.error import NetError
+from graphc.net_arrays import NetArrays
+from graphc.runtime.cpu import refuse_nan
+from graphc.runtime.host_arrays import Arrays
+
+
+class NetCalls:
+    """Runs a net's programs, and knows what they have left.
+
+    Attributes:
+        threads: how many a call uses.
+        active: what ran forward last; None where nothing of it can be read.
+        is_current: whether it ran on the inputs and parameters as they are.
+        began_inside: the layer that a forward pass began at, with given blobs.
+        went_back: what ran backward since then.
+        known_diffs: the blobs whose array of gradients holds what that has left.
+    """
+
+    def __init__(self, arrays: NetArrays, threads: int):
+        self.arrays, self.threads = arrays, threads
+        self.known_diffs: set[str] = set()
+        self._arena_is_spent = False  # backward has overwritten what forward left for it
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing can be read any more: the arrays have changed."""
+        self.active: Compilation | None = None
+        self.went_back: Compilation | None = None
+        self.is_current = False
+        self.began_inside = ""
+
+    def ran_forward(self, what: str) -> Compilation:
+        """What ran last. Raises NetError where nothing did; `what` is what was asked for."""
+        if self.active is None:
+            raise NetError(f"{what} is known after a forward pass")
+        return self.active
+
+    def forward(self, made: Compilation, which: str = "forward") -> None:
+        """A forward pass, or `both`. Raises NetError for a NaN among inputs, or a wrong label."""
+        refuse_nan(self.arrays.inputs)
+        self.is_current = False
+        self.went_back = None
+        self.arrays.note_states(made)
+        try:
+            self.run(made, which)
+        except NetError:
+            self.arrays.restore_states()
+            if made is not self.active:
+                self.active = None  # what it left has been overwritten
+            raise
+        self.adopt(made)
+        self._arena_is_spent = False
+
+    def adopt(self, made: Compilation) -> None:
+        """Let `made` be what ran forward last, on the inputs as they are."""
+        self.active, self.went_back = made, None
+        self.is_current = True
+        self.began_inside = ""
+
+    def backward(self, made: Compilation) -> None:
+        """A backward pass, and before it a forward pass where the last one does not serve.
+
+        That one starts from the held inputs, with the same random numbers.
+        """
+        if made is not self.active or not self.is_current or self._arena_is_spent:
+            if self.is_current:
+                self.arrays.restore_states()
+            self.forward(made)
+        self._arena_is_spent = made.signature.memory != "all"
+        self.run(made, "backward")
+        self._note_backward(made)
+
+    def both(self, made: Compilation) -> None:
+        """Forward and backward in one native call."""
+        self.forward(made, "both")
+        self._arena_is_spent = made.signature.memory != "all"
+        self._note_backward(made)
+
+    def run(self, made: Compilation, which: str, inputs: Arrays | None = None) -> None:
+        """One native call on the net's arrays; `inputs` stand in for those of the net."""
+        executable = made.executable
+        assert executable is not None
+        own = self.arrays.inputs if inputs is None else inputs
+        slots = [slot for slot in executable.bundle.slots if slot.role != "arena"]
+        executable.bind({slot.name: self.arrays.of(slot, made, own) for slot in slots})
+        executable.call(which, self.threads)
+
+    def _note_backward(self, made: Compilation) -> None:
+        signature = made.signature
+        self.went_back = made
+        self.known_diffs = {*signature.wrt, *signature.given}
+        self.arrays.cleared -= set(signature.wrt)
+        for name in signature.given:  # was also asked for, in an array of its own
+            if f"{name}.diff~out" in self.arrays.outputs and name in signature.wrt:
+                shape = made.caffe.graph.blobs[name].shape
+                self.arrays.diff(name, shape)[...] = self.arrays.outputs[f"{name}.diff~out"]
