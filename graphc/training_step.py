@@ -149,6 +149,7 @@ def _update(graph: Graph, rule: UpdateRule, learned: Learned, gradient: Value, r
     parameter = graph.values[learned.name]
     states = history_names(rule.method, learned.name)
     histories = [graph.input(state, parameter.type, "state") for state in states]
+    # Operators of methods have the method's settings as fields, then the factor of the rate.
     update = METHODS[rule.method](*rule.settings, learned.factor)  # type: ignore[call-arg]
     updated, *renewed = update(parameter, gradient, *histories, rate)
     parameter.role = "state"

@@ -1,4 +1,4 @@
-"""What all tests share: where the reference cases lie, and golden texts."""
+"""What all tests share: where the reference cases lie, golden texts, .mat nets."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ class Golden:
             path.write_text(text)
         assert path.exists(), f"no golden text {name}; run pytest --update-golden"
         assert text == path.read_text()
+
+
+@pytest.fixture
+def simple(tmp_path: Path) -> Path:
+    """The .mat file of a SimpleNN net."""
+    from mat_nets import chain
+
+    return chain(tmp_path / "chain.mat")
+
+
+@pytest.fixture
+def dag(tmp_path: Path) -> Path:
+    """The .mat file of a DagNN net."""
+    from mat_nets import dag_net
+
+    return dag_net(tmp_path / "dag.mat")
 
 
 @pytest.fixture

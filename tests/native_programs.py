@@ -8,7 +8,7 @@ from graphc.codegen.llvm.target import Target
 from graphc.ir.types import TensorType, row_major
 from graphc.kernel.build import Array, Writer
 from graphc.kernel.lang import Buffer, Kernel
-from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Slot, Step
+from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Slot, SlotRole, Step
 
 
 def _targets() -> tuple[str, ...]:
@@ -49,9 +49,9 @@ class Assembly:
         self.steps: list[Step] = []
         self.arena_bytes = 0
 
-    def user(self, name: str, *shape: int, dtype: str = "float32", role: str = "input") -> str:
+    def user(self, name: str, *shape: int, dtype: str = "float32", role: SlotRole = "input") -> str:
         """An array of the user's."""
-        self.slots.append(Slot(name, role, TensorType(dtype, shape)))  # type: ignore[arg-type]
+        self.slots.append(Slot(name, role, TensorType(dtype, shape)))
         self._place(name, dtype, shape, len(self.slots) - 1, 0)
         return name
 

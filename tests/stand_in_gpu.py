@@ -200,12 +200,14 @@ class Function:
     def _slots(self, launch: Launch, arguments: tuple[int, ...]) -> dict[int, int] | None:
         """Where each slot begins for the arguments to be these of the step; None: they are not."""
         driver, bundle = self.module.driver, self.module.bundle
+        addresses = arguments
         if launch.first_check is not None:
-            *arguments, error, first_check = arguments  # type: ignore[assignment]
+            error, first_check = arguments[-2:]
+            addresses = arguments[:-2]
             if first_check != launch.first_check or driver.places.get(error) != ERROR_BYTES:
                 return None
         slots: dict[int, int] = {}
-        for (slot, offset), address in zip(launch.places, arguments, strict=True):
+        for (slot, offset), address in zip(launch.places, addresses, strict=True):
             size = driver.places.get(address - offset)
             entry = bundle.slots[slot]
             wanted = int(np.prod(entry.shape)) * np.dtype(entry.dtype).itemsize

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ def arrays_of(model: Path) -> dict[str, np.ndarray]:
         return {key.split("/", 1)[1]: file[key] for key in file.files if key.startswith(kinds)}
 
 
-def saved(path: Path, net: object) -> Path:
-    path.write_bytes(net.SerializeToString())  # type: ignore[attr-defined]
+def saved(path: Path, net: Any) -> Path:
+    path.write_bytes(net.SerializeToString())
     return path
 
 
@@ -72,11 +73,11 @@ def test_what_is_written_is_what_protobuf_reads(tmp_path: Path) -> None:
     path.write_bytes(b"an older file")
     write_weights(path, "n\u00e4me", layers, {"conv": "Convolution"})
     assert list(tmp_path.iterdir()) == [path]
-    net = schema.message_class("NetParameter").FromString(path.read_bytes())
-    assert net.name == "n\u00e4me"  # type: ignore[attr-defined]
-    assert [layer.name for layer in net.layer] == list(layers)  # type: ignore[attr-defined]
-    assert net.layer[0].type == "Convolution"  # type: ignore[attr-defined]
-    for layer in net.layer:  # type: ignore[attr-defined]
+    net: Any = schema.message_class("NetParameter").FromString(path.read_bytes())
+    assert net.name == "n\u00e4me"
+    assert [layer.name for layer in net.layer] == list(layers)
+    assert net.layer[0].type == "Convolution"
+    for layer in net.layer:
         for blob, array in zip(layer.blobs, layers[layer.name], strict=True):
             assert tuple(blob.shape.dim) == np.shape(array)
             np.testing.assert_array_equal(np.array(blob.data, "f4"), np.ravel(array))
@@ -88,11 +89,11 @@ def test_what_is_written_is_what_protobuf_reads(tmp_path: Path) -> None:
 
 
 def test_all_layouts_that_protobuf_can_write(tmp_path: Path) -> None:
-    net = schema.message_class("NetParameter")()
-    older = net.layers.add(name="a", type=4)  # type: ignore[attr-defined]
+    net: Any = schema.message_class("NetParameter")()
+    older = net.layers.add(name="a", type=4)
     older.blobs.add(num=1, channels=1, height=2, width=3, data=range(6))
     older.blobs.add(double_data=[1, 2.5]).shape.dim.append(2)
-    oldest = net.layers.add().layer  # type: ignore[attr-defined]
+    oldest = net.layers.add().layer
     oldest.name = "b"
     oldest.blobs.add(num=1, channels=1, height=1, width=4, data=range(4), diff=range(4))
     weights = read_weights(saved(tmp_path / "old.caffemodel", net))
@@ -110,8 +111,8 @@ def test_all_layouts_that_protobuf_can_write(tmp_path: Path) -> None:
 
 
 def test_shapes_fit_by_caffes_rule(tmp_path: Path) -> None:
-    net = schema.message_class("NetParameter")()
-    layer = net.layer.add(name="ip")  # type: ignore[attr-defined]
+    net: Any = schema.message_class("NetParameter")()
+    layer = net.layer.add(name="ip")
     layer.blobs.add(data=range(6)).shape.dim.extend([1, 1, 2, 3])
     weights = read_weights(saved(tmp_path / "net.caffemodel", net))
     assert weights.blobs["ip"][0].fits((1, 1, 2, 3))
@@ -125,8 +126,8 @@ def test_shapes_fit_by_caffes_rule(tmp_path: Path) -> None:
 
 
 def blob_file(path: Path, dims: list[int], values: int = 2, **legacy: int) -> Path:
-    blob = schema.message_class("BlobProto")(data=[0.0] * values, **legacy)
-    blob.shape.dim.extend(dims)  # type: ignore[attr-defined]
+    blob: Any = schema.message_class("BlobProto")(data=[0.0] * values, **legacy)
+    blob.shape.dim.extend(dims)
     return saved(path, blob)
 
 
@@ -203,8 +204,8 @@ def test_a_failed_write_leaves_the_older_file(
 def test_damaged_bytes_are_never_a_crash(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    net = schema.message_class("NetParameter")(name="n")
-    layer = net.layer.add(name="fc")  # type: ignore[attr-defined]
+    net: Any = schema.message_class("NetParameter")(name="n")
+    layer = net.layer.add(name="fc")
     layer.blobs.add(data=range(3)).shape.dim.append(3)
     content = bytearray(net.SerializeToString())
     for _ in range(data.draw(st.integers(1, 4))):

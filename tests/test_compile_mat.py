@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from test_cli_mat import RNG, cell, chain, dag, simple  # noqa: F401  (fixtures)
+from mat_nets import RNG, cell
 from test_cli_options import graphc
 from test_compile import STRICT, compiled, needs_compiler, run
 from test_cuda_emulator import build_main, run_main
@@ -43,7 +43,7 @@ TRAIN = ("--mode", "train", "--shape", "input=6,6,2,3")
 
 @needs_compiler
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_program_of_a_chain(simple: Path, tmp_path: Path, order: str) -> None:  # noqa: F811
+def test_program_of_a_chain(simple: Path, tmp_path: Path, order: str) -> None:
     emitted(simple, tmp_path / "net", "exe", "--shape", "x1=6,6,2,3")
     np.save(tmp_path / "x.npy", np.asarray(X, order=order))
     run(tmp_path / "net", "x1=x.npy", "-o", "x5=y.npy")
@@ -55,7 +55,7 @@ def test_program_of_a_chain(simple: Path, tmp_path: Path, order: str) -> None:  
 
 
 @needs_compiler
-def test_program_derives_from_the_loss(dag: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_program_derives_from_the_loss(dag: Path, tmp_path: Path) -> None:
     emitted(dag, tmp_path / "net", "exe", *TRAIN)
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "label.npy", LABEL)
@@ -73,7 +73,7 @@ def test_program_derives_from_the_loss(dag: Path, tmp_path: Path) -> None:  # no
 
 
 @needs_compiler
-def test_program_takes_a_gradient_that_is_given(simple: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_program_takes_a_gradient_that_is_given(simple: Path, tmp_path: Path) -> None:
     options = ("--shape", "x1=6,6,2,3", "--diff", "x5", "--wrt", "l1_1", "--wrt", "x3")
     emitted(simple, tmp_path / "net", "exe", *options)
     slope = RNG.standard_normal((1, 1, 5, 3)).astype("float32")
@@ -98,7 +98,7 @@ int main(void) {
 
 
 @needs_compiler
-def test_library_has_the_memory_of_matlab(dag: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_library_has_the_memory_of_matlab(dag: Path, tmp_path: Path) -> None:
     emitted(dag, tmp_path / "libdag.so", "so", *TRAIN)
     header = (tmp_path / "dag.h").read_text()
     assert "input 0: input float32[6, 6, 2, 3]" in header
@@ -129,7 +129,7 @@ def test_library_has_the_memory_of_matlab(dag: Path, tmp_path: Path) -> None:  #
     library.dag_destroy(net)
 
 
-def test_bundle_has_the_axes_of_matlab(dag: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_bundle_has_the_axes_of_matlab(dag: Path, tmp_path: Path) -> None:
     emitted(dag, tmp_path / "net.bundle", "bundle", *TRAIN, "--keep", "prediction")
     loaded = package.load(tmp_path / "net.bundle")
     assert loaded.arrays["input"].shape == (6, 6, 2, 3)
@@ -169,7 +169,7 @@ def test_a_parameter_named_as_a_variable(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
-def test_program_for_a_gpu_reads_fortran_files(dag: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_program_for_a_gpu_reads_fortran_files(dag: Path, tmp_path: Path) -> None:
     options = ("--mode", "train", "--shape", "input=6,6,2,3")
     emitted(dag, tmp_path / "net.cu", "cuda", *options)
     assert "graphc_run" in (tmp_path / "net.cu").read_text()
@@ -189,7 +189,7 @@ def test_program_for_a_gpu_reads_fortran_files(dag: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(found, wanted.vars["input"].der, rtol=1e-5, atol=1e-6)
 
 
-def test_profile_and_bench(dag: Path, simple: Path) -> None:  # noqa: F811
+def test_profile_and_bench(dag: Path, simple: Path) -> None:
     result = graphc(
         *("profile", dag, *TRAIN, "--seconds", "0", "--threads", "1", "--json"),
     )
@@ -266,7 +266,7 @@ def hostile(good: bytes) -> list[bytes]:
 @needs_compiler
 @pytest.mark.long
 def test_hostile_files_under_sanitizers(
-    dag: Path,  # noqa: F811
+    dag: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_programs import needs_compiler
+from mat_nets import chain
 from stand_in_gpu import LAUNCH_SECONDS, StandIn
-from test_cli_mat import chain
 from test_cli_options import SAMPLES, graphc
 from test_cuda_nets import LENET
 

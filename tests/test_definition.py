@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ REFUSED_BY_TEXT = {
 DATA = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }\n'
 
 
-def refusal(text: str, **state: object) -> str:
+def refusal(text: str, **state: Any) -> str:
     with pytest.raises(NetError) as caught:
-        read_net(text, **state)  # type: ignore[arg-type]
+        read_net(text, **state)
     assert all(error.span is not None for error in caught.value.diagnostics)
     return str(caught.value)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -41,9 +43,9 @@ ACCURACY = 'layer { name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" to
 WRT = ("hidden/0", "hidden/1", "fc/0", "fc/1", "x")
 
 
-def net(text: str, **options: object) -> graphc.Net:
+def net(text: str, **options: Any) -> graphc.Net:
     options.setdefault("threads", 1)
-    return graphc.Net(HEAD + text, phase="TRAIN", seed=3, **options)  # type: ignore[arg-type]
+    return graphc.Net(HEAD + text, phase="TRAIN", seed=3, **options)
 
 
 def inputs(seed: int = 0, spread: float = 1.0) -> dict[str, np.ndarray]:

@@ -10,8 +10,8 @@ import matlab_hdf5
 import numpy as np
 import pytest
 import scipy.io
+from mat_nets import cell
 from matlab_hdf5 import Function, Sparse, Structs
-from test_cli_mat import cell
 
 import graphc
 from graphc import NetError, dagnn, vl

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from test_cli_mat import cell
+from mat_nets import cell
 
 import graphc
 from graphc import vl
@@ -143,6 +143,18 @@ def test_weights_may_change_between_calls() -> None:
         wanted = formula("softmaxlog", SCORES, CLASSES, whole)
         assert net.vars["objective"].value.item() == pytest.approx(wanted)
     assert len(net._compiled) == 1
+
+
+def test_a_loss_that_takes_the_place_of_one_like_it_follows_its_own_mean() -> None:
+    net = graphc.DagNet()
+    blocks = [Loss(), Loss()]
+    for block in blocks:
+        net.add_layer("loss", block, ("x", "c"), "objective")
+        net.eval({"x": SCORES, "c": CLASSES})
+        net.remove_layer("loss")
+    assert len(net._compiled) == 1
+    assert blocks[0].average == blocks[1].average > 0
+    assert blocks[0].num_averaged == blocks[1].num_averaged == SCORES[:, :, 0].size
 
 
 def stored(path: Path, *opts: Any) -> Path:

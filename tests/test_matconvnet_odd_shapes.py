@@ -1,5 +1,7 @@
 """MatConvNet's functions on odd shapes, against plain transcriptions of their formulas."""
 
+# ruff: noqa: N803 (options have MATLAB's names)
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -46,7 +48,7 @@ def conv(x: Array, w: Array, b: Array | None = None, stride=1, pad=0, dilate=1) 
     return y if b is None else y + np.ravel(b)[None, None, :, None]
 
 
-def convt(x: Array, w: Array, b: Array | None = None, upsample=1, crop=0, numGroups=1) -> Array:  # noqa: N803
+def convt(x: Array, w: Array, b: Array | None = None, upsample=1, crop=0, numGroups=1) -> Array:
     (uy, ux), (top, bottom, left, right) = two(upsample), four(crop)
     height, width, outputs, depth = w.shape
     rows = uy * (x.shape[0] - 1) + height
@@ -108,7 +110,7 @@ def bnorm(x: Array, g: Array, b: Array, epsilon=1e-4) -> Array:
     return g * (x - mu) / sigma + b
 
 
-def pdist(x: Array, x0: Array, p=2.0, noRoot=False, aggregate=False, epsilon=1e-6) -> Array:  # noqa: N803
+def pdist(x: Array, x0: Array, p=2.0, noRoot=False, aggregate=False, epsilon=1e-6) -> Array:
     y = (np.abs(x - x0) ** p).sum(axis=2, keepdims=True)
     y = y if noRoot else y ** (1 / p)
     return y.sum().reshape(1, 1, 1, 1) if aggregate else y

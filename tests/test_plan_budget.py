@@ -181,7 +181,7 @@ def test_reading_what_a_budget_has_overwritten_is_a_clear_error() -> None:
     data = np.zeros((2, 3, 32, 32), np.float32)
     net.forward_backward({"data": data, "label": np.zeros(2, np.float32)})
     with pytest.raises(NetError, match=r"res2a_a.*keep='res2a_a' keeps it"):
-        net.blobs["res2a_a"].data  # noqa: B018
+        _ = net.blobs["res2a_a"].data
 
 
 def convolved(layers: int = 6) -> list[dict[str, Any]]:

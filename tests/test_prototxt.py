@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import cases_folder
@@ -356,8 +357,8 @@ floats = st.floats(width=32, allow_nan=False)
 def test_what_protobuf_writes_is_read_back(
     name: str, weights: list[float], pads: list[int], axis: int, bias: bool
 ) -> None:
-    net = schema.message_class("NetParameter")(name=name)
-    layer = net.layer.add(loss_weight=weights, phase=int(bias))  # type: ignore[attr-defined]
+    net: Any = schema.message_class("NetParameter")(name=name)
+    layer = net.layer.add(loss_weight=weights, phase=int(bias))
     layer.convolution_param.pad.extend(pads)
     layer.convolution_param.axis = axis
     layer.convolution_param.bias_term = bias

@@ -326,7 +326,7 @@ def test_inspect_measures_when_asked() -> None:
 
 def test_inspect_takes_matconvnet_files(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
-    from test_cli_mat import chain
+    from mat_nets import chain
 
     result = graphc("inspect", chain(tmp_path / "chain.mat"), "--json", "--no-code")
     assert result.exit_code == 0, result.output
@@ -339,7 +339,7 @@ def test_inspect_takes_matconvnet_files(tmp_path: Path) -> None:
 
 def test_gradients_show_the_rates_of_matconvnet_files(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
-    from test_cli_mat import cell, chain
+    from mat_nets import cell, chain
 
     weights = cell(np.ones((2, 2, 5, 3), "float32"), np.zeros((3, 1), "float32"))
     last = {"type": "conv", "name": "last", "weights": weights, "pad": [1, 0, 1, 0]}

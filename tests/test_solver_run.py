@@ -67,15 +67,13 @@ def test_test_nets_share_the_parameters() -> None:
     assert not net.forward(x=x)["loss"].any()
 
 
-def test_scores_are_means_over_the_passes() -> None:
+def test_scores_are_means_over_the_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     solver = make(f"{TESTED} test_compute_loss: true")
     (net,) = solver.test_nets
     batches = np.random.default_rng(1).standard_normal((4, 2, 4))
     turn = iter(batches)
-    fill = net.feeds.fill
-    net.feeds.fill = lambda inputs: net.set_inputs({"x": next(turn)})  # type: ignore[method-assign]
+    monkeypatch.setattr(net.feeds, "fill", lambda inputs: net.set_inputs({"x": next(turn)}))
     result = solver.test()
-    net.feeds.fill = fill  # type: ignore[method-assign]
     y = batches @ solver.net.params["fc"][0].data.T.astype(np.float64)
     np.testing.assert_allclose(result.scores["shown"], y.mean(axis=0), rtol=1e-5, atol=1e-6)
     assert result.scores["loss"] == pytest.approx((y**2).sum() / 4, rel=1e-5)

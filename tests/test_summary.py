@@ -72,7 +72,7 @@ def test_a_summary_makes_no_code() -> None:
 
 def test_matconvnet_nets(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
-    from test_cli_mat import chain
+    from mat_nets import chain
 
     net = package.SimpleNet.load(chain(tmp_path / "net.mat"))
     rows = net.summary().rows

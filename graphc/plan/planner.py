@@ -68,8 +68,11 @@ def plan(
     if memory == "reuse":
         forward_steps = repeat_cheap_maps(draft, forward_steps, overwriting)
     elif memory != "all":
-        size = lambda: _place(draft, memory).bytes  # noqa: E731
-        forward_steps = fit(draft, forward_steps, overwriting, memory, size)
+
+        def arena_size() -> int:
+            return _place(draft, memory).bytes
+
+        forward_steps = fit(draft, forward_steps, overwriting, memory, arena_size)
     return _program(graph, draft, forward_steps, memory)
 
 

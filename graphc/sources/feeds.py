@@ -8,10 +8,12 @@ import numpy as np
 
 from graphc.arrays import checked
 from graphc.frontends.caffe.layer import DataLayer
-from graphc.sources import database as _database  # noqa: F401  (enters its source in the table)
-from graphc.sources import dummy as _dummy  # noqa: F401
-from graphc.sources import hdf5 as _hdf5  # noqa: F401
-from graphc.sources import images as _images  # noqa: F401
+from graphc.sources import (  # noqa: F401  (each enters its source in the table)
+    database,
+    dummy,
+    hdf5,
+    images,
+)
 from graphc.sources.source import SOURCES, Source
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from graphc.error import Diagnostic, NetError, did_you_mean
-from graphc.frontends.caffe import data as _data  # noqa: F401  (enters its layers in the table)
+from graphc.frontends.caffe import data as _data  # noqa: F401  (all of these enter their layers)
 from graphc.frontends.caffe import losses as _losses  # noqa: F401
 from graphc.frontends.caffe import normalisation as _normalisation  # noqa: F401
 from graphc.frontends.caffe import python_layer as _python_layer  # noqa: F401
