@@ -68,9 +68,9 @@ TENSOR_RUNS = [run for run in RUNS if run.values[1] == "float32"]
 
 
 @functools.cache
-def table() -> tuple[KernelTable, dict[tuple[int, str, str], list[str]]]:
-    made, names = KernelTable(), {}
-    for run in RUNS:
+def table(tf32: bool = False) -> tuple[KernelTable, dict[tuple[int, str, str], list[str]]]:
+    made, names = KernelTable(tf32=tf32), {}
+    for run in TENSOR_RUNS if tf32 else RUNS:
         number, dtype, layout = run.values
         kernel, arrays = kernel_and_arrays(EXAMPLES[number], dtype, layout)
         names[number, dtype, layout] = made.add(kernel, arrays)
@@ -88,16 +88,6 @@ def test_tiles_are_the_reference(number: int, dtype: str, layout: str, seed: int
     assert_close(made.results(seed)[name], wanted, str(EXAMPLES[number].op))
 
 
-@functools.cache
-def tensor_table() -> tuple[KernelTable, dict[tuple[int, str, str], list[str]]]:
-    made, names = KernelTable(tf32=True), {}
-    for run in TENSOR_RUNS:
-        number, dtype, layout = run.values
-        kernel, arrays = kernel_and_arrays(EXAMPLES[number], dtype, layout)
-        names[number, dtype, layout] = made.add(kernel, arrays)
-    return made, names
-
-
 @pytest.mark.parametrize(("number", "dtype", "layout"), TENSOR_RUNS)
 @pytest.mark.parametrize("seed", [0, 9])
 def test_tensor_cores_round_to_tf32(number: int, dtype: str, layout: str, seed: int):
@@ -106,7 +96,7 @@ def test_tensor_cores_round_to_tf32(number: int, dtype: str, layout: str, seed: 
     op = EXAMPLES[number].op
     (wanted,) = expected(op, [a.astype("float64") for a in arrays[:2]])
     (magnitudes,) = expected(op, [np.abs(a.astype("float64")) for a in arrays[:2]])
-    made, names = tensor_table()
+    made, names = table(tf32=True)
     (name,) = names[number, dtype, layout]
     assert "tensor cores" in emit_kernel(kernel, "k", alone=True, choice=Choice(True)).text
     error = np.abs(made.results(seed)[name] - wanted)

@@ -18,7 +18,7 @@ from graphc.kernel.build import Writer, kernel_of
 from graphc.kernel.lang import Const, Expr, Kernel, Let, Load, Local, Store, Var
 from graphc.kernel.walk import rebuild, walk
 from graphc.ops import scalar as scalars
-from graphc.ops.elementwise import Map
+from graphc.ops.elementwise import SlopeOfMap
 
 
 def kernel_scalar(kernel: Kernel) -> tuple[Expr, list[Local]]:
@@ -69,7 +69,7 @@ def _need_every_element(kernel: Kernel, store: Store, name: str) -> None:
 
 
 @operator
-class KernelGradient(Map):
+class KernelGradient(SlopeOfMap):
     """dy * d output / d x[wrt] of operator `of` with those `fields`, whose kernel is elementwise.
 
     Inputs: dy, then the ones of the `count` forward inputs that the derivative reads. All have one
@@ -82,37 +82,16 @@ class KernelGradient(Map):
     count: int
     shape: tuple[int, ...]
 
-    def _derivative(self, dtype: str) -> tuple[Expr, list[Local]]:
+    def slope(self, k: Writer, dtype: str) -> tuple[Expr, list[Local]]:
+        """The names are those of the forward inputs."""
         type = TensorType(dtype, self.shape)
         kernel = kernel_of(lookup(self.of)(*self.fields_of), [type] * self.count, [type])
         expr, names = kernel_scalar(kernel)
         return scalars.derivative(expr, names[self.wrt]), names
 
-    def reads(self) -> tuple[int, ...]:
-        """Positions of the forward inputs that the derivative reads."""
-        expr, names = self._derivative("float64")
-        parts = set(walk(expr))
-        return tuple(position for position, name in enumerate(names) if name in parts)
-
     def is_zero(self) -> bool:
         """Whether the output does not change with the input, but perhaps in jumps."""
-        return self._derivative("float64")[0] == Const(0.0, "float64")
-
-    def scalar(self, k: Writer, *x: Expr) -> Expr:
-        dy, *given = x
-        expr, names = self._derivative(dy.dtype)
-        values: dict[Expr, Expr] = dict(
-            zip((names[position] for position in self.reads()), given, strict=True)
-        )
-        return dy * rebuild(expr, values)
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        wanted = 1 + len(self.reads())
-        need(
-            len(inputs) == wanted,
-            f"the gradient of {self.of} takes {wanted} inputs here, not {len(inputs)}",
-        )
-        return super().infer(*inputs)
+        return self.slope(Writer(self.of), "float64")[0] == Const(0.0, "float64")
 
     @classmethod
     def examples(cls) -> Iterator[Example]:

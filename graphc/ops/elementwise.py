@@ -86,8 +86,43 @@ def _named(names: list[Local], arrays: tuple[np.ndarray, ...]) -> dict[Local, np
     return dict(zip(names, arrays, strict=True))
 
 
+class SlopeOfMap(Map):
+    """dy times `slope`: the base of gradients that come from differentiating an expression.
+
+    Inputs: dy, then what the slope reads of the values it may, in that order.
+    """
+
+    of: str
+
+    def slope(self, k: Writer, dtype: str) -> tuple[Expr, list[Local]]:
+        """The derivative, and the names in it of all values that it may read."""
+        raise NotImplementedError
+
+    def reads(self) -> tuple[int, ...]:
+        """Positions of the values that the slope reads."""
+        expr, names = self.slope(Writer(self.of), "float64")
+        parts = set(walk(expr))
+        return tuple(position for position, name in enumerate(names) if name in parts)
+
+    def scalar(self, k: Writer, *x: Expr) -> Expr:
+        dy, *given = x
+        expr, names = self.slope(k, dy.dtype)
+        values: dict[Expr, Expr] = dict(
+            zip((names[position] for position in self.reads()), given, strict=True)
+        )
+        return dy * rebuild(expr, values)
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        wanted = 1 + len(self.reads())
+        need(
+            len(inputs) == wanted,
+            f"the gradient of {self.of} takes {wanted} inputs here, not {len(inputs)}",
+        )
+        return super().infer(*inputs)
+
+
 @operator
-class MapGradient(Map):
+class MapGradient(SlopeOfMap):
     """dy * d scalar / d x[wrt] of the elementwise operator `of` with those `fields`.
 
     Inputs: dy, then what the derivative reads among y and the `count` inputs, in that order.
@@ -105,31 +140,10 @@ class MapGradient(Map):
             raise NetError(f"'{self.of}' is not an elementwise operator")
         return made
 
-    def reads(self) -> tuple[int, ...]:
-        """What the derivative reads: 0 for y, 1 + position for an input."""
-        names = _forward_names(self.count, "float64")
-        expr = self._derivative(Writer(self.of), names)
-        parts = set(walk(expr))
-        return tuple(position for position, name in enumerate(names) if name in parts)
-
-    def _derivative(self, k: Writer, names: list[Local]) -> Expr:
-        return self.operator().derivative(k, self.wrt, names[0], *names[1:])
-
-    def scalar(self, k: Writer, *x: Expr) -> Expr:
-        dy, *given = x
-        names = _forward_names(self.count, dy.dtype)
-        values: dict[Expr, Expr] = dict(
-            zip((names[position] for position in self.reads()), given, strict=True)
-        )
-        return dy * rebuild(self._derivative(k, names), values)
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        wanted = 1 + len(self.reads())
-        need(
-            len(inputs) == wanted,
-            f"the gradient of {self.of} takes {wanted} inputs here, not {len(inputs)}",
-        )
-        return super().infer(*inputs)
+    def slope(self, k: Writer, dtype: str) -> tuple[Expr, list[Local]]:
+        """The names are those of y, then of the inputs."""
+        names = _forward_names(self.count, dtype)
+        return self.operator().derivative(k, self.wrt, names[0], *names[1:]), names
 
     @classmethod
     def examples(cls) -> Iterator[Example]:

@@ -5,8 +5,9 @@ What a join gives depends on which arguments are the same array, not on what the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
+from typing import Any
 
 from graphc.kernel import inline as into
 from graphc.kernel import join as once
@@ -23,17 +24,10 @@ def join(
     drop: Collection[str] = (),
 ) -> Joined | str:
     """`graphc.kernel.join.join`, remembered."""
-    names = _Names(first_actuals, second_actuals)
-    made = _joined(
-        first,
-        names.short(first_actuals),
-        second,
-        names.short(second_actuals),
-        frozenset(names.short(drop)),
-    )
-    if made is None:  # once more, for a reason in the names that people know
-        return once.join(first, first_actuals, second, second_actuals, drop)
-    return made[0], names.long(made[1])
+    pair = _Pair(first, first_actuals, second, second_actuals)
+    made = pair.made(once.join, frozenset(pair.short(drop)))
+    # Once more where it fails, for a reason in the names that people know.
+    return made or once.join(first, first_actuals, second, second_actuals, drop)
 
 
 def join_siblings(
@@ -43,11 +37,8 @@ def join_siblings(
     second_actuals: Sequence[str],
 ) -> Joined | str:
     """`graphc.kernel.join.join_siblings`, remembered."""
-    names = _Names(first_actuals, second_actuals)
-    made = _beside(first, names.short(first_actuals), second, names.short(second_actuals))
-    if made is None:
-        return once.join_siblings(first, first_actuals, second, second_actuals)
-    return made[0], names.long(made[1])
+    made = _Pair(first, first_actuals, second, second_actuals).made(once.join_siblings)
+    return made or once.join_siblings(first, first_actuals, second, second_actuals)
 
 
 def inline(
@@ -58,60 +49,37 @@ def inline(
     name: str,
 ) -> Joined | None:
     """`graphc.kernel.inline.inline`, remembered."""
-    names = _Names(maker_actuals, reader_actuals)
-    made = _inlined(
-        maker,
-        names.short(maker_actuals),
-        reader,
-        names.short(reader_actuals),
-        names.formal[name],
-    )
-    return None if made is None else (made[0], names.long(made[1]))
+    pair = _Pair(maker, maker_actuals, reader, reader_actuals)
+    return pair.made(into.inline, pair.formal[name])
 
 
-class _Names:
-    """Short names for arrays, by order of appearance."""
+class _Pair:
+    """Two kernels, and short names for their arrays by order of appearance."""
 
-    def __init__(self, *actuals: Sequence[str]):
-        self.actual = list(dict.fromkeys(name for names in actuals for name in names))
+    def __init__(
+        self,
+        first: Kernel,
+        first_actuals: Sequence[str],
+        second: Kernel,
+        second_actuals: Sequence[str],
+    ):
+        self.actual = list(dict.fromkeys([*first_actuals, *second_actuals]))
         self.formal = {name: f"v{number}" for number, name in enumerate(self.actual)}
+        self.kernels = (first, self.short(first_actuals), second, self.short(second_actuals))
 
     def short(self, names: Collection[str]) -> tuple[str, ...]:
         return tuple(self.formal[name] for name in names)
 
-    def long(self, names: Collection[str]) -> tuple[str, ...]:
-        return tuple(self.actual[int(name[1:])] for name in names)
+    def made(self, make: Callable[..., Joined | str | None], *more: Any) -> Joined | None:
+        """What `make` gives of the two, by their arrays' own names; None where it gives none."""
+        found = _remembered(make, *self.kernels, *more)
+        if found is None:
+            return None
+        kernel, names = found
+        return kernel, tuple(self.actual[int(name[1:])] for name in names)
 
 
-@lru_cache(KERNELS_REMEMBERED)
-def _joined(
-    first: Kernel,
-    first_actuals: tuple[str, ...],
-    second: Kernel,
-    second_actuals: tuple[str, ...],
-    drop: frozenset[str],
-) -> Joined | None:
-    made = once.join(first, first_actuals, second, second_actuals, drop)
+@lru_cache(3 * KERNELS_REMEMBERED)
+def _remembered(make: Callable[..., Joined | str | None], *pair: Any) -> Joined | None:
+    made = make(*pair)
     return None if isinstance(made, str) else made
-
-
-@lru_cache(KERNELS_REMEMBERED)
-def _beside(
-    first: Kernel,
-    first_actuals: tuple[str, ...],
-    second: Kernel,
-    second_actuals: tuple[str, ...],
-) -> Joined | None:
-    made = once.join_siblings(first, first_actuals, second, second_actuals)
-    return None if isinstance(made, str) else made
-
-
-@lru_cache(KERNELS_REMEMBERED)
-def _inlined(
-    maker: Kernel,
-    maker_actuals: tuple[str, ...],
-    reader: Kernel,
-    reader_actuals: tuple[str, ...],
-    name: str,
-) -> Joined | None:
-    return into.inline(maker, maker_actuals, reader, reader_actuals, name)

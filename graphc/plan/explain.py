@@ -77,8 +77,7 @@ def _shares(
 def _inside(inner: ProgramBuffer, outer: ProgramBuffer) -> bool:
     """Whether one lies within the other's bytes while both are live."""
     return (
-        outer.offset <= inner.offset
-        and inner.offset + inner.span_bytes <= outer.offset + outer.span_bytes
+        inner.lies_in(outer)
         and inner.first <= outer.last
         and outer.first <= inner.last
         and inner is not outer

@@ -61,12 +61,7 @@ def boxes(program: Program) -> list[Box]:
 
 def _covers(outer: ProgramBuffer, inner: ProgramBuffer) -> bool:
     """Whether a buffer only shows, or fills, a part of another at the same time."""
-    return (
-        outer.offset <= inner.offset
-        and inner.offset + inner.span_bytes <= outer.offset + outer.span_bytes
-        and outer.first <= inner.first
-        and inner.needed <= outer.needed
-    )
+    return inner.lies_in(outer) and outer.first <= inner.first and inner.needed <= outer.needed
 
 
 def _last_touch(program: Program) -> dict[str, int]:

@@ -56,6 +56,11 @@ class ProgramBuffer:
         reach = sum((e - 1) * s for e, s in zip(self.shape, self.strides, strict=True))
         return (reach + 1) * DTYPES[self.dtype]
 
+    def lies_in(self, other: ProgramBuffer) -> bool:
+        """Whether its bytes are bytes of the other's, at whatever time."""
+        end, other_end = self.offset + self.span_bytes, other.offset + other.span_bytes
+        return self.slot == other.slot and other.offset <= self.offset and end <= other_end
+
 
 @dataclass(frozen=True)
 class Step:

@@ -84,6 +84,11 @@ def _positions(draft: Draft, of: Callable[[DraftStep], Iterable[str]]) -> dict[s
     return found
 
 
+def _note(draft: Draft, array: Array, said: str, choice: str) -> None:
+    """A remark on a value that needs no bytes of its own, all of which `choice` has saved."""
+    draft.remark("share", f"blob:{array.name}", said, Saving(choice, array.type.bytes))
+
+
 def _views(draft: Draft) -> list[Interval]:
     """Flattened, reshaped and sliced values, and the copies that a Split hands out."""
     writers, readers = draft.writers(), _positions(draft, lambda step: step.reads)
@@ -92,12 +97,8 @@ def _views(draft: Draft) -> list[Interval]:
         storage = array.storage
         if name in writers or name not in readers or name == storage.name:
             continue
-        draft.remark(
-            "share",
-            f"blob:{name}",
-            f"{name} shows {storage.name}, or a part of it, and needs no copy",
-            Saving(VIEW, array.type.bytes),
-        )
+        said = f"{name} shows {storage.name}, or a part of it, and needs no copy"
+        _note(draft, array, said, VIEW)
         intervals.append((array.type.bytes, readers[name][0], readers[name][-1]))
     return intervals
 
@@ -114,12 +115,8 @@ def _parts(draft: Draft) -> list[Interval]:
         array = draft.arrays[name]
         if draft.steps[position].is_copy or not _is_part(draft, array):
             continue
-        draft.remark(
-            "share",
-            f"blob:{name}",
-            f"{name} is written straight into its place in {array.storage.name}",
-            Saving(PART, array.type.bytes),
-        )
+        said = f"{name} is written straight into its place in {array.storage.name}"
+        _note(draft, array, said, PART)
         intervals.append((array.type.bytes, position, last[array.storage]))
     return intervals
 

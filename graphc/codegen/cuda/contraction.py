@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from graphc.codegen.cuda.matrices import matrices
-from graphc.codegen.cuda.schedule import ordered_axes, read
+from graphc.codegen.cuda.schedule import read
 from graphc.codegen.cuda.text import Names, Text
 from graphc.codegen.cuda.tile_arithmetic import TensorTiles, ThreadTiles
 from graphc.codegen.cuda.tiles import Choice, Head, TiledKernel
+from graphc.codegen.order import ordered_axes
 from graphc.ir.types import REAL
 from graphc.kernel.contraction import match
 from graphc.kernel.lang import Kernel

@@ -102,8 +102,7 @@ def emit_fours(body: Body, chosen: Fours, start: str) -> None:
             text.line(f"const Four {name} = four({buffer}, {place});")
         else:
             text.line(f"Four {name};")
-    text.line("#pragma unroll")
-    with text.block(f"for (int lane = 0; lane < {FOUR}; ++lane)"):
+    with text.unrolled("lane", FOUR):
         each = body.axes[chosen.axis] = body.names.fresh(chosen.axis.name)
         text.line(f"const {kind} {each} = {first} + lane;")
         body.scalars.lanes = lanes

@@ -41,6 +41,7 @@ class RowBody(Body):
     # -- barriers --
 
     def statement(self, statement: StatementNode) -> None:
+        """Write one, behind a barrier where it meets what other threads have stored or read."""
         reads = {a.buffer.name for a in self.made.nodes.addresses(statement)}
         writes = set()
         if isinstance(statement, StoreNode):

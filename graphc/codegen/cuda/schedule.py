@@ -26,6 +26,7 @@ from graphc.codegen.nodes import (
     reachable,
     statement_nodes,
 )
+from graphc.codegen.order import ordered_axes, store_stride
 from graphc.kernel.lang import Axis, Kernel
 
 THREADS = 256  # of a block whose threads work by themselves
@@ -75,7 +76,7 @@ def schedule(nodes: KernelNodes, alone: bool) -> Schedule:
     if lifted:
         free += lifted
         own = {s: [a for a in axes if a not in lifted] for s, axes in own.items()}
-    free.sort(key=lambda axis: -_near(nodes, axis))
+    free.sort(key=lambda axis: -store_stride(nodes, axis))
     made = Schedule(nodes, "threads", free, serial, own=own)
     if not fixed and _suits_blocks(made):
         longest = max(nodes.size(axes) for axes in own.values())
@@ -110,15 +111,6 @@ def _unit_stride(nodes: KernelNodes, axis: Axis) -> bool:
     )
 
 
-def _near(nodes: KernelNodes, axis: Axis) -> int:
-    """The stride along an axis of the store that runs most often."""
-    stores = [s for s in nodes.statements if isinstance(s, StoreNode)]
-    if not stores:
-        return 0
-    main = max(stores, key=lambda s: nodes.size(s.axes))
-    return abs(main.address.terms.get(axis, 0))
-
-
 def _lifted(nodes: KernelNodes, alone: bool) -> list[Axis]:
     """Own loops of the only store, to be shared like those of `each`.
 
@@ -138,30 +130,6 @@ def _lifted(nodes: KernelNodes, alone: bool) -> list[Axis]:
 
 
 # -- order ----------------------------------------------------------------------------------------
-
-
-def ordered_axes(nodes: KernelNodes) -> dict[StatementNode, frozenset[Axis]]:
-    """For every store that adds, the loops along which two iterations may meet in one element."""
-    found: dict[StatementNode, frozenset[Axis]] = {}
-    for statement in nodes.statements:
-        if isinstance(statement, StoreNode) and statement.mode == "add":
-            axes = [*nodes.each, *statement.axes]
-            if not _one_to_one(statement.address, axes, nodes):
-                found[statement] = frozenset(axes) - statement.address.alone
-    return found
-
-
-def _one_to_one(address: Address, axes: list[Axis], nodes: KernelNodes) -> bool:
-    """Whether no two iterations reach one element: every stride is past the reach of lower ones."""
-    if address.parts:
-        return False
-    reach = 0
-    for axis in sorted(axes, key=lambda axis: abs(address.terms.get(axis, 0))):
-        stride = abs(address.terms.get(axis, 0))
-        if stride <= reach:
-            return False
-        reach += stride * (nodes.extents[axis] - 1)
-    return True
 
 
 def _own_order(

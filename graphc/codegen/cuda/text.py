@@ -40,6 +40,14 @@ class Text:
         self.line("}")
 
     @contextlib.contextmanager
+    def unrolled(self, name: str, end: int, step: int = 1) -> Iterator[None]:
+        """A block run for `name` = 0, `step`, ... below `end`, with no loop in machine code."""
+        self.line("#pragma unroll")
+        advance = f"++{name}" if step == 1 else f"{name} += {step}"
+        with self.block(f"for (int {name} = 0; {name} < {end}; {advance})"):
+            yield
+
+    @contextlib.contextmanager
     def indented(self) -> Iterator[None]:
         """What is written inside stands one step to the right."""
         self._depth += 1

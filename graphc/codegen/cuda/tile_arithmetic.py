@@ -32,15 +32,12 @@ class ThreadTiles(Tiles):
     def multiply(self) -> None:
         each, line = self.shape.each, self.text.line
         row_gap, column_gap = self.shape.rows // each, self.shape.columns // each
-        line("#pragma unroll")
-        with self.text.block(f"for (int k = 0; k < {self.shape.step}; ++k)"):
+        with self.text.unrolled("k", self.shape.step):
             line(f"{self.kind} a[{each}], b[{each}];")
-            line("#pragma unroll")
-            with self.text.block(f"for (int i = 0; i < {each}; ++i)"):
+            with self.text.unrolled("i", each):
                 line(f"a[i] = left[at + {self.left.place(f'y + i * {row_gap}', 'k')}];")
                 line(f"b[i] = right[bt + {self.right.place(f'x + i * {column_gap}', 'k')}];")
-            line("#pragma unroll")
-            with self.text.block(f"for (int i = 0; i < {each}; ++i)"):
+            with self.text.unrolled("i", each):
                 line("#pragma unroll")
                 line(f"for (int j = 0; j < {each}; ++j) sum[i][j] += a[i] * b[j];")
 
@@ -48,12 +45,10 @@ class ThreadTiles(Tiles):
         each, line = self.shape.each, self.text.line
         rows, columns, _ = self.made.sizes
         row_gap, column_gap = self.shape.rows // each, self.shape.columns // each
-        line("#pragma unroll")
-        with self.text.block(f"for (int i = 0; i < {each}; ++i)"):
+        with self.text.unrolled("i", each):
             line(f"const int m = row + y + i * {row_gap};")
             line(f"if (m >= {rows}) continue;")
-            line("#pragma unroll")
-            with self.text.block(f"for (int j = 0; j < {each}; ++j)"):
+            with self.text.unrolled("j", each):
                 line(f"const int n = column + x + j * {column_gap};")
                 line(f"if (n >= {columns}) continue;")
                 self.store_one(f"{self.result}[i][j]")
@@ -87,22 +82,18 @@ class TensorTiles(Tiles):
     def multiply(self) -> None:
         line = self.text.line
         down, across = self.shape.warp_rows // 16, self.shape.warp_columns // 8
-        line("#pragma unroll")
-        with self.text.block(f"for (int k = 0; k < {self.shape.step}; k += 8)"):
+        with self.text.unrolled("k", self.shape.step, 8):
             line(f"unsigned a[{down}][4], b[{across}][2];")
-            line("#pragma unroll")
-            with self.text.block(f"for (int i = 0; i < {down}; ++i)"):
+            with self.text.unrolled("i", down):
                 for part in range(4):
                     side = f"y + i * 16 + g{' + 8' * (part % 2)}"
                     place = self.left.place(side, f"k + q{' + 4' * (part // 2)}")
                     line(f"a[i][{part}] = to_tf32(left[at + {place}]);")
-            line("#pragma unroll")
-            with self.text.block(f"for (int j = 0; j < {across}; ++j)"):
+            with self.text.unrolled("j", across):
                 for part in range(2):
                     place = self.right.place("x + j * 8 + g", f"k + q{' + 4' * part}")
                     line(f"b[j][{part}] = to_tf32(right[bt + {place}]);")
-            line("#pragma unroll")
-            with self.text.block(f"for (int i = 0; i < {down}; ++i)"):
+            with self.text.unrolled("i", down):
                 line("#pragma unroll")
                 line(f"for (int j = 0; j < {across}; ++j) multiply_16x8x8(sum[i][j], a[i], b[j]);")
 
@@ -110,12 +101,10 @@ class TensorTiles(Tiles):
         line = self.text.line
         rows, columns, _ = self.made.sizes
         down, across = self.shape.warp_rows // 16, self.shape.warp_columns // 8
-        line("#pragma unroll")
-        with self.text.block(f"for (int i = 0; i < {2 * down}; ++i)"):
+        with self.text.unrolled("i", 2 * down):
             line("const int m = row + y + i * 8 + g;")
             line(f"if (m >= {rows}) continue;")
-            line("#pragma unroll")
-            with self.text.block(f"for (int j = 0; j < {2 * across}; ++j)"):
+            with self.text.unrolled("j", 2 * across):
                 line("const int n = column + x + j / 2 * 8 + q * 2 + j % 2;")
                 line(f"if (n >= {columns}) continue;")
                 self.store_one(f"{self.result}[i / 2][j / 2][i % 2 * 2 + j % 2]")

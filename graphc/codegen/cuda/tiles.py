@@ -155,10 +155,7 @@ class Tiles(ABC):
         ):
             names = "ijk"[: len(self.extents)]
             for name, extent in zip(names, self.extents, strict=True):
-                line("#pragma unroll")
-                stack.enter_context(
-                    self.text.block(f"for (int {name} = 0; {name} < {extent}; ++{name})")
-                )
+                stack.enter_context(self.text.unrolled(name, extent))
             place = "".join(f"[{name}]" for name in names)
             line(f"total{place} += sum{place};")
             line(f"sum{place} = {self.zero};")

@@ -138,6 +138,7 @@ def parts(extent: int, size: int) -> list[tuple[int, int]]:
 
 
 def row_parts(extent: int, rows: int, evenly: bool) -> list[tuple[int, int]]:
+    """(size, how many) of the parts that rows are cut into: as large as can be, or as equal."""
     if not evenly:
         return parts(extent, rows)
     pieces = even(extent, rows)

@@ -15,7 +15,7 @@ from llvmlite import ir
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import Carry, Frame, whole
-from graphc.codegen.llvm.schedule import merge_loops
+from graphc.codegen.llvm.merging import merge_loops
 from graphc.codegen.llvm.square import transposed
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Address, KernelNodes, Nodes, StoreNode
