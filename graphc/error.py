@@ -29,12 +29,12 @@ class Diagnostic:
 
     def __str__(self) -> str:
         place = f"{self.span}: " if self.span else ""
-        parts = [f"{place}{self.severity}: {self.message}"]
+        parts = [visible(f"{place}{self.severity}: {self.message}")]
         excerpt = self.span.excerpt() if self.span else ""
         if excerpt:
             parts.append(excerpt)
         if self.hint:
-            parts.append(self.hint)
+            parts.append(visible(self.hint))
         return "\n".join(parts)
 
     def as_json(self) -> dict[str, object]:
@@ -67,8 +67,20 @@ class NetError(ValueError):
 def _plain(diagnostic: Diagnostic) -> str:
     """The text of a diagnostic; without a place it needs no `error:`, the exception says so."""
     if diagnostic.span is None and diagnostic.severity == "error":
-        return "\n".join(part for part in (diagnostic.message, diagnostic.hint) if part)
+        return "\n".join(visible(part) for part in (diagnostic.message, diagnostic.hint) if part)
     return str(diagnostic)
+
+
+def visible(text: str) -> str:
+    """The text with `\\x1b` and the like for what would steer a terminal; lines stay lines.
+
+    Names in the user's files may hold any character.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
+    )
 
 
 def need(condition: object, message: str) -> None:
@@ -85,3 +97,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 class NetWarning(UserWarning):
     """Something that is allowed and probably not meant."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())

@@ -274,9 +274,20 @@ def test_a_file_of_noise_is_no_caffemodel(tmp_path: Path) -> None:
 
 def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
     net = small()
+    wrong: Any = 3
     assert "cannot write" in message(lambda: net.save(tmp_path / "no folder" / "a.caffemodel"))
     assert "cannot write" in message(lambda: net.save(tmp_path))
-    assert "a path is needed" in message(lambda: net.save(3))  # type: ignore[arg-type]
+    assert "a path is needed" in message(lambda: net.save(wrong))
+
+
+def test_names_that_would_steer_a_terminal_are_shown() -> None:
+    name = "fc\x1b[2J\x07\x9b"
+    text = NET.replace('bottom: "data"', 'bottom: "fc\\033[2J\\007\u009b"')
+    net = small()
+    for found in (message(lambda: graphc.Net(text)), message(lambda: net.blobs[name])):
+        assert r"'fc\x1b[2J\x07\x9b'" in found
+        assert found.replace("\n", "").isprintable()
+    assert str(graphc.NetWarning(f"layer '{name}'")) == r"layer 'fc\x1b[2J\x07\x9b'"
 
 
 # -- arrays ----------------------------------------------------------------------------------------

@@ -176,6 +176,7 @@ HEAD = "input %data: float32[2, 3]\n"
         ('constant %c: float32[2] = [1.0, "a"]', "of a constant are numbers", (2, 33)),
         ("update data = %data", "there is no state %data", (2, 8)),
         ("state %s: int64[]\nupdate s = %data", "state %s is int64[], not", (3, 8)),
+        ('graph "a"\ngraph "b"', "a second line 'graph'", (3, 7)),
         ("keep dta\nblob data = %data", "there is no blob 'dta'", (2, 6)),
         ("%b: float32[2, 3] = copy %c\n%c: float32[2, 3] = copy %data", "line 3 makes", (2, 26)),
     ],

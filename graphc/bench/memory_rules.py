@@ -115,6 +115,7 @@ class DagMemory:
         return steps
 
     def held(self, layer: Layer, values: set[str], derivatives: set[str]) -> Held:
+        """What is held while this layer runs, and its bytes."""
         size = sum(self.sizes[name] for name in (*values, *derivatives))
         return Held(layer.name, frozenset(values), frozenset(derivatives), size)
 

@@ -76,6 +76,7 @@ class _Reader:
         self.position = 0
         self.built = Graph()
         self.problems: list[Diagnostic] = []
+        self.titled = False
         self.lost: set[str] = set()  # values of lines that could not be read
         self.kept: dict[str, Span] = {}
         self.renewed: dict[str, Span] = {}
@@ -186,7 +187,10 @@ class _Reader:
 
     def title(self) -> None:
         """The line "graph" NAME, behind its first word."""
-        self.built.name = self.name("the graph's name")
+        span = self.span
+        if self.titled:
+            raise self.error("a second line 'graph'; a text holds one graph", span)
+        self.built.name, self.titled = self.name("the graph's name"), True
 
     def keep(self) -> None:
         """The line "keep" NAME, behind its first word."""

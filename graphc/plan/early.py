@@ -36,7 +36,7 @@ class _Early:
     """A gradient with the small steps it needs, and the readers that must come before it."""
 
     gradient: DraftStep
-    helpers: list[DraftStep]
+    makers: list[DraftStep]
     readers: list[DraftStep]
 
 
@@ -163,7 +163,7 @@ def _early(graph: _Graph, first: DraftStep, second: DraftStep, scores: str) -> _
     draft, needed, writers, place = graph.draft, graph.needed, graph.writers, graph.place
     done = set(draft.steps[: place[first]])
     size = sum(draft.arrays[name].type.bytes for name in second.writes)
-    helpers: list[DraftStep] = []
+    makers: list[DraftStep] = []
     waiting = [second]
     while waiting:
         step = waiting.pop()
@@ -174,19 +174,19 @@ def _early(graph: _Graph, first: DraftStep, second: DraftStep, scores: str) -> _
             return f"{changing[0]} may change between the passes"
         for name in sorted(draft.sources(step.reads)):
             maker = writers[name]
-            if maker in done or maker in helpers:
+            if maker in done or maker in makers:
                 continue
             if maker is first or first in _ancestors(maker, needed):
                 return f"it needs {name}, which is made from the loss"
             made = sum(draft.arrays[written].type.bytes for written in maker.writes)
             if maker.reads and made > SMALL * size:
                 return f"it needs {name}, which is made later"
-            helpers.append(maker)
+            makers.append(maker)
             waiting.append(maker)
     readers = _late_readers(draft, first, second, scores, done, needed)
     if isinstance(readers, str):
         return readers
-    return _Early(second, sorted(helpers, key=place.__getitem__), readers)
+    return _Early(second, sorted(makers, key=place.__getitem__), readers)
 
 
 def _ancestors(step: DraftStep, needed: dict[DraftStep, set[DraftStep]]) -> set[DraftStep]:
@@ -236,7 +236,7 @@ def _outputs(step: DraftStep) -> range:
 def _put(draft: Draft, first: DraftStep, early: _Early, step: DraftStep) -> None:
     """Put the joined step where the loss was, and before it what has to come before it."""
     step.backward = False
-    moved = [*early.helpers, *early.readers]
+    moved = [*early.makers, *early.readers]
     for other in moved:
         other.backward = False
     gone = {first, early.gradient}

@@ -141,6 +141,7 @@ class Repeater:
         return undo
 
     def again(self, array: Array, storage: Storage) -> str:
+        """A new array like this one, in `storage`; returns its name."""
         name = self.draft.fresh(f"{array.name}~again")
         self.draft.arrays[name] = Array(
             name, array.type, array.strides, storage, array.offset, array.sources
@@ -186,6 +187,7 @@ class Repeater:
         return kernel, tuple(step.arguments[place] for place in kept)
 
     def storage(self, name: str) -> Storage:
+        """The storage of an array."""
         return self.draft.arrays[name].storage
 
     def held(self, name: str, before: int) -> str:
@@ -198,6 +200,7 @@ class Repeater:
         return self.draft.held[name] if renewed else name
 
     def scratch(self, array: Array) -> str:
+        """A new array like this one in a storage of its own; returns its name."""
         name = self.draft.fresh(f"{array.name}~scratch")
         reach = sum((e - 1) * s for e, s in zip(array.type.shape, array.strides, strict=True))
         size = (reach + 1) * array.item_bytes if array.type.size else 0
@@ -239,6 +242,7 @@ class Repeater:
             clone.arguments = (*inputs, *clone.writes)
 
     def is_small_parameter(self, name: str) -> bool:
+        """Whether it is a user's parameter, as a call finds it, that may be held: see SMALL."""
         array = self.draft.arrays[name]
         role = self.draft.slots[array.storage.slot].role
         return role == "parameter" and not array.sources and array.type.bytes <= SMALL

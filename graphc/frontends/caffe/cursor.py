@@ -35,12 +35,14 @@ class Cursor:
         self.most_errors = MOST_ERRORS_OF_LONG_TEXT if is_long else MOST_ERRORS
 
     def peek(self, distance: int = 0) -> Token:
+        """The word so many words ahead; past the end, the end."""
         while len(self.ahead) <= distance:
             last = self.ahead[-1] if self.ahead else None
             self.ahead.append(last if last and last.kind == "end" else next(self.incoming))
         return self.ahead[distance]
 
     def next(self) -> Token:
+        """The next word, which is then behind; the end stays."""
         token = self.peek()
         if token.kind != "end":
             self.ahead.popleft()
@@ -55,9 +57,11 @@ class Cursor:
         return False
 
     def span(self, token: Token) -> Span:
+        """The place of a word, at least one character long."""
         return self.source.span(token.start, max(token.end, token.start + 1))
 
     def report(self, message: str, span: Span, hint: str = "", doubtful: bool = False) -> None:
+        """Note an error. Raises TooManyErrorsError with the last that is read for."""
         self.usable = self.usable and not doubtful
         self.errors.append(Diagnostic(message, span, hint=hint))
         if len(self.errors) >= self.most_errors:
@@ -65,6 +69,7 @@ class Cursor:
             raise TooManyErrorsError
 
     def report_doubtful(self, diagnostic: Diagnostic) -> None:
+        """Note an error that leaves a doubt about names."""
         assert diagnostic.span is not None
         self.report(diagnostic.message, diagnostic.span, diagnostic.hint, doubtful=True)
 
@@ -81,15 +86,18 @@ class Cursor:
             started = True
 
     def opens_message(self, distance: int) -> bool:
+        """Whether a message begins so many words ahead, with or without a colon."""
         if self.is_mark(distance, ":"):
             distance += 1
         return self.is_mark(distance, "{<")
 
     def is_mark(self, distance: int, marks: str) -> bool:
+        """Whether the word so many words ahead is one of these marks."""
         token = self.peek(distance)
         return token.kind == "mark" and token.text in marks
 
     def skip_value(self) -> None:
+        """Step over a number, a word, texts that stand together, or a list."""
         if self.is_mark(0, "["):
             while self.peek().kind != "end" and not self.accept("]"):
                 if self.is_mark(0, "}"):

@@ -117,15 +117,14 @@ def read_solver(
     if net is None and len(given) != 1:
         errors.append(_net_mistake(solver, given))
     folder = _folder(source, solver)
-    net_errors: list[Diagnostic] = []
-    reader = _NetReader(solver, folder, layer_types, net_errors)
-    reads_own = net is None and len(given) == 1
-    if reads_own:
+    reader = _NetReader(solver, folder, layer_types, [])
+    tests: list[TestDefinition] = []
+    if net is None and len(given) == 1:
         net = reader.train_net(given[0])
-    tests = reader.tests() if reads_own and not any(_test_mistakes(solver)) else []
-    if errors or net_errors or net is None:
+        tests = [] if any(_test_mistakes(solver)) else reader.tests()
+    if errors or reader.errors or net is None:
         own = sorted([*errors, *step_mistakes], key=lambda d: d.span.start if d.span else 0)
-        raise NetError([*own, *(error for error in net_errors if error not in own)])
+        raise NetError([*own, *(error for error in reader.errors if error not in own)])
     method = _method(solver)
     clip = solver.get("clip_gradients")
     seed = solver.get("random_seed")
