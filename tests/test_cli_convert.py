@@ -17,14 +17,15 @@ from graphc.weight_files import convert
 
 NET = """
 name: "small"
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 3 kernel_size: 2 weight_filler { type: "gaussian" std: 1 } } }
 layer { name: "a" type: "InnerProduct" bottom: "conv" top: "a" param { name: "w" }
   inner_product_param { num_output: 2 bias_term: false weight_filler { type: "gaussian" std: 1 } } }
 layer { name: "b" type: "InnerProduct" bottom: "conv" top: "b" param { name: "w" }
   inner_product_param { num_output: 2 bias_term: false weight_filler { type: "gaussian" std: 1 } } }
-"""  # noqa: E501
+"""
 
 V1 = ("--layout", "v1")
 

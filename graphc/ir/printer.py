@@ -17,7 +17,7 @@
 
 Grammar, one item a line, `#` starts a comment:
 
-    graph     "graph" NAME
+    graph     "graph" NAME                            at most once
     input     ROLE VALUE ":" TYPE ["=" DATA]          ROLE: input parameter state gradient constant
     node      [VALUE ":" TYPE {"," VALUE ":" TYPE} "="] OPERATOR ["(" FIELD {"," FIELD} ")"]
               [VALUE {"," VALUE}] ["@" LAYER KIND ["backward"]]
