@@ -100,6 +100,8 @@ class FoldLoops:
         return b.add(whole(low), ahead), step.divisor
 
     def _known(self, step: Stepped) -> ir.Value:
+        if step.each_axis not in self.product.extents:  # one position, no loop
+            return whole(step.constant)
         b = self.builder
         moved = b.mul(self.open[step.each_axis], whole(step.each))
         return b.add(moved, whole(step.constant))
