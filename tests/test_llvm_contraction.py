@@ -460,6 +460,45 @@ def test_stores_are_evaluated_on_the_sums(shape: tuple[int, int, int], target: s
             assert close(got, want, dtype)
 
 
+def residual(dtype: str, rows: int, columns: int, depth: int) -> Kernel:
+    """x w + r where m is positive, else 0: a data gradient, a second one and a ReLU's."""
+    k = Writer("residual")
+    map_shape = (rows, columns)
+    shapes = {"x": (rows, depth), "w": (depth, columns)}
+    shapes |= {"m": map_shape, "r": map_shape, "y": map_shape}
+    listed = [Buffer.of(name, TensorType(dtype, shape)) for name, shape in shapes.items()]
+    x, w, m, r, y = (Array(k, buffer) for buffer in listed)
+    i, j = k.each(rows, columns)
+    t = k.axis(depth)
+    total = k.sum(t, x[i, t] * w[t, j]) + r[i, j]
+    y[i, j] = k.select(m[i, j] > 0.0, total, 0.0)
+    return k.finish(listed[:4], listed[4:])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [(60, 96, 20), (131, 37, 8), (61, 70, 300)])
+def test_what_stores_read_of_large_arrays_is_asked_for(
+    shape: tuple[int, int, int], target: str
+) -> None:
+    rng = np.random.default_rng(2)
+    large = Target.named(target)
+    small = replace(large, l2_bytes=1024)
+    for dtype in ("float32", "float64"):
+        kernel = residual(dtype, *shape)
+        arrays = [rng.standard_normal(buffer.shape).astype(dtype) for buffer in kernel.buffers]
+        exact = [array.copy() for array in arrays]
+        assert not interpret(kernel, exact)
+        fetches = []
+        for machine in (large, small):
+            module = ir.Module("tiled")
+            emit_contraction(module, kernel, machine, "k")
+            fetches.append(str(module).count('call void @"llvm.prefetch'))
+            (native,) = tiled([kernel], machine)
+            assert native is not None
+            assert close(native(arrays)[0], exact[4], dtype)
+        assert fetches[1] >= fetches[0] + (0 if target == "scalar" else 2)
+
+
 def test_every_cut_into_shares_gives_the_same_bits() -> None:
     for name, outputs in (("3x3", (2, 70, 13, 13)), ("few beyond a vector", (20, 50, 3, 4))):
         check_shares(CONVOLUTIONS[name], outputs)

@@ -7,6 +7,7 @@ panel's sums wait in memory; this also bounds how many terms are added one after
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -17,10 +18,14 @@ from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.packing import Packer, packed_items
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.shares import Part, Shares, each, when
+from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.tile import Tile
 from graphc.codegen.llvm.tiling import TileGroup, Tiling
 from graphc.codegen.llvm.vector import Values
+from graphc.codegen.nodes import Address, reachable, statement_nodes
 from graphc.kernel.lang import Axis
+
+FAR = 8  # times the second-level cache
 
 
 class TiledProduct:
@@ -103,6 +108,7 @@ class _Panel:
         # Panels cut rows into tiles of one kind; else each group of tiles has a place of its own.
         assert self.row_panel is None or not tiling.fixed
         self.deep = self.tile.deep
+        self.far = _far_addresses(self.product, self.tiling, at.math.target)
 
     def emit(self, first: ir.Value, vectors: int, tail: int | None) -> None:
         """The share: `vectors` vectors from element `first` on; `tail` of the last one exist."""
@@ -215,6 +221,7 @@ class _Panel:
             self._each_line(start, start, partial(one_line, group, row), clip=False)
 
         def one_line(group: TileGroup, row: ir.Value, start: ir.Value, _: ir.Value) -> None:
+            self._fetch_epilogue(row, group)
             sums = self.tile.sums(start, b, group)
             if not self.tiling.streamed:
                 self._store_tile(row, sums)
@@ -347,5 +354,38 @@ class _Panel:
                 with values.along(tiling.vector, tiling.lanes, first, rest):
                     self._stores()
 
+    def _fetch_epilogue(self, row: ir.Value, group: TileGroup) -> None:
+        """Ask for what the tile's stores read of large arrays, while its sums are computed.
+
+        A tile reads little of each row, so that no processor sees by itself what comes next.
+        """
+        tiling, values = self.tiling, self.at.values
+        if not self.far or tiling.lanes == 1:
+            return
+        for m in range(group.rows * self.deep):
+            place = self.builder.add(row, whole(m // self.deep))
+            with self.frame.scope():
+                for axis, at in ((tiling.row, place), (tiling.deep, whole(m % self.deep))):
+                    if axis is not None:
+                        values.places[axis] = (self.frame.depth, at)
+                with values.along(tiling.vector, tiling.lanes, self.first, None):
+                    for address in self.far:
+                        for j in range(self.tile.vectors):
+                            values.prefetch(address, j * tiling.lanes)
+
     def _stores(self) -> None:
         self.at.values.store_all(self.product.store_nodes())
+
+
+def _far_addresses(product: Product, tiling: Tiling, target: Target) -> list[Address]:
+    """Where the stores read vectors of arrays that no cache will hold."""
+    size = FAR * target.l2_bytes
+    nodes = reachable(tuple(n for s in product.store_nodes() for n in statement_nodes(s)))
+    found = dict.fromkeys(node.address for node in nodes if node.address is not None)
+    return [
+        address
+        for address in found
+        if not address.parts
+        and address.terms.get(tiling.vector) == 1
+        and math.prod(address.buffer.shape) * ITEM_BYTES[address.buffer.dtype] >= size
+    ]
