@@ -18,6 +18,7 @@ from graphc.phase import TEST, TRAIN, Phase
 from graphc.plan.algorithm import allowed
 from graphc.plan.budget import Memory, memory_mode
 from graphc.runtime.cpu import WorkingMemory, usable_cores
+from graphc.runtime.launch import LIBRARY_CHOICES
 
 
 def checked_signature(
@@ -34,6 +35,7 @@ def checked_signature(
     target: str,
     exact: bool,
     fast_math: Sequence[str],
+    libraries: str,
 ) -> Signature:
     """The signature of a forward pass by a user's options, which are those of `graphc.Net`.
 
@@ -53,6 +55,10 @@ def checked_signature(
         threads is None or (is_whole(threads) and 1 <= threads <= 256),
         f"threads is a whole number from 1 to 256, or None, not {threads!r}",
     )
+    need(
+        libraries in LIBRARY_CHOICES,
+        f"libraries is one of {', '.join(LIBRARY_CHOICES)}, not {libraries!r}",
+    )
     fast_math = as_names(fast_math, "fast_math")
     allowed(exact, fast_math)
     return Signature(
@@ -68,6 +74,7 @@ def checked_signature(
         threads=int(threads) if threads is not None else usable_cores(),
         exact=bool(exact),
         fast_math=fast_math,
+        libraries=libraries,
     )
 
 

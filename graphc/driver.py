@@ -15,7 +15,7 @@ import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.collector import resting
-from graphc.error import need
+from graphc.error import NetError, need
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.network import CaffeNet, build
 from graphc.host_calls import HostedExecutable
@@ -53,6 +53,7 @@ class Signature:
         threads: how many a call may use; more do no harm, but may find nothing to do.
         exact: convolutions are direct sums.
         fast_math: what may be less exact than a direct sum: "winograd4", "tf32".
+        libraries: whether a GPU's steps may be calls of NVIDIA's libraries, "auto", "on" or "off".
         update: what a step of training does with the gradients of `wrt`; None: they are results.
         target: the back end that runs it, a key of BACK_ENDS.
     """
@@ -73,6 +74,7 @@ class Signature:
     threads: int = Algorithms.threads
     exact: bool = False
     fast_math: tuple[str, ...] = ()
+    libraries: str = "auto"
     update: UpdateRule | None = None
     target: str = "cpu"
 
@@ -93,7 +95,9 @@ class Compilation:
     @property
     def remarks(self) -> list[Remark]:
         """Every remark of every stage, in order."""
-        return list(dict.fromkeys([*self.graph.remarks, *self.program.remarks, *self.code_remarks]))
+        run = [] if self.executable is None else _remarks(self.executable.decisions)
+        remarks = [*self.graph.remarks, *self.program.remarks, *self.code_remarks, *run]
+        return list(dict.fromkeys(remarks))
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,35 @@ def _compile_cuda(program: Program, signature: Signature) -> Any:
     return compile_cuda(program, tf32="tf32" in signature.fast_math)
 
 
+def _compile_for_gpu(program: Program, signature: Signature) -> Any:
+    from graphc.codegen.cuda.program import compile_cuda
+    from graphc.runtime.library_steps import library_choice
+
+    choice = library_choice(signature.libraries)
+    return compile_cuda(program, tf32="tf32" in signature.fast_math, libraries=choice)
+
+
+def gpu_remarks(program: Program, tf32: bool) -> list[Remark]:
+    """What is decided, or was found before, about a program's code for a GPU; none is needed."""
+    from graphc.codegen.cuda.program import compile_cuda
+    from graphc.runtime import cuda
+    from graphc.runtime.library_steps import outlook
+
+    bundle = compile_cuda(program, tf32, libraries="auto")
+    try:
+        gpu = cuda.device()
+    except NetError:
+        gpu = None
+    return _remarks([*bundle.decisions, *outlook(bundle, gpu)])
+
+
 def _cuda_remarks(bundle: Any) -> list[Remark]:
-    return [Remark("cuda", f"layer:{layer}", said) for layer, said in bundle.decisions]
+    return _remarks(bundle.decisions)
+
+
+def _remarks(decisions: Iterable[tuple[str, str]]) -> list[Remark]:
+    """Those of (layer, sentence), about the whole net where there is no layer."""
+    return [Remark("cuda", f"layer:{layer}" if layer else "net", said) for layer, said in decisions]
 
 
 def _load_emulated(bundle: Any) -> Executable:
@@ -138,7 +169,7 @@ def _load_cuda(bundle: Any) -> Executable:
 
 BACK_ENDS: dict[str, BackEnd] = {
     "cpu": BackEnd(_compile_native, load),
-    "cuda": BackEnd(_compile_cuda, _load_cuda, DeviceArrays, _cuda_remarks),
+    "cuda": BackEnd(_compile_for_gpu, _load_cuda, DeviceArrays, _cuda_remarks),
     "cuda-emulator": BackEnd(_compile_cuda, _load_emulated, remarks=_cuda_remarks),
 }
 

@@ -76,6 +76,9 @@ class Net:
             faster, whose rounding error is no larger.
         fast_math: "winograd4" allows F(4x4, 3x3), faster still, with errors of some 2e-5; "tf32"
             lets a GPU's tensor cores round what they multiply to 10 bits after the point.
+        libraries: whether a GPU's products and convolutions may be calls of cuBLASLt and cuDNN,
+            where these are installed: "auto" where they are measured faster, "on" wherever they
+            can, "off" never.
     Attributes:
         blobs: all blobs by name; `.data` and `.diff` are arrays of their shape.
         params: layer name -> its parameters, each with `.data` and `.diff`.
@@ -109,6 +112,7 @@ class Net:
         target: str = "cpu",
         exact: bool = False,
         fast_math: Sequence[str] = (),
+        libraries: str = "auto",
     ):
         base = checked_signature(
             phase=phase,
@@ -123,6 +127,7 @@ class Net:
             target=target,
             exact=exact,
             fast_math=fast_math,
+            libraries=libraries,
         )
         need(
             is_whole(seed) and 0 <= seed < 2**32,

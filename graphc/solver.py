@@ -51,7 +51,8 @@ class Solver:
         weights: what the net starts from, as in `graphc.Net`; the definition's own `weights` and
             fillers otherwise.
         keep, threads, memory, dtype, shapes: as in `graphc.Net`.
-        fuse, blockwise_loss, infogain_input, target, exact, fast_math: the same, for test nets too.
+        fuse, blockwise_loss, infogain_input, target, exact, fast_math, libraries: the same, for
+            test nets too.
         net: what to train, in place of the net that the definition names.
         seed: of fillers and dropout, where the definition has no random_seed.
     Attributes:
@@ -82,6 +83,7 @@ class Solver:
         target: str = "cpu",
         exact: bool = False,
         fast_math: Sequence[str] = (),
+        libraries: str = "auto",
     ):
         need(
             isinstance(source, (str, PathLike)),
@@ -102,6 +104,7 @@ class Solver:
             "target": target,
             "exact": exact,
             "fast_math": fast_math,
+            "libraries": libraries,
         }
         self.net = TrainingNet(
             self.definition, weights=weights, keep=keep, memory=memory, shapes=shapes, **shared

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stand_in_gpu import StandIn
+from stand_in_libraries import StandInLibraries, stand_in_libraries
+
+from graphc.runtime import cuda, cuda_graph, library_cache, library_steps
 
 HERE = Path(__file__).resolve().parent
 
@@ -55,3 +60,33 @@ def dag(tmp_path: Path) -> Path:
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(bool(request.config.getoption("--update-golden")))
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """What target "cuda" runs on in place of a GPU. No graph is captured, no library found."""
+    made = StandIn()
+    monkeypatch.setattr(cuda_graph, "_bindings", lambda: None)
+    monkeypatch.setattr(cuda, "load", made.load)
+    monkeypatch.setattr(cuda, "device", lambda: made)
+    monkeypatch.setattr(library_steps, "open_library", lambda name: None)
+    found = (library_steps.opened, library_steps.is_any_installed)
+    for function in found:
+        function.cache_clear()
+    yield made
+    for function in found:
+        function.cache_clear()
+
+
+@pytest.fixture
+def libraries(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stand_in: StandIn
+) -> Iterator[StandInLibraries]:
+    """cuBLASLt and cuDNN on memory of this process; nothing is known of their speed."""
+    made = stand_in_libraries()
+    made.reset()
+    stand_in.library_seconds = made.seconds
+    monkeypatch.setattr(library_steps, "open_library", lambda name: made.loaded)
+    monkeypatch.setattr(library_cache, "folder", lambda: tmp_path / "cache")
+    yield made
+    assert not made.complaint

@@ -7,7 +7,9 @@ of numbers is noted.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from graphc.runtime.launch import CudaBundle, Launch
 
 LAUNCH_SECONDS = 0.001  # that the clock goes forward by with each launch
 ERROR_BYTES = 16
+# Where a launch's text looks an argument up: the slot and offset give way to its own address.
+_PLACED = re.compile(r"(> b(\d+) = placed<[^(]*>\(slots\[)\d+\], \d+,")
 
 
 class Allocation:
@@ -39,7 +43,7 @@ class Event:
         self.driver = driver
 
     def record(self, stream: Any) -> None:
-        self.seconds = self.driver.seconds
+        self.seconds = self.driver.seconds + self.driver.library_seconds()
 
     def time_till(self, other: Event) -> float:
         return 1e3 * (other.seconds - self.seconds)
@@ -50,7 +54,7 @@ class StandIn:
 
     Attributes:
         moved: bytes -> how often so many went one way or the other, by "to" and "from".
-        seconds: what the GPU's clock shows.
+        seconds: what the GPU's clock shows. library_seconds: what libraries add to it.
         room: bytes that may be allocated.
     """
 
@@ -60,6 +64,7 @@ class StandIn:
     def __init__(self) -> None:
         self.moved: dict[str, Counter[int]] = {"to": Counter(), "from": Counter()}
         self.seconds = 0.0
+        self.library_seconds: Callable[[], float] = lambda: 0.0
         self.room = 2**40
         self.launched: list[str] = []
         self.places: dict[int, int] = {}  # address -> bytes of what is allocated
@@ -134,6 +139,10 @@ class StandIn:
     def memset_d8_async(self, target: Any, value: int, count: int, stream: Any) -> None:
         ctypes.memset(int(target), value, count)
 
+    def holds(self, address: int) -> bool:
+        """Whether an address lies in memory that was allocated."""
+        return any(begin <= address < begin + size for begin, size in self.places.items())
+
     def forget_moves(self) -> None:
         """Count from here on."""
         for counter in self.moved.values():
@@ -149,7 +158,12 @@ class Module:
 
     def __init__(self, driver: StandIn, bundle: CudaBundle):
         self.driver, self.bundle = driver, bundle
-        self.library = ctypes.CDLL(str(emulator.build(bundle.text)))
+        text = _PLACED.sub(r"\1\2], 0,", bundle.text)
+        self.library = ctypes.CDLL(str(emulator.build(text)))
+        # In the order of the text: the steps, then what is beside calls of libraries.
+        steps = bundle.libraries.values()
+        beside = [one.launch for step in steps for one in (*step.before, step.after) if one]
+        self.launches = [*bundle.launches, *beside]
 
     def get_function(self, name: str) -> Function:
         assert name in self.bundle.text
@@ -172,47 +186,48 @@ class Function:
         module, driver = self.module, self.module.driver
         assert len(arguments) == len(self.types)
         given = (self.name, grid, block, shared_size)
-        launches = [*enumerate(module.bundle.launches)]
+        launches = [*enumerate(module.launches)]
         launches += [(n, launch.follower) for n, launch in launches if launch.follower]
         found = [
-            (number, launch, slots)
+            (number, launch)
             for number, launch in launches
             if given
             == (launch.kernel, (launch.grid, 1), (launch.threads, 1, 1), launch.shared_bytes)
-            and (slots := self._slots(launch, arguments)) is not None
+            and self._is_meant(number, launch, arguments)
         ]
         assert found, f"no step launches {given} on {arguments}"
-        number, launch, slots = found[0]
+        number, launch = found[0]
         driver.launched.append(self.name)
         driver.seconds += LAUNCH_SECONDS
-        if launch is module.bundle.launches[number].follower:
-            assert driver.launched[-2] == module.bundle.launches[number].kernel
+        if launch is module.launches[number].follower:
+            assert driver.launched[-2] == module.launches[number].kernel
             return  # the library has run it behind the kernel that it follows
-        table = (ctypes.c_void_p * len(module.bundle.slots))()
-        for slot, address in slots.items():
-            table[slot] = address
+        count = len(launch.places)
+        table = (ctypes.c_void_p * count)(*arguments[:count])
         error = arguments[-2] if launch.first_check is not None else 0
         failed = module.library.graphc_run(
             table, number, number + 1, ctypes.c_void_p(error or None), None
         )
         assert failed == 0
 
-    def _slots(self, launch: Launch, arguments: tuple[int, ...]) -> dict[int, int] | None:
-        """Where each slot begins for the arguments to be these of the step; None: they are not."""
+    def _is_meant(self, number: int, launch: Launch, arguments: tuple[int, ...]) -> bool:
+        """Whether these are the step's arguments, or where a step is tried, memory of a trial's."""
         driver, bundle = self.module.driver, self.module.bundle
         addresses = arguments
         if launch.first_check is not None:
             error, first_check = arguments[-2:]
             addresses = arguments[:-2]
             if first_check != launch.first_check or driver.places.get(error) != ERROR_BYTES:
-                return None
+                return False
+        if number in bundle.libraries or number >= len(bundle.launches):
+            return all(driver.holds(address) for address in arguments)
         slots: dict[int, int] = {}
         for (slot, offset), address in zip(launch.places, addresses, strict=True):
             size = driver.places.get(address - offset)
             entry = bundle.slots[slot]
             wanted = int(np.prod(entry.shape)) * np.dtype(entry.dtype).itemsize
             if size is None or size < (bundle.arena_bytes if slot == 0 else wanted):
-                return None
+                return False
             if slots.setdefault(slot, address - offset) != address - offset:
-                return None
-        return slots
+                return False
+        return True

@@ -12,7 +12,7 @@ from test_cuda_nets import INCEPTION, LENET, fill
 
 import graphc
 from graphc.error import NetError
-from graphc.runtime import cuda, cuda_graph
+from graphc.runtime import cuda
 from graphc.runtime.cpu import aligned_zeros
 from graphc.runtime.cuda_arrays import DeviceArrays, resident
 
@@ -24,14 +24,6 @@ type: "{method}" iter_size: {size}
 test_iter: 1 test_interval: 1000 test_initialization: false snapshot_prefix: "{prefix}"
 net_param {{ {net} }}
 """
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    made = StandIn()
-    monkeypatch.setattr(cuda_graph, "_bindings", lambda: None)
-    monkeypatch.setattr(cuda, "load", made.load)
-    return made
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from cuda_programs import KernelTable, needs_compiler
 from stand_in_gpu import StandIn
+from stand_in_libraries import StandInLibraries
 from test_cli_options import graphc
 from test_cuda_arrays import solver, train
 from test_cuda_contraction import long_table, table, tensor_table
@@ -27,9 +28,10 @@ from graphc.codegen.cuda.compiler import save
 from graphc.codegen.cuda.main import main_text
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.error import NetError
-from graphc.runtime import cuda, cuda_graph
+from graphc.runtime import cuda, library_steps
 from graphc.runtime.cpu import Executable
-from graphc.runtime.launch import CudaBundle
+from graphc.runtime.launch import CudaBundle, LibraryChoice
+from graphc.runtime.library_trial import TOLERANCES
 
 pytestmark = needs_compiler
 
@@ -59,26 +61,26 @@ def device() -> Load:
     return cuda.load
 
 
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    made = StandIn()
-    monkeypatch.setattr(cuda_graph, "_bindings", lambda: None)
-    monkeypatch.setattr(cuda, "load", made.load)
-    monkeypatch.setattr(cuda, "device", lambda: made)
-    return made
-
-
-def check_table(made: KernelTable, load: Load) -> None:
+def check_table(made: KernelTable, load: Load, libraries: LibraryChoice = "off") -> Executable:
     """Every buffer after every step is what the emulator leaves there."""
-    executable = load(compile_cuda(made.program(), made.tf32, made.gpu))
+    executable = load(compile_cuda(made.program(), made.tf32, made.gpu, libraries))
     made.fill(executable)
     executable.call("forward")
     wanted = made.results(0)
+    limits = LIMITS if libraries == "off" else TOLERANCES
     for name, array in wanted.items():
         scale = float(np.abs(array[np.isfinite(array)]).max(initial=1e-30))
-        limit = LIMITS.get(str(array.dtype), 0) * scale
+        limit = limits.get(str(array.dtype), 0) * scale
         got = executable.read(name)
         np.testing.assert_allclose(got, array, rtol=0, atol=limit, err_msg=name)
+    return executable
+
+
+def check_libraries(name: str, load: Load) -> None:
+    """Calls of libraries leave what the emulator leaves, and stand for every step they can do."""
+    executable = check_table(TABLES[name](), load, "on")
+    said = [sentence for _, sentence in executable.decisions]
+    assert sum("runs as a call of" in sentence for sentence in said) >= len(said) // 2 > 0, said
 
 
 def check_net(text: str) -> None:
@@ -140,6 +142,10 @@ def test_stand_in_gives_figures(stand_in: StandIn, net: Path, monkeypatch: pytes
     check_figures(net)
 
 
+def test_stand_in_runs_calls_of_libraries(libraries: StandInLibraries):
+    check_libraries("sums in parts", cuda.load)
+
+
 # -- on a GPU -------------------------------------------------------------------------------------
 
 
@@ -153,6 +159,14 @@ def test_a_gpu_gives_what_the_emulator_gives(name: str, device: Load):
 @pytest.mark.parametrize("text", [LENET, INCEPTION, INFOGAIN, CAFFENET])
 def test_a_gpu_runs_nets(text: str, device: Load):
     check_net(text)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["contractions", "sums in parts"])
+def test_a_gpu_runs_calls_of_libraries(name: str, device: Load):
+    if not library_steps.is_any_installed():
+        pytest.skip("needs cuBLASLt or cuDNN")
+    check_libraries(name, device)
 
 
 @pytest.mark.gpu

@@ -18,20 +18,16 @@ from test_cuda_nets import LENET
 import graphc as package
 from graphc.bench import device, operator_table
 from graphc.bench.torch_place import Gpu
-from graphc.runtime import cuda, cuda_graph
+from graphc.runtime import cuda_graph
 
 pytestmark = needs_compiler
 
 
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    made = StandIn()
-    monkeypatch.setattr(cuda_graph, "_bindings", lambda: None)
-    monkeypatch.setattr(cuda, "load", made.load)
-    monkeypatch.setattr(cuda, "device", lambda: made)
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits of a GPU are measured on few bytes."""
     monkeypatch.setattr(device, "BLOCK_BYTES", 1 << 16)
     device._sweep.cache_clear()
-    return made
 
 
 @pytest.fixture

@@ -17,14 +17,6 @@ from graphc.error import NetError
 from graphc.runtime import cuda, cuda_graph
 
 
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    made = StandIn()
-    monkeypatch.setattr(cuda_graph, "_bindings", lambda: None)
-    monkeypatch.setattr(cuda, "load", made.load)
-    return made
-
-
 class Bindings:
     """cuda.bindings.driver as far as graphs go: what is issued during a capture is noted."""
 

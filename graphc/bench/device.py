@@ -21,6 +21,7 @@ from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime import cuda
 from graphc.runtime.cpu import Executable
+from graphc.runtime.library_steps import library_choice
 
 BLOCK_BYTES = 1 << 30  # of an array: many times the largest cache
 _ROW = 4096
@@ -32,11 +33,11 @@ def limits_of(target: str, threads: int) -> Limits:
     return measure_limits(threads) if target == "cpu" else _measure()
 
 
-def loaded(program: Program, target: str, tf32: bool = False) -> Executable:
+def loaded(program: Program, target: str, tf32: bool = False, libraries: str = "off") -> Executable:
     """A program made into code for a target, ready to be bound."""
     if target == "cpu":
         return load(compile_program(program))
-    return cuda.load(compile_cuda(program, tf32))
+    return cuda.load(compile_cuda(program, tf32, libraries=library_choice(libraries)))
 
 
 def describe(target: str) -> dict[str, object]:

@@ -32,7 +32,10 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class RowReport:
-    """A row's figures; `errors`: against each variant; `memory`: the limit of its bytes."""
+    """A row's figures; `errors`: against each variant; `memory`: the limit of its bytes.
+
+    decisions: how steps run that were tried both ways, by a library of the GPU's and by ours.
+    """
 
     name: str
     way: str
@@ -42,6 +45,7 @@ class RowReport:
     timing: Timing
     rivals: dict[str, Timing]
     errors: dict[str, float]
+    decisions: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -61,6 +65,7 @@ class OneOperator:
         algorithms: Algorithms | None = None,
         target: str = "cpu",
         tf32: bool = False,
+        libraries: str = "off",
     ):
         self.row = row
         self.graph = row.graph()
@@ -75,7 +80,7 @@ class OneOperator:
         self.given = {"y": rng.standard_normal(shape).astype("float32")} if backward else {}
         made = compile_graph(self.graph, self.wrt, tuple(self.given))
         self.program = plan(made.graph, memory="all", algorithms=algorithms)
-        self.executable: Executable = loaded(self.program, target, tf32)
+        self.executable: Executable = loaded(self.program, target, tf32, libraries)
         for name, array in self.executable.bind_new().items():
             source = self.given.get(name.removesuffix(".diff"), self.arrays.get(name))
             if source is not None:
@@ -127,13 +132,15 @@ def bench_row(
     algorithms: Algorithms | None = None,
     target: str = "cpu",
     tf32: bool = False,
+    libraries: str = "off",
 ) -> RowReport:
-    """Measure one row; `algorithms` as for `plan`. tf32: a GPU's tensor cores round for us too.
+    """Measure one row; `algorithms` as for `plan`. tf32: a GPU's tensor cores round for us too;
+    libraries: as for a net.
 
     Raises NetError where a rival's results differ by more than TOLERANCE.
     """
     need_clock(clock, threads)
-    ours = OneOperator(row, threads, algorithms=algorithms, target=target, tf32=tf32)
+    ours = OneOperator(row, threads, 0, algorithms, target, tf32, libraries)
     workload = Workload(ours.graph, ours.arrays, ours.wrt, ours.given)
     errors: dict[str, float] = {}
     contestants = [Contestant(OURS, ours.run)]
@@ -158,6 +165,7 @@ def bench_row(
         timing,
         timings,
         errors,
+        tuple(said for _, said in ours.executable.decisions),
     )
 
 

@@ -13,6 +13,8 @@ from graphc.cli.options import (
     ExactOption,
     FastMathOption,
     JsonOption,
+    LibrariesName,
+    LibrariesOption,
     NetOptions,
     TargetName,
     TargetOption,
@@ -56,6 +58,7 @@ def net(
     seconds: Seconds = 10.0,
     clock: ClockOption = ClockName.wall,
     target: TargetOption = TargetName.cpu,
+    libraries: LibrariesOption = LibrariesName.auto,
 ) -> None:
     """Measure a net.
 
@@ -69,7 +72,7 @@ def net(
     if rival:
         import_torch()
     with busy("compiling"):
-        call = open_call(options, target.value)
+        call = open_call(options, target.value, libraries.value)
     machine = describe(target.value)
     with busy("measuring"):
         report = bench_net(call, VARIANTS if rival else (), seconds, clock.value)
@@ -80,9 +83,9 @@ def net(
     _print_net(call, report)
 
 
-def open_call(options: NetOptions, target: str = "cpu") -> Call:
+def open_call(options: NetOptions, target: str = "cpu", libraries: str = "auto") -> Call:
     """The net of the options, compiled for a target and run once on random inputs."""
-    return open_session(options).bench_call(target)
+    return open_session(options).bench_call(target, libraries)
 
 
 def limits_json(limits: Limits) -> dict[str, Any]:
@@ -144,7 +147,19 @@ def _net_json(call: Call, report: NetReport, machine: dict[str, Any]) -> dict[st
         ],
         "refusals": report.refusals,
         "ratio": report.ratio,
+        "libraries": decisions_json(call),
     }
+
+
+def decisions_json(call: Call) -> list[dict[str, str]]:
+    """How steps run that a library of the GPU's could do as well."""
+    return [{"layer": layer, "decision": said} for layer, said in call.executable.decisions]
+
+
+def print_decisions(call: Call) -> None:
+    """The same for people."""
+    for layer, said in call.executable.decisions:
+        typer.echo(f"{layer or call.name}: {said}")
 
 
 def _print_net(call: Call, report: NetReport) -> None:
@@ -171,6 +186,7 @@ def _print_net(call: Call, report: NetReport) -> None:
     head = ("", "median", "spread", "GFLOP/s", "of FMA", "GB/s", "of copy", "MiB", "difference")
     typer.echo(table(head, rows, numbers=range(1, 9)))
     typer.echo("GB/s: of the bytes that graphc's steps touch; MiB: graphc's planned, others' seen")
+    print_decisions(call)
     for variant, why in report.refusals.items():
         note(f"torch {variant} cannot run this: {why}")
     if report.ratio is not None:
@@ -187,6 +203,7 @@ def ops(
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of a call.")] = 1,
     clock: ClockOption = ClockName.wall,
     target: TargetOption = TargetName.cpu,
+    libraries: LibrariesOption = LibrariesName.auto,
     exact: ExactOption = False,
     fast_math: FastMathOption = None,
     match: Annotated[str, typer.Option(metavar="TEXT", help="Only rows whose name has this.")] = "",
@@ -226,6 +243,7 @@ def ops(
                     algorithms,
                     target.value,
                     "tf32" in words,
+                    libraries.value,
                 )
             )
     limits = limits.better(limits_of(target.value, threads))
@@ -261,6 +279,7 @@ def _row_json(row: RowReport, limits: Limits) -> dict[str, Any]:
         "rivals": {name: _timing_json(timing) for name, timing in row.rivals.items()},
         "differences": row.errors,
         "ratio": row.ratio,
+        "libraries": list(row.decisions),
     }
 
 
@@ -285,6 +304,9 @@ def _print_rows(found: list[RowReport], limits: Limits) -> None:
     head = ("", "", "median", "spread", "of FMA", "of memory", "rival", "", "ratio")
     typer.echo(table(head, lines, numbers=(2, 3, 4, 5, 6, 8)))
     typer.echo("above 100 % of memory: the data was in a cache")
+    for row in found:
+        for said in row.decisions:
+            typer.echo(f"{row.name}, {row.way}: {said}")
     ratio = _median_ratio(found)
     if ratio is not None:
         typer.echo(f"median ratio {ratio:.2f}: the rival's time over graphc's")

@@ -98,14 +98,15 @@ class CaffeSession:
         parameters = {b.name: b.data for blobs in self.net.params.values() for b in blobs}
         return {**parameters, **self.net.arrays.states}
 
-    def bench_call(self, target: str = "cpu") -> Call:
+    def bench_call(self, target: str = "cpu", libraries: str = "auto") -> Call:
         """Its weights are random:1 where no others are named, so that no filler of zeros makes
         numbers that nobody computes with.
         """
         from graphc.bench.net import prepare
 
         options = self.options
-        net = open_net(replace(options, weights=options.weights or "random:1"), target)
+        filled = replace(options, weights=options.weights or "random:1")
+        net = open_net(filled, target, libraries)
         mode = options.mode or Mode.infer
         given, wrt = gradients_of(replace(options, mode=mode), net.front())
         return prepare(net, wrt, given, options.seed)

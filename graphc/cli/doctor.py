@@ -121,6 +121,18 @@ def _cuda() -> dict[str, Any]:
         "toolkit": _toolkit(nvcc) if nvcc else "none: no nvcc in PATH or under CUDA_HOME",
         "pycuda": _version("pycuda") or _missing("cuda"),
         "emulator": _emulator(),
+        **_libraries(),
+    }
+
+
+def _libraries() -> dict[str, str]:
+    """Those that may do steps in place of generated kernels, where they are faster."""
+    from graphc.runtime.shared_library import PACKAGES, library_version
+
+    return {
+        name: library_version(name)
+        or f"none: generated kernels do without (pip install {PACKAGES[name]})"
+        for name in PACKAGES
     }
 
 
@@ -212,7 +224,7 @@ def _missing(extra: str) -> str:
 
 
 def _cache() -> dict[str, Any]:
-    from graphc.codegen.llvm.cache import folder
+    from graphc.runtime.cache_folder import folder
 
     place = folder()
     files = [file for file in place.glob("*") if file.is_file()] if place.is_dir() else []

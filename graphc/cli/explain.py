@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphc.cli.options import NetOptions
+from graphc.cli.options import NetOptions, TargetName, TargetOption, fast_math_words
 from graphc.cli.report import busy, print_json
 from graphc.cli.session import open_session
 from graphc.error import NetError, did_you_mean
@@ -30,16 +31,19 @@ def explain(
             " for what concerns the whole, or nothing for everything.",
         ),
     ] = "",
+    *,
+    target: TargetOption = TargetName.cpu,
 ) -> None:
     """Print why things are as they are.
 
     What it is, what it costs, whether it is in place, gets a gradient, moves in training; then
-    every decision about it, in order.
+    every decision about it, in order. With --target cuda also which steps a library could do, and
+    what was found when it was tried here.
     """
     from graphc.ir.remark import without_repeats
 
     with busy("planning"):
-        made = open_session(options).lowered()
+        made = _lowered(options, target)
     answered = _answers(made, subject)
     found = list(dict.fromkeys([*answered, *_remarks(made, subject, bool(answered))]))
     remarks = without_repeats(found)
@@ -56,6 +60,18 @@ def explain(
         typer.echo(f"{made.called(remark.subject)}: {said}. [{remark.stage}]{place}")
     if not remarks:
         typer.echo(f"{subject or 'the net'}: nothing had to be decided.")
+
+
+def _lowered(options: NetOptions, target: TargetName) -> Lowered:
+    """The net's stages; for a GPU with remarks about its code, which has direct sums alone."""
+    if target is TargetName.cpu:
+        return open_session(options).lowered()
+    from graphc.driver import gpu_remarks
+
+    tf32 = "tf32" in fast_math_words(options.exact, options.fast_math)
+    made = open_session(replace(options, exact=True, fast_math=None)).lowered()
+    said = gpu_remarks(made.program, tf32)
+    return replace(made, program=replace(made.program, remarks=(*made.program.remarks, *said)))
 
 
 def _answers(made: Lowered, subject: str) -> list[Remark]:

@@ -193,7 +193,7 @@ class MatSession:
         arrays = self.model.held(self.options.dtype.value)
         return {names[PARAMETER.format(name)]: array for name, array in arrays.items()}
 
-    def bench_call(self, target: str = "cpu") -> Call:
+    def bench_call(self, target: str = "cpu", libraries: str = "auto") -> Call:
         """The weights are those of the file."""
         from graphc.bench.net import Call
 

@@ -64,6 +64,14 @@ class TargetName(StrEnum):
     cuda = "cuda"
 
 
+class LibrariesName(StrEnum):
+    """Whether a GPU's steps may be calls of cuBLASLt and cuDNN."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
 class Channels(StrEnum):
     """Order of the colours in an input."""
 
@@ -98,6 +106,13 @@ FastMathOption = Annotated[
 ]
 TargetOption = Annotated[
     TargetName, typer.Option("--target", help="What runs the net; cuda: the first GPU.")
+]
+LibrariesOption = Annotated[
+    LibrariesName,
+    typer.Option(
+        "--libraries",
+        help="cuBLASLt and cuDNN on a GPU: auto, where measured faster; on, wherever they can.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, errors too.")]
 

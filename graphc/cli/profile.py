@@ -6,8 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphc.cli.bench_net import ClockName, ClockOption, limits_json, limits_line, open_call
-from graphc.cli.options import NetOptions, TargetName, TargetOption
+from graphc.cli.bench_net import (
+    ClockName,
+    ClockOption,
+    decisions_json,
+    limits_json,
+    limits_line,
+    open_call,
+    print_decisions,
+)
+from graphc.cli.options import (
+    LibrariesName,
+    LibrariesOption,
+    NetOptions,
+    TargetName,
+    TargetOption,
+)
 from graphc.cli.report import busy, note, print_json, shown_seconds, table
 
 if TYPE_CHECKING:
@@ -23,6 +37,7 @@ def profile(
     seconds: Annotated[float, typer.Option(min=0, help="Time for the measurement.")] = 3.0,
     clock: ClockOption = ClockName.wall,
     target: TargetOption = TargetName.cpu,
+    libraries: LibrariesOption = LibrariesName.auto,
 ) -> None:
     """Measure where a net's time goes.
 
@@ -32,7 +47,7 @@ def profile(
     from graphc.bench.profile import profile as measure
 
     with busy("compiling"):
-        call = open_call(options, target.value)
+        call = open_call(options, target.value, libraries.value)
     with busy("measuring"):
         found = measure(call, seconds, clock.value)
     if not found.is_close:
@@ -42,7 +57,7 @@ def profile(
             " reading the clock shows"
         )
     if options.json:
-        print_json(_as_json(call.name, found))
+        print_json({**_as_json(call.name, found), "libraries": decisions_json(call)})
         return
     typer.echo(limits_line(found.limits))
     typer.echo(_step_table(found) if steps else _layer_table(found))
@@ -51,6 +66,7 @@ def profile(
         f" {shown_seconds(found.starting)}, a call without clocks"
         f" {shown_seconds(found.unprofiled)} ({100 * found.difference:+.1f} %)"
     )
+    print_decisions(call)
 
 
 def _layer_table(found: Profile) -> str:

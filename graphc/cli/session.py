@@ -89,7 +89,7 @@ class Session(Protocol):
     def held(self) -> dict[str, np.ndarray]:
         """Parameters and states by their names in a file, with the axes of the graph."""
 
-    def bench_call(self, target: str = "cpu") -> Call:
+    def bench_call(self, target: str = "cpu", libraries: str = "auto") -> Call:
         """The net compiled for a target and run once on random inputs."""
 
 
@@ -274,7 +274,7 @@ def need_known_inputs(inputs: Sequence[str], named: Mapping[str, object]) -> Non
             raise NetError(f"there is no net input '{name}'; {hint}")
 
 
-def open_net(options: NetOptions, target: str = "cpu") -> Net:
+def open_net(options: NetOptions, target: str = "cpu", libraries: str = "auto") -> Net:
     """The Net of the options, its parameters filled or loaded; nothing is compiled yet."""
     from graphc.net import Net
 
@@ -296,6 +296,7 @@ def open_net(options: NetOptions, target: str = "cpu") -> Net:
         target=target,
         exact=options.exact,
         fast_math=fast_math_words(options.exact, options.fast_math),
+        libraries=libraries,
     )
 
 

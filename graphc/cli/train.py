@@ -16,6 +16,8 @@ from graphc.cli.options import (
     ExactOption,
     FastMathOption,
     JsonOption,
+    LibrariesName,
+    LibrariesOption,
     MemoryOption,
     TargetName,
     TargetOption,
@@ -51,6 +53,7 @@ def train(
     exact: ExactOption = False,
     fast_math: FastMathOption = None,
     target: TargetOption = TargetName.cpu,
+    libraries: LibrariesOption = LibrariesName.auto,
     json: JsonOption = False,
 ) -> None:
     """Train a net on what its data layers read, as the solver says.
@@ -70,6 +73,7 @@ def train(
         target=target.value,
         exact=exact,
         fast_math=fast_math_words(exact, fast_math),
+        libraries=libraries.value,
     )
     made.definition.need_steps()
     _need_data(made)

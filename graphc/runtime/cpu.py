@@ -126,6 +126,11 @@ class Executable:
         self._timed = timed_type(functions.addresses.get("graphc_timed", 0))
 
     @property
+    def decisions(self) -> list[tuple[str, str]]:
+        """(layer, sentence) about how steps are run, where that is found out by running them."""
+        return []
+
+    @property
     def arena(self) -> np.ndarray:
         """The bytes of the arena, as they are now."""
         return self.working_memory.of(self.bundle.arena_bytes)

@@ -13,7 +13,7 @@ import contextlib
 import ctypes
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from graphc.runtime.cuda_arrays import DeviceArrays, Resident, resident
 from graphc.runtime.cuda_events import Events, make_events
 from graphc.runtime.cuda_graph import GraphCapture
 from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch
+from graphc.runtime.library_steps import LibrarySteps
 from graphc.runtime.nvcc import nvcc_path
 from graphc.runtime.parameter_file import slot_bytes
 
@@ -125,13 +126,16 @@ class CudaExecutable(Executable):
             self._error_memory = driver.mem_alloc(_ERROR_BYTES)
             self._words = driver.pagelocked_empty((2,), np.dtype(np.int64))
         self._functions_by_name = self._prepare()
+        self._libraries = LibrarySteps(bundle, driver, self._stream, self._launch)
         self._traffic = functools.cache(self._find_traffic)
 
     def _prepare(self) -> dict[str, Any]:
         """Every kernel, its types of arguments noted."""
         functions: dict[str, Any] = {}
         followers = [launch.follower for launch in self.bundle.launches if launch.follower]
-        for launch in (*self.bundle.launches, *followers):
+        steps = self.bundle.libraries.values()
+        beside = [one.launch for step in steps for one in (*step.before, step.after) if one]
+        for launch in (*self.bundle.launches, *followers, *beside):
             if launch.kernel not in functions:
                 function = self._module.get_function(launch.kernel)
                 tail = "" if launch.first_check is None else "Pi"
@@ -220,6 +224,8 @@ class CudaExecutable(Executable):
         back = [name for name in traffic.written if held(name).is_lent]
         sent, fetched = [held(name) for name in staged], [held(name) for name in back]
         with self._refusals("{name} fails on the GPU"):
+            if self._libraries.decide(part):
+                self._graphs.forget()
             for name in set(going) - set(staged):
                 held(name).send()
             for array in sent:
@@ -243,8 +249,8 @@ class CudaExecutable(Executable):
     def _issue(self, part: range, sent: list[Resident], fetched: list[Resident]) -> None:
         """Copies, launches and copies back, between page-locked memory and the device's."""
         self._issue_sending(sent)
-        for launch in self.bundle.launches[part.start : part.stop]:
-            self._launch(launch)
+        for number in part:
+            self._issue_step(number)
         self._issue_fetching(fetched)
 
     def _issue_timed(self, part: range, sent: list[Resident], fetched: list[Resident]) -> None:
@@ -255,9 +261,9 @@ class CudaExecutable(Executable):
             self._events[key] = make_events(self._graphs, self._driver, self._stream, count)
         events = self._events[key]
         self._issue_sending(sent)
-        for place, launch in enumerate(self.bundle.launches[part.start : part.stop]):
+        for place, number in enumerate(part):
             events.record(place)
-            self._launch(launch)
+            self._issue_step(number)
         events.record(len(part))
         self._issue_fetching(fetched)
 
@@ -271,21 +277,31 @@ class CudaExecutable(Executable):
             array.issue_fetch(self._stream)
         self._driver.memcpy_dtoh_async(self._words, self._error_memory, self._stream)
 
-    def _launch(self, launch: Launch) -> None:
+    def _issue_step(self, number: int) -> None:
+        launch = self.bundle.launches[number]
+        arguments = [self._addresses[slot] + offset for slot, offset in launch.places]
+        if number in self._libraries:
+            self._libraries.run(number, arguments)
+        else:
+            self._launch(launch, arguments)
+
+    def _launch(self, launch: Launch, arguments: Sequence[int]) -> None:
+        """A kernel, and the one that follows it, on arguments at these addresses."""
         if launch.grid == 0:
             return
-        arguments = [self._addresses[slot] + offset for slot, offset in launch.places]
+        check: list[int] = []
         if launch.first_check is not None:
-            arguments += [int(self._error_memory), launch.first_check]
+            check = [int(self._error_memory), launch.first_check]
         self._functions_by_name[launch.kernel].prepared_async_call(
             (launch.grid, 1),
             (launch.threads, 1, 1),
             self._stream,
             *arguments,
+            *check,
             shared_size=launch.shared_bytes,
         )
         if launch.follower is not None:
-            self._launch(launch.follower)
+            self._launch(launch.follower, arguments)
 
     @contextlib.contextmanager
     def _refusals(self, what: str) -> Iterator[None]:
@@ -297,6 +313,13 @@ class CudaExecutable(Executable):
             size = self.bundle.arena_bytes + sum(slot_bytes(slot) for slot in slots)
             said = what.format(name=f"'{self.bundle.name}'", size=f"{size / 2**30:.3g}")
             raise NetError(f"{said}: {error}") from None
+
+    @property
+    def decisions(self) -> list[tuple[str, str]]:
+        """(layer, sentence) about what a library does; on the whole net where there is no layer."""
+        size = self._libraries.memory_bytes
+        own = [("", f"library steps have {size} bytes of their own")] if size else []
+        return [*self._libraries.decisions, *own]
 
     # -- blobs --
 

@@ -12,13 +12,13 @@ import functools
 import hashlib
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from graphc.error import NetError
+from graphc.runtime.cache_folder import folder, is_private
 from graphc.runtime.cpu import Executable, Functions
 from graphc.runtime.launch import CudaBundle
 
@@ -122,7 +122,7 @@ def build(text: str, flags: Sequence[str] = ()) -> Path:
     for part in (*command, text, _ENTRIES):
         digest.update(part.encode() + b"\0")
     place = _folder() / f"emulator-{digest.hexdigest()[:40]}.so"
-    if place.exists() and _is_private(place.parent):
+    if place.exists() and is_private(place.parent):
         return place
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         source, library = Path(scratch, "net.cpp"), Path(scratch, "net.so")
@@ -147,17 +147,9 @@ def _version() -> bytes:
 
 def _folder() -> Path:
     """Where libraries are kept: the folder of compiled code, if it is this user's alone."""
-    chosen = os.environ.get("GRAPHC_CACHE", "")
-    place = Path(chosen) if chosen else Path.home() / ".cache" / "graphc"
+    place = folder()
     with contextlib.suppress(OSError):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _is_private(place) and os.access(place, os.W_OK):
+        if is_private(place) and os.access(place, os.W_OK):
             return place
     return Path(tempfile.mkdtemp(prefix="graphc-"))
-
-
-def _is_private(place: Path) -> bool:
-    """Whether nobody but this user can have put code into the folder."""
-    status = place.stat()
-    own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    return own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from graphc.codegen.cuda.expressions import TYPES
 from graphc.codegen.cuda.kernel import EmittedKernel, emit_kernel
+from graphc.codegen.cuda.library_steps import Extended, extended, library_steps
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.text import Text, comment, identifier
 from graphc.codegen.cuda.tile_shape import HOPPER, DeviceClass
@@ -24,7 +25,7 @@ from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Check
 from graphc.plan.program import Program, ProgramBuffer, Slot, Step
 from graphc.runtime.bundle import CheckEntry, Place, SlotEntry, StepEntry
-from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch
+from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch, LibraryChoice
 
 _MOST_USERS = 6  # of a kernel that its comment names
 _ALIGNMENT = 256  # bytes, of scratch memory
@@ -41,20 +42,27 @@ def kernel_texts(program: Program) -> list[str]:
     return [kernel.text for kernel in _emit_kernels(program, _keys(program), Choice()).values()]
 
 
-def compile_cuda(program: Program, tf32: bool = False, gpu: DeviceClass = HOPPER) -> CudaBundle:
+def compile_cuda(
+    program: Program,
+    tf32: bool = False,
+    gpu: DeviceClass = HOPPER,
+    libraries: LibraryChoice = "off",
+) -> CudaBundle:
     """The text, and the tables that a call needs.
 
     tf32: float32 contractions use tensor cores, which round what they multiply to 10 bits after the
     point (an error of about 1e-3 of a product). gpu: whose sizes decide about tiles; the text runs
-    on others as well.
+    on others as well. libraries: unless "off", say also which steps a library of NVIDIA's could do,
+    and put the kernels beside its calls into the text.
     """
-    keys = _keys(program)
-    emitted = _emit_kernels(program, keys, Choice(tf32, gpu=gpu))
+    whole = Extended(program, {}) if libraries == "off" else extended(program, tf32)
+    keys = _keys(whole.program)
+    emitted = _emit_kernels(whole.program, keys, Choice(tf32, gpu=gpu))
     launches: list[Launch] = []
     first_check = 0
     scratch = -(-program.arena_bytes // _ALIGNMENT) * _ALIGNMENT
-    for step, key in zip(program.steps, keys, strict=True):
-        places = [program.buffers[name] for name in step.arguments]
+    for step, key in zip(whole.program.steps, keys, strict=True):
+        places = [whole.program.buffers[name] for name in step.arguments]
         inputs = len(step.kernel.inputs)
         launches.append(
             _launch(
@@ -70,8 +78,8 @@ def compile_cuda(program: Program, tf32: bool = False, gpu: DeviceClass = HOPPER
     arena_bytes = scratch + most if most else program.arena_bytes
     return CudaBundle(
         name=program.name,
-        text=_text(program, list(emitted.values()), launches, arena_bytes),
-        launches=tuple(launches),
+        text=_text(program, whole.program, list(emitted.values()), launches, arena_bytes),
+        launches=tuple(launches[: len(program.steps)]),
         slots=tuple(_slot(slot, arena_bytes) for slot in program.slots),
         arena_bytes=arena_bytes,
         checks=tuple(
@@ -87,9 +95,11 @@ def compile_cuda(program: Program, tf32: bool = False, gpu: DeviceClass = HOPPER
         overwritten=dict(program.overwritten),
         decisions=tuple(
             (step.layer, emitted[key].why)
-            for step, key in zip(program.steps, keys, strict=True)
+            for step, key in zip(program.steps, keys, strict=False)
             if emitted[key].why
         ),
+        libraries=library_steps(whole, [emitted[key] for key in keys], launches),
+        library_choice=libraries,
     )
 
 
@@ -212,6 +222,7 @@ def _meet(a: ProgramBuffer, b: ProgramBuffer) -> bool:
 
 def _text(
     program: Program,
+    whole: Program,
     kernels: Sequence[EmittedKernel],
     launches: Sequence[Launch],
     arena_bytes: int,
@@ -222,16 +233,19 @@ def _text(
     text.line()
     parts = [str(text), PRELUDE]
     parts += [kernel.text for kernel in kernels]
-    parts.append(_launches_text(program, launches, arena_bytes))
+    parts.append(_launches_text(program, whole, launches, arena_bytes))
     return "\n".join(parts)
 
 
-def _launches_text(program: Program, launches: Sequence[Launch], arena_bytes: int) -> str:
+def _launches_text(
+    program: Program, whole: Program, launches: Sequence[Launch], arena_bytes: int
+) -> str:
+    """Those of the whole program, which is `program` and kernels beside library calls."""
     text = Text()
     text.line("#ifndef __CUDACC_RTC__  // what follows runs on the host")
     text.line()
     text.line("// The slots:")
-    for number, slot in enumerate(program.slots):
+    for number, slot in enumerate(whole.slots):
         kind = f"uint8[{arena_bytes}]" if slot.role == "arena" else slot.type
         text.line(f"//   {number} {slot.role} {comment(slot.name)}: {kind}")
     text.line(f"static const int graphc_steps = {len(program.steps)};")
@@ -242,9 +256,9 @@ def _launches_text(program: Program, launches: Sequence[Launch], arena_bytes: in
         " cudaStream_t stream)"
     )
     with text.block(head), text.block("switch (step)"):
-        for number, (step, launch) in enumerate(zip(program.steps, launches, strict=True)):
+        for number, (step, launch) in enumerate(zip(whole.steps, launches, strict=True)):
             if launch.grid:
-                _launch_text(text, program, number, step, launch, arena_bytes)
+                _launch_text(text, whole, number, step, launch, arena_bytes)
     text.lines.insert(-1, "  return (cudaError_t)0;")
     text.line()
     text.line(

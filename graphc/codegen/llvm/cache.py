@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +19,10 @@ import llvmlite
 
 from graphc.codegen.llvm.target import Target
 from graphc.plan.program import Program
+from graphc.runtime.cache_folder import folder, is_private
 
-ENVIRONMENT = "GRAPHC_CACHE"
 LARGEST_BYTES = 2**29
 _DIGEST_BYTES = 32
-
-
-def folder() -> Path:
-    """Where files are kept: $GRAPHC_CACHE, or graphc in the user's cache folder."""
-    chosen = os.environ.get(ENVIRONMENT, "")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "graphc"
 
 
 def key(program: Program, kernels: Sequence[str], target: Target) -> str:
@@ -57,7 +50,7 @@ def read(name: str) -> bytes | None:
     """The content kept under a name; None where there is none or it is broken."""
     place = folder() / name
     try:
-        if not _is_private(place.parent):
+        if not is_private(place.parent):
             return None
         data = place.read_bytes()
         os.utime(place)
@@ -72,7 +65,7 @@ def write(name: str, content: bytes) -> None:
     with contextlib.suppress(OSError):
         place = folder()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_private(place):
+        if not is_private(place):
             return
         handle, temporary = tempfile.mkstemp(dir=place, prefix="writing-")
         try:
@@ -83,13 +76,6 @@ def write(name: str, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
         _trim(place)
-
-
-def _is_private(place: Path) -> bool:
-    """Whether nobody but this user can have put code into the folder."""
-    status = place.stat()
-    own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    return own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _trim(place: Path) -> None:
