@@ -10,7 +10,7 @@ import pytest
 from stand_in_gpu import StandIn
 from stand_in_libraries import StandInLibraries, stand_in_libraries
 
-from graphc.runtime import cuda, cuda_graph, library_cache, library_steps
+from graphc.runtime import cuda, cuda_graph, library_cache, library_steps, library_trial
 
 HERE = Path(__file__).resolve().parent
 
@@ -88,5 +88,7 @@ def libraries(
     stand_in.library_seconds = made.seconds
     monkeypatch.setattr(library_steps, "open_library", lambda name: made.loaded)
     monkeypatch.setattr(library_cache, "folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(library_trial, "MOST_RUNS", 2)
+    monkeypatch.setattr(library_trial, "LOOKS", 2)
     yield made
     assert not made.complaint

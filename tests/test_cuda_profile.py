@@ -114,6 +114,15 @@ def test_nothing_moves_while_a_net_is_measured(stand_in: StandIn, net: Path):
     assert stand_in.largest_moved() <= 16
 
 
+def test_run_takes_the_target(stand_in: StandIn, net: Path):
+    words = ("run", net, "--input", "data=random:1", "--input", "label=fill:3", "--json")
+    wanted, got = (graphc(*words, *more) for more in ((), ("--target", "cuda")))
+    assert got.exit_code == 0, got.output
+    assert stand_in.launched
+    one, other = (json.loads(result.stdout)["loss"] for result in (wanted, got))
+    assert other == pytest.approx(one, rel=1e-4)
+
+
 def test_training_takes_the_target(stand_in: StandIn, tmp_path: Path):
     solver = tmp_path / "solver.prototxt"
     solver.write_text((SAMPLES / "digits_solver.prototxt").read_text())
@@ -121,9 +130,11 @@ def test_training_takes_the_target(stand_in: StandIn, tmp_path: Path):
 
 
 def test_what_only_a_processor_runs_is_said(tmp_path: Path):
-    refused = graphc("profile", chain(tmp_path / "chain.mat"), "--target", "cuda")
-    assert refused.exit_code == 3, refused.output
-    assert "target 'cuda' runs Caffe nets; this is a MatConvNet net" in refused.output
+    net = chain(tmp_path / "chain.mat")
+    for verb in ("profile", "run"):
+        refused = graphc(verb, net, "--target", "cuda")
+        assert refused.exit_code == 3, refused.output
+        assert "target 'cuda' runs Caffe nets; this is a MatConvNet net" in refused.output
 
 
 # -- the rival ------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ class IrSession:
         """The parameters."""
         return _parameters(self.graph, self.options)
 
-    def bench_call(self, target: str = "cpu", libraries: str = "auto") -> Call:
+    def bench_call(self, libraries: str = "auto") -> Call:
         """Raises NetError."""
         raise self._no("bench and profile")
 

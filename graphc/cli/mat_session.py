@@ -193,11 +193,9 @@ class MatSession:
         arrays = self.model.held(self.options.dtype.value)
         return {names[PARAMETER.format(name)]: array for name, array in arrays.items()}
 
-    def bench_call(self, target: str = "cpu", libraries: str = "auto") -> Call:
+    def bench_call(self, libraries: str = "auto") -> Call:
         """The weights are those of the file."""
         from graphc.bench.net import Call
-
-        need(target == "cpu", f"target '{target}' runs Caffe nets; this is a MatConvNet net")
 
         given, wrt = ([], []) if self.options.mode in (None, Mode.infer) else self.targets()
         built = self._built(given, wrt)

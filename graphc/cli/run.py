@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphc.cli.options import InputOptions, NetOptions
+from graphc.cli.options import InputOptions, NetOptions, TargetName, TargetOption
 from graphc.cli.report import (
     busy,
     need_array_path,
@@ -33,6 +33,7 @@ def run(
     options: NetOptions,
     inputs: InputOptions,
     output: Annotated[str | None, OUTPUT] = None,
+    target: TargetOption = TargetName.cpu,
 ) -> None:
     """Run forward and print the outputs.
 
@@ -41,7 +42,7 @@ def run(
     from graphc.cli.values import read_inputs
 
     sources = pairs("--input", inputs.input)
-    net = open_session(options, sources)
+    net = open_session(options, sources, target.value)
     need_all_inputs(net, sources)
     kept = [name for name in options.keep or () if not name.endswith(".diff")]
     wanted = list(dict.fromkeys([*net.outputs, *kept]))

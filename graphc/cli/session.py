@@ -89,12 +89,20 @@ class Session(Protocol):
     def held(self) -> dict[str, np.ndarray]:
         """Parameters and states by their names in a file, with the axes of the graph."""
 
-    def bench_call(self, target: str = "cpu", libraries: str = "auto") -> Call:
+    def bench_call(self, libraries: str = "auto") -> Call:
         """The net compiled for a target and run once on random inputs."""
 
 
-def open_session(options: NetOptions, sources: Mapping[str, str] | None = None) -> Session:
-    """The net of the options; `sources` are those of --input, whose files may tell a size."""
+def open_session(
+    options: NetOptions, sources: Mapping[str, str] | None = None, target: str = "cpu"
+) -> Session:
+    """The net of the options; `sources` are those of --input, whose files may tell a size.
+
+    Raises NetError for a target that cannot run such a net.
+    """
+    if target != "cpu" and (is_mat(options) or is_ir(options)):
+        kind = "a MatConvNet net" if is_mat(options) else "a graph's text"
+        raise NetError(f"target '{target}' runs Caffe nets; this is {kind}")
     if is_mat(options):
         from graphc.cli.mat_session import MatSession
 
@@ -105,7 +113,7 @@ def open_session(options: NetOptions, sources: Mapping[str, str] | None = None) 
         return IrSession(options)
     from graphc.cli.caffe_session import CaffeSession
 
-    return CaffeSession(options)
+    return CaffeSession(options, target)
 
 
 def is_mat(options: NetOptions) -> bool:
