@@ -44,7 +44,7 @@ def test_values_and_gradients_stay(slope: float) -> None:
     dz = rng.standard_normal((2, 3, 4, 4))
     before = gradients(net(slope), x, dz)
     after = gradients(commute(net(slope)), x, dz)
-    assert operators(commute(net(slope))) == ["max_pool", "relu"]
+    assert operators(commute(net(slope))) == (["max_pool", "relu"] if slope else ["max_pool"])
     assert np.array_equal(before["z"], after["z"])
     # A slope other than 0 and 1 multiplies before or after gradients of a pixel are added.
     np.testing.assert_allclose(after["x.diff"], before["x.diff"], rtol=1e-13, atol=0)
@@ -55,6 +55,36 @@ def test_backward_no_longer_reads_the_large_image() -> None:
     large = [v for v in graph.values.values() if v.shape == IMAGE.shape and v.name != "x.diff"]
     late = {v for n in graph.nodes if n.origin.backward for v in n.inputs}
     assert not [v.name for v in large if v in late]
+    assert [v.type.dtype for v in late if v.name != "z.diff"] == ["uint8"]
+
+
+def pooled_first(*extra: str) -> Graph:
+    """Relu behind the pooling from the start; `extra` results are outputs too."""
+    graph = Graph("net")
+    x = graph.input("x", IMAGE)
+    p, index = graph.apply(POOL, x, names=["p"], origin=Origin("pool", "Pooling"))
+    (z,) = graph.apply(Relu(), p, names=["z"], origin=Origin("relu", "ReLU"))
+    graph.blobs = {"x": x, "p": p, "z": z}
+    graph.outputs = {"z": z} | {name: {"p": p, "index": index}[name] for name in extra}
+    return graph
+
+
+def test_relu_behind_pooling_is_done_by_it() -> None:
+    rng = np.random.default_rng(3)
+    x, dz = rng.standard_normal(IMAGE.shape) - 0.7, rng.standard_normal((2, 3, 4, 4))
+    made = commute(pooled_first())
+    assert operators(made) == ["max_pool"] and made.nodes[0].op.fields()["rectified"]
+    before, after = gradients(pooled_first(), x, dz), gradients(made, x, dz)
+    assert np.array_equal(before["z"], after["z"])
+    assert np.array_equal(before["x.diff"], after["x.diff"])
+    sentences = {r.subject: r.sentence for r in made.remarks}
+    assert "keep='p'" in sentences["blob:p"] and "pool itself" in sentences["layer:relu"]
+
+
+@pytest.mark.parametrize("name", ["p", "index"])
+def test_relu_stays_where_the_pooled_image_or_its_positions_are_read(name: str) -> None:
+    assert operators(commute(pooled_first(name))) == ["max_pool", "relu"]
+    assert operators(commute(pooled_first(), ["p"])) == ["max_pool", "relu"]
 
 
 def test_stays_where_somebody_looks() -> None:
@@ -115,6 +145,26 @@ def test_operators_that_select_do(example: Example) -> None:
     chosen = example.op.reference(x)[0]
     assert np.array_equal(example.op.reference(bend(x))[0], bend(chosen))
     assert np.isin(chosen, x).all()
+
+
+@pytest.mark.parametrize(
+    "example",
+    [e for e in examples("selects") if e.op.followed_by(Relu())],
+    ids=lambda e: str(e.op),
+)
+def test_operators_that_rectify_do(example: Example) -> None:
+    """As relu behind them; further outputs are out of range exactly where that is 0."""
+    made = example.op.followed_by(Relu())
+    assert made is not None and made.followed_by(Relu(0.1)) is None
+    (sample,) = example.inputs
+    x = sample.draw(np.random.default_rng(5))
+    x -= np.median(x)
+    chosen, index = example.op.reference(x)
+    rectified, position = made.reference(x)
+    assert np.array_equal(rectified, np.maximum(chosen, 0))
+    nowhere = int(np.prod(made.fields()["size"]))
+    assert np.array_equal(position, np.where(chosen > 0, index, nowhere))
+    assert position.dtype == made.infer(TensorType("float64", x.shape))[1].dtype
 
 
 def test_the_facts_are_declared_somewhere() -> None:

@@ -142,6 +142,11 @@ class Op:
         input, and further outputs only say which."""
         return False
 
+    def followed_by(self, function: Op) -> Op | None:
+        """The operator that selects and then does `function` to output 0, if there is one: where
+        the derivative of `function` is 0, its further outputs say that nothing was selected."""
+        return None
+
     def _lacks(self, method: str) -> NetError:
         return NetError(f"operator '{self.op_name}' does not say its '{method}'")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -21,6 +22,7 @@ from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer
 from graphc.kernel.lang import Expr
 from graphc.ops import window
+from graphc.ops.neuron import Relu
 from graphc.ops.window import Pads
 
 Extents = tuple[int, ...]
@@ -51,8 +53,8 @@ def pooled_extent(
 
 
 def index_dtype(size: Sequence[int]) -> str:
-    """The smallest element type that holds a position inside a window."""
-    return "uint8" if prod(size) <= 256 else "int32"
+    """The smallest element type that holds a position inside a window, or that there is none."""
+    return "uint8" if prod(size) < 256 else "int32"
 
 
 def _need_windows(
@@ -95,12 +97,16 @@ class MaxPool(Op):
 
     Windows are clipped to the image; the first of equal elements counts, and a nan never does. The
     position's element type is `index_dtype(size)`.
+
+    rectified: as relu behind it makes it, 0 where no element is above 0. Nothing won there: the
+    position is the first beyond the window, so that the gradient needs no more than positions.
     """
 
     size: tuple[int, ...]
     strides: tuple[int, ...]
     pads: tuple[tuple[int, int], ...]
     output: tuple[int, ...]
+    rectified: bool = False
 
     def infer(self, x: TensorType) -> tuple[TensorType, TensorType]:
         _need_windows(self.op_name, x, self.size, self.strides, self.pads, self.output)
@@ -112,7 +118,11 @@ class MaxPool(Op):
         image = window.padded(comparable, -np.inf, self.output, self.size, self.strides, self.pads)
         taps = window.windows(image, self.output, self.size, self.strides)
         flat = taps.reshape(*taps.shape[: x.ndim], -1)
-        return flat.max(-1), flat.argmax(-1).astype(index_dtype(self.size))
+        best, index = flat.max(-1), flat.argmax(-1)
+        if self.rectified:
+            index = np.where(best > 0, index, prod(self.size))
+            best = np.maximum(best, 0)
+        return best, index.astype(index_dtype(self.size))
 
     def gradient(self, dy: Any, y: Any, x: Value) -> Value | None:
         if dy[0] is None:
@@ -122,7 +132,10 @@ class MaxPool(Op):
         return gradient
 
     def selects(self) -> bool:
-        return True
+        return not self.rectified
+
+    def followed_by(self, function: Op) -> Op | None:
+        return replace(self, rectified=True) if function == Relu() else None
 
     def kernel(self, k: Writer, x: Array, y: Array, index: Array) -> None:
         n, c, *t = k.each(*y.shape)
@@ -141,6 +154,9 @@ class MaxPool(Op):
         # 32 bits, as a real has, so that the comparison and the choice work on equal vectors.
         position = _as_index(k, _flat(j, self.size), "int32")
         best, found = k.argmax(j, x[(n, c, *place)], position, inside)
+        if self.rectified:
+            found = k.select(best > 0.0, found, k.number(prod(self.size), "int32"))
+            best = k.maximum(best, 0.0)
         y[(n, c, *t)] = best
         index[(n, c, *t)] = k.cast(found, index.dtype)
 
@@ -148,12 +164,15 @@ class MaxPool(Op):
     def examples(cls) -> Iterator[Example]:
         for size, strides, pads, output, x in _GEOMETRIES:
             yield Example(cls(size, strides, pads, output), distinct(*x))
+        for size, strides, pads, output, x in _GEOMETRIES[:3]:
+            yield Example(cls(size, strides, pads, output, rectified=True), _about_zero(*x))
 
 
 @operator
 class MaxPoolGradient(Op):
     """dy and the winners' positions inside their windows -> dx [N, C, *extents].
 
+    A position beyond the window says that nothing won: what arrives there is lost.
     Each element of dx gathers from the windows that cover it, so the sums have a fixed order and
     no two threads write to one place.
     """
@@ -194,7 +213,8 @@ class MaxPoolGradient(Op):
     def examples(cls) -> Iterator[Example]:
         for size, strides, pads, output, x in _GEOMETRIES:
             shape = (*x[:2], *output)
-            yield Example(cls(x[2:], size, strides, pads), normal(*shape), _winners(shape, size))
+            won = _positions(shape, size, prod(size) + 1)
+            yield Example(cls(x[2:], size, strides, pads), normal(*shape), won)
 
 
 @operator
@@ -358,12 +378,26 @@ _GEOMETRIES: tuple[tuple[Extents, Extents, Pads, Extents, Extents], ...] = (
 )
 
 
+def _about_zero(*shape: int) -> Sample:
+    """Numbers no two of which are closer than 0.1, nor closer to 0 than 0.05; most are below."""
+    first = 0.05 - 0.1 * (prod(shape) // 4 * 3)
+    return Sample(
+        TensorType("float64", shape),
+        lambda rng: rng.permutation(prod(shape)).reshape(shape) * 0.1 + first,
+    )
+
+
 def _winners(shape: Extents, size: Extents) -> Sample:
     """Positions inside windows; those in clipped parts of a window are as good as any other."""
+    return _positions(shape, size, prod(size))
+
+
+def _positions(shape: Extents, size: Extents, count: int) -> Sample:
+    """Numbers below `count`; that of all positions says that there is none."""
     dtype = index_dtype(size)
     return Sample(
         TensorType(dtype, shape),
-        lambda rng: rng.integers(0, prod(size), shape).astype(dtype),
+        lambda rng: rng.integers(0, count, shape).astype(dtype),
         differentiable=False,
     )
 

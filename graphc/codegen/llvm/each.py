@@ -22,10 +22,12 @@ from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import Nodes, StoreNode, reachable, statement_nodes
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis, Kernel
+from graphc.kernel.residues import by_residues
 
 
 def emit_loops(module: ir.Module, kernel: Kernel, target: Target, name: str) -> EmittedKernel:
     """The function `name` of any kernel, in loops and vectors."""
+    kernel = by_residues(kernel)
     plan = schedule(Nodes(kernel).read(), target)
     function = kernel_function(module, kernel, name)
     _Body(function, kernel, plan, target).emit()

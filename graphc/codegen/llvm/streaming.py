@@ -71,8 +71,10 @@ def _is_large_row(store: StoreNode, plan: Schedule, target: Target) -> bool:
     address = store.address
     axis = plan.inner.get(store, plan.vector)
     size = math.prod(address.buffer.shape) * DTYPES[address.buffer.dtype]
-    if store.mode != "set" or store.guards or address.parts or axis is None:
+    if store.mode != "set" or address.parts or axis is None:
         return False
+    if any(axis in guard.axes or guard.locals or guard.reads for guard in store.guards):
+        return False  # only some lanes of a vector
     if address.terms.get(axis) != 1:
         return False
     caches = STREAMED_STRIPS if plan.kept.slots else STREAMED_CACHES
