@@ -21,7 +21,7 @@ from graphc.ir.types import TensorType
 from graphc.kernel.build import kernel_of
 from graphc.kernel.facts import may_overwrite
 from graphc.kernel.lang import Kernel
-from graphc.ops.lrn import Lrn, LrnGradient, LrnRatio
+from graphc.ops.lrn import Lrn, LrnGradient, LrnQuotient
 from graphc.ops.pool import AvgPool, MaxPool
 from graphc.plan.layout import channels_last, strides_of
 
@@ -41,7 +41,7 @@ def native(kernel: Kernel, name: str, arrays: list[np.ndarray], shift: int = 0) 
 
 def normalising(shape: tuple[int, ...]) -> list[tuple[Kernel, object, int]]:
     """LRN and its gradient's two steps: kernel, operator, number of inputs."""
-    ops = (Lrn(*NORMALISED), 1), (LrnRatio(*NORMALISED), 2), (LrnGradient(*NORMALISED), 3)
+    ops = (Lrn(*NORMALISED), 1), (LrnQuotient(*NORMALISED), 2), (LrnGradient(*NORMALISED), 2)
     return [(kernel_of(op, [real(*shape)] * n, [real(*shape)]), op, n) for op, n in ops]
 
 

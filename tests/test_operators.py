@@ -42,7 +42,7 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 DTYPES = ["float32", "float64"]
 
 # Only gradients make these, and there is no second order.
-MADE_BY_GRADIENTS = {"lrn_ratio"}
+MADE_BY_GRADIENTS = {"lrn_quotient"}
 
 
 def cases() -> list[object]:

@@ -50,8 +50,8 @@ MOST_COPIES = 16
 def by_residues(kernel: Kernel) -> Kernel:
     """The kernel with divided `each` axes i as divisor * q + p, and its statements once for each p.
 
-    It stays as it is where it checks, draws or adds to what is there: there the order counts. An
-    axis of neighbours in memory stays too, since lanes run along it.
+    It stays as it is where it checks, draws or adds to what is there: there the order counts; and
+    where an axis of neighbours in memory is divided too: lanes run along it, and divide anyway.
     """
     divisors = _divisors(kernel)
     if not divisors or prod(divisors.values()) > MOST_COPIES or _is_ordered(kernel):
@@ -95,10 +95,12 @@ def _divisors(kernel: Kernel) -> dict[Axis, int]:
                 elif isinstance(part, Call) and part.function in ("floordiv", "mod"):
                     for axis, by in _divided(part):
                         found.setdefault(axis, set()).add(by)
+    if near & set(found):
+        return {}
     return {
         axis: min(found[axis])
         for axis in kernel.each
-        if len(found.get(axis, ())) == 1 and axis not in near and axis.extent >= min(found[axis])
+        if len(found.get(axis, ())) == 1 and axis.extent >= min(found[axis])
     }
 
 

@@ -69,7 +69,7 @@ class Lrn(Op):
 
     def gradient(self, dy: Value, y: Value, x: Value) -> Value:
         fields = self.size, self.alpha, self.beta, self.k
-        gradient: Value = LrnGradient(*fields)(dy, x, LrnRatio(*fields)(dy, x))
+        gradient: Value = LrnGradient(*fields)(x, LrnQuotient(*fields)(dy, x))
         return gradient
 
     def kernel(self, k: Writer, x: Array, y: Array) -> None:
@@ -86,8 +86,8 @@ class Lrn(Op):
 
 
 @operator
-class LrnRatio(Op):
-    """dy * x * scale ** (-beta - 1): what each channel hands to its neighbours' gradients."""
+class LrnQuotient(Op):
+    """dy / scale ** (beta + 1): all that the gradient needs to know of dy."""
 
     size: int
     alpha: float
@@ -101,13 +101,13 @@ class LrnRatio(Op):
 
     def reference(self, dy: np.ndarray, x: np.ndarray) -> np.ndarray:
         scale = self.k + self.alpha / self.size * _window_sum(x * x, self.size)
-        return np.asarray(dy * x / scale ** (self.beta + 1), x.dtype)
+        return np.asarray(dy / scale ** (self.beta + 1), x.dtype)
 
-    def kernel(self, k: Writer, dy: Array, x: Array, ratio: Array) -> None:
+    def kernel(self, k: Writer, dy: Array, x: Array, quotient: Array) -> None:
         at = k.each(*x.shape)
         i = tuple(at)
         scale = _scale(k, x, at, self.size, self.alpha, self.k)
-        ratio[i] = dy[i] * x[i] * k.power(scale, -self.beta - 1.0)
+        quotient[i] = dy[i] * k.power(scale, -self.beta - 1.0)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -117,36 +117,38 @@ class LrnRatio(Op):
 
 @operator
 class LrnGradient(Op):
-    """dx = dy * scale ** -beta - 2 alpha beta / size * x * windowed sum of LrnRatio."""
+    """dx = q * scale - 2 alpha beta / size * x * windowed sum of q * x, q being LrnQuotient.
+
+    The first term is dy * scale ** -beta. So this step reads two images, and raises to no power.
+    """
 
     size: int
     alpha: float
     beta: float
     k: float
 
-    def infer(self, dy: TensorType, x: TensorType, ratio: TensorType) -> TensorType:
+    def infer(self, x: TensorType, quotient: TensorType) -> TensorType:
         _need_channels(self.op_name, x, self.size)
-        need(dy == x and ratio == x, f"{self.op_name}: {dy}, {x} and {ratio} must be one type")
+        need(quotient == x, f"{self.op_name}: {x} and {quotient} must be one type")
         return x
 
-    def reference(self, dy: np.ndarray, x: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    def reference(self, x: np.ndarray, quotient: np.ndarray) -> np.ndarray:
         scale = self.k + self.alpha / self.size * _window_sum(x * x, self.size)
         factor = 2 * self.alpha * self.beta / self.size
-        received = factor * x * _window_sum(ratio, self.size)
-        return np.asarray(dy / scale**self.beta - received, x.dtype)
+        received = factor * x * _window_sum(quotient * x, self.size)
+        return np.asarray(quotient * scale - received, x.dtype)
 
-    def kernel(self, k: Writer, dy: Array, x: Array, ratio: Array, dx: Array) -> None:
-        at = k.each(*x.shape)
-        n, c, *rest = at
-        i = tuple(at)
-        scale = _scale(k, x, at, self.size, self.alpha, self.k)
+    def kernel(self, k: Writer, x: Array, quotient: Array, dx: Array) -> None:
+        n, c, *rest = k.each(*x.shape)
         offset, neighbour, inside = _neighbours(k, c, x.shape[1], self.size)
-        handed = k.sum(offset, ratio[(n, neighbour, *rest)], inside)
-        own = dy[i] * k.power(scale, -self.beta)
-        dx[i] = own - x[i] * handed * (2 * self.alpha * self.beta / self.size)
+        i, there = (n, c, *rest), (n, neighbour, *rest)
+        squares = k.sum(offset, x[there] * x[there], inside)
+        handed = k.sum(offset, quotient[there] * x[there], inside)
+        scale = squares * (self.alpha / self.size) + self.k
+        dx[i] = quotient[i] * scale - x[i] * handed * (2 * self.alpha * self.beta / self.size)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
         shape = (2, 7, 3, 2)
-        yield Example(cls(5, 1.0, 0.75, 1.0), normal(*shape), normal(*shape), normal(*shape))
-        yield Example(cls(1, 1.0, 0.75, 1.0), normal(2, 3), normal(2, 3), normal(2, 3))
+        yield Example(cls(5, 1.0, 0.75, 1.0), normal(*shape), normal(*shape))
+        yield Example(cls(1, 1.0, 0.75, 1.0), normal(2, 3), normal(2, 3))

@@ -45,8 +45,7 @@ def _are_alike(first: FoldNode, second: FoldNode) -> bool:
         first.kind == second.kind
         and first.kind not in ("argmax", "argmin")
         and first.axes == second.axes
-        and not first.guards
-        and not second.guards
+        and first.guards == second.guards
         and len(dtypes) == 1
         and not _locals(second) & set(first.names)
         and bool(_reads(first) & _reads(second))
