@@ -19,7 +19,7 @@ from graphc.codegen.llvm.streaming import are_aligned, before_aligned, streams_o
 from graphc.codegen.llvm.strips import Strips, cut_in_strips
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
-from graphc.codegen.nodes import Nodes, StoreNode, reachable, statement_nodes
+from graphc.codegen.nodes import FoldNode, Node, Nodes, StoreNode, reachable, statement_nodes
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis, Kernel
 from graphc.kernel.residues import by_residues
@@ -132,12 +132,34 @@ class _Body:
                 return self._strip(axis, self.strips, body)
             if uneven is not None:
                 low = self._first_lanes(axis, uneven, body)
+            elif self._is_guarded(axis):
+                return self._peeled(axis, body)
         elif self.plan.nodes.extents[axis] % self.plan.lanes == 0:
             # Shares begin and end at multiples of the lanes: there is no tail.
             return self.frame.loop(
                 low, high, self.plan.lanes, [], lambda i, carry: body(i, None, carry)
             )
         return self.frame.lane_loop(low, high, self.plan.lanes, [], body)
+
+    def _is_guarded(self, axis: Axis) -> bool:
+        """Whether guards leave out some lanes, as at the ends of a row that windows run along."""
+        folds = [s for s in self.plan.nodes.statements if isinstance(s, FoldNode)]
+        return any(axis in guard.axes and _is_affine(guard) for s in folds for guard in s.guards)
+
+    def _peeled(self, axis: Axis, body: Callable[[ir.Value, Count | None, Carry], Carry]) -> Carry:
+        """A row whose first and last lanes are apart from the others, where guards always hold."""
+        lanes, extent = self.plan.lanes, self.plan.nodes.extents[axis]
+        last = (extent - 1) // lanes * lanes
+        rest = extent - last
+        with self.frame.written_out():
+            body(whole(0), extent if extent < lanes else None, [])
+        if last > lanes:
+            with self.values.between(axis, lanes, last - lanes):
+                self.frame.loop(lanes, last, lanes, [], lambda i, carry: body(i, None, carry))
+        if last > 0:
+            with self.frame.written_out():
+                body(whole(last), rest if rest < lanes else None, [])
+        return []
 
     def _strip(
         self,
@@ -188,3 +210,7 @@ class _Body:
         for statement in self.plan.nodes.statements:
             self.statements.emit(statement)
         return []
+
+
+def _is_affine(guard: Node) -> bool:
+    return guard.op in ("lt", "le") and all(side.linear is not None for side in guard.args)

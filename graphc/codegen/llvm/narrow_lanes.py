@@ -8,11 +8,48 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from graphc.codegen.llvm.lanes import lane_numbers
-from graphc.codegen.llvm.loops import INT32
+from graphc.codegen.llvm.loops import INT1, INT32
 from graphc.codegen.nodes import Node
 
 if TYPE_CHECKING:
     from graphc.codegen.llvm.vector import Values
+
+# By what left - right is.
+_HOLDS = {"lt": lambda d: d < 0, "le": lambda d: d <= 0, "eq": lambda d: d == 0}
+
+
+def known_lanes(values: Values, node: Node) -> ir.Constant | None:
+    """A comparison of affine functions of the lanes' axis whose outcome is known in every lane."""
+    left, right = (side.linear for side in node.args)
+    if values.axis is None or left is None or right is None:
+        return None
+    terms = dict(left[0])
+    for axis, coefficient in right[0].items():
+        terms[axis] = terms.get(axis, 0) - coefficient
+    slope = terms.get(values.axis, 0)
+    if slope == 0:
+        return None
+    low = high = left[1] - right[1]
+    for axis, coefficient in terms.items():
+        reach = values.reach(axis)
+        if reach is None:
+            return None
+        ends = sorted(coefficient * end for end in reach)
+        low, high = low + ends[0], high + ends[1]
+    holds = _HOLDS[node.op]
+    bits = []
+    for step in range(0, slope * values.lanes, slope):
+        found = {holds(end + step) for end in (low, high)}
+        if len(found) > 1 or (node.op == "eq" and low != high):
+            return None
+        bits.append(int(found.pop()))
+    return ir.Constant(ir.VectorType(INT1, values.lanes), bits)
+
+
+def is_everywhere(mask: ir.Value, bit: int) -> bool:
+    """Whether a mask is known to be `bit` in all lanes."""
+    constant = isinstance(mask, ir.Constant) and isinstance(mask.constant, list)
+    return constant and all(lane == bit for lane in mask.constant)
 
 
 def lane_limits(values: Values, node: Node) -> tuple[ir.Value, ir.Value] | None:

@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import INT1, INT64, Carry, Count, Frame, PartialSums, whole
+from graphc.codegen.llvm.narrow_lanes import is_everywhere
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import (
@@ -188,11 +189,16 @@ class Nest:
         self, masks: list[Node], place: int, carry: Carry, leaf: Callable[[Carry], Carry]
     ) -> Carry:
         v, b = self.values, self.builder
-        if not masks:
-            return self._loop(place, carry, leaf)
-        mask = v.value(masks[0])
-        for guard in masks[1:]:
-            mask = b.and_(mask, v.value(guard))
+        found = [v.value(guard) for guard in masks]
+        if any(is_everywhere(mask, 0) for mask in found):
+            return carry
+        found = [mask for mask in found if not is_everywhere(mask, 1)]
+        if not found:
+            with v.under():
+                return self._loop(place, carry, leaf)
+        mask = found[0]
+        for other in found[1:]:
+            mask = b.and_(mask, other)
 
         def then(c: Carry) -> Carry:
             with v.under(mask):

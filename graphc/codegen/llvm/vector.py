@@ -21,7 +21,7 @@ from graphc.codegen.llvm.lanes import (
 )
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
-from graphc.codegen.llvm.narrow_lanes import are_narrow, lane_limits, narrow
+from graphc.codegen.llvm.narrow_lanes import are_narrow, known_lanes, lane_limits, narrow
 from graphc.codegen.llvm.square import Neighbours, load_run
 from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
@@ -36,6 +36,7 @@ class Values:
     axis: the loop variable that lanes run along, its value being that of lane 0. tail: the lanes
     that exist, where not all do. active: those of them where the current guard holds. streamed:
     buffers of which whole vectors are stored past the caches, at multiples of a register's size.
+    ranges: the least and largest value of loop variables of which fewer are met than the loop has.
     tops: locals that are the largest value that a node takes along a sweep.
     """
 
@@ -46,6 +47,7 @@ class Values:
         self.bases = bases
         self.written: frozenset[str] = frozenset()
         self.places: dict[Axis, tuple[int, ir.Value]] = {}
+        self.ranges: dict[Axis, tuple[int, int]] = {}
         self.locals: dict[str, tuple[int, ir.Value]] = {}
         self.axis: Axis | None = None
         self.lanes = 1
@@ -110,6 +112,22 @@ class Values:
             self.active = mask if self.active is None else self.builder.and_(self.active, mask)
         yield
         self.guarded, self.active = saved
+
+    @contextlib.contextmanager
+    def between(self, axis: Axis, least: int, largest: int) -> Iterator[None]:
+        """Inside a part of a loop; of lanes' axis, where the first of them lies."""
+        self.ranges[axis] = (least, largest)
+        yield
+        del self.ranges[axis]
+
+    def reach(self, axis: Axis) -> tuple[int, int] | None:
+        """The least and largest value of a loop variable here, if its loop is cut; lane 0's."""
+        if axis in self.ranges:
+            return self.ranges[axis]
+        value = self.places[axis][1]
+        if not isinstance(value, ir.Constant):
+            return None
+        return int(value.constant), int(value.constant)
 
     def first_lanes(self, count: Count) -> ir.Value:
         """A mask of the first `count` lanes."""
@@ -210,6 +228,8 @@ class Values:
             return self.math.pow(self.value(args[0]), float(args[1].data), args[0].least)
         if op == "exp":
             return self.math.exp(self.value(args[0]), self._is_at_most_zero(args[0]))
+        if op in _COMPARISONS and (known := known_lanes(self, node)) is not None:
+            return known
         if op in _COMPARISONS and (limits := lane_limits(self, node)) is not None:
             return b.icmp_signed(_COMPARISONS[op], *limits)
         if op in _COMPARISONS and are_narrow(self, args):
