@@ -13,6 +13,7 @@ from native_kernels import NativeKernel, compile_kernels
 from native_programs import TARGETS, channels_last, dense, kernel
 
 from graphc.codegen.fingerprint import fingerprint
+from graphc.codegen.llvm.interleave import emit_interleave
 from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.transpose import emit_transpose
@@ -302,6 +303,32 @@ def test_layout_changes_are_transposed_in_blocks():
     target = Target.named("x86-64-v3")
     assert emit_transpose(ir.Module(), changing, target, "changing") is not None
     assert emit_transpose(ir.Module(), same, target, "same") is None
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("to_points", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_points_of_few_channels(dtype: str, to_points: bool, channels: int, target: str):
+    """Images of two and three channels between planes and points, at every length of a row."""
+    for height, width in ((1, 16), (3, 7), (5, 13), (1, 129)):
+        shape = (2, channels, height, width)
+
+        def copy(k, x, y, shape=shape):
+            i = k.each(*shape)
+            y[tuple(i)] = x[tuple(i)]
+
+        planes = dense("x", *shape, dtype=dtype)
+        points = replace(channels_last("y", *shape), dtype=dtype)
+        if not to_points:
+            planes, points = replace(planes, name="y"), replace(points, name="x")
+        made = kernel(copy, *([planes], [points])[:: 1 if to_points else -1])
+        emitted = emit_interleave(ir.Module(), made, Target.named(target), "few")
+        lanes = Target.named(target).lanes(dtype)
+        assert (emitted is not None) == (1 < lanes <= height * width)
+        x = real(*shape, dtype=dtype)
+        (y,) = native(made, target)([x, np.full(shape, np.nan, dtype)])
+        np.testing.assert_array_equal(y, x)
 
 
 def test_vectors_run_along_neighbours():

@@ -62,7 +62,17 @@ def emit_transpose(
     return EmittedKernel(function, extent, 1, cost, ())
 
 
-def _plan(kernel: Kernel, target: Target) -> _Plan | None:
+@dataclass
+class Copy:
+    """A kernel that does nothing but copy; its loops are merged where both sides allow it."""
+
+    nodes: KernelNodes
+    source: Address
+    target: Address
+
+
+def copy_of(kernel: Kernel) -> Copy | None:
+    """What a kernel copies from where to where; None if that is not all it does."""
     if len(kernel.body) != 1:
         return None
     nodes = Nodes(kernel).read()
@@ -75,7 +85,15 @@ def _plan(kernel: Kernel, target: Target) -> _Plan | None:
     if kernel.inputs[0].dtype not in ("float32", "float64") or 0 in nodes.extents.values():
         return None
     merge_loops(nodes)
-    return _blocks(nodes, source, store.address, target.lanes(source.buffer.dtype))
+    return Copy(nodes, source, store.address)
+
+
+def _plan(kernel: Kernel, target: Target) -> _Plan | None:
+    copy = copy_of(kernel)
+    if copy is None:
+        return None
+    lanes = target.lanes(copy.source.buffer.dtype)
+    return _blocks(copy.nodes, copy.source, copy.target, lanes)
 
 
 def _blocks(nodes: KernelNodes, source: Address, target: Address, lanes: int) -> _Plan | None:
