@@ -154,11 +154,10 @@ class MaxPool(Op):
         # 32 bits, as a real has, so that the comparison and the choice work on equal vectors.
         position = _as_index(k, _flat(j, self.size), "int32")
         best, found = k.argmax(j, x[(n, c, *place)], position, inside)
-        if self.rectified:
-            found = k.select(best > 0.0, found, k.number(prod(self.size), "int32"))
-            best = k.maximum(best, 0.0)
-        y[(n, c, *t)] = best
-        index[(n, c, *t)] = k.cast(found, index.dtype)
+        nowhere = k.number(prod(self.size), "int32")
+        won = k.select(best > 0.0, found, nowhere) if self.rectified else found
+        y[(n, c, *t)] = k.maximum(best, 0.0) if self.rectified else best
+        index[(n, c, *t)] = k.cast(won, index.dtype)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from graphc.codegen.llvm.vector import Values
 
 # By what left - right is.
-_HOLDS = {"lt": lambda d: d < 0, "le": lambda d: d <= 0, "eq": lambda d: d == 0}
+_HOLDS: dict[str, Callable[[int], bool]] = {
+    "lt": lambda d: d < 0,
+    "le": lambda d: d <= 0,
+    "eq": lambda d: d == 0,
+}
 
 
 def known_lanes(values: Values, node: Node) -> ir.Constant | None:
