@@ -19,9 +19,10 @@ from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.kernel.build import kernel_of
 from graphc.kernel.interp import interpret
-from graphc.kernel.lang import Kernel, Load, statement_exprs, walk
+from graphc.kernel.lang import Kernel, Load
 from graphc.kernel.residues import by_residues
 from graphc.kernel.verify import verify
+from graphc.kernel.walk import statement_exprs, walk
 from graphc.ops.lrn import Lrn, LrnGradient, LrnQuotient
 from graphc.ops.moments import InverseDeviation, Moments, Standardize
 from graphc.ops.neuron import Elu, Relu, Sigmoid

@@ -14,12 +14,12 @@ from dataclasses import replace
 from functools import lru_cache
 from math import prod
 
+from graphc.kernel.affine import Affine, affine, bounds
 from graphc.kernel.contraction import KERNELS_REMEMBERED
 from graphc.kernel.join import canonical
 from graphc.kernel.lang import (
     BOOL,
     INDEX,
-    Affine,
     Axis,
     Call,
     Check,
@@ -33,14 +33,9 @@ from graphc.kernel.lang import (
     Statement,
     Store,
     Var,
-    affine,
-    axes_of,
-    bounds,
     call,
-    rebuild,
-    statement_exprs,
-    walk,
 )
+from graphc.kernel.walk import axes_of, rebuild, statement_exprs, walk
 
 # Every statement is written so many times at most.
 MOST_COPIES = 16

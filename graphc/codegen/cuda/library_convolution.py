@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.library_form import LibraryForm, LibraryOperand, dense, stores_sum
+from graphc.kernel.affine import Affine, affine
 from graphc.kernel.contraction import Contraction, Operand, Position
-from graphc.kernel.lang import Affine, Axis, Buffer, affine
+from graphc.kernel.lang import Axis, Buffer
 from graphc.runtime.library_call import Convolution, Four
 
 _WAYS = ("forward", "data gradient", "weight gradient")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.ir.types import row_major
+from graphc.kernel.affine import affine
 from graphc.kernel.contraction import Contraction, Operand
-from graphc.kernel.lang import Axis, Buffer, Expr, Local, affine
+from graphc.kernel.lang import Axis, Buffer, Expr, Local
 from graphc.runtime.library_call import Call
 
 

@@ -19,8 +19,9 @@ from graphc.codegen.cuda.library_form import (
     sum_of,
 )
 from graphc.codegen.cuda.matrices import Matrices, size
+from graphc.kernel.affine import affine
 from graphc.kernel.contraction import Contraction
-from graphc.kernel.lang import Call, Const, Expr, Load, affine
+from graphc.kernel.lang import Call, Const, Expr, Load
 from graphc.runtime.library_call import Ending, Matrix, MatrixProduct
 
 _LARGEST = 2**31  # rows, columns and leading dimensions are below it

@@ -17,20 +17,12 @@ from graphc.codegen.cuda.library_convolution import convolution
 from graphc.codegen.cuda.library_form import LibraryForm, sum_of
 from graphc.codegen.cuda.library_product import product
 from graphc.codegen.cuda.matrices import matrices
-from graphc.codegen.cuda.schedule import ordered_axes, read
+from graphc.codegen.cuda.schedule import read
+from graphc.codegen.order import ordered_axes
 from graphc.ir.types import DTYPES, TensorType
 from graphc.kernel.contraction import match
-from graphc.kernel.lang import (
-    Axis,
-    Buffer,
-    Kernel,
-    Let,
-    Load,
-    Store,
-    Var,
-    statement_exprs,
-    walk,
-)
+from graphc.kernel.lang import Axis, Buffer, Kernel, Let, Load, Store, Var
+from graphc.kernel.walk import statement_exprs, walk
 from graphc.plan.program import Program, ProgramBuffer, Slot, Step
 from graphc.runtime.launch import (
     LIBRARY_MEMORY,
