@@ -89,7 +89,7 @@ def test_a_last_strip_shorter_than_the_first_cut_is_not_done_twice(shift: int):
     target = replace(Target.host(), l1_bytes=8192, l2_bytes=64)
     for extent in (1025, 1026, 1033, 1039):
         shape = (1, 7, extent)
-        op, count = LrnRatio(*NORMALISED), 2
+        op, count = LrnQuotient(*NORMALISED), 2
         kernel = kernel_of(op, [real(*shape)] * count, [real(*shape)])
         plan = schedule(Nodes(kernel).read(), target)
         streams, strips = streams_of(plan, target), cut_in_strips(plan, target)
