@@ -19,7 +19,7 @@ from stand_in_gpu import StandIn
 from stand_in_libraries import StandInLibraries
 from test_cli_options import graphc
 from test_cuda_arrays import solver, train
-from test_cuda_contraction import long_table, table, tensor_table
+from test_cuda_contraction import long_table, table
 from test_cuda_kernels import operators
 from test_cuda_nets import CAFFENET, INCEPTION, INFOGAIN, LENET, everything
 
@@ -40,7 +40,7 @@ TABLES: dict[str, Callable[[], KernelTable]] = {
     "operators in float32": lambda: operators("float32")[0],
     "operators in float64": lambda: operators("float64")[0],
     "contractions": lambda: table()[0],
-    "tensor cores": lambda: tensor_table()[0],
+    "tensor cores": lambda: table(tf32=True)[0],
     "sums in parts": lambda: long_table(False)[0],
     "sums in parts by tensor cores": lambda: long_table(True)[0],
 }

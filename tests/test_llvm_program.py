@@ -18,6 +18,7 @@ from graphc.codegen.llvm.object import assembly_text, compile_program, llvm_text
 from graphc.codegen.llvm.target import Target
 from graphc.error import NetError
 from graphc.plan.program import Program
+from graphc.runtime import cache_folder
 from graphc.runtime.bundle import Bundle
 from graphc.runtime.cpu import Executable, aligned_zeros
 
@@ -26,7 +27,7 @@ ROWS, CLASSES = 300, 10
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache_folder.ENVIRONMENT, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -187,7 +188,7 @@ def test_cache_spares_the_emission(own_cache: Path, monkeypatch: pytest.MonkeyPa
 
 def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(cache_folder.ENVIRONMENT, str(tmp_path / "file" / "below"))
     assert compile_program(example()).object
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from native_programs import Assembly
 
-from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.codegen.llvm.program import waits
@@ -18,6 +17,7 @@ from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import WORTH_A_TEAM
 from graphc.codegen.nodes import Nodes
 from graphc.plan.program import Program
+from graphc.runtime import cache_folder
 from graphc.runtime.cpu import Executable
 
 SIZE = 30_011
@@ -25,7 +25,7 @@ SIZE = 30_011
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cache.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(cache_folder.ENVIRONMENT, str(tmp_path))
 
 
 def advance(k, x, y):

@@ -170,10 +170,10 @@ class _Operation:
         self.description = self._made("MatmulDesc", compute, kind)
         for name, is_transposed in zip("AB", call.transposed, strict=True):
             attribute = Description[f"CUBLASLT_MATMUL_DESC_TRANS{name}"]
-            self._set("MatmulDesc", self.description, attribute, c_int32(is_transposed))
+            self.set_attribute("MatmulDesc", self.description, attribute, c_int32(is_transposed))
         epilogue = c_uint32(_EPILOGUES[call.ending])
         attribute = Description.CUBLASLT_MATMUL_DESC_EPILOGUE
-        self._set("MatmulDesc", self.description, attribute, epilogue)
+        self.set_attribute("MatmulDesc", self.description, attribute, epilogue)
         self.layouts = [self._layout(matrix, kind) for matrix in (call.a, call.b, call.d)]
 
     def _made(self, kind: str, *arguments: Any) -> c_void_p:
@@ -181,7 +181,8 @@ class _Operation:
         weakref.finalize(self, self.library.drop, f"cublasLt{kind}Destroy", made)
         return made
 
-    def _set(self, kind: str, handle: c_void_p, attribute: int, value: Any) -> None:
+    def set_attribute(self, kind: str, handle: c_void_p, attribute: int, value: Any) -> None:
+        """Set one of a descriptor."""
         size = ctypes.sizeof(value)
         function = f"cublasLt{kind}SetAttribute"
         self.library.ask(function, handle, attribute, ctypes.byref(value), size)
@@ -190,9 +191,11 @@ class _Operation:
         made = self._made("MatrixLayout", kind, matrix.rows, matrix.columns, matrix.leading)
         if self.call.count > 1:
             count, step = c_int32(self.call.count), c_int64(matrix.batch)
-            self._set("MatrixLayout", made, Layout.CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, count)
+            self.set_attribute(
+                "MatrixLayout", made, Layout.CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, count
+            )
             attribute = Layout.CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET
-            self._set("MatrixLayout", made, attribute, step)
+            self.set_attribute("MatrixLayout", made, attribute, step)
         return made
 
     def heuristics(self, alignments: Sequence[int], room: int) -> list[Heuristic]:
@@ -212,7 +215,7 @@ class _Operation:
             attribute = Preference[f"CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_{name}_BYTES"]
             wishes.append((attribute, c_uint32(alignment)))
         for attribute, value in wishes:
-            self._set("MatmulPreference", wish, attribute, value)
+            self.set_attribute("MatmulPreference", wish, attribute, value)
         found = (Heuristic * MOST_ALGORITHMS)()
         count = c_int(0)
         first, second, third = self.layouts
@@ -251,7 +254,9 @@ class PreparedProduct:
         ending = operation.call.ending
         if ending.startswith("bias"):
             attribute = Description.CUBLASLT_MATMUL_DESC_BIAS_POINTER
-            operation._set("MatmulDesc", operation.description, attribute, c_void_p(more[0]))
+            operation.set_attribute(
+                "MatmulDesc", operation.description, attribute, c_void_p(more[0])
+            )
         one, beta = operation.number(1), operation.number(ending == "add")
         first, second, third = operation.layouts
         library.ask(
