@@ -18,6 +18,8 @@ from native_kernels import NativeKernel
 
 from graphc.codegen.llvm.contraction import emit_contraction, tiled_parts
 from graphc.codegen.llvm.dot_tile import DotProduct
+from graphc.codegen.llvm.panel import TiledProduct
+from graphc.codegen.llvm.product import products
 from graphc.codegen.llvm.target import Target
 from graphc.error import NetError
 from graphc.ir.op import Op
@@ -95,6 +97,13 @@ CONVOLUTIONS: dict[str, Geometry] = {
     "groups that narrow": ((2, 2), ((1, 1), (1, 1)), (1, 1), 9, (2, 54, 9, 7), (18, 6, 3, 3)),
     "depthwise": ((1, 1), ((1, 1), (1, 1)), (1, 1), 37, (2, 37, 9, 11), (37, 1, 3, 3)),
     "depthwise, stride 2": ((2, 2), ((1, 2), (0, 1)), (1, 1), 70, (1, 70, 9, 8), (70, 1, 4, 3)),
+    "depthwise, wide": ((1, 1), ((2, 2), (2, 2)), (1, 1), 80, (2, 80, 7, 33), (80, 1, 5, 5)),
+    "depthwise, wide steps": ((2, 2), ((2, 2), (2, 2)), (1, 1), 33, (2, 33, 9, 40), (33, 1, 5, 5)),
+    "depthwise, dilated": ((1, 1), ((2, 0), (3, 4)), (2, 2), 40, (1, 40, 9, 21), (40, 1, 3, 4)),
+    "depthwise, gaps": ((1, 3), ((0, 0), (0, 0)), (1, 2), 18, (2, 18, 5, 43), (18, 1, 2, 4)),
+    "depthwise, long sums": ((1, 1), ((1, 1), (1, 1)), (1, 1), 20, (2, 20, 26, 25), (20, 1, 3, 3)),
+    "groups of eight": ((2, 2), ((1, 1), (1, 1)), (1, 1), 4, (2, 32, 18, 14), (32, 8, 3, 3)),
+    "groups, long sums": ((2, 2), ((1, 1), (1, 1)), (1, 1), 5, (2, 40, 52, 54), (40, 8, 3, 3)),
     "one axis": ((2,), ((1, 1),), (1,), 1, (2, 3, 7), (2, 3, 4)),
     "three axes": (
         (1, 2, 1),
@@ -500,8 +509,88 @@ def test_what_stores_read_of_large_arrays_is_asked_for(
 
 
 def test_every_cut_into_shares_gives_the_same_bits() -> None:
-    for name, outputs in (("3x3", (2, 70, 13, 13)), ("few beyond a vector", (20, 50, 3, 4))):
+    for name, outputs in (
+        ("3x3", (2, 70, 13, 13)),
+        ("few beyond a vector", (20, 50, 3, 4)),
+        ("depthwise, long sums", (2, 20, 26, 25)),
+    ):
         check_shares(CONVOLUTIONS[name], outputs)
+
+
+def parts_of(name: str, outputs: Shape, target: Target) -> list[list[TiledProduct]]:
+    """What becomes of forward, data gradient and weight gradient, where all are tiles."""
+    geometry, found = CONVOLUTIONS[name], []
+    shapes = {"x": geometry[4], "w": geometry[5], "y": outputs}
+    for op, names, strides in operators(geometry):
+        types = [TensorType("float32", shapes[operand]) for operand in names]
+        contraction = match(kernel_of(op, types, [op.infer(*types)], strides))
+        assert contraction is not None
+        parts = tiled_parts(contraction, target)
+        found.append([part for part in parts if isinstance(part, TiledProduct)])
+        assert len(found[-1]) == len(parts) > 0
+    return found
+
+
+# Convolutions whose weight gradients have shares of taps, or of groups, that read the same lines.
+SHARED_LINES = (("depthwise, long sums", (2, 20, 26, 25)), ("groups, long sums", (2, 40, 26, 27)))
+
+
+@pytest.mark.parametrize(("name", "outputs"), SHARED_LINES)
+def test_a_thread_reads_once_what_several_of_its_shares_read(name: str, outputs: Shape) -> None:
+    *_, (part,) = parts_of(name, outputs, Target.named("znver5"))
+    tiling = part.tiling
+    assert tiling.lines_together and part.extent > part.shares.extent
+    both = tiling.line in tiling.a.strides and tiling.line in tiling.b.strides
+    assert both == name.startswith("groups")
+    assert len(tiling.whole_lines) == both
+    rng = np.random.default_rng(3)
+    op, _, strides = operators(CONVOLUTIONS[name])[2]
+    types = [TensorType("float32", shape) for shape in (CONVOLUTIONS[name][4], outputs)]
+    kernel = kernel_of(op, types, [op.infer(*types)], strides)
+    (native,) = tiled([kernel], Target.host())
+    assert native is not None
+    arrays = [rng.standard_normal(buffer.shape).astype("float32") for buffer in kernel.buffers]
+    want = op.reference(*(array.astype("float64") for array in arrays[:2]))
+    for unit in range(1, native.emitted.extent + 1):
+        cut = replace(native, emitted=replace(native.emitted, unit=unit))
+        assert close(cut(arrays)[0], want, "float32")
+
+
+def test_windows_of_few_channels_that_overlap_are_read_once() -> None:
+    for name, outputs in (
+        ("depthwise, wide", (2, 80, 7, 33)),
+        ("depthwise, dilated", (1, 40, 7, 22)),
+        ("depthwise, wide steps", (2, 33, 5, 20)),
+        ("small groups", (2, 44, 9, 11)),
+        ("groups of eight", (2, 32, 9, 7)),
+    ):
+        for machine in ("znver5", "x86-64-v3"):
+            (forward,), *_ = parts_of(name, outputs, Target.named(machine))
+            tiling = forward.tiling
+            assert tiling.sliding is not None
+            taps = forward.product.extents[tiling.sliding]
+            assert (tiling.rows + taps) * tiling.vectors < Target.named(machine).registers
+
+
+def test_parts_of_lines_do_not_go_past_the_caches() -> None:
+    small = replace(Target.named("znver5"), l2_bytes=1024)
+    for part in itertools.chain(*parts_of("groups of eight", (2, 32, 9, 7), small)):
+        tiling = part.tiling
+        assert tiling.lanes == 8 and not tiling.streamed and not tiling.by_rows
+
+
+def test_folds_go_forwards_in_the_larger_operand() -> None:
+    for name in ("3x3", "3x3 stride 2", "depthwise, wide", "dilated"):
+        geometry = CONVOLUTIONS[name]
+        op, _, strides = operators(geometry)[1]
+        y = operators(geometry)[0][0].infer(*(TensorType("float32", s) for s in geometry[4:]))
+        types = [y, TensorType("float32", geometry[5])]
+        contraction = match(kernel_of(op, types, [op.infer(*types)], strides))
+        assert contraction is not None
+        for product in products(contraction) or ():
+            factors = (product.left, product.right)
+            large = max(factors, key=lambda factor: np.prod(factor.buffer.shape))
+            assert all(large.strides.get(axis, 0) >= 0 for axis in product.over)
 
 
 def check_shares(geometry: Geometry, outputs: Shape) -> None:

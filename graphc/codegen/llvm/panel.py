@@ -26,6 +26,7 @@ from graphc.codegen.nodes import Address, reachable, statement_nodes
 from graphc.kernel.lang import Axis
 
 FAR = 8  # times the second-level cache
+Line = Callable[[ir.Value, ir.Value, ir.Value], None]
 
 
 class TiledProduct:
@@ -45,14 +46,17 @@ class TiledProduct:
         rows = size[tiling.row] if tiling.row else 1
         lines = size[tiling.line] if tiling.line else 1
         counts: list[tuple[Part, int]] = [(axis, size[axis]) for axis in tiling.outer]
-        counts += [("lines", -(-lines // tiling.lines)), ("rows", -(-rows // tiling.panel_rows))]
+        panels = -(-lines // tiling.lines)
+        self.joined = panels if tiling.lines_together else 1  # shares that may be done as one
+        counts += [("lines", panels // self.joined), ("rows", -(-rows // tiling.panel_rows))]
         counts.insert(0 if tiling.vectors_outside else len(counts), ("block", self.blocks))
         self.shares = Shares(counts)
-        self.extent = self.shares.extent
+        self.extent = self.shares.extent * self.joined
         deep = size[tiling.deep] if tiling.deep else 1
         self.sums = 0
         if tiling.chunked:
-            self.sums = tiling.lines * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
+            together = lines if tiling.lines_together else tiling.lines
+            self.sums = together * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
             self.sums *= product.size(tiling.whole_lines)
         self.scratch_items = self.sums + packed_items(product, tiling)
 
@@ -65,11 +69,14 @@ class TiledProduct:
 
         def share(index: ir.Value) -> None:
             parts = self.shares.parts(b, index)
+            first = b.mul(index, whole(self.joined))
+            here = at.larger(b.sub(whole(low), first), 0), b.sub(whole(high), first)
+            lines = self._lines(at, parts.get("lines", whole(0)), *here)
             block = parts.get("block", whole(0))
             first = b.mul(block, whole(tiling.vectors * tiling.lanes))
 
             def run(vectors: int, tail: int | None) -> None:
-                _Panel(self, at, scratch, parts).emit(first, vectors, tail)
+                _Panel(self, at, scratch, parts, lines).emit(first, vectors, tail)
 
             same = self.last_vectors == tiling.vectors and self.tail is None
             if self.blocks == 1 or same:
@@ -79,9 +86,27 @@ class TiledProduct:
             when(frame, full, lambda: run(tiling.vectors, None))
             when(frame, b.not_(full), lambda: run(self.last_vectors, self.tail))
 
-        each(frame, low, high, share)
+        end = b.add(whole(high), whole(self.joined - 1))
+        low_share, high_share = (b.udiv(whole(x), whole(self.joined)) for x in (low, end))
+        each(frame, low_share, high_share, share)
         if tiling.streamed:
             b.fence("seq_cst")  # such stores are in no order with those that tell other threads
+
+    def _lines(
+        self, at: Operands, panel: ir.Value, first: ir.Value, end: ir.Value
+    ) -> tuple[Count, Count]:
+        """The lines of a panel, or of panels first .. end - 1, where a thread does its own as one.
+
+        They read the same, which then comes from memory once.
+        """
+        b, tiling = at.builder, self.tiling
+        extent = self.product.extents[tiling.line] if tiling.line else 1
+        if tiling.lines == extent:
+            return 0, extent
+        if self.joined == 1:
+            first, end = panel, b.add(panel, whole(1))
+        first, end = (b.mul(x, whole(tiling.lines)) for x in (first, end))
+        return first, at.smaller(end, extent)
 
 
 class _Panel:
@@ -93,6 +118,7 @@ class _Panel:
         at: Operands,
         scratch: ir.Value | None,
         parts: dict[Part, ir.Value],
+        lines: tuple[Count, Count],
     ):
         self.product, self.tiling = whole_product.product, whole_product.tiling
         self.at, self.frame, self.builder = at, at.frame, at.builder
@@ -101,7 +127,7 @@ class _Panel:
         self.tile = Tile(at, self.product, self.tiling)
         for axis in self.tiling.outer:
             self.tile.place(axis, parts[axis])
-        self.line_panel = parts.get("lines", whole(0))
+        self.lines = lines
         self.row_panel = parts.get("rows")
         tiling = self.tiling
         self.row_extent = self.product.extents[tiling.row] if tiling.row else 1
@@ -167,36 +193,23 @@ class _Panel:
 
     def _line_range(self, axis: Axis) -> tuple[Count, Count]:
         """The lines of this panel along an axis."""
-        extent, most, b = self.product.extents[axis], self.tiling.lines, self.builder
-        if axis in self.tiling.whole_lines or extent == most:
-            return 0, extent
-        low = b.mul(self.line_panel, whole(most))
-        if extent % most == 0:
-            return low, b.add(low, whole(most))
-        return low, self.at.smaller(b.add(low, whole(most)), extent)
+        return self.lines if axis == self.tiling.line else (0, self.product.extents[axis])
 
-    def _each_line(
-        self, a: ir.Value, sums: ir.Value, body: Callable[[ir.Value, ir.Value], None], clip: bool
-    ) -> None:
-        """body(place in a, place of the sums in memory) for every line of the panel.
+    def _each_line(self, a: ir.Value, b: ir.Value, sums: ir.Value, body: Line, clip: bool) -> None:
+        """body(place in a, place in b, place of the sums in memory) for every line of the panel.
 
         clip: only for those whose guards hold.
         """
         axes = [axis for axis in (self.tiling.line, *self.tiling.whole_lines) if axis is not None]
-        self._line_nest(axes, a, sums, body, clip)
+        self._line_nest(axes, a, b, sums, body, clip)
 
     def _line_nest(
-        self,
-        axes: list[Axis],
-        a: ir.Value,
-        sums: ir.Value,
-        body: Callable[[ir.Value, ir.Value], None],
-        clip: bool,
+        self, axes: list[Axis], a: ir.Value, b: ir.Value, sums: ir.Value, body: Line, clip: bool
     ) -> None:
         if not axes:
-            body(a, sums)
+            body(a, b, sums)
             return
-        b, (axis, *rest) = self.builder, axes
+        builder, (axis, *rest) = self.builder, axes
         low, high = start, _ = self._line_range(axis)
         items = whole(self.tiling.panel_rows * self.row_items * self.product.size(rest))
         if clip:
@@ -204,8 +217,8 @@ class _Panel:
 
         def run(i: ir.Value) -> None:
             with self.tile.opened(axis, i):
-                place = self.at.moved(sums, b.mul(b.sub(i, whole(start)), items))
-                self._line_nest(rest, self.at.along(a, self.tiling.a, axis, i), place, body, clip)
+                place = self.at.moved(sums, builder.mul(builder.sub(i, whole(start)), items))
+                self._line_nest(rest, *self.tile.both(a, b, axis, i), place, body, clip)
 
         each(self.frame, low, high, run)
 
@@ -218,9 +231,11 @@ class _Panel:
 
         def tile(group: TileGroup, row: ir.Value) -> None:
             start = self.at.along(a, self.tiling.a, self.tiling.row, row)
-            self._each_line(start, start, partial(one_line, group, row), clip=False)
+            self._each_line(start, b, start, partial(one_line, group, row), clip=False)
 
-        def one_line(group: TileGroup, row: ir.Value, start: ir.Value, _: ir.Value) -> None:
+        def one_line(
+            group: TileGroup, row: ir.Value, start: ir.Value, b: ir.Value, _: ir.Value
+        ) -> None:
             self._fetch_epilogue(row, group)
             sums = self.tile.sums(start, b, group)
             if not self.tiling.streamed:
@@ -263,7 +278,7 @@ class _Panel:
 
         self.frame.loop(0, used, self.tiling.lanes, [], clear)
         self._chunks(self.tiling.chunks, a, b)
-        self._each_line(a, self.scratch, self._finish_line, clip=False)
+        self._each_line(a, b, self.scratch, self._finish_line, clip=False)
 
     def _chunks(self, axes: list[Axis], a: ir.Value, b: ir.Value) -> None:
         """The loops over chunks, from the outermost on, then the panel for each."""
@@ -297,7 +312,7 @@ class _Panel:
             b = self._packed(b)
         first_row = self._row_range()[0]
 
-        def one_line(start: ir.Value, sums: ir.Value) -> None:
+        def one_line(start: ir.Value, b: ir.Value, sums: ir.Value) -> None:
             def tile(group: TileGroup, row: ir.Value) -> None:
                 inside = self.builder.sub(row, first_row)
                 target = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
@@ -308,7 +323,7 @@ class _Panel:
 
             self._row_tiles(tile)
 
-        self._each_line(a, self.scratch, one_line, clip=True)
+        self._each_line(a, b, self.scratch, one_line, clip=True)
 
     def _packed(self, b: ir.Value) -> ir.Value:
         """Make this chunk's dense block of b. The place where its fold loops at 0 would find it."""
@@ -321,7 +336,7 @@ class _Panel:
         packer.pack(b, block, self.tile.strip, self.tile.vectors, self.tile.tail)
         return block
 
-    def _finish_line(self, _: ir.Value, sums: ir.Value) -> None:
+    def _finish_line(self, _: ir.Value, __: ir.Value, sums: ir.Value) -> None:
         """Store one line's rows from their sums in memory."""
         low, high = self._row_range()
 

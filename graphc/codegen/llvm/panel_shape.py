@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.codegen.llvm.operand import LINE_BYTES
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.tiling import Tiling
@@ -52,7 +53,10 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         tiles = max(1, min(tiles, most, max(wanted, fewest)))
         tiling.panel_rows = tiles * tiling.rows
     free = _line_axes(tiling, product)
-    if tiling.chunked and tiling.panel_rows >= extent and free:
+    groups = [] if packs or tiling.packing else _neighbours(tiling, product)
+    if tiling.chunked and tiling.panel_rows >= extent and groups:
+        _take_groups(tiling, product, target, groups[0], most_rows // extent, others)
+    elif tiling.chunked and tiling.panel_rows >= extent and free:
         _take_lines(tiling, product, target, free[0], most_rows // extent, others)
     whole = product.size(product.over) * product.extents[tiling.vector] * item
     tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
@@ -101,7 +105,41 @@ def _take_lines(
     while lines > 1 and others // count * -(-count // lines) < FEWEST_SHARES:
         lines -= 1
     tiling.lines = lines
+    tiling.lines_together = count <= min(most, fits)
     tiling.outer.remove(line)
+
+
+def _neighbours(tiling: Tiling, product: Product) -> list[Axis]:
+    """Groups of so few channels that neighbouring ones share lines of both operands."""
+    reach = 2 * LINE_BYTES // ITEM_BYTES[tiling.a.buffer.dtype]
+    found = [x for x in tiling.outer if x in tiling.a.strides and x in tiling.b.strides]
+    steps = [max(abs(f.strides[x]) for f in (tiling.a, tiling.b)) for x in found]
+    return [x for x, step in zip(found, steps, strict=True) if step <= reach]
+
+
+def _take_groups(
+    tiling: Tiling, product: Product, target: Target, group: Axis, most: int, others: int
+) -> None:
+    """Let a panel cover several groups, and all taps of each, so that lines are read once.
+
+    What all groups read of a chunk has to stay in the second-level cache.
+    """
+    for axis in _line_axes(tiling, product):
+        if product.size([*tiling.whole_lines, axis]) <= most // FEWEST_TILES:
+            tiling.whole_lines.append(axis)
+            tiling.outer.remove(axis)
+            others //= product.extents[axis]
+    count = product.extents[group]
+    most = max(1, most // product.size(tiling.whole_lines))
+    tiling.line = group
+    tiling.lines = even_strip(count, max(1, min(most, count, others // SHARES)))
+    tiling.lines_together = count <= most
+    tiling.outer.remove(group)
+    if tiling.strip:
+        first = tiling.inner[0]
+        step = sum(abs(factor.strides.get(first, 0)) for factor in (tiling.a, tiling.b))
+        fits = target.l2_bytes // 4 // (step * ITEM_BYTES[tiling.a.buffer.dtype])
+        tiling.strip = even_strip(product.extents[first], max(1, min(tiling.strip, fits)))
 
 
 def even_strip(extent: int, most: int) -> int:

@@ -135,6 +135,7 @@ def products(contraction: Contraction, cut: Cut | None = None) -> list[Product] 
     for phase in itertools.product(*(range(stride) for _, _, stride in axes)):
         if all(start < axis.extent for start, (axis, _, _) in zip(phase, axes, strict=True)):
             product = _product(contraction, axes, phase, cut)
+            _run_forwards(product)
             _merge(product)
             found.append(product)
     return found
@@ -330,6 +331,25 @@ def _intervals(operand: Operand) -> Iterator[Interval]:
         if low < 0 or high >= limit:
             terms = {axis: c for axis, c in position.affine.terms if axis.extent != 1}
             yield Interval(terms, position.affine.constant, limit)
+
+
+def _run_forwards(product: Product) -> None:
+    """Let every fold go forwards in the larger operand: caches fetch what follows ahead."""
+    factors = (product.left, product.right)
+    large = max(factors, key=lambda factor: math.prod(factor.buffer.shape))
+    for axis in product.over:
+        steps = [factor.strides.get(axis, 0) for factor in factors]
+        if axis in product.stepped or large.strides.get(axis, max(steps)) >= 0:
+            continue
+        last = product.extents[axis] - 1
+        for factor, step in zip(factors, steps, strict=True):
+            if step:
+                factor.strides[axis] = -step
+                factor.constant += step * last
+        for guard in product.guards:
+            if axis in guard.terms:
+                guard.constant += guard.terms[axis] * last
+                guard.terms[axis] = -guard.terms[axis]
 
 
 # -- merging ----------------------------------------------------------------------------------

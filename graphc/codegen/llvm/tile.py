@@ -7,6 +7,8 @@ speaks of; a guard on rows decides here which rows each piece of the fold's loop
 
 from __future__ import annotations
 
+import itertools
+
 from llvmlite import ir
 
 from graphc.codegen.llvm.fold_loops import FoldLoops
@@ -58,6 +60,8 @@ class Tile(FoldLoops):
             return self._step(a, b, sums, rows)
         axis, *rest = axes
         extent = self.product.extents[axis]
+        if axis == self.tiling.sliding:
+            return self._slide(axis, a, b, sums, rows, group)
         if axis == self.tiling.tied:
             for piece in group.pieces:
                 sums = self._piece(piece, rest, a, b, sums, group)
@@ -115,6 +119,44 @@ class Tile(FoldLoops):
             result[place] = value
         return result
 
+    def _slide(
+        self,
+        axis: Axis,
+        a: ir.Value,
+        b: ir.Value,
+        sums: Carry,
+        rows: list[int],
+        group: TileGroup,
+    ) -> Carry:
+        """The whole loop over taps along the rows, written out: each vector of a is loaded once."""
+        taps = range(self.product.extents[axis])
+        met = {k: set(rows) for k in taps}
+        if axis == self.tiling.tied:
+            met = {k: set(p.rows) for p in group.pieces for k in range(p.first, p.last)}
+        apart, tap_apart = self._stride(self.tiling.row), self._stride(axis)
+        pairs: dict[int, list[tuple[int, int]]] = {}
+        for k, (number, row) in itertools.product(met, enumerate(rows)):
+            if row in met[k]:
+                pairs.setdefault(row * apart + k * tap_apart, []).append((number, k))
+        weights: dict[int, list[ir.Value]] = {}
+        new = list(sums)
+        for offset in sorted(pairs):
+            place = self.at.moved(a, offset)
+            if self.tiling.elementwise:
+                vectors = [self._load_vector(self.tiling.a, place, j) for j in range(self.vectors)]
+            else:
+                vectors = [self.at.everywhere(place)] * self.vectors
+            for number, k in pairs[offset]:
+                if k not in weights:
+                    weights[k] = self._vectors_of_b(self.at.along(b, self.inner_b, axis, k))
+                for j, (left, right) in enumerate(zip(vectors, weights[k], strict=True)):
+                    at = number * self.vectors + j
+                    new[at] = self.at.math.fma(left, right, new[at])
+        return new
+
+    def _vectors_of_b(self, b: ir.Value) -> list[ir.Value]:
+        return [self._load_vector(self.tiling.b, b, j) for j in range(self.vectors)]
+
     def _runs_on(self, far: Axis, near: Axis) -> bool:
         """Whether the two loops are one long loop for both operands."""
         extent = self.product.extents[near]
@@ -137,7 +179,7 @@ class Tile(FoldLoops):
 
     def _step(self, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]) -> Carry:
         """One multiply-add for every sum."""
-        vectors = [self._load_vector(self.tiling.b, b, j) for j in range(self.vectors)]
+        vectors = self._vectors_of_b(b)
         if self.tiling.chunked and not self._has_row_blocks(self.tiling.innermost):
             self._fetch_ahead(a, b)
         self._fetch_near(a)

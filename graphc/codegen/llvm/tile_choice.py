@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from graphc.codegen.llvm.operand import LINE_BYTES
 from graphc.codegen.llvm.panel_shape import (
     FEWEST_TILES,
     LEAST_SCRATCH,
@@ -17,17 +18,20 @@ from graphc.codegen.llvm.panel_shape import (
 )
 from graphc.codegen.llvm.product import Factor, Interval, Product
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
-from graphc.codegen.llvm.tiling import Tiling, parts, row_groups, row_parts
+from graphc.codegen.llvm.tiling import Tiling, overlapping, parts, row_groups, row_parts
 from graphc.kernel.lang import Axis
 
 LONGEST_SUM = 1200  # a sum of so many terms is added up in one register; longer ones in chunks
 CHUNK = 256  # terms of a chunk, where loops can be cut so
 MOST_VECTORS = 8
+MOST_TAPS = 16  # of windows that overlap, all written out
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
 WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
 DEEPEST = 8
 NARROWEST = 16  # bytes of the smallest vector registers
 STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
+NARROW = 0.25  # of the time more for pieces of one vector of a row, less for longer ones
+SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
 STREAMED_ROWS = 4  # lines of it that are written side by side
 
 
@@ -43,8 +47,10 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     best.groups = row_groups(best, product)
     if sum(max(1, len(group.pieces)) for group in best.groups) > MOST_PIECES:
         return None
-    best.streamed = _streams(best, product, target)
-    best.by_rows = best.streamed and _goes_by_rows(product, best, target)
+    by_rows = _goes_by_rows(product, best, target)
+    fills = _fills_memory(product, target)
+    best.streamed = fills and not best.chunked and _in_whole_lines(best, product, by_rows)
+    best.by_rows = best.streamed and by_rows
     collides = not best.packing and _collides(best, product)
     arrange_shares(best, product, target, collides)
     lines = best.lines * product.size(best.whole_lines)
@@ -53,23 +59,25 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     return best
 
 
-def _streams(tiling: Tiling, product: Product, target: Target) -> bool:
-    """Whether results go past the caches: lines that are written whole need not be read first.
+def _in_whole_lines(tiling: Tiling, product: Product, by_rows: bool) -> bool:
+    """Whether results can go past the caches: lines that are written whole, and only written.
 
-    The weight gradient of an inner product of a small batch is stored so.
+    They need not be read first then. A tile stores whole lines, or tiles that follow each other do,
+    where they go `by_rows`. The weight gradient of an inner product of a small batch is stored so.
     """
     store, *others = product.store_nodes()
     address = store.address
     item = ITEM_BYTES[address.buffer.dtype]
     if others or store.mode != "set" or address.parts or address.buffer.name in store.value.reads:
         return False
-    if tiling.chunked or tiling.lanes == 1 or address.terms.get(tiling.vector) != 1:
+    if tiling.lanes == 1 or address.terms.get(tiling.vector) != 1:
         return False
     steps = [s for axis, s in address.terms.items() if axis != tiling.vector]
     vector_bytes = tiling.lanes * ITEM_BYTES[tiling.a.buffer.dtype]
     if any(step * item % vector_bytes for step in (*steps, address.constant)):
         return False
-    return _fills_memory(product, target)
+    width = product.extents[tiling.vector] * item if by_rows else tiling.vectors * vector_bytes
+    return width % LINE_BYTES == 0
 
 
 def _goes_by_rows(product: Product, tiling: Tiling, target: Target) -> bool:
@@ -131,6 +139,9 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
                 like = Tiling(a, b, vector, lanes, row, deep, 1, 1, tied, fixed, 0.0)
                 like.packing, like.elementwise = packing, elementwise
                 yield from _sizes(product, target, like)
+                like.sliding = _sliding(product, like)
+                if like.sliding is not None:
+                    yield from _sizes(product, target, like)
 
 
 def _lanes(product: Product, target: Target, vector: Axis) -> int:
@@ -179,14 +190,34 @@ def _tied(product: Product, fixed: list[Interval], row: Axis | None) -> Axis | N
     return others.pop() if len(others) == 1 and others <= set(product.over) else None
 
 
+def _sliding(product: Product, tiling: Tiling) -> Axis | None:
+    """The fold axis along which windows of neighbouring rows meet the same elements of a."""
+    narrow = product.extents[tiling.vector] <= tiling.lanes  # a load for each multiplication
+    if not (tiling.elementwise or narrow) or tiling.row is None or tiling.deep is not None:
+        return None
+    clips = {axis for g in product.guards if g not in tiling.fixed for axis in g.terms}
+    step = tiling.a.strides[tiling.row]
+    for axis in product.over:
+        stride = tiling.a.strides.get(axis, 0)
+        if axis in clips or axis in product.stepped or not stride:
+            continue
+        if tiling.fixed and axis != tiling.tied:
+            continue
+        if abs(step) // math.gcd(step, stride) < product.extents[axis] <= MOST_TAPS:
+            return axis
+    return None
+
+
 def _sizes(product: Product, target: Target, like: Tiling) -> Iterator[Tiling]:
     extent = product.extents[like.row] if like.row else 1
     deep = product.extents[like.deep] if like.deep else 1
     whole = -(-product.extents[like.vector] // like.lanes)
-    limit = STREAMED_ROWS if _goes_by_rows(product, like, target) else target.registers
+    by_rows = _goes_by_rows(product, like, target) and _in_whole_lines(like, product, True)
+    limit = STREAMED_ROWS if by_rows else target.registers
     widest = MOST_VECTORS if like.row else target.registers * 3 // 4
     for vectors in range(1, min(widest, whole) + 1):
-        most = (target.registers - vectors - 1) // vectors // deep if like.row else 1
+        held = product.extents[like.sliding] if like.sliding else 1  # vectors of b, for each of a's
+        most = (target.registers - (held * vectors + 1)) // vectors // deep if like.row else 1
         for rows in range(1, min(most, extent, limit) + 1):
             tiling = replace(like, rows=rows, vectors=vectors)
             tiling.cost = _cost(product, target, tiling, extent, deep, whole)
@@ -198,11 +229,17 @@ def _cost(
 ) -> float:
     """Modelled time of the whole product, in slots of which a core has two a cycle."""
     steps = product.size(product.over)
-    row_stride = tiling.a.strides.get(tiling.row, 0) if tiling.row else 0
-    a_bytes = ITEM_BYTES[tiling.a.buffer.dtype] * row_stride
-    sets = WAY_BYTES // math.gcd(a_bytes, WAY_BYTES)  # of the first-level cache, in pages
+    item = ITEM_BYTES[tiling.a.buffer.dtype]
+    row_step, deep_step = (
+        item * tiling.a.strides.get(axis, 0) if axis else 0 for axis in (tiling.row, tiling.deep)
+    )
+    sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)  # of the first-level cache, in pages
+    met = deep if deep_step % WAY_BYTES == 0 else 1  # points of `deep` that share a set
+    ways = max(target.l1_bytes // WAY_BYTES, 8)
     stride = max(product.store_strides(tiling.vector), key=abs)
-    per_store = 2.0 if stride == 1 else 2.0 * tiling.lanes
+    per_store = 2.0
+    if stride != 1:
+        per_store = (2.0 if stride * item % WAY_BYTES else SLOW_STORE) * tiling.lanes
 
     def near(vectors: int) -> bool:
         """Whether what tiles read of b, one after another, stays in the first-level cache."""
@@ -210,10 +247,15 @@ def _cost(
 
     def step(rows: int, vectors: int) -> float:
         lines = vectors * max(target.vector_bytes, 16) / (32 if near(vectors) else 16)
-        loads = rows * (vectors if tiling.elementwise else 1) * (3 if tiling.a.spread else 1)
+        loads: float = rows * (vectors if tiling.elementwise else 1)
+        if tiling.sliding:
+            loads = loads / rows * overlapping(tiling, product, rows)
+            loads /= product.extents[tiling.sliding]
+        loads *= 3 if tiling.a.spread else 1
         pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
         busy = max(rows * vectors, 8, loads + vectors * pieces + 2, lines)
-        return busy * (1.35 if rows > 7 * sets else 1.0)
+        in_one_set = -(-rows // deep // sets) * met
+        return busy * (2.0 if in_one_set > ways else 1.35 if in_one_set > 7 else 1.0)
 
     def tile(rows: int, vectors: int) -> float:
         stores = rows * vectors * per_store * len(product.store_nodes())
@@ -229,6 +271,8 @@ def _cost(
         total += steps * whole * panels * 12.0
     if tiling.row is None:
         total *= 1 + 6 / tiling.vectors  # a matrix read once: memory is fastest in long pieces
+    if tiling.elementwise:
+        total *= 1 + NARROW / tiling.vectors  # so it is here, where each number is used a few times
     if whole % tiling.vectors:
         total *= 1.03  # the last block is code of its own
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
@@ -242,19 +286,22 @@ def _arrange_folds(tiling: Tiling, product: Product, target: Target) -> None:
     """Order the fold loops, and decide which of them are inside a tile.
 
     A chunk of b is read from the second-level cache for every tile, unless its vectors lie across
-    two lines each: then it stays in half of the first.
+    two lines each: then it stays in half of the first. So it does, beside what is read of a, where
+    both are read in vectors.
     """
     item = ITEM_BYTES[tiling.b.buffer.dtype]
     steps = [tiling.b.strides.get(axis, 0) * item for axis in product.over]
     terms = CHUNK
     if not tiling.packing and any(step % (tiling.lanes * item) for step in steps):
         terms = min(CHUNK, target.l1_bytes // 2 // (tiling.vectors * tiling.lanes * item))
+    if tiling.elementwise and tiling.a.spread is None:
+        terms = min(CHUNK, target.l1_bytes * 3 // 8 // (tiling.vectors * tiling.lanes * item))
     strides = tiling.a.strides
     turned = _turned(product, tiling.b) if tiling.packing else None
 
     def place(axis: Axis) -> tuple[bool, bool, int]:
         first = product.extents[axis] == 1 or axis in product.stepped
-        return not first, axis == turned, -abs(strides.get(axis, 0))
+        return not first, axis in (turned, tiling.sliding), -abs(strides.get(axis, 0))
 
     order = sorted(product.over, key=place)
     if product.size(order) <= (terms if tiling.packing else LONGEST_SUM):
@@ -265,9 +312,11 @@ def _arrange_folds(tiling: Tiling, product: Product, target: Target) -> None:
     while order and length * product.extents[order[-1]] <= terms:
         length *= product.extents[order[-1]]
         inner.insert(0, order.pop())
-    if tiling.tied in order:
-        # Its loop is cut where the rows that count change; it stays whole, and in the tile.
-        while order and tiling.tied not in inner:
+    uncut = {tiling.tied, tiling.sliding}.intersection(order)
+    if uncut:
+        # The loop of the tied axis is cut where the rows that count change, that of windows which
+        # overlap is written out: they stay whole, and in the tile.
+        while uncut.intersection(order):
             length *= product.extents[order[-1]]
             inner.insert(0, order.pop())
     elif order and terms // length >= 2 and order[-1] not in product.stepped:

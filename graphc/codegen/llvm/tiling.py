@@ -44,9 +44,12 @@ class Tiling:
     chunks: fold loops around a panel; the sums of a panel wait in memory between them. strip: so
     many values of the first of `inner` make a chunk. inner: fold loops inside a tile.
     panel_rows, lines: what one share covers of row (a multiple of rows, or all) and line.
+    lines_together: a thread that has several shares of the same lines does them as one.
     whole_lines: axes that a panel covers besides, as a whole.
     packing: each chunk of b is first copied ("copy") or transposed ("turn") into a dense block.
     elementwise: a is read in vectors, too, as in a convolution of each channel by itself.
+    sliding: the fold axis along which windows of such a tile's rows overlap: it is written out, so
+    that each vector of a is loaded once for all of them.
     streamed: results go past the caches where they lie at multiples of a vector's size.
     by_rows: a few whole rows of the result are a share, so that they are written side by side.
     """
@@ -65,6 +68,7 @@ class Tiling:
     outer: list[Axis] = field(default_factory=list)
     line: Axis | None = None
     lines: int = 1
+    lines_together: bool = False
     whole_lines: list[Axis] = field(default_factory=list)
     panel_rows: int = 1
     chunks: list[Axis] = field(default_factory=list)
@@ -73,6 +77,7 @@ class Tiling:
     vectors_outside: bool = True
     packing: str = ""
     elementwise: bool = False
+    sliding: Axis | None = None
     streamed: bool = False
     by_rows: bool = False
     groups: list[TileGroup] = field(default_factory=list)
@@ -130,6 +135,14 @@ def _holds(guard: Interval, tiling: Tiling, row: int, k: int) -> bool:
     for axis, coefficient in guard.terms.items():
         value += coefficient * (row if axis == tiling.row else k)
     return 0 <= value < guard.extent
+
+
+def overlapping(tiling: Tiling, product: Product, rows: int) -> int:
+    """How many elements of a the windows of so many neighbouring rows meet."""
+    assert tiling.row is not None and tiling.sliding is not None
+    step, apart = tiling.a.strides[tiling.row], tiling.a.strides[tiling.sliding]
+    taps = range(product.extents[tiling.sliding])
+    return len({row * step + tap * apart for row in range(rows) for tap in taps})
 
 
 def parts(extent: int, size: int) -> list[tuple[int, int]]:
