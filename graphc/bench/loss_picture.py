@@ -12,6 +12,8 @@ from graphc.error import NetError
 
 COLOURS = {FORMS[0]: "#1b6ca8", FORMS[1]: "#d1495b", FORMS[2]: "#edae49"}
 OTHER = "#8d99ae"
+# Errors below this, 0 among them, are drawn here: less would only squeeze the others.
+LEAST_ERROR = 1e-10
 
 
 def need_drawable(path: str | Path) -> None:
@@ -80,14 +82,22 @@ def _bar_text(row: Timing, rate: float) -> str:
     """The rate, and what the program moves and holds where that is known."""
     if not row.bytes:
         return f"{rate:.1f}"
-    return f"{rate:.1f}\n{row.bytes / 1e6:.0f} MB moved\n{row.memory / 1e6:.0f} MB held"
+    return f"{rate:.1f}\n{_megabytes(row.bytes)} moved\n{_megabytes(row.memory)} held"
+
+
+def _megabytes(size: int) -> str:
+    """Three digits of small sizes, whole megabytes of large ones."""
+    count = size / 1e6
+    return f"{count:.3g} MB" if count < 100 else f"{count:,.0f} MB"
 
 
 def _draw_errors(axes: Any, report: LossReport) -> None:
     for form in FORMS:
         found = [e for e in report.errors if e.name == form]
         spreads = [e.spread for e in found]
-        values = [e.gradient if math.isfinite(e.gradient) else math.nan for e in found]
+        values = [
+            max(e.gradient, LEAST_ERROR) if math.isfinite(e.gradient) else math.nan for e in found
+        ]
         axes.loglog(spreads, values, "o-", color=COLOURS[form], label=form)
         lost = [e.spread for e in found if not math.isfinite(e.gradient)]
         axes.plot(lost, [2.0] * len(lost), "x", color=COLOURS[form])
