@@ -45,7 +45,7 @@ class Run:
         pieces: CompiledPieces,
         masks: dict[str, Array],
     ):
-        self.net, self.seeds = net, seeds
+        self.net = net
         self.pieces, self.masks = pieces, masks
         held = {f"parameter '{n}'": p.held for n, p in net.params.items() if p.held is not None}
         # The parameters' element type, or the inputs' where there are none.
@@ -55,12 +55,16 @@ class Run:
         }
         precious = frozenset(name for name, variable in net.vars.items() if variable.precious)
         self.remaining = Remaining(bool(net.conserve_memory), precious)
-        self.call = self._compiled()
+        self.call = self._compiled(tuple(seeds))
+        blobs = self.call.net.graph.blobs
+        self.given = {
+            name: _seed(name, seed, blobs[name].shape, self.dtype) for name, seed in seeds.items()
+        }
         self._check_labels()
 
     # -- compiling --
 
-    def _compiled(self) -> PieceCall:
+    def _compiled(self, seeded: tuple[str, ...]) -> PieceCall:
         net = self.net
         layers = list(net.layers.values())
         ordered = [layers[i] for i in execution_order(layers)]
@@ -71,10 +75,11 @@ class Run:
             net.version,
             tuple((name, array.shape[::-1]) for name, array in self.arrays.items()),
             tuple(known.items()),
-            tuple(self.seeds),
+            seeded,
             (),
             (),
             (),
+            known=True,
         )
         choices = Choices(net.memory, net.blockwise_loss)
         key = (piece, choices, self.remaining, tuple(repr(_settled(layer)) for layer in ordered))
@@ -130,7 +135,7 @@ class Run:
         feed.update(self._drawn_masks())
         feed.update(self._instance_weights())
         held = {n: p.held for n, p in self.net.params.items() if p.held is not None}
-        values = self.call.forward(feed, held)
+        values = self.call.forward(feed, held, self.given)
         for name, value in values.items():
             self.net.vars[name].value = value.T
         for layer in self.call.net.executed:
@@ -173,17 +178,13 @@ class Run:
 
     def backward(self) -> None:
         """Fill in the derivatives of variables and parameters."""
-        graph, piece = self.call.net.graph, self.call.piece
-        given = {
-            name: _seed(name, seed, graph.blobs[name].shape, self.dtype)
-            for name, seed in self.seeds.items()
-        }
-        found, params = self.call.backward(given)
+        piece = self.call.piece
+        found, params = self.call.backward(self.given)
         for name, array in found.items():
             self.net.vars[name].der = array.T
         for name in ends(self.call.net.executed, piece):
             if self.remaining.keeps_derivative(name, piece):
-                self.net.vars[name].der = given[name].T.copy()
+                self.net.vars[name].der = self.given[name].T.copy()
         self._add_moments(params)
         self._keep_parameter_derivatives(params)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,10 +102,11 @@ def compile_graph_call(
     keep: Iterable[str] = (),
     callbacks: Mapping[str, Callback] | None = None,
     choices: Choices = USUAL,
+    known: Collection[str] = (),
 ) -> GraphCall:
     """Compile a front end's graph; arguments as for `lower_graph`."""
     made, program = lower_graph(
-        graph, wrt, given, keep, has_callbacks=bool(callbacks), choices=choices
+        graph, wrt, given, keep, has_callbacks=bool(callbacks), choices=choices, known=known
     )
     executable = load(compile_program(program))
     if callbacks:
@@ -122,6 +123,7 @@ def lower_graph(
     has_callbacks: bool = False,
     keep_stages: bool = False,
     choices: Choices = USUAL,
+    known: Collection[str] = (),
 ) -> tuple[Compiled, Program]:
     """All passes and the plan; arguments as for `compile_graph` and `plan`.
 
@@ -138,6 +140,7 @@ def lower_graph(
             keep=kept,
             keep_stages=keep_stages,
             blockwise_loss=blockwise,
+            known=known,
         )
 
     def planned(made: Graph) -> Program:

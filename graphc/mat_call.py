@@ -26,6 +26,7 @@ class Piece:
     Attributes:
         inputs, params: (name, shape) of what is given, on our axes.
         given: variables a derivative is given for.
+        known: these derivatives are there before forward, so that a loss makes its gradient.
         values: variables whose value is wanted after the call.
         derivatives: variables whose derivative is wanted.
         wrt: parameters whose derivative is wanted.
@@ -40,6 +41,7 @@ class Piece:
     values: tuple[str, ...]
     derivatives: tuple[str, ...]
     wrt: tuple[str, ...]
+    known: bool = False
 
 
 @dataclass
@@ -53,14 +55,21 @@ class PieceCall:
     _inputs: dict[str, np.ndarray] = field(default_factory=dict)
 
     def forward(
-        self, inputs: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
+        self,
+        inputs: Mapping[str, np.ndarray],
+        params: Mapping[str, np.ndarray],
+        given: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Values of `piece.values`. `params` are bound as they are: aligned and row-major."""
+        """Values of `piece.values`. `params` are bound as they are: aligned and row-major.
+
+        given: the derivatives, where the piece is for those that are `known`.
+        """
         slots = self.call.executable.bundle.slots
         needed = {PARAMETER.format(name): array for name, array in params.items()}
         bound = {s.name: needed[s.name] for s in slots if s.name in needed}
         self.call.executable.bind(bound)
         self.call.put({k: v for k, v in inputs.items() if k not in bound})
+        self._give(given or {})
         self._inputs = dict(inputs)
         self.seconds = {layer.name: [0.0, 0.0] for layer in self.net.executed}
         self._run(backward=False)
@@ -70,11 +79,14 @@ class PieceCall:
         self, given: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Derivatives of `piece.derivatives` and `piece.wrt`, after a forward call."""
-        self.call.put({f"{name}.diff": array for name, array in given.items()})
+        self._give({} if self.piece.known else given)
         self._run(backward=True)
         variables = {name: self._derivative(name) for name in self.piece.derivatives}
         params = {name: self._derivative(PARAMETER.format(name)) for name in self.piece.wrt}
         return variables, params
+
+    def _give(self, given: Mapping[str, np.ndarray]) -> None:
+        self.call.put({f"{name}.diff": array for name, array in given.items()})
 
     def moments(self, layer: str) -> np.ndarray:
         """The moments of the batch that a batch normalising layer saw in the forward call."""
@@ -127,7 +139,8 @@ def compile_piece(
 ) -> PieceCall:
     """Build and compile layers for one purpose."""
     net, wrt, keep = piece_graph(name, layers, piece)
-    call = compile_graph_call(net.graph, wrt, piece.given, keep, net.callbacks, choices)
+    known = piece.given if piece.known else ()
+    call = compile_graph_call(net.graph, wrt, piece.given, keep, net.callbacks, choices, known)
     return PieceCall(piece, net, call)
 
 

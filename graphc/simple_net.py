@@ -177,7 +177,7 @@ def simplenn(
         assert res
         run.resume(res)
     else:
-        run.forward(x)
+        run.forward(x, dzdy)
     if dzdy is not None:
         run.backward(dzdy)
         run.finish(res if accumulate else None, parameter_server if not hold_on else None)

@@ -47,6 +47,7 @@ class Run:
         self.net, self.mode, self.conserve = net, mode, conserve
         self.memory = net.memory
         self.alone = False  # every layer is a piece
+        self.dzdy: Any = None  # where the last piece runs forward knowing it
         self.count = len(net.layers)
         self.res = [Result() for _ in range(self.count + 1)]
         self.masks: dict[int, Array] = {}
@@ -82,8 +83,9 @@ class Run:
         """Whether layer i is the user's."""
         return bool(self.net.layers[i]["type"] == "custom")
 
-    def forward(self, x: Any) -> None:
-        """Fill in values, masks and times."""
+    def forward(self, x: Any, dzdy: Any = None) -> None:
+        """Fill in values, masks and times. dzdy: what backward will be called with, if it will."""
+        self.dzdy = dzdy
         whole = four_axes(x, "x")
         self.dtype = self.dtype or real_kind({"x": whole})
         self.res[0].x = whole.astype(self.dtype, copy=False)
@@ -156,7 +158,11 @@ class Run:
         for i in numbers:
             self._check_labels(i, call)
         inputs.update(self._drawn_masks(call, layers, numbers))
-        values = call.forward(inputs, held)
+        given = {}
+        if call.piece.known:
+            output = call.net.graph.blobs[_x(last + 1)]
+            given[_x(last + 1)] = self._slope(self.dzdy, output.shape[::-1]).T
+        values = call.forward(inputs, held, given)
         for i in range(first + 1, last + 2):
             if _x(i) in values:
                 self.res[i].x = values[_x(i)].T
@@ -227,6 +233,7 @@ class Run:
             if backward
             else (),
             learned if backward else (),
+            known=backward and self.dzdy is not None and last == self.count - 1,
         )
         return self.net.piece(layers, piece, self.memory)
 
@@ -251,12 +258,7 @@ class Run:
     def backward(self, dzdy: Any) -> None:
         """Fill in derivatives."""
         last = self.res[-1]
-        given = four_axes(dzdy, "dzdy")
-        need(
-            given.size == 1 or given.shape == last.x.shape,
-            f"dzdy of {given.shape} does not have the size of the output, {last.x.shape}",
-        )
-        last.dzdx = np.array(np.broadcast_to(given, last.x.shape), self.dtype)
+        last.dzdx = self._slope(dzdy, last.x.shape)
         for layers in reversed(self.pieces()):
             if layers[-1] < self.first:
                 continue
@@ -264,6 +266,15 @@ class Run:
                 self._custom_backward(layers[0])
             else:
                 self._piece_backward(layers)
+
+    def _slope(self, dzdy: Any, shape: tuple[int, ...]) -> Array:
+        """dzdy for every element of the output."""
+        given = four_axes(dzdy, "dzdy")
+        need(
+            given.size == 1 or given.shape == shape,
+            f"dzdy of {given.shape} does not have the size of the output, {shape}",
+        )
+        return np.array(np.broadcast_to(given, shape), self.dtype)
 
     def _custom_backward(self, i: int) -> None:
         layer = self.net.layers[i]

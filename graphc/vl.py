@@ -445,4 +445,4 @@ def _compiled(
         graph.outputs["y"] = y
         return _Compiled(compile_graph_call(graph), y.shape)
     graph.outputs.update(zip(extra, others, strict=False))
-    return _Compiled(compile_graph_call(graph, wrt, ("y",)), y.shape)
+    return _Compiled(compile_graph_call(graph, wrt, ("y",), known=("y",)), y.shape)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from mat_nets import cell
+from mat_nets import cell, chain, dag_net
 
 import graphc
 from graphc import vl
 from graphc.dagnn import Loss
+from graphc.mat_call import PieceCall
 
 H, W, C, N = 2, 3, 6, 4
 RNG = np.random.default_rng(8)
@@ -155,6 +156,49 @@ def test_a_loss_that_takes_the_place_of_one_like_it_follows_its_own_mean() -> No
     assert len(net._compiled) == 1
     assert blocks[0].average == blocks[1].average > 0
     assert blocks[0].num_averaged == blocks[1].num_averaged == SCORES[:, :, 0].size
+
+
+def loss_steps(call: PieceCall) -> list[tuple[bool, str]]:
+    """(backward, kernel) of all steps that have to do with a loss."""
+    steps = call.call.program.steps
+    return [(s.backward, s.kernel.name) for s in steps if "loss" in s.kernel.name]
+
+
+@pytest.mark.parametrize("seed", [1.0, 0.25])
+def test_a_net_with_a_derivative_makes_the_gradient_in_the_sweep_of_its_loss(
+    tmp_path: Path, seed: float
+) -> None:
+    # The derivative is there before forward, so nothing of the loss is left to backward.
+    net = graphc.DagNet.load(dag_net(tmp_path / "dag.mat"))
+    x = RNG.standard_normal((6, 6, 2, 4)).astype("float32")
+    labels = np.array([1.0, 3.0, 2.0, 1.0]).reshape(1, 1, 1, 4)
+    net.conserve_memory = False
+    net.eval({"input": x, "label": labels}, {"objective": seed})
+    (call,) = net._compiled.values()
+    assert loss_steps(call) == [(False, "softmax_log_loss+softmax_log_loss_gradient")]
+    exponentials = np.exp(net.vars["prediction"].value.astype(float))
+    hit = np.arange(1, 4).reshape(1, 1, 3, 1) == labels
+    wanted = seed * (exponentials / exponentials.sum(2, keepdims=True) - hit)
+    np.testing.assert_allclose(net.vars["prediction"].der, wanted, rtol=1e-5, atol=1e-7)
+    # Another derivative is another call of the same program.
+    net.eval({"input": x, "label": labels}, {"objective": 2 * seed})
+    assert len(net._compiled) == 1
+    np.testing.assert_allclose(net.vars["prediction"].der, 2 * wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_a_chain_with_a_derivative_makes_the_gradient_in_the_sweep_of_its_loss(
+    tmp_path: Path,
+) -> None:
+    loss = {"type": "softmaxloss", "name": "loss", "class": np.array([1.0, 5.0, 2.0])}
+    net = graphc.SimpleNet.load(chain(tmp_path / "chain.mat", loss))
+    x = RNG.standard_normal((6, 6, 2, 3)).astype("float32")
+    found = {}
+    for seed in (1.0, 0.5):
+        res = graphc.simplenn(net, x, seed)
+        found[seed] = res[0].dzdx
+        (call,) = net._compiled.values()
+        assert loss_steps(call) == [(False, "softmax_log_loss+softmax_log_loss_gradient")]
+    np.testing.assert_array_equal(found[0.5], found[1.0] / 2)
 
 
 def stored(path: Path, *opts: Any) -> Path:

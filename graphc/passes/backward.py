@@ -12,11 +12,11 @@ modes and threads cannot change it, so results agree bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from graphc.error import Diagnostic, NetError, did_you_mean, need
 from graphc.ir.core.fill import fill, fill_like
-from graphc.ir.graph import Graph, Node, Origin, Value
+from graphc.ir.graph import Graph, Node, Origin, Role, Value
 from graphc.passes.clean import name_after_blobs, without_dead
 
 STAGE = "backward"
@@ -27,6 +27,7 @@ def backward(
     wrt: Sequence[str | Value],
     given: Sequence[str] = (),
     accumulate: frozenset[str] = frozenset(),
+    known: Collection[str] = (),
 ) -> Graph:
     """The same graph with gradients.
 
@@ -35,6 +36,8 @@ def backward(
         wrt: names (of inputs, parameters or blobs) or values whose gradients are wanted.
         given: blobs to which the caller gives a gradient, by an input `BLOB.diff` of role
             "gradient". It adds to what arrives there from losses and other given gradients.
+        known: those out of `given` whose gradient is there before forward: its input has the role
+            "input", so that a loss and its gradient may be one sweep.
         accumulate: names out of `wrt` whose gradient is added to a state input `NAME.diff`.
 
     Each (value, weight) of `graph.losses` seeds the walk with `weight` everywhere. Results are
@@ -54,7 +57,7 @@ def backward(
     kept = {name: named_value(new, name) for name in kept_gradients(new.kept)}
     states = {v: name for name, v in wanted_by_name.items() if name in accumulate}
     walk = _Walk(new, [*wanted_by_name.values(), *kept.values()], states)
-    walk.seed(given)
+    walk.seed(given, known)
     walk.run()
     for name, value in wanted_by_name.items():
         if name not in accumulate:
@@ -100,7 +103,7 @@ class _Walk:
         self.cuts: dict[tuple[Node, Value], str] = {}
         self.sources: list[Value] = []
 
-    def seed(self, given: Sequence[str]) -> None:
+    def seed(self, given: Sequence[str], known: Collection[str]) -> None:
         """Start from the losses' weights and the given gradients."""
         self.graph.origin = Origin(backward=True)
         for value, weight in self.graph.losses:
@@ -110,7 +113,8 @@ class _Walk:
         for name in given:
             value = named_value(self.graph, name, last=True)
             need(value.type.is_real, f"'{name}' is {value.type}; it cannot be given a gradient")
-            arriving = self.graph.input(f"{name}.diff", value.type, "gradient")
+            role: Role = "input" if name in known else "gradient"
+            arriving = self.graph.input(f"{name}.diff", value.type, role)
             self.sources.append(value)
             if value in self.wanted:
                 self._add(value, arriving)

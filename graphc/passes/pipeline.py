@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from graphc.ir.graph import Graph, Value
 from graphc.passes.backward import backward, kept_gradients, named_value
@@ -33,13 +34,14 @@ def compile_graph(
     keep_stages: bool = False,
     update: Callable[[Graph], Graph] | None = None,
     blockwise_loss: bool = False,
+    known: Collection[str] = (),
 ) -> Compiled:
     """Take a front end's graph through all passes.
 
     Args:
         graph: the forward pass; it stays as it is.
-        wrt, given, accumulate: the gradients wanted; see `graphc.passes.backward`. Values are taken
-            by their names.
+        wrt, given, accumulate, known: the gradients wanted; see `graphc.passes.backward`. Values
+            are taken by their names.
         keep: blobs, and gradients as `BLOB.diff`, that must survive the call.
         fuse: whether pairs that operators equal are replaced.
         keep_stages: keep the graph after each pass, in `Stage.graph`.
@@ -55,7 +57,7 @@ def compile_graph(
         named_value(kept, name.removesuffix(".diff"))
         kept.kept.add(name)
     passes = order(
-        names, given, accumulate, kept_gradients(kept.kept), fuse, update, blockwise_loss
+        names, given, accumulate, kept_gradients(kept.kept), fuse, update, blockwise_loss, known
     )
     made, stages = run(kept, passes, keep_stages)
     return Compiled(made, tuple(stages))
@@ -69,6 +71,7 @@ def order(
     fuse: bool,
     update: Callable[[Graph], Graph] | None = None,
     blockwise_loss: bool = False,
+    known: Collection[str] = (),
 ) -> list[Pass]:
     """The passes for one signature, in order; `kept` names blobs whose gradient is kept."""
     asked = frozenset([*wrt, *kept])
@@ -91,9 +94,8 @@ def order(
         # Only where backward would keep the large image; and before it, to change its gradient.
         passes.append(Pass("commute", "moves relu behind max pooling", lambda g: commute(g, alive)))
         # After everything that rewrites forward: gradients are made of the final operators.
-        passes.append(
-            Pass("backward", "adds gradients", lambda g: backward(g, wrt, given, accumulate))
-        )
+        add = partial(backward, wrt=wrt, given=given, accumulate=accumulate, known=known)
+        passes.append(Pass("backward", "adds gradients", add))
     if update is not None:
         # Behind backward: it turns gradients, which are results, into changes of parameters.
         passes.append(Pass("update", "changes parameters by their gradients", update))
