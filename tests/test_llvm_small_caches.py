@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from native_kernels import compile_kernels
-from native_programs import TARGETS
+from native_programs import TARGETS, dense, kernel
 
 from graphc.codegen.llvm.target import Target
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType
-from graphc.kernel.build import kernel_of
+from graphc.kernel.build import Array, Writer, kernel_of
 from graphc.kernel.interp import interpret
 from graphc.kernel.lang import Kernel, Load
 from graphc.kernel.residues import by_residues
@@ -132,3 +132,31 @@ def test_residues_of_divided_loops_compute_the_same(seed: int) -> None:
         for before, after in zip(*results, strict=True):
             np.testing.assert_array_equal(before, after, err_msg=str(op))
         assert not divided(made) or arrays[0].shape[1] == 1, op
+
+
+def test_a_loop_is_not_divided_where_the_order_counts() -> None:
+    """What is loaded once, before stores that may lie over it, must not be loaded behind them."""
+
+    def one(k, x, y, z):
+        i, c = k.each(5, 16)
+        taken = k.let(x[i, c] * 2.0)
+        y[i, c] = x[i // 2, c] + 1.0
+        if z is not None:
+            z[i, c] = taken
+        else:
+            k.add(y, (i, c), taken)
+
+    x, y, z = (dense(name, 5, 16) for name in "xyz")
+    for outputs in ([y, z], [y, y]):
+        k = Writer("one")
+        one(k, Array(k, x), Array(k, y), Array(k, z) if z in outputs else None)
+        made = k.finish([x], list(dict.fromkeys(outputs)))
+        assert by_residues(made) is made
+    alone = kernel(_shifted, [x], [y])
+    assert by_residues(alone) is not alone
+
+
+def _shifted(k: Writer, x: Array, y: Array) -> None:
+    i, c = k.each(5, 16)
+    taken = k.let(x[i, c] * 2.0)
+    y[i, c] = x[i // 2, c] + taken

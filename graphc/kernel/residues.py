@@ -69,11 +69,16 @@ def by_residues(kernel: Kernel) -> Kernel:
 
 
 def _is_ordered(kernel: Kernel) -> bool:
+    """Whether an iteration of several old ones might do things in an order that counts."""
     parts = (part for s in kernel.body for expr in statement_exprs(s) for part in walk(expr))
     drawn = any(isinstance(part, Call) and part.function == "random_bits" for part in parts)
-    return drawn or any(
-        isinstance(s, Check) or (isinstance(s, Store) and s.mode == "add") for s in kernel.body
-    )
+    stores = [s for s in kernel.body if isinstance(s, Store)]
+    checks = any(isinstance(s, Check) for s in kernel.body)
+    # What a Let loads is loaded later where it is written out: not behind another store.
+    lets = (s.value for s in kernel.body if isinstance(s, Let))
+    named = any(isinstance(part, Load) for value in lets for part in walk(value))
+    adds = any(store.mode == "add" for store in stores)
+    return drawn or checks or adds or (named and len(stores) > 1)
 
 
 def _divisors(kernel: Kernel) -> dict[Axis, int]:
