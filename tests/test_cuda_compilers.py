@@ -26,8 +26,9 @@ MOST_SPILLED = {"float": 0, "double": 32}
 
 
 def nets_text(text: str) -> str:
+    """A net's text, with the kernels that stand beside calls of libraries."""
     net = graphc.Net(text, phase=graphc.TRAIN)
-    return compile_cuda(net.prepare().program).text
+    return compile_cuda(net.prepare().program, libraries="auto").text
 
 
 def need_nvrtc() -> None:
