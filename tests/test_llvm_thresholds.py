@@ -1,0 +1,250 @@
+"""Choices that depend on sizes: small kernels on the other side of every threshold.
+
+Each constant that code generation compares sizes with is moved until the code of some kernels
+changes; those kernels are compiled and compared with the references. Caches are small besides, so
+that small arrays are treated like large ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import native_kernels
+import numpy as np
+import pytest
+from llvmlite import ir
+from native_kernels import compile_kernels
+from test_llvm_contraction import CONVOLUTIONS, FEW_CHANNELS, Geometry, operators
+
+from graphc.codegen.llvm.kernel import emit_kernel
+from graphc.codegen.llvm.target import Target
+from graphc.ir.op import Op
+from graphc.ir.types import TensorType
+from graphc.kernel.build import kernel_of
+from graphc.kernel.lang import Kernel
+from graphc.ops.linear import AddBias, MatMul
+from graphc.ops.lrn import Lrn, LrnGradient
+from graphc.ops.moments import Moments
+from graphc.ops.neuron import Relu
+from graphc.ops.pool import AvgPool, MaxPool
+from graphc.ops.softmax import Softmax, SoftmaxGradient
+from graphc.plan.layout import channels_last, strides_of
+
+Shape = tuple[int, ...]
+CACHES = 8192, 1024
+
+# Constants of the code generator's modules, and numbers that they have where sizes are others.
+MOVED: dict[str, dict[str, Sequence[float]]] = {
+    "tile_choice": {
+        "LONGEST_SUM": [200],
+        "CHUNK": [48],
+        "MOST_VECTORS": [1],
+        "MOST_PIECES": [2],
+        "DEEPEST": [1],
+        "STREAMED_SUM": [1, 10**9],
+        "STREAMED_ROWS": [1, 7],
+    },
+    "panel_shape": {
+        "SHARES": [1],
+        "FEWEST_TILES": [1],
+        "FEWEST_SHARES": [100],
+        "FEWEST_TURNED": [1],
+        "UNPACKED_ROWS": [5],
+        "MOST_SCRATCH": [4096],
+    },
+    "dot_tiling": {
+        "MOST_TILE": [3],
+        "MOST_GROUP": [3],
+        "MOST_PACKED": [1],
+        "FEWEST_SHARES": [1],
+        "COPIED_BYTES": [0],
+        "SCRATCH_BYTES": [8192],
+    },
+    "dot_tile": {"LONGEST_SUM": [16], "MOST_UNROLLED": [1]},
+    "window_dot": {
+        "MOST_ROWS": [3],
+        "MOST_COLUMNS": [1],
+        "MOST_UNROLLED": [1, 9],
+        "LONGEST_SUM": [1],
+    },
+    "contraction": {"GAIN": [0.0, 1e9]},
+    "product": {"MOST_PHASES": [1]},
+    "groups": {"MOST_PIECES": [1]},
+    "streaming": {"STREAMED_CACHES": [1], "LEAST_VECTORS": [1], "STREAMED_STRIPS": [0]},
+    "strips": {"LEAST_GROUPS": [1]},
+    "schedule": {
+        "MOST_WASTE": [10.0],
+        "BATCH_WORK": [0],
+        "SHARES": [1, 10**9],
+    },
+    "kept": {"MOST_BYTES": [0]},
+    "nest": {"FEW_ITERATIONS": [0, 30], "PART": [1]},
+    "statements": {"LONGEST_SUM": [30]},
+    "ahead": {"MOST_PLACES": [0]},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator on arrays of these shapes, and the strides of all arrays; None: row-major."""
+
+    op: Op
+    shapes: tuple[Shape, ...]
+    strides: tuple[Shape | None, ...] | None = None
+
+    @property
+    def types(self) -> list[TensorType]:
+        return [TensorType("float32", shape) for shape in self.shapes]
+
+    def kernel(self) -> Kernel:
+        made = self.op.infer(*self.types)
+        outputs = list(made) if isinstance(made, tuple) else [made]
+        return kernel_of(self.op, self.types, outputs, self.strides)
+
+
+def convolutions() -> list[Case]:
+    """Some of the tiled ones, with their gradients, as the plan lays them out and as stored."""
+    chosen = ("3x3", "groups", "1x1", "long sum", "more phases", "few beyond a vector")
+    chosen += ("small groups", "depthwise", "groups that narrow")
+    found = [case for name in chosen for case in convolution(CONVOLUTIONS[name])]
+    for name in ("3x3", "1x1", "depthwise"):
+        found += convolution(CONVOLUTIONS[name], packed=False)
+    return list(dict.fromkeys(found))
+
+
+def windows() -> list[Case]:
+    """Data gradients of a few channels."""
+    names = "three", "one", "stride 2", "stride 4"
+    return [convolution(FEW_CHANNELS[name], outputs_last=True)[1] for name in names]
+
+
+def convolution(geometry: Geometry, outputs_last: bool = False, packed: bool = True) -> list[Case]:
+    """One with its data and weight gradient."""
+    work = operators(geometry, outputs_last=outputs_last, packed=packed)
+    shapes = {"x": geometry[4], "w": geometry[5]}
+    made = work[0][0].infer(*(TensorType("float32", shapes[name]) for name in "xw"))
+    assert isinstance(made, TensorType)
+    shapes["y"] = made.shape
+    return [Case(op, tuple(shapes[n] for n in names), tuple(held)) for op, names, held in work]
+
+
+def products() -> list[Case]:
+    """Matrix products of several aspects, each operand as it is and transposed."""
+    sizes = (
+        (40, 300, 112),
+        (3, 1300, 40),
+        (200, 3, 64),
+        (1, 200, 70),
+        (8, 600, 1000),
+        (24, 1300, 33),
+    )
+    return [
+        Case(MatMul(left, right), ((k, m) if left else (m, k), (n, k) if right else (k, n)))
+        for m, k, n in sizes
+        for left in (False, True)
+        for right in (False, True)
+    ]
+
+
+def maps() -> list[Case]:
+    """What runs in loops."""
+    image, no_pads = (2, 19, 21, 23), ((0, 0), (0, 0))
+    pooled = (2, 19, 10, 11)
+    last = [strides_of(shape, channels_last(4)) for shape in (image, pooled)]
+    return [
+        Case(Relu(), ((3, 999),)),
+        Case(AddBias(1), ((300, 99), (99,))),
+        Case(Lrn(5, 0.5, 0.75, 1.0), ((70, 3, 40),)),
+        Case(Relu(), ((64, 64),)),
+        Case(Lrn(5, 0.5, 0.75, 1.0), ((2, 7, 1031),)),
+        Case(LrnGradient(5, 0.5, 0.75, 1.0), ((2, 7, 61, 60),) * 2),
+        Case(Lrn(5, 0.5, 0.75, 1.0), (image,), (last[0], last[0])),
+        Case(Softmax(1), ((20, 33),)),
+        Case(Softmax(1), ((3, 3001),)),
+        Case(Softmax(1), ((2, 21, 40, 30),)),
+        Case(Softmax(1), ((2, 21, 5, 7),)),
+        Case(SoftmaxGradient(1), ((2, 21, 12, 12),) * 2),
+        Case(Moments((0, 2, 3)), (image,)),
+        Case(Moments((0, 2, 3)), (image,), (last[0], None, None)),
+        Case(MaxPool((3, 3), (2, 2), no_pads, (10, 11)), (image,), (last[0], last[1], last[1])),
+        Case(AvgPool((3, 3), (2, 2), no_pads, (10, 11)), (image,), (last[0], last[1])),
+        Case(AvgPool((2, 3), (2, 2), ((1, 0), (1, 1)), (11, 12)), (image,)),
+    ]
+
+
+ENOUGH = 2  # kernels whose code depends on a constant
+LOOPS = ("streaming", "strips", "schedule", "kept", "nest", "statements", "ahead")
+
+
+@functools.cache
+def cases(module: str) -> list[Case]:
+    """Where the constants of a module are met."""
+    if module == "window_dot":
+        return windows()
+    if module.startswith("dot"):
+        return products() + convolution(CONVOLUTIONS["few beyond a vector"])
+    if module in LOOPS:
+        return maps()
+    found = convolutions() + products()
+    random.Random(1).shuffle(found)
+    return found
+
+
+def code(case: Case, target: Target) -> str:
+    """LLVM text of a case's kernel."""
+    module = ir.Module("thresholds")
+    emit_kernel(module, case.kernel(), target, "k")
+    return str(module)
+
+
+@functools.cache
+def usual_code(case: Case, target: Target) -> str:
+    """The same with all constants as they are."""
+    return code(case, target)
+
+
+def check(cases: list[Case], target: Target) -> None:
+    """Compare machine code with the references; buffers begin at lines and beside them."""
+    rng = np.random.default_rng(0)
+    kernels = [case.kernel() for case in cases]
+    for case, kernel, native in zip(cases, kernels, compile_kernels(kernels, target), strict=True):
+        if isinstance(native, Exception):
+            raise native
+        arrays = [rng.standard_normal(shape).astype("float32") for shape in case.shapes]
+        made = case.op.reference(*(array.astype("float64") for array in arrays))
+        wanted = made if isinstance(made, tuple) else (made,)
+        empty = [np.full(b.shape, np.nan if "f" in b.dtype else 9, b.dtype) for b in kernel.outputs]
+        for shift in (0, 4):
+            for got, want in zip(native([*arrays, *empty], shift=shift), wanted, strict=True):
+                largest = np.abs(want).max()
+                assert np.abs(got - want).max() <= 3e-5 * largest, f"{case}, shift {shift}"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (m, n, value)
+        for m, names in MOVED.items()
+        for n, values in names.items()
+        for value in values
+    ],
+)
+def test_both_sides_of_a_threshold_are_right(
+    module: str, name: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
+    one, two = CACHES
+    target = replace(Target.host(), l1_bytes=one, l2_bytes=two)
+    tried = cases(module)
+    usual = [usual_code(case, target) for case in tried]
+    monkeypatch.setattr(importlib.import_module(f"graphc.codegen.llvm.{module}"), name, value)
+    changed = (c for c, text in zip(tried, usual, strict=True) if code(c, target) != text)
+    some = list(itertools.islice(changed, ENOUGH))
+    if target.lanes("float32") == 16:
+        assert some, "no kernel's code depends on it"
+    check(some, target)
