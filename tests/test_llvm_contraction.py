@@ -190,8 +190,11 @@ def check_convolution(
 @pytest.mark.parametrize("target", TARGETS)
 def test_weights_may_lie_as_they_are_stored(target: str) -> None:
     """Then the lanes' weights are transposed, but for taps of which a stride meets only some."""
-    for geometry in CONVOLUTIONS.values():
-        check_convolution(geometry, "float32", Target.named(target), packed=False)
+    few = ((1, 2), ((0, 3), (3, 3)), (3, 1), 1, (2, 2, 14, 31), (8, 2, 5, 3))
+    strided = ((1, 5), ((1, 0), (0, 0)), (1, 1), 2, (2, 6, 13, 40), (8, 3, 3, 3))
+    for geometry in (*CONVOLUTIONS.values(), few, strided):
+        for images_last in (True, False):
+            check_convolution(geometry, "float32", Target.named(target), images_last, packed=False)
 
 
 # Their weight gradients have panels of several taps, whose sums wait in memory or do not.

@@ -195,6 +195,8 @@ def _sliding(product: Product, tiling: Tiling) -> Axis | None:
     narrow = product.extents[tiling.vector] <= tiling.lanes  # a load for each multiplication
     if not (tiling.elementwise or narrow) or tiling.row is None or tiling.deep is not None:
         return None
+    if tiling.packing:  # the axis that is transposed has to be the innermost, as this one has
+        return None
     clips = {axis for g in product.guards if g not in tiling.fixed for axis in g.terms}
     step = tiling.a.strides[tiling.row]
     for axis in product.over:
