@@ -112,7 +112,9 @@ def _take_lines(
 def _neighbours(tiling: Tiling, product: Product) -> list[Axis]:
     """Groups of so few channels that neighbouring ones share lines of both operands."""
     reach = 2 * LINE_BYTES // ITEM_BYTES[tiling.a.buffer.dtype]
+    held = {step.each_axis for step in product.stepped.values()}
     found = [x for x in tiling.outer if x in tiling.a.strides and x in tiling.b.strides]
+    found = [x for x in found if x not in held]
     steps = [max(abs(f.strides[x]) for f in (tiling.a, tiling.b)) for x in found]
     return [x for x, step in zip(found, steps, strict=True) if step <= reach]
 
@@ -138,7 +140,7 @@ def _take_groups(
     if tiling.strip:
         first = tiling.inner[0]
         step = sum(abs(factor.strides.get(first, 0)) for factor in (tiling.a, tiling.b))
-        fits = target.l2_bytes // 4 // (step * ITEM_BYTES[tiling.a.buffer.dtype])
+        fits = target.l2_bytes // 4 // (max(step, 1) * ITEM_BYTES[tiling.a.buffer.dtype])
         tiling.strip = even_strip(product.extents[first], max(1, min(tiling.strip, fits)))
 
 

@@ -61,6 +61,7 @@ class Tile(FoldLoops):
         axis, *rest = axes
         extent = self.product.extents[axis]
         if axis == self.tiling.sliding:
+            assert not rest
             return self._slide(axis, a, b, sums, rows, group)
         if axis == self.tiling.tied:
             for piece in group.pieces:

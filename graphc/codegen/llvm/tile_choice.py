@@ -300,10 +300,11 @@ def _arrange_folds(tiling: Tiling, product: Product, target: Target) -> None:
         terms = min(CHUNK, target.l1_bytes * 3 // 8 // (tiling.vectors * tiling.lanes * item))
     strides = tiling.a.strides
     turned = _turned(product, tiling.b) if tiling.packing else None
+    innermost = (turned, tiling.sliding)  # at most one of them
 
     def place(axis: Axis) -> tuple[bool, bool, int]:
         first = product.extents[axis] == 1 or axis in product.stepped
-        return not first, axis in (turned, tiling.sliding), -abs(strides.get(axis, 0))
+        return not first, axis in innermost, -abs(strides.get(axis, 0))
 
     order = sorted(product.over, key=place)
     if product.size(order) <= (terms if tiling.packing else LONGEST_SUM):
