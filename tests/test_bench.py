@@ -176,8 +176,9 @@ def test_a_net_in_json(small: Path) -> None:
     found = result_of("bench", "net", small, "--mode", "train", "--seconds", "0", "--threads", "1")
     assert set(found) == {
         *("net", "inputs", "gradients", "machine", "limits", "clock", "flops", "bytes"),
-        *("results", "refusals", "ratio"),
+        *("results", "refusals", "ratio", "libraries"),
     }
+    assert found["libraries"] == []
     assert found["gradients"] == ["conv/0", "conv/1", "fc/0", "fc/1"]
     assert found["ratio"] is None
     forward = 2 * 2 * 8 * 25 * 27 + 2 * 2 * 72 * 5
