@@ -199,6 +199,34 @@ def test_weights_may_lie_as_they_are_stored(target: str) -> None:
             check_convolution(geometry, "float32", Target.named(target), images_last, packed=False)
 
 
+@pytest.mark.parametrize("images_last", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_few_outputs_may_lie_along_channels(dtype: str, images_last: bool) -> None:
+    """Lanes' weights are transposed then, and windows of neighbouring pixels overlap besides."""
+    rng = np.random.default_rng(0)
+    kernels, given, wanted = [], [], []
+    for geometry in (
+        ((4, 1), ((2, 0), (2, 3)), (2, 1), 3, (1, 390, 7, 40), (9, 130, 5, 7)),
+        ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (2, 40, 9, 11), (3, 40, 3, 3)),
+        ((1, 5), ((1, 0), (0, 0)), (1, 1), 2, (2, 6, 13, 40), (8, 3, 3, 3)),
+    ):
+        op = Conv(*geometry[:4])
+        arrays = [rng.standard_normal(shape).astype(dtype) for shape in geometry[4:]]
+        types = [TensorType(dtype, array.shape) for array in arrays]
+        y = op.infer(*types)
+        image = channels_last(4) if images_last else (0, 1, 2, 3)
+        for order in ((0, 2, 3, 1), (2, 3, 0, 1)):
+            orders = (image, order, channels_last(4))
+            strides = [strides_of(t.shape, o) for t, o in zip((*types, y), orders, strict=True)]
+            kernels.append(kernel_of(op, types, [y], strides))
+            given.append([*arrays, np.full(y.shape, np.nan, dtype)])
+            wanted.append(op.reference(*(array.astype("float64") for array in arrays)))
+    natives = tiled(kernels, replace(Target.host(), l1_bytes=4096, l2_bytes=65536))
+    for kernel, native, arrays, want in zip(kernels, natives, given, wanted, strict=True):
+        if native is not None:
+            assert close(native(arrays)[0], want, dtype), kernel.name
+
+
 # Their weight gradients have panels of several taps, whose sums wait in memory or do not.
 WIDE = {
     "gaps between packed rows": (
