@@ -13,11 +13,14 @@ from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.kernel.lang import Axis
 
 MOST_TILE = 12
-MOST_GROUP = 8
+MOST_GROUP = 32
 MOST_PACKED = 24  # rows of a panel that is packed
 FEWEST_SHARES = 32
 SCRATCH_BYTES = 96 << 10
+PACKED_PART = 0.4  # of the first-level cache, for packed rows; columns pass through the rest
 COPIED_BYTES = 32 << 10  # of a b that is copied
+# What loads add to a step: lines of the smaller operand are in the first-level cache.
+LINE, FAR_LINE = 0.5, 1.0
 
 
 @dataclass
@@ -53,7 +56,8 @@ def choose_dot(product: Product, target: Target) -> DotTiling | None:
         return None
     best: DotTiling | None = None
     lanes = target.lanes(product.left.buffer.dtype)
-    for a, b in ((product.left, product.right), (product.right, product.left)):
+    small, large = sorted((product.left, product.right), key=lambda f: _points(product, f))
+    for a, b in ((small, large), (large, small)):
         along = [x for x in product.over if a.strides.get(x, 0) == b.strides.get(x, 0) == 1]
         if not along or product.extents[along[0]] < lanes:
             return None
@@ -94,6 +98,11 @@ def choose_copied_dot(product: Product, target: Target) -> DotTiling | None:
     return None if product.stepped else best
 
 
+def _points(product: Product, factor: Factor) -> int:
+    """How many elements the product reads of a factor."""
+    return product.size([x for x in (*product.each, *product.over) if x in factor.strides])
+
+
 def _copied(product: Product, b: Factor, order: list[Axis]) -> Factor:
     """b, dense in that order."""
     strides: dict[Axis, int] = {}
@@ -113,6 +122,9 @@ def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
     all_columns = product.extents[tiling.column] if tiling.column else 1
     along = product.extents[tiling.along]
     steps = product.size(product.over) // along * -(-along // tiling.lanes)
+    lines = LINE, FAR_LINE
+    if _points(product, tiling.a) > _points(product, tiling.b):
+        lines = FAR_LINE, LINE
     found = []
     for rows in range(1, min(all_rows, MOST_TILE) + 1):
         for columns in range(1, min(all_columns, MOST_TILE) + 1):
@@ -122,10 +134,10 @@ def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
             cost = 0.0
             for r, row_tiles in _parts(all_rows, rows):
                 for c, column_tiles in _parts(all_columns, columns):
-                    busy = max(r * c, r + c, 8) + 0.5 * (r + c)
+                    busy = max(r * c, r + c, 8) + lines[0] * r + lines[1] * c
                     cost += row_tiles * column_tiles * (steps * busy + 10 * r * c + 20)
-            found.append((cost, -rows, columns))
-    cost, rows, tiling.columns = min(found)
+            found.append((cost, all_rows % rows > 0, -rows, columns))
+    cost, _, rows, tiling.columns = min(found)
     tiling.rows = -rows
     tiling.cost = cost * product.size(tiling.outer)
     _choose_chunks(tiling, product, target)
@@ -156,7 +168,8 @@ def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
 
 def _chunk(tiling: DotTiling, target: Target, rows: int, item: int) -> int:
     """As many points of `along` as let the packed rows and two tiles of columns share a cache."""
-    chunk = target.l1_bytes // (rows + 2 * tiling.columns) // item
+    packed = int(target.l1_bytes * PACKED_PART) // rows
+    chunk = min(packed, target.l1_bytes // (rows + 2 * tiling.columns)) // item
     return chunk - chunk % tiling.lanes
 
 
