@@ -382,6 +382,12 @@ PRODUCTS = (
     (70, 1, 50),
     (40, 96, 600),
     (13, 20, 1300),
+    (1, 800, 700),
+    (16, 200, 1000),
+    (18, 130, 2100),
+    (70, 50, 1),
+    (33, 300, 16),
+    (5, 40, 3),
 )
 
 
@@ -399,8 +405,9 @@ def test_matrix_products(dtype: str, target: str) -> None:
             kernels.append(kernel_of(op, types, [op.infer(*types)]))
             inputs.append([a, b])
             wanted.append(op.reference(a.astype("float64"), b.astype("float64")))
-    small = replace(Target.named(target), l1_bytes=8192, l2_bytes=1024)
-    for machine in (Target.named(target), small):
+    whole = Target.named(target)
+    small = [replace(whole, l1_bytes=one, l2_bytes=two) for one, two in SMALL_CACHES]
+    for machine in (whole, *small):
         natives = tiled(kernels, machine)
         for kernel, native, arrays, want in zip(kernels, natives, inputs, wanted, strict=True):
             assert native is not None, kernel
@@ -447,6 +454,32 @@ def test_results_stored_past_the_caches(shift: int) -> None:
     ctypes.CFUNCTYPE(None)(native.address)(*places, *whole, None)
     assert close(got, arrays[0].T.astype("float64") @ arrays[1], "float32")
     assert (memory[:start] == 0xFF).all() and (memory[start + got.nbytes :] == 0xFF).all()
+
+
+# Rows of a few vectors, of many with a part of one at the end, and of whole blocks of vectors.
+@pytest.mark.parametrize("rows, columns", [(16, 900), (9, 2111), (3, 2500), (16, 2048)])
+def test_a_large_matrix_is_read_in_long_rows(rows: int, columns: int) -> None:
+    rng = np.random.default_rng(5)
+    arrays = [
+        rng.standard_normal(shape).astype("float32") for shape in ((rows, 1300), (1300, columns))
+    ]
+    op = MatMul(False, False)
+    types = [TensorType("float32", array.shape) for array in arrays]
+    kernel = kernel_of(op, types, [op.infer(*types)])
+    contraction = match(kernel)
+    assert contraction is not None
+    for l2_bytes in (1 << 19, *(second for _, second in SMALL_CACHES)):
+        machine = replace(Target.named("znver5"), l2_bytes=l2_bytes)
+        (part,) = tiled_parts(contraction, machine)
+        assert isinstance(part, TiledProduct) and part.tiling.wide > 1
+        target = replace(Target.host(), l2_bytes=l2_bytes)
+        (native,) = tiled([kernel], target)
+        assert native is not None
+        got = native([*arrays, np.full((rows, columns), np.nan, "float32")])[0].copy()
+        assert close(got, arrays[0].astype("float64") @ arrays[1], "float32")
+        thirds = replace(native.emitted, unit=native.emitted.extent // 3)
+        empty = np.full((rows, columns), np.nan, "float32")
+        assert np.array_equal(got, replace(native, emitted=thirds)([*arrays, empty])[0])
 
 
 def test_channels_beyond_the_last_full_vector_have_lanes_along_the_fold() -> None:

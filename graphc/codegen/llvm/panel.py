@@ -49,7 +49,8 @@ class TiledProduct:
         panels = -(-lines // tiling.lines)
         self.joined = panels if tiling.lines_together else 1  # shares that may be done as one
         counts += [("lines", panels // self.joined), ("rows", -(-rows // tiling.panel_rows))]
-        counts.insert(0 if tiling.vectors_outside else len(counts), ("block", self.blocks))
+        groups = -(-self.blocks // tiling.wide)
+        counts.insert(0 if tiling.vectors_outside else len(counts), ("block", groups))
         self.shares = Shares(counts)
         self.extent = self.shares.extent * self.joined
         deep = size[tiling.deep] if tiling.deep else 1
@@ -57,7 +58,7 @@ class TiledProduct:
         if tiling.chunked:
             together = lines if tiling.lines_together else tiling.lines
             self.sums = together * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
-            self.sums *= product.size(tiling.whole_lines)
+            self.sums *= product.size(tiling.whole_lines) * tiling.wide
         self.scratch_items = self.sums + packed_items(product, tiling)
 
     def emit(
@@ -73,7 +74,10 @@ class TiledProduct:
             here = at.larger(b.sub(whole(low), first), 0), b.sub(whole(high), first)
             lines = self._lines(at, parts.get("lines", whole(0)), *here)
             block = parts.get("block", whole(0))
-            first = b.mul(block, whole(tiling.vectors * tiling.lanes))
+            first = b.mul(block, whole(tiling.wide * tiling.vectors * tiling.lanes))
+            if tiling.wide > 1:
+                _Panel(self, at, scratch, parts, lines).emit(first, tiling.vectors, None)
+                return
 
             def run(vectors: int, tail: int | None) -> None:
                 _Panel(self, at, scratch, parts, lines).emit(first, vectors, tail)
@@ -122,7 +126,9 @@ class _Panel:
     ):
         self.product, self.tiling = whole_product.product, whole_product.tiling
         self.at, self.frame, self.builder = at, at.frame, at.builder
-        self.scratch = scratch
+        self.scratch = self.sums = scratch
+        self.whole_product = whole_product
+        self.group = parts.get("block", whole(0))
         self.packed_from = whole_product.sums
         self.tile = Tile(at, self.product, self.tiling)
         for axis in self.tiling.outer:
@@ -270,7 +276,7 @@ class _Panel:
         low, high = self._line_range(self.tiling.line) if self.tiling.line else (0, 1)
         lines = self.builder.sub(whole(high), whole(low))
         items = self.tiling.panel_rows * self.row_items * self.product.size(self.tiling.whole_lines)
-        used = self.builder.mul(lines, whole(items))
+        used = self.builder.mul(lines, whole(items * self.tiling.wide))
 
         def clear(i: ir.Value, _: Carry) -> Carry:
             self.at.store(self.at.zero, self.at.moved(self.scratch, i))
@@ -278,7 +284,38 @@ class _Panel:
 
         self.frame.loop(0, used, self.tiling.lanes, [], clear)
         self._chunks(self.tiling.chunks, a, b)
-        self._each_line(a, b, self.scratch, self._finish_line, clip=False)
+        self._each_block(lambda _: self._each_line(a, b, self.sums, self._finish_line, clip=False))
+
+    def _each_block(self, body: Callable[[ir.Value], None]) -> None:
+        """body(number) for every block of vectors of this share, the panel being at that block."""
+        product, tiling, b = self.whole_product, self.tiling, self.builder
+        if tiling.wide == 1:
+            body(whole(0))
+            return
+        first, width = self.first, tiling.vectors * tiling.lanes
+        slot = tiling.panel_rows * self.deep * width
+
+        def block(vectors: int, tail: int | None, number: ir.Value) -> None:
+            self.tile.vectors, self.tile.tail = vectors, tail
+            self.row_items = self.deep * vectors * tiling.lanes
+            self.first = b.add(first, b.mul(number, whole(width)))
+            self.sums = self.at.moved(self.scratch, b.mul(number, whole(slot)))
+            body(number)
+            self.first = first
+
+        same = product.last_vectors == tiling.vectors and product.tail is None
+        full = product.blocks if same else product.blocks - 1
+        left = b.sub(whole(full), b.mul(self.group, whole(tiling.wide)))
+        each(
+            self.frame,
+            0,
+            self.at.smaller(left, tiling.wide),
+            partial(block, tiling.vectors, None),
+        )
+        if not same:
+            last = b.icmp_signed("<", left, whole(tiling.wide))
+            rest = partial(block, product.last_vectors, product.tail, left)
+            when(self.frame, last, rest)
 
     def _chunks(self, axes: list[Axis], a: ir.Value, b: ir.Value) -> None:
         """The loops over chunks, from the outermost on, then the panel for each."""
@@ -310,20 +347,31 @@ class _Panel:
         """One chunk of the fold for all tiles of the panel."""
         if self.tiling.packing:
             b = self._packed(b)
-        first_row = self._row_range()[0]
+        self._each_block(partial(self._block_chunk, a, b))
 
-        def one_line(start: ir.Value, b: ir.Value, sums: ir.Value) -> None:
+    def _block_chunk(self, a: ir.Value, b: ir.Value, number: ir.Value) -> None:
+        """One chunk of the fold for the tiles of one block of vectors."""
+        first_row = self._row_range()[0]
+        tiles = -(-self.tiling.panel_rows // self.tiling.rows)
+        width = self.tiling.vectors * self.tiling.lanes
+        near = b
+        if self.tiling.wide > 1:
+            near = self.at.moved(b, self.builder.mul(number, whole(width)))
+
+        def one_line(start: ir.Value, right: ir.Value, sums: ir.Value) -> None:
             def tile(group: TileGroup, row: ir.Value) -> None:
                 inside = self.builder.sub(row, first_row)
+                if self.tiling.wide > 1:
+                    self.tile.look_ahead(b, number, inside, tiles)
                 target = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
                 place = self.at.along(start, self.tiling.a, self.tiling.row, row)
-                for number, value in enumerate(self.tile.sums(place, b, group)):
-                    where = self.at.moved(target, number * self.tiling.lanes)
+                for k, value in enumerate(self.tile.sums(place, right, group)):
+                    where = self.at.moved(target, k * self.tiling.lanes)
                     self.at.store(self.builder.fadd(self.at.load(where), value), where)
 
             self._row_tiles(tile)
 
-        self._each_line(a, b, self.scratch, one_line, clip=True)
+        self._each_line(a, near, self.sums, one_line, clip=True)
 
     def _packed(self, b: ir.Value) -> ir.Value:
         """Make this chunk's dense block of b. The place where its fold loops at 0 would find it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from graphc.codegen.llvm.operand import LINE_BYTES
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
@@ -13,6 +15,9 @@ FEWEST_TILES = 8
 FEWEST_SHARES = 8  # else threads have unequal parts
 FEWEST_TURNED = 20  # tiles of a panel, where each panel transposes what its tiles read
 UNPACKED_ROWS = 128  # of a panel that has its sums in registers and reads b as it lies
+WIDE_BYTES = 3072  # of a row of b that memory delivers well one after another
+WAYS = 16  # places that the second-level cache has for addresses of one set
+LEAST_STRIP = 16  # terms of a chunk
 LEAST_SCRATCH, MOST_SCRATCH = 96 << 10, 256 << 10  # bytes of a panel's sums
 
 
@@ -52,6 +57,7 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         fewest = FEWEST_TURNED if tiling.packing == "turn" else FEWEST_TILES
         tiles = max(1, min(tiles, most, max(wanted, fewest)))
         tiling.panel_rows = tiles * tiling.rows
+    _widen(tiling, product, target)
     free = _line_axes(tiling, product)
     groups = [] if packs or tiling.packing else _neighbours(tiling, product)
     if tiling.chunked and tiling.panel_rows >= extent and groups:
@@ -60,6 +66,37 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         _take_lines(tiling, product, target, free[0], most_rows // extent, others)
     whole = product.size(product.over) * product.extents[tiling.vector] * item
     tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
+
+
+def _widen(tiling: Tiling, product: Product, target: Target) -> None:
+    """Let a panel of few rows cover several blocks of vectors, where b comes from memory.
+
+    Tiles of few vectors would read a short piece of each row of b, and memory is slow with those.
+    A chunk and the next one have to stay in the second-level cache.
+    """
+    b, extent = tiling.b, product.extents[tiling.row] if tiling.row else 0
+    item = ITEM_BYTES[b.buffer.dtype]
+    simple = not (tiling.packing or tiling.elementwise or product.guards)
+    one_loop = len(tiling.inner) == 1 and not tiling.chunks and tiling.strip > 0
+    if not simple or not one_loop or tiling.deep or b.spread or product.stepped:
+        return
+    few = 0 < extent <= tiling.panel_rows and extent < FEWEST_TILES * tiling.rows
+    bytes_of_b = product.size(product.over) * product.extents[tiling.vector] * item
+    if not few or _line_axes(tiling, product) or bytes_of_b <= 2 * target.l2_bytes:
+        return
+    width = tiling.vectors * tiling.lanes * item
+    blocks = -(-product.extents[tiling.vector] * item // width)
+    held = scratch_bytes(target) // (tiling.panel_rows * width)
+    wide = min(WIDE_BYTES // width, blocks // FEWEST_SHARES, held)
+    way = target.l2_bytes // WAYS
+    sets = way // math.gcd(
+        b.strides.get(tiling.inner[0], 0) * item, way
+    )  # of a way, in steps of a row
+    strip = min(target.l2_bytes * 3 // 16 // WIDE_BYTES, sets * WAYS * 3 // 8)
+    if wide > 1:
+        tiling.wide = wide
+        longest = max(LEAST_STRIP, min(strip, tiling.strip))
+        tiling.strip = even_strip(product.extents[tiling.inner[0]], longest)
 
 
 def _line_axes(tiling: Tiling, product: Product) -> list[Axis]:

@@ -21,6 +21,7 @@ from graphc.codegen.llvm.tiling import Piece, TileGroup, Tiling
 from graphc.kernel.lang import Axis
 
 NEAR = 12  # steps of the fold: long enough for a line to come from the second-level cache
+AHEAD_BYTES = 24 << 10  # read in the time that a line takes to come from memory
 
 
 class Tile(FoldLoops):
@@ -180,9 +181,15 @@ class Tile(FoldLoops):
 
     def _step(self, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]) -> Carry:
         """One multiply-add for every sum."""
+        ahead: list[ir.Value] = []
+        if self.tiling.wide > 1:
+            ahead = self._lines_below()
+        elif self.tiling.chunked and not self._has_row_blocks(self.tiling.innermost):
+            ahead = self._ahead(a, b)
+        if len(sums) == self.vectors and not self.tiling.elementwise:
+            only = self.at.moved(a, rows[0] * self._stride(self.tiling.row))
+            return self._long_step(only, b, sums, ahead)
         vectors = self._vectors_of_b(b)
-        if self.tiling.chunked and not self._has_row_blocks(self.tiling.innermost):
-            self._fetch_ahead(a, b)
         self._fetch_near(a)
         new = list(sums)
         step = self._stride(self.tiling.row)
@@ -195,6 +202,18 @@ class Tile(FoldLoops):
                     k = (number * self.deep + deep) * self.vectors + j
                     other = self._load_vector(self.tiling.a, place, j) if left is None else left
                     new[k] = self.at.math.fma(other, right, new[k])
+            for line in ahead[number :: len(rows)]:
+                self.at.fetch(line)
+        return new
+
+    def _long_step(self, a: ir.Value, b: ir.Value, sums: Carry, ahead: list[ir.Value]) -> Carry:
+        """A step of one row: every load has one use, and every line is asked for between two."""
+        left = self.at.everywhere(a)
+        new = []
+        for j, old in enumerate(sums):
+            new.append(self.at.math.fma(left, self._load_vector(self.tiling.b, b, j), old))
+            for line in ahead[j :: len(sums)]:
+                self.at.fetch(line)
         return new
 
     def _has_row_blocks(self, axis: Axis | None) -> bool:
@@ -231,28 +250,67 @@ class Tile(FoldLoops):
         step = self._stride(tiling.innermost)
         if tiling.elementwise or step * self.at.item < LINE_BYTES or self._stride(tiling.row) != 1:
             return
+        if self.product.size(tiling.inner) <= 2 * NEAR:
+            return  # most of these lines would lie behind the last that is read
         ends = (0, tiling.rows - 1)
         if tiling.rows + self.vectors + len(ends) > tiling.rows * self.vectors:
             return  # there are more loads than multiplications already
         for row in ends:
             self.at.fetch(self.at.moved(a, NEAR * step + row), level=1)
 
-    def _fetch_ahead(self, a: ir.Value, b: ir.Value) -> None:
-        """Ask for what the next chunk reads here."""
+    def _ahead(self, a: ir.Value, b: ir.Value) -> list[ir.Value]:
+        """The lines that the next chunk reads here."""
         tiling = self.tiling
         axis, count = (tiling.inner[0], tiling.strip) if tiling.strip else (tiling.chunks[-1], 1)
         width = self.vectors * tiling.lanes
+        if self._reads_on():
+            count = min(count, max(1, AHEAD_BYTES // (width * self.at.item)))
         operands = [(tiling.a, a, width if tiling.elementwise else 1), (tiling.b, b, width)]
         step, row = self._stride(tiling.innermost), self._stride(tiling.row)
         if row * self.at.item >= LINE_BYTES:
             between = [x * row for x in range(1, tiling.rows) if x * row < step]
             operands += [(tiling.a, self.at.moved(a, offset), 1) for offset in between]
+        lines = []
         for factor, place, items in operands:
             if factor is tiling.b and tiling.packing:
                 continue
             ahead = count * factor.strides.get(axis, 0)
             for offset in range(0, items, LINE_BYTES // self.at.item) if ahead else ():
-                self.at.fetch(self.at.moved(place, ahead + offset))
+                lines.append(self.at.moved(place, ahead + offset))
+        return lines
+
+    def look_ahead(self, b: ir.Value, block: ir.Value, row: ir.Value, tiles: int) -> None:
+        """Before a tile of a wide panel, one of `tiles` to a block: find its part of what follows.
+
+        All tiles of a chunk ask for the rows of the next one in the order in which these lie. b:
+        where the panel's rows begin. row: the tile's first row.
+        """
+        assert self.strip is not None
+        tiling, x = self.tiling, self.builder
+        self.tiles = tiles
+        end = x.add(whole(self.strip[0]), whole(tiling.strip))
+        self.below = self.at.along(b, tiling.b, tiling.inner[0], end)
+        number = x.add(x.mul(block, whole(tiles)), x.udiv(row, whole(tiling.rows)))
+        self.steps_before = x.sub(x.mul(number, whole(tiling.strip)), whole(self.strip[0]))
+
+    def _lines_below(self) -> list[ir.Value]:
+        """What this step asks for of the next chunk of a wide panel."""
+        tiling, x = self.tiling, self.builder
+        items = LINE_BYTES // self.at.item
+        lines = -(-tiling.vectors * tiling.lanes // items)
+        at_once = -(-lines // self.tiles)
+        across = -(-lines * tiling.wide // at_once)
+        step = x.add(self.steps_before, self.open[tiling.inner[0]])
+        row = self.at.along(self.below, tiling.b, tiling.inner[0], x.udiv(step, whole(across)))
+        place = self.at.moved(row, x.mul(x.urem(step, whole(across)), whole(at_once * items)))
+        return [self.at.moved(place, k * items) for k in range(at_once)]
+
+    def _reads_on(self) -> bool:
+        """Whether a panel is one tile, which reads b from the first step of all to the last."""
+        tiling = self.tiling
+        lines = tiling.lines * self.product.size(tiling.whole_lines)
+        alone = tiling.panel_rows * lines == tiling.rows
+        return alone and tiling.strip > 0 and len(tiling.inner) == 1
 
     def _stride(self, axis: Axis | None) -> int:
         return self.tiling.a.strides.get(axis, 0) if axis is not None else 0

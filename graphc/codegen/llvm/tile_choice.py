@@ -27,12 +27,14 @@ MOST_VECTORS = 8
 MOST_TAPS = 16  # of windows that overlap, all written out
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
 WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
+FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
 DEEPEST = 8
 NARROWEST = 16  # bytes of the smallest vector registers
 STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
 NARROW = 0.25  # of the time more for pieces of one vector of a row, less for longer ones
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
-STREAMED_ROWS = 4  # lines of it that are written side by side
+SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
+STREAMED_ROWS = 8  # lines of a result that are written side by side
 
 
 def choose_tiling(product: Product, target: Target) -> Tiling | None:
@@ -50,7 +52,7 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     by_rows = _goes_by_rows(product, best, target)
     fills = _fills_memory(product, target)
     best.streamed = fills and not best.chunked and _in_whole_lines(best, product, by_rows)
-    best.by_rows = best.streamed and by_rows
+    best.by_rows = by_rows and (best.streamed or _is_outer_product(product, best))
     collides = not best.packing and _collides(best, product)
     arrange_shares(best, product, target, collides)
     lines = best.lines * product.size(best.whole_lines)
@@ -81,7 +83,7 @@ def _in_whole_lines(tiling: Tiling, product: Product, by_rows: bool) -> bool:
 
 
 def _goes_by_rows(product: Product, tiling: Tiling, target: Target) -> bool:
-    """Whether a large result is written a few whole rows at a time.
+    """Whether a result is written a few whole rows at a time: a large one, or one of short sums.
 
     All of b has to stay in the second-level cache, as every few rows pass over it; and all rows
     need tiles of one kind, which guards of padding prevent.
@@ -89,7 +91,19 @@ def _goes_by_rows(product: Product, tiling: Tiling, target: Target) -> bool:
     b = tiling.b
     size = product.size([x for x in (*product.each, *product.over) if x in b.strides])
     stays = size * ITEM_BYTES[b.buffer.dtype] <= target.l2_bytes * 3 // 4
-    return stays and not tiling.fixed and _fills_memory(product, target)
+    if not stays or tiling.fixed:
+        return False
+    return _fills_memory(product, target) or _is_outer_product(product, tiling)
+
+
+def _is_outer_product(product: Product, tiling: Tiling) -> bool:
+    """Whether a matrix has next to nothing summed up in it: only the order of stores counts.
+
+    Written by columns, rows a power of two apart would share few sets of the caches.
+    """
+    matrix = len(product.each) == 2 and tiling.row is not None and not product.guards
+    along = set(product.store_strides(tiling.vector)) == {1} and not tiling.packing
+    return matrix and along and product.size(product.over) <= SHORT_SUM
 
 
 def _fills_memory(product: Product, target: Target) -> bool:
@@ -214,7 +228,8 @@ def _sizes(product: Product, target: Target, like: Tiling) -> Iterator[Tiling]:
     extent = product.extents[like.row] if like.row else 1
     deep = product.extents[like.deep] if like.deep else 1
     whole = -(-product.extents[like.vector] // like.lanes)
-    by_rows = _goes_by_rows(product, like, target) and _in_whole_lines(like, product, True)
+    by_rows = _goes_by_rows(product, like, target)
+    by_rows = by_rows and (_in_whole_lines(like, product, True) or _is_outer_product(product, like))
     limit = STREAMED_ROWS if by_rows else target.registers
     widest = MOST_VECTORS if like.row else target.registers * 3 // 4
     for vectors in range(1, min(widest, whole) + 1):
@@ -257,7 +272,8 @@ def _cost(
         pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
         busy = max(rows * vectors, 8, loads + vectors * pieces + 2, lines)
         in_one_set = -(-rows // deep // sets) * met
-        return busy * (2.0 if in_one_set > ways else 1.35 if in_one_set > 7 else 1.0)
+        few = max(FEW_WAYS, ways * 2 // 3)
+        return busy * (2.0 if in_one_set > ways else 1.35 if in_one_set > few else 1.0)
 
     def tile(rows: int, vectors: int) -> float:
         stores = rows * vectors * per_store * len(product.store_nodes())

@@ -52,6 +52,7 @@ class Tiling:
     that each vector of a is loaded once for all of them.
     streamed: results go past the caches where they lie at multiples of a vector's size.
     by_rows: a few whole rows of the result are a share, so that they are written side by side.
+    wide: blocks of vectors that a share covers side by side, so that b is read in long pieces.
     """
 
     a: Factor
@@ -80,6 +81,7 @@ class Tiling:
     sliding: Axis | None = None
     streamed: bool = False
     by_rows: bool = False
+    wide: int = 1
     groups: list[TileGroup] = field(default_factory=list)
 
     @property
