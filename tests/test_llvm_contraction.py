@@ -18,9 +18,9 @@ from native_kernels import NativeKernel
 
 from graphc.codegen.llvm.contraction import emit_contraction, tiled_parts
 from graphc.codegen.llvm.dot_tile import DotProduct
-from graphc.codegen.llvm.panel import TiledProduct
 from graphc.codegen.llvm.product import products
 from graphc.codegen.llvm.target import Target
+from graphc.codegen.llvm.tiled_product import TiledProduct
 from graphc.error import NetError
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType

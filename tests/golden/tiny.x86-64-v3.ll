@@ -6,105 +6,96 @@ define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3"
 {
 .9:
   %".10" = alloca [16 x float], align 64
-  %".11" = add i64 %".6", 0
-  %".12" = udiv i64 %".5", 1
-  %".13" = udiv i64 %".11", 1
-  %".16" = icmp slt i64 %".12", %".13"
-  br i1 %".16", label %".14", label %".15"
-.14:
-  %".18" = phi  i64 [%".12", %".9"], [%".103", %".91"]
-  %".19" = mul i64 %".18", 1
-  %".20" = sub i64 %".5", %".19"
-  %".21" = call i64 @"llvm.smax.i64"(i64 %".20", i64 0)
-  %".22" = sub i64 %".6", %".19"
-  %".23" = mul i64 0, 4
-  %".24" = mul i64 %".23", 3
-  %".25" = getelementptr float, ptr %".2", i64 %".24"
-  br label %".26"
-.15:
+  %".13" = icmp slt i64 %".5", %".6"
+  br i1 %".13", label %".11", label %".12"
+.11:
+  %".15" = phi  i64 [%".5", %".9"], [%".96", %".84"]
+  %".16" = mul i64 0, 4
+  %".17" = mul i64 %".16", 3
+  %".18" = getelementptr float, ptr %".2", i64 %".17"
+  br label %".19"
+.12:
   ret void
-.26:
-  %".28" = getelementptr float, ptr %".25", i64 0
-  %".29" = mul i64 0, 4
-  %".30" = getelementptr float, ptr %".10", i64 %".29"
-  %".31" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".28", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".32" = getelementptr float, ptr %".28", i64 3
-  %".33" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".32", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".34" = getelementptr float, ptr %".28", i64 6
-  %".35" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".34", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".36" = getelementptr float, ptr %".28", i64 9
-  %".37" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".36", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".38" = shufflevector <4 x float> %".31", <4 x float> %".33", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
-  %".39" = shufflevector <4 x float> %".31", <4 x float> %".33", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
-  %".40" = shufflevector <4 x float> %".35", <4 x float> %".37", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
-  %".41" = shufflevector <4 x float> %".35", <4 x float> %".37", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
-  %".42" = shufflevector <4 x float> %".38", <4 x float> %".40", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
-  %".43" = shufflevector <4 x float> %".38", <4 x float> %".40", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
-  %".44" = shufflevector <4 x float> %".39", <4 x float> %".41", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
-  %".45" = shufflevector <4 x float> %".39", <4 x float> %".41", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
-  store <4 x float> %".42", ptr %".30", align 4
-  %".47" = getelementptr float, ptr %".30", i64 4
-  store <4 x float> %".44", ptr %".47", align 4
-  %".49" = getelementptr float, ptr %".30", i64 8
-  store <4 x float> %".43", ptr %".49", align 4
-  %".51" = getelementptr float, ptr %".30", i64 12
-  store <4 x float> %".45", ptr %".51", align 4
-  %".53" = mul i64 0, 3
-  %".54" = getelementptr float, ptr %".1", i64 %".53"
-  br label %".55"
-.55:
-  %".58" = phi  i64 [0, %".26"], [%".74", %".55"]
-  %".59" = phi  <4 x float> [splat (float              0x0), %".26"], [%".68", %".55"]
-  %".60" = phi  <4 x float> [splat (float              0x0), %".26"], [%".73", %".55"]
-  %".61" = getelementptr float, ptr %".54", i64 %".58"
-  %".62" = mul i64 %".58", 4
-  %".63" = getelementptr float, ptr %".10", i64 %".62"
-  %".64" = load <4 x float>, ptr %".63", align 4
-  %".65" = load float, ptr %".61", align 4
-  %".66" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".65", i32 0
-  %".67" = shufflevector <4 x float> %".66", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".68" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".67", <4 x float> %".64", <4 x float> %".59")
-  %".69" = getelementptr float, ptr %".61", i64 3
-  %".70" = load float, ptr %".69", align 4
-  %".71" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".70", i32 0
-  %".72" = shufflevector <4 x float> %".71", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".73" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".72", <4 x float> %".64", <4 x float> %".60")
-  %".74" = add i64 %".58", 1
-  %".75" = icmp slt i64 %".74", 3
-  br i1 %".75", label %".55", label %".56"
-.56:
-  %".77" = add i64 0, 0
-  br label %".78"
-.78:
-  %".80" = add i64 %".23", 0
-  %".81" = getelementptr float, ptr %".3", i64 %".80"
-  %".82" = load <4 x float>, ptr %".81", align 4
-  %".83" = fadd <4 x float> %".68", %".82"
-  %".84" = fcmp olt <4 x float> %".83", splat (float              0x0)
-  %".85" = select  <4 x i1> %".84", <4 x float> splat (float              0x0), <4 x float> %".83"
-  %".86" = mul i64 %".77", 4
-  %".87" = getelementptr float, ptr %".4", i64 %".86"
-  %".88" = getelementptr float, ptr %".87", i64 %".80"
-  store <4 x float> %".85", ptr %".88", align 4
-  %".90" = add i64 0, 1
-  br label %".91"
-.91:
-  %".93" = add i64 %".23", 0
-  %".94" = getelementptr float, ptr %".3", i64 %".93"
-  %".95" = load <4 x float>, ptr %".94", align 4
-  %".96" = fadd <4 x float> %".73", %".95"
-  %".97" = fcmp olt <4 x float> %".96", splat (float              0x0)
-  %".98" = select  <4 x i1> %".97", <4 x float> splat (float              0x0), <4 x float> %".96"
-  %".99" = mul i64 %".90", 4
-  %".100" = getelementptr float, ptr %".4", i64 %".99"
-  %".101" = getelementptr float, ptr %".100", i64 %".93"
-  store <4 x float> %".98", ptr %".101", align 4
-  %".103" = add i64 %".18", 1
-  %".104" = icmp slt i64 %".103", %".13"
-  br i1 %".104", label %".14", label %".15"
+.19:
+  %".21" = getelementptr float, ptr %".18", i64 0
+  %".22" = mul i64 0, 4
+  %".23" = getelementptr float, ptr %".10", i64 %".22"
+  %".24" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".21", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".25" = getelementptr float, ptr %".21", i64 3
+  %".26" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".25", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".27" = getelementptr float, ptr %".21", i64 6
+  %".28" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".27", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".29" = getelementptr float, ptr %".21", i64 9
+  %".30" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".29", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".31" = shufflevector <4 x float> %".24", <4 x float> %".26", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %".32" = shufflevector <4 x float> %".24", <4 x float> %".26", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %".33" = shufflevector <4 x float> %".28", <4 x float> %".30", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %".34" = shufflevector <4 x float> %".28", <4 x float> %".30", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %".35" = shufflevector <4 x float> %".31", <4 x float> %".33", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %".36" = shufflevector <4 x float> %".31", <4 x float> %".33", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  %".37" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %".38" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  store <4 x float> %".35", ptr %".23", align 4
+  %".40" = getelementptr float, ptr %".23", i64 4
+  store <4 x float> %".37", ptr %".40", align 4
+  %".42" = getelementptr float, ptr %".23", i64 8
+  store <4 x float> %".36", ptr %".42", align 4
+  %".44" = getelementptr float, ptr %".23", i64 12
+  store <4 x float> %".38", ptr %".44", align 4
+  %".46" = mul i64 0, 3
+  %".47" = getelementptr float, ptr %".1", i64 %".46"
+  br label %".48"
+.48:
+  %".51" = phi  i64 [0, %".19"], [%".67", %".48"]
+  %".52" = phi  <4 x float> [splat (float              0x0), %".19"], [%".61", %".48"]
+  %".53" = phi  <4 x float> [splat (float              0x0), %".19"], [%".66", %".48"]
+  %".54" = getelementptr float, ptr %".47", i64 %".51"
+  %".55" = mul i64 %".51", 4
+  %".56" = getelementptr float, ptr %".10", i64 %".55"
+  %".57" = load <4 x float>, ptr %".56", align 4
+  %".58" = load float, ptr %".54", align 4
+  %".59" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".58", i32 0
+  %".60" = shufflevector <4 x float> %".59", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".61" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".60", <4 x float> %".57", <4 x float> %".52")
+  %".62" = getelementptr float, ptr %".54", i64 3
+  %".63" = load float, ptr %".62", align 4
+  %".64" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".63", i32 0
+  %".65" = shufflevector <4 x float> %".64", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".66" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".65", <4 x float> %".57", <4 x float> %".53")
+  %".67" = add i64 %".51", 1
+  %".68" = icmp slt i64 %".67", 3
+  br i1 %".68", label %".48", label %".49"
+.49:
+  %".70" = add i64 0, 0
+  br label %".71"
+.71:
+  %".73" = add i64 %".16", 0
+  %".74" = getelementptr float, ptr %".3", i64 %".73"
+  %".75" = load <4 x float>, ptr %".74", align 4
+  %".76" = fadd <4 x float> %".61", %".75"
+  %".77" = fcmp olt <4 x float> %".76", splat (float              0x0)
+  %".78" = select  <4 x i1> %".77", <4 x float> splat (float              0x0), <4 x float> %".76"
+  %".79" = mul i64 %".70", 4
+  %".80" = getelementptr float, ptr %".4", i64 %".79"
+  %".81" = getelementptr float, ptr %".80", i64 %".73"
+  store <4 x float> %".78", ptr %".81", align 4
+  %".83" = add i64 0, 1
+  br label %".84"
+.84:
+  %".86" = add i64 %".16", 0
+  %".87" = getelementptr float, ptr %".3", i64 %".86"
+  %".88" = load <4 x float>, ptr %".87", align 4
+  %".89" = fadd <4 x float> %".66", %".88"
+  %".90" = fcmp olt <4 x float> %".89", splat (float              0x0)
+  %".91" = select  <4 x i1> %".90", <4 x float> splat (float              0x0), <4 x float> %".89"
+  %".92" = mul i64 %".83", 4
+  %".93" = getelementptr float, ptr %".4", i64 %".92"
+  %".94" = getelementptr float, ptr %".93", i64 %".86"
+  store <4 x float> %".91", ptr %".94", align 4
+  %".96" = add i64 %".15", 1
+  %".97" = icmp slt i64 %".96", %".6"
+  br i1 %".97", label %".11", label %".12"
 }
-
-declare i64 @"llvm.smax.i64"(i64 %".1", i64 %".2")
 
 declare <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".1", i32 %".2", <4 x i1> %".3", <4 x float> %".4")
 
@@ -573,64 +564,57 @@ define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %
 define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
 {
 .8:
-  %".9" = add i64 %".5", 0
-  %".10" = udiv i64 %".4", 1
-  %".11" = udiv i64 %".9", 1
-  %".14" = icmp slt i64 %".10", %".11"
-  br i1 %".14", label %".12", label %".13"
-.12:
-  %".16" = phi  i64 [%".10", %".8"], [%".63", %".56"]
-  %".17" = mul i64 %".16", 1
-  %".18" = sub i64 %".4", %".17"
-  %".19" = call i64 @"llvm.smax.i64"(i64 %".18", i64 0)
-  %".20" = sub i64 %".5", %".17"
-  %".21" = mul i64 0, 4
-  %".22" = getelementptr float, ptr %".2", i64 %".21"
-  %".23" = mul i64 0, 4
-  %".24" = getelementptr float, ptr %".1", i64 %".23"
-  br label %".25"
-.13:
+  %".11" = icmp slt i64 %".4", %".5"
+  br i1 %".11", label %".9", label %".10"
+.9:
+  %".13" = phi  i64 [%".4", %".8"], [%".56", %".49"]
+  %".14" = mul i64 0, 4
+  %".15" = getelementptr float, ptr %".2", i64 %".14"
+  %".16" = mul i64 0, 4
+  %".17" = getelementptr float, ptr %".1", i64 %".16"
+  br label %".18"
+.10:
   ret void
-.25:
-  %".28" = phi  i64 [0, %".12"], [%".44", %".25"]
-  %".29" = phi  <4 x float> [splat (float              0x0), %".12"], [%".38", %".25"]
-  %".30" = phi  <4 x float> [splat (float              0x0), %".12"], [%".43", %".25"]
-  %".31" = getelementptr float, ptr %".24", i64 %".28"
-  %".32" = mul i64 %".28", 3
-  %".33" = getelementptr float, ptr %".22", i64 %".32"
-  %".34" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".33", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".35" = load float, ptr %".31", align 4
-  %".36" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".35", i32 0
-  %".37" = shufflevector <4 x float> %".36", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".38" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".37", <4 x float> %".34", <4 x float> %".29")
-  %".39" = getelementptr float, ptr %".31", i64 4
-  %".40" = load float, ptr %".39", align 4
-  %".41" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".40", i32 0
-  %".42" = shufflevector <4 x float> %".41", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".43" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".42", <4 x float> %".34", <4 x float> %".30")
-  %".44" = add i64 %".28", 1
-  %".45" = icmp slt i64 %".44", 4
-  br i1 %".45", label %".25", label %".26"
-.26:
-  %".47" = add i64 0, 0
-  br label %".48"
-.48:
-  %".50" = add i64 %".21", 0
-  %".51" = mul i64 %".47", 3
-  %".52" = getelementptr float, ptr %".3", i64 %".51"
-  %".53" = getelementptr float, ptr %".52", i64 %".50"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".38", ptr %".53", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".55" = add i64 0, 1
-  br label %".56"
-.56:
-  %".58" = add i64 %".21", 0
-  %".59" = mul i64 %".55", 3
-  %".60" = getelementptr float, ptr %".3", i64 %".59"
-  %".61" = getelementptr float, ptr %".60", i64 %".58"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".43", ptr %".61", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".63" = add i64 %".16", 1
-  %".64" = icmp slt i64 %".63", %".11"
-  br i1 %".64", label %".12", label %".13"
+.18:
+  %".21" = phi  i64 [0, %".9"], [%".37", %".18"]
+  %".22" = phi  <4 x float> [splat (float              0x0), %".9"], [%".31", %".18"]
+  %".23" = phi  <4 x float> [splat (float              0x0), %".9"], [%".36", %".18"]
+  %".24" = getelementptr float, ptr %".17", i64 %".21"
+  %".25" = mul i64 %".21", 3
+  %".26" = getelementptr float, ptr %".15", i64 %".25"
+  %".27" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".26", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".28" = load float, ptr %".24", align 4
+  %".29" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".28", i32 0
+  %".30" = shufflevector <4 x float> %".29", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".31" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".30", <4 x float> %".27", <4 x float> %".22")
+  %".32" = getelementptr float, ptr %".24", i64 4
+  %".33" = load float, ptr %".32", align 4
+  %".34" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".33", i32 0
+  %".35" = shufflevector <4 x float> %".34", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".36" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".35", <4 x float> %".27", <4 x float> %".23")
+  %".37" = add i64 %".21", 1
+  %".38" = icmp slt i64 %".37", 4
+  br i1 %".38", label %".18", label %".19"
+.19:
+  %".40" = add i64 0, 0
+  br label %".41"
+.41:
+  %".43" = add i64 %".14", 0
+  %".44" = mul i64 %".40", 3
+  %".45" = getelementptr float, ptr %".3", i64 %".44"
+  %".46" = getelementptr float, ptr %".45", i64 %".43"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".31", ptr %".46", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".48" = add i64 0, 1
+  br label %".49"
+.49:
+  %".51" = add i64 %".14", 0
+  %".52" = mul i64 %".48", 3
+  %".53" = getelementptr float, ptr %".3", i64 %".52"
+  %".54" = getelementptr float, ptr %".53", i64 %".51"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".36", ptr %".54", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".56" = add i64 %".13", 1
+  %".57" = icmp slt i64 %".56", %".5"
+  br i1 %".57", label %".9", label %".10"
 }
 
 declare void @"llvm.masked.store.v4f32.p0"(<4 x float> %".1", ptr %".2", i32 %".3", <4 x i1> %".4")
@@ -638,92 +622,85 @@ declare void @"llvm.masked.store.v4f32.p0"(<4 x float> %".1", ptr %".2", i32 %".
 define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
 {
 .8:
-  %".9" = add i64 %".5", 0
-  %".10" = udiv i64 %".4", 1
-  %".11" = udiv i64 %".9", 1
-  %".14" = icmp slt i64 %".10", %".11"
-  br i1 %".14", label %".12", label %".13"
-.12:
-  %".16" = phi  i64 [%".10", %".8"], [%".91", %".84"]
-  %".17" = mul i64 %".16", 1
-  %".18" = sub i64 %".4", %".17"
-  %".19" = call i64 @"llvm.smax.i64"(i64 %".18", i64 0)
-  %".20" = sub i64 %".5", %".17"
-  %".21" = mul i64 0, 4
-  %".22" = getelementptr float, ptr %".2", i64 %".21"
-  %".23" = getelementptr float, ptr %".1", i64 0
-  br label %".24"
-.13:
+  %".11" = icmp slt i64 %".4", %".5"
+  br i1 %".11", label %".9", label %".10"
+.9:
+  %".13" = phi  i64 [%".4", %".8"], [%".84", %".77"]
+  %".14" = mul i64 0, 4
+  %".15" = getelementptr float, ptr %".2", i64 %".14"
+  %".16" = getelementptr float, ptr %".1", i64 0
+  br label %".17"
+.10:
   ret void
-.24:
-  %".27" = phi  i64 [0, %".12"], [%".56", %".24"]
-  %".28" = phi  <4 x float> [splat (float              0x0), %".12"], [%".40", %".24"]
-  %".29" = phi  <4 x float> [splat (float              0x0), %".12"], [%".45", %".24"]
-  %".30" = phi  <4 x float> [splat (float              0x0), %".12"], [%".50", %".24"]
-  %".31" = phi  <4 x float> [splat (float              0x0), %".12"], [%".55", %".24"]
-  %".32" = mul i64 %".27", 4
-  %".33" = getelementptr float, ptr %".23", i64 %".32"
-  %".34" = mul i64 %".27", 3
-  %".35" = getelementptr float, ptr %".22", i64 %".34"
-  %".36" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".35", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".37" = load float, ptr %".33", align 4
-  %".38" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".37", i32 0
-  %".39" = shufflevector <4 x float> %".38", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".40" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".39", <4 x float> %".36", <4 x float> %".28")
-  %".41" = getelementptr float, ptr %".33", i64 1
-  %".42" = load float, ptr %".41", align 4
-  %".43" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".42", i32 0
-  %".44" = shufflevector <4 x float> %".43", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".45" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".44", <4 x float> %".36", <4 x float> %".29")
-  %".46" = getelementptr float, ptr %".33", i64 2
-  %".47" = load float, ptr %".46", align 4
-  %".48" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".47", i32 0
-  %".49" = shufflevector <4 x float> %".48", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".50" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".49", <4 x float> %".36", <4 x float> %".30")
-  %".51" = getelementptr float, ptr %".33", i64 3
-  %".52" = load float, ptr %".51", align 4
-  %".53" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".52", i32 0
-  %".54" = shufflevector <4 x float> %".53", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".55" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".54", <4 x float> %".36", <4 x float> %".31")
-  %".56" = add i64 %".27", 1
-  %".57" = icmp slt i64 %".56", 2
-  br i1 %".57", label %".24", label %".25"
-.25:
-  %".59" = add i64 0, 0
-  br label %".60"
-.60:
-  %".62" = add i64 %".21", 0
-  %".63" = mul i64 %".59", 3
-  %".64" = getelementptr float, ptr %".3", i64 %".63"
-  %".65" = getelementptr float, ptr %".64", i64 %".62"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".40", ptr %".65", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".67" = add i64 0, 1
-  br label %".68"
-.68:
-  %".70" = add i64 %".21", 0
-  %".71" = mul i64 %".67", 3
-  %".72" = getelementptr float, ptr %".3", i64 %".71"
-  %".73" = getelementptr float, ptr %".72", i64 %".70"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".45", ptr %".73", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".75" = add i64 0, 2
-  br label %".76"
-.76:
-  %".78" = add i64 %".21", 0
-  %".79" = mul i64 %".75", 3
-  %".80" = getelementptr float, ptr %".3", i64 %".79"
-  %".81" = getelementptr float, ptr %".80", i64 %".78"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".50", ptr %".81", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".83" = add i64 0, 3
-  br label %".84"
-.84:
-  %".86" = add i64 %".21", 0
-  %".87" = mul i64 %".83", 3
-  %".88" = getelementptr float, ptr %".3", i64 %".87"
-  %".89" = getelementptr float, ptr %".88", i64 %".86"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".55", ptr %".89", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".91" = add i64 %".16", 1
-  %".92" = icmp slt i64 %".91", %".11"
-  br i1 %".92", label %".12", label %".13"
+.17:
+  %".20" = phi  i64 [0, %".9"], [%".49", %".17"]
+  %".21" = phi  <4 x float> [splat (float              0x0), %".9"], [%".33", %".17"]
+  %".22" = phi  <4 x float> [splat (float              0x0), %".9"], [%".38", %".17"]
+  %".23" = phi  <4 x float> [splat (float              0x0), %".9"], [%".43", %".17"]
+  %".24" = phi  <4 x float> [splat (float              0x0), %".9"], [%".48", %".17"]
+  %".25" = mul i64 %".20", 4
+  %".26" = getelementptr float, ptr %".16", i64 %".25"
+  %".27" = mul i64 %".20", 3
+  %".28" = getelementptr float, ptr %".15", i64 %".27"
+  %".29" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".28", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".30" = load float, ptr %".26", align 4
+  %".31" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".30", i32 0
+  %".32" = shufflevector <4 x float> %".31", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".33" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".32", <4 x float> %".29", <4 x float> %".21")
+  %".34" = getelementptr float, ptr %".26", i64 1
+  %".35" = load float, ptr %".34", align 4
+  %".36" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".35", i32 0
+  %".37" = shufflevector <4 x float> %".36", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".38" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".37", <4 x float> %".29", <4 x float> %".22")
+  %".39" = getelementptr float, ptr %".26", i64 2
+  %".40" = load float, ptr %".39", align 4
+  %".41" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".40", i32 0
+  %".42" = shufflevector <4 x float> %".41", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".43" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".42", <4 x float> %".29", <4 x float> %".23")
+  %".44" = getelementptr float, ptr %".26", i64 3
+  %".45" = load float, ptr %".44", align 4
+  %".46" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".45", i32 0
+  %".47" = shufflevector <4 x float> %".46", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".48" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".47", <4 x float> %".29", <4 x float> %".24")
+  %".49" = add i64 %".20", 1
+  %".50" = icmp slt i64 %".49", 2
+  br i1 %".50", label %".17", label %".18"
+.18:
+  %".52" = add i64 0, 0
+  br label %".53"
+.53:
+  %".55" = add i64 %".14", 0
+  %".56" = mul i64 %".52", 3
+  %".57" = getelementptr float, ptr %".3", i64 %".56"
+  %".58" = getelementptr float, ptr %".57", i64 %".55"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".33", ptr %".58", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".60" = add i64 0, 1
+  br label %".61"
+.61:
+  %".63" = add i64 %".14", 0
+  %".64" = mul i64 %".60", 3
+  %".65" = getelementptr float, ptr %".3", i64 %".64"
+  %".66" = getelementptr float, ptr %".65", i64 %".63"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".38", ptr %".66", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".68" = add i64 0, 2
+  br label %".69"
+.69:
+  %".71" = add i64 %".14", 0
+  %".72" = mul i64 %".68", 3
+  %".73" = getelementptr float, ptr %".3", i64 %".72"
+  %".74" = getelementptr float, ptr %".73", i64 %".71"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".43", ptr %".74", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".76" = add i64 0, 3
+  br label %".77"
+.77:
+  %".79" = add i64 %".14", 0
+  %".80" = mul i64 %".76", 3
+  %".81" = getelementptr float, ptr %".3", i64 %".80"
+  %".82" = getelementptr float, ptr %".81", i64 %".79"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".48", ptr %".82", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".84" = add i64 %".13", 1
+  %".85" = icmp slt i64 %".84", %".5"
+  br i1 %".85", label %".9", label %".10"
 }
 
 

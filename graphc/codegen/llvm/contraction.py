@@ -12,10 +12,10 @@ from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.groups import with_groups_in_lanes
 from graphc.codegen.llvm.loops import POINTER, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
-from graphc.codegen.llvm.panel import TiledProduct
 from graphc.codegen.llvm.product import Cut, Product, products, whole_product
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.tile_choice import choose_tiling
+from graphc.codegen.llvm.tiled_product import TiledProduct
 from graphc.codegen.llvm.vector import TYPES, Values
 from graphc.codegen.llvm.window_dot import WindowDot, choose_window_dot
 from graphc.ir.types import REAL

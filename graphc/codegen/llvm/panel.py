@@ -1,4 +1,4 @@
-"""A tiled product as a loop that threads share: blocks of vectors, panels of tiles, the stores.
+"""A share of a tiled product: a block of vectors for a panel of tiles, sums and stores.
 
 A short sum is done in one tile and stored from registers. A long one is done in chunks of the fold:
 each chunk passes over all tiles of a panel, which keeps what it reads of b in the caches, and the
@@ -10,110 +10,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import INT64, Carry, Count, Frame, whole
+from graphc.codegen.llvm.loops import INT64, Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
-from graphc.codegen.llvm.packing import Packer, packed_items
+from graphc.codegen.llvm.packing import Packer
 from graphc.codegen.llvm.product import Product
-from graphc.codegen.llvm.shares import Part, Shares, each, when
+from graphc.codegen.llvm.shares import Part, each, when
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.tile import Tile
 from graphc.codegen.llvm.tiling import TileGroup, Tiling
-from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import Address, reachable, statement_nodes
 from graphc.kernel.lang import Axis
+
+if TYPE_CHECKING:
+    from graphc.codegen.llvm.tiled_product import TiledProduct
 
 FAR = 8  # times the second-level cache
 Line = Callable[[ir.Value, ir.Value, ir.Value], None]
 
 
-class TiledProduct:
-    """A product and its tiling.
-
-    extent: the shares of it that may run apart. scratch_items: elements that a share needs besides.
-    """
-
-    def __init__(self, product: Product, tiling: Tiling):
-        self.product = product
-        self.tiling = tiling
-        size = product.extents
-        vectors = -(-size[tiling.vector] // tiling.lanes)
-        self.blocks = -(-vectors // tiling.vectors)
-        self.last_vectors = vectors - (self.blocks - 1) * tiling.vectors
-        self.tail = size[tiling.vector] % tiling.lanes or None
-        rows = size[tiling.row] if tiling.row else 1
-        lines = size[tiling.line] if tiling.line else 1
-        counts: list[tuple[Part, int]] = [(axis, size[axis]) for axis in tiling.outer]
-        panels = -(-lines // tiling.lines)
-        self.joined = panels if tiling.lines_together else 1  # shares that may be done as one
-        counts += [("lines", panels // self.joined), ("rows", -(-rows // tiling.panel_rows))]
-        groups = -(-self.blocks // tiling.wide)
-        counts.insert(0 if tiling.vectors_outside else len(counts), ("block", groups))
-        self.shares = Shares(counts)
-        self.extent = self.shares.extent * self.joined
-        deep = size[tiling.deep] if tiling.deep else 1
-        self.sums = 0
-        if tiling.chunked:
-            together = lines if tiling.lines_together else tiling.lines
-            self.sums = together * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
-            self.sums *= product.size(tiling.whole_lines) * tiling.wide
-        self.scratch_items = self.sums + packed_items(product, tiling)
-
-    def emit(
-        self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
-    ) -> None:
-        """Shares low .. high - 1."""
-        b, tiling = frame.builder, self.tiling
-        at = Operands(frame, values, tiling.a.buffer.dtype, tiling.lanes)
-
-        def share(index: ir.Value) -> None:
-            parts = self.shares.parts(b, index)
-            first = b.mul(index, whole(self.joined))
-            here = at.larger(b.sub(whole(low), first), 0), b.sub(whole(high), first)
-            lines = self._lines(at, parts.get("lines", whole(0)), *here)
-            block = parts.get("block", whole(0))
-            first = b.mul(block, whole(tiling.wide * tiling.vectors * tiling.lanes))
-            if tiling.wide > 1:
-                _Panel(self, at, scratch, parts, lines).emit(first, tiling.vectors, None)
-                return
-
-            def run(vectors: int, tail: int | None) -> None:
-                _Panel(self, at, scratch, parts, lines).emit(first, vectors, tail)
-
-            same = self.last_vectors == tiling.vectors and self.tail is None
-            if self.blocks == 1 or same:
-                run(self.last_vectors, self.tail)
-                return
-            full = b.icmp_signed("<", block, whole(self.blocks - 1))
-            when(frame, full, lambda: run(tiling.vectors, None))
-            when(frame, b.not_(full), lambda: run(self.last_vectors, self.tail))
-
-        end = b.add(whole(high), whole(self.joined - 1))
-        low_share, high_share = (b.udiv(whole(x), whole(self.joined)) for x in (low, end))
-        each(frame, low_share, high_share, share)
-        if tiling.streamed:
-            b.fence("seq_cst")  # such stores are in no order with those that tell other threads
-
-    def _lines(
-        self, at: Operands, panel: ir.Value, first: ir.Value, end: ir.Value
-    ) -> tuple[Count, Count]:
-        """The lines of a panel, or of panels first .. end - 1, where a thread does its own as one.
-
-        They read the same, which then comes from memory once.
-        """
-        b, tiling = at.builder, self.tiling
-        extent = self.product.extents[tiling.line] if tiling.line else 1
-        if tiling.lines == extent:
-            return 0, extent
-        if self.joined == 1:
-            first, end = panel, b.add(panel, whole(1))
-        first, end = (b.mul(x, whole(tiling.lines)) for x in (first, end))
-        return first, at.smaller(end, extent)
-
-
-class _Panel:
+class Panel:
     """One share: a block of vectors for a panel of rows and lines."""
 
     def __init__(
