@@ -482,6 +482,24 @@ def test_a_large_matrix_is_read_in_long_rows(rows: int, columns: int) -> None:
         assert np.array_equal(got, replace(native, emitted=thirds)([*arrays, empty])[0])
 
 
+def test_tiles_of_columns_share_a_chunk_of_long_rows() -> None:
+    rng = np.random.default_rng(6)
+    arrays = [rng.standard_normal(shape).astype("float32") for shape in ((16, 9216), (300, 9216))]
+    op = MatMul(False, True)
+    types = [TensorType("float32", array.shape) for array in arrays]
+    kernel = kernel_of(op, types, [op.infer(*types)])
+    contraction = match(kernel)
+    assert contraction is not None
+    (part,) = tiled_parts(contraction, Target.named("znver5"))
+    assert isinstance(part, DotProduct) and part.tiling.chunk and part.tiling.group > 1
+    wanted = arrays[0].astype("float64") @ arrays[1].T
+    for target in TARGETS:
+        (native,) = tiled([kernel], Target.named(target))
+        assert native is not None
+        (got,) = native([*arrays, np.full((16, 300), np.nan, "float32")])
+        assert close(got, wanted, "float32")
+
+
 def test_channels_beyond_the_last_full_vector_have_lanes_along_the_fold() -> None:
     target = Target.named("znver5")
     geometry = CONVOLUTIONS["few beyond a vector"]

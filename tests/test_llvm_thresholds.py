@@ -47,7 +47,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_PIECES": [2],
         "DEEPEST": [1],
         "STREAMED_SUM": [1, 10**9],
-        "STREAMED_ROWS": [1, 7],
+        "STREAMED_ROWS": [1, 3],
     },
     "panel_shape": {
         "SHARES": [1],
@@ -58,11 +58,10 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     },
     "dot_tiling": {
         "MOST_TILE": [3],
-        "MOST_GROUP": [3],
         "MOST_PACKED": [1],
         "FEWEST_SHARES": [1],
         "COPIED_BYTES": [0],
-        "SCRATCH_BYTES": [8192],
+        "SCRATCH_BYTES": [2048],
     },
     "dot_tile": {"LONGEST_SUM": [16], "MOST_UNROLLED": [1]},
     "window_dot": {
