@@ -42,7 +42,7 @@ ROUND = 1 / 25
 WORTH = 4.0
 # All rounds together cost at most this part of a call. The rough count takes products for slower
 # than they are, so the true part may be twice that.
-MOST_TIME = 0.01
+MOST_TIME = 0.015
 
 
 def repeat_cheap_maps(draft: Draft, forward_steps: int, overwriting: Overwriting) -> int:
