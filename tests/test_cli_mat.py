@@ -185,7 +185,7 @@ def test_every_verb_minds_the_budget(simple: Path, verb: str) -> None:
         ("fcf", "fcf: is copied into packed order for fc."),
         ("fcf.diff", "it gets no gradient: it was not asked for."),
         ("prediction", "is made by 'fc' and read by 'loss': 1 x 1 x 3 x 1, float32"),
-        ("input.diff", "its gradient is computed, from the gradient given for 'objective'."),
+        ("input.diff", "its gradient is computed, from the loss 'objective'."),
         ("blob:objective", "copies it into the array that the caller gets, 4 bytes."),
     ],
 )

@@ -432,7 +432,7 @@ def test_an_old_library_lacks_functions():
     from graphc.runtime.cublaslt import CublasLt
 
     with pytest.raises(NetError, match="cuBLASLt: the library has no function cublasLtCreate"):
-        CublasLt(Old())  # type: ignore[arg-type]
+        CublasLt(Old())  # type: ignore[arg-type]  # an old library, which is none
 
 
 # -- without ---------------------------------------------------------------------------------------

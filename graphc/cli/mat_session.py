@@ -157,10 +157,11 @@ class MatSession:
         return Results({name: a.T for name, a in found.items()}, outputs, None, seconds)
 
     def lowered(self, stages: bool = False) -> Lowered:
-        """All passes and the plan."""
+        """All passes and the plan. Where no --diff says otherwise, gradients start as in a file."""
         given, wrt = self.targets()
         built = self._built(given, wrt)
-        made, program = built.lowered(given, self.options, stages)
+        losses = self._start_from_losses(built, given)
+        made, program = built.lowered([] if losses else given, self.options, stages)
         return self.model.seen(built.net.graph, made, program, phase_of(self.options))
 
     def contents(self) -> Contents:
@@ -172,9 +173,8 @@ class MatSession:
 
         given, wrt = self.targets()
         built = self._built(given, wrt)
-        losses = () if self.options.diff else tuple(given)
+        losses = self._start_from_losses(built, given)
         graph = built.net.graph
-        graph.losses += [(graph.blobs[name], 1.0) for name in losses]
         made, program = built.lowered([] if losses else given, self.options)
         names = self._names()
         return Contents(
@@ -186,6 +186,13 @@ class MatSession:
             column_major=True,
             names=names,
         )
+
+    def _start_from_losses(self, built: _Built, given: Sequence[str]) -> tuple[str, ...]:
+        """Without --diff the derivative of each is 1, as a part of the graph; which these are."""
+        losses = () if self.options.diff else tuple(given)
+        graph = built.net.graph
+        graph.losses += [(graph.blobs[name], 1.0) for name in losses]
+        return losses
 
     def held(self) -> dict[str, np.ndarray]:
         """The parameters."""
@@ -201,7 +208,7 @@ class MatSession:
         built = self._built(given, wrt)
         graph = built.net.graph
         choices = choices_of(self.options)
-        call = compile_graph_call(graph, built.wrt, given, built.keep, choices=choices)
+        call = compile_graph_call(graph, built.wrt, given, built.keep, None, choices, given)
         rng = np.random.default_rng(self.options.seed)
         inputs = self._random_inputs(built.net, rng)
         seeds = {name: np.ones(graph.blobs[name].shape) for name in given}

@@ -14,6 +14,7 @@ CUBLASLT, CUDNN = "cuBLASLt", "cuDNN"
 Ending = Literal["", "bias", "relu", "bias+relu", "add"]
 Pair = tuple[int, int]
 Four = tuple[int, int, int, int]
+Way = Literal["forward", "data gradient", "weight gradient"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Convolution:
         pads, strides, dilations: down and across; pads are the same on both sides.
     """
 
-    way: Literal["forward", "data gradient", "weight gradient"]
+    way: Way
     data: Four
     data_strides: Four
     weights: Four

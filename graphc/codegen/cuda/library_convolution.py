@@ -18,9 +18,9 @@ from graphc.codegen.cuda.library_form import LibraryForm, LibraryOperand, dense,
 from graphc.kernel.affine import Affine, affine
 from graphc.kernel.contraction import Contraction, Operand, Position
 from graphc.kernel.lang import Axis, Buffer
-from graphc.runtime.library_call import Convolution, Four
+from graphc.runtime.library_call import Convolution, Four, Way
 
-_WAYS = ("forward", "data gradient", "weight gradient")
+_WAYS: tuple[Way, ...] = ("forward", "data gradient", "weight gradient")
 _CHANNELS_LAST = (0, 2, 3, 1)
 
 
@@ -65,7 +65,7 @@ def _orders(contraction: Contraction) -> Iterator[tuple[Operand, Operand]]:
 
 
 def _roles(
-    way: str, one: Indexed, two: Indexed, result: Indexed
+    way: Way, one: Indexed, two: Indexed, result: Indexed
 ) -> tuple[Indexed, Indexed, Indexed]:
     """Data, weights and result of the convolution, of what is read and what is stored."""
     if way == "forward":
@@ -176,7 +176,7 @@ def _side(data: Indexed, weights: Indexed, result: Indexed, axis: int) -> Side |
 
 def _form(
     contraction: Contraction,
-    way: str,
+    way: Way,
     read: Sequence[Operand],
     tensors: tuple[Indexed, Indexed, Indexed],
     geometry: tuple[int, tuple[Side, Side]],
@@ -196,7 +196,7 @@ def _form(
     data_strides, result_strides = layouts[id(data)], layouts[id(result)]
     assert data_strides is not None and result_strides is not None
     call = Convolution(
-        way=way,  # type: ignore[arg-type]
+        way=way,
         data=_four(data.shape),
         data_strides=data_strides,
         weights=_four(weights.shape),
