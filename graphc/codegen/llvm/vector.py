@@ -1,4 +1,4 @@
-"""Values of expressions, one number or a vector of lanes; loads and stores in all their forms."""
+"""Values of expressions, one number or a vector of lanes, and the places of what they read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from llvmlite import ir
 from graphc.codegen.llvm import draws
 from graphc.codegen.llvm.casts import cast
 from graphc.codegen.llvm.division import divide
+from graphc.codegen.llvm.lane_access import Lanes
 from graphc.codegen.llvm.lanes import (
     CACHE_LINE,
     SUFFIXES,
@@ -25,7 +26,7 @@ from graphc.codegen.llvm.narrow_lanes import are_narrow, known_lanes, lane_limit
 from graphc.codegen.llvm.square import Neighbours, load_run
 from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
-from graphc.kernel.lang import Axis, Buffer
+from graphc.kernel.lang import Axis
 
 __all__ = ["SUFFIXES", "TYPES", "Values"]
 
@@ -307,7 +308,7 @@ class Values:
                 return known[node]
         place, form = self.place(address)
         mask = self.tail if address.inside else self.active
-        return self._load_place(place, form, address.buffer.dtype, mask)
+        return Lanes(place, form, address.buffer.dtype, self.lanes, mask).load(self.math)
 
     def store_all(self, stores: Sequence[StoreNode]) -> None:
         """Stores side by side: everything is read before the first of them is done."""
@@ -323,10 +324,11 @@ class Values:
         new = self.value(value) if form == "one" else self.wide(value)
         if form == "one" and (is_vector(new) or self.active is not None):
             place, form, new = self.splat(place), "scattered", self.wide(value)
+        there = Lanes(place, form, dtype, self.lanes, self.active)
         if mode == "add":
-            old = self._load_place(place, form, dtype, self.active)
+            old = there.load(self.math)
             new = b.fadd(old, new) if dtype in REAL else b.add(old, new)
-        self._store_place(new, place, form, address.buffer)
+        there.store(self.math, new, streamed=address.buffer.name in self.streamed)
         for node in self._changing:
             self.frame.forget(node)
             self.frame.forget(("wide", self.lanes, node))
@@ -354,51 +356,6 @@ class Values:
         known = self.value(value) if self.axis is None else self.wide(value)
         for load in loads:
             self.frame.scopes[self.level(load)].memo[load] = known
-
-    def _load_place(
-        self, place: ir.Value, form: str, dtype: str, mask: ir.Value | None
-    ) -> ir.Value:
-        b = self.builder
-        if form == "one":
-            return b.load(place, typ=TYPES[dtype], align=DTYPES[dtype])
-        type_ = ir.VectorType(TYPES[dtype], self.lanes)
-        if form == "row" and mask is None:
-            return b.load(place, typ=type_, align=DTYPES[dtype])
-        suffix, align = f"v{self.lanes}{SUFFIXES[dtype]}", ir.Constant(INT32, DTYPES[dtype])
-        kind, pointers = ("load", "p0") if form == "row" else ("gather", f"v{self.lanes}p0")
-        name = f"llvm.masked.{kind}.{suffix}.{pointers}"
-        nothing = self.math.constant(0, type_)
-        return self.math.intrinsic(name, type_, place, align, self._mask(mask), nothing)
-
-    def _store_place(self, value: ir.Value, place: ir.Value, form: str, buffer: Buffer) -> None:
-        dtype = buffer.dtype
-        if form == "one" or (form == "row" and self.active is None):
-            if form == "row" and buffer.name in self.streamed:
-                size = min(DTYPES[dtype] * self.lanes, self.math.target.vector_bytes)
-                stored = self.builder.store(value, place, align=size)
-                one = self.builder.module.add_metadata([ir.Constant(INT32, 1)])
-                stored.set_metadata("nontemporal", one)
-            else:
-                self.builder.store(value, place, align=DTYPES[dtype])
-            return
-        if form == "row" and self._is_only_the_first(self.active):
-            # Not by a mask: LLVM 22 then stores an element as wide as what it was narrowed from.
-            first = self.builder.extract_element(value, ir.Constant(INT32, 0))
-            self.builder.store(first, place, align=DTYPES[dtype])
-            return
-        suffix, align = f"v{self.lanes}{SUFFIXES[dtype]}", ir.Constant(INT32, DTYPES[dtype])
-        kind, pointers = ("store", "p0") if form == "row" else ("scatter", f"v{self.lanes}p0")
-        name = f"llvm.masked.{kind}.{suffix}.{pointers}"
-        self.math.intrinsic(name, VOID, value, place, align, self._mask(self.active))
-
-    def _is_only_the_first(self, mask: ir.Value | None) -> bool:
-        """Whether a mask is known to hold for the first lane alone."""
-        if not isinstance(mask, ir.Constant) or not isinstance(mask.constant, list):
-            return False
-        return [lane.constant for lane in mask.constant] == [1] + [0] * (self.lanes - 1)
-
-    def _mask(self, mask: ir.Value | None) -> ir.Value:
-        return self.math.constant(1, ir.VectorType(INT1, self.lanes)) if mask is None else mask
 
     def place(self, address: Address) -> tuple[ir.Value, str]:
         """Where elements lie: one place, a row of neighbours from a place on, or scattered ones."""
