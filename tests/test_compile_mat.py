@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from c_programs import STRICT, compiled, needs_compiler, run
 from mat_nets import RNG, cell
 from test_cli_options import graphc
-from test_compile import STRICT, compiled, needs_compiler, run
 from test_cuda_emulator import build_main, run_main
 
 import graphc as package

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import cases_folder
-from test_solvers import METHODS, close, least_squares, make, parameter, read
+from solver_nets import METHODS, close, least_squares, make, parameter, read
 
 import graphc
 from graphc.error import NetError
