@@ -9,6 +9,7 @@ when the first program is loaded, and only here.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -55,9 +56,11 @@ def device() -> Any:
     try:
         driver.init()
         need(driver.Device.count() > 0, "target 'cuda' needs a GPU, and the driver knows none")
-        driver.Device(0).retain_primary_context().push()
+        context = driver.Device(0).retain_primary_context()
+        context.push()
     except driver.Error as error:
         raise NetError(f"target 'cuda' cannot use the GPU: {error}") from None
+    atexit.register(context.pop)  # pycuda aborts a process that ends with a context in use
     return driver
 
 

@@ -1,0 +1,93 @@
+"""The real pycuda, and NVIDIA's own bindings where they are, on a driver that is this process.
+
+`stand_in_driver/libcuda.cpp` answers in place of NVIDIA's driver and is stricter than it;
+`stand_in_driver/nvcc` builds kernels for the emulator. All tests that ask for a GPU then run here,
+through every line of Python and of pycuda's C++ that a GPU's would.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+COMPILER = shutil.which("g++")
+# Left out on purpose: calls of NVIDIA's libraries and its sanitizer need a real GPU.
+NOT_HERE = "libraries or sanitizer"
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(importlib.util.find_spec("pycuda") is None, reason="needs pycuda"),
+    pytest.mark.skipif(COMPILER is None, reason="needs g++"),
+]
+
+USE = """
+import numpy as np
+import graphc
+
+net = graphc.Net("samples/digits.prototxt", weights="samples/digits.caffemodel", target=TARGET)
+image = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8) / 64
+for brighter in range(3):
+    print(net.forward(data=image + brighter)["score"].argmax())
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables under which libcuda and nvcc are the stand-ins."""
+    place = tmp_path_factory.mktemp("driver")
+    source = HERE / "stand_in_driver"
+    options = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC"]
+    target = ["-Wl,-soname,libcuda.so.1", "-o", str(place / "libcuda.so.1"), "-ldl"]
+    subprocess.run(["g++", *options, str(source / "libcuda.cpp"), *target], check=True)
+    script = (source / "nvcc").read_text().partition("\n")[2]
+    (place / "nvcc").write_text(f"#!{sys.executable}\n{script}")
+    (place / "nvcc").chmod(0o755)
+    beside = [os.environ.get("PYTHONPATH", ""), str(ROOT)]
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(place),
+        "PATH": f"{place}:{os.environ['PATH']}",
+        "PYTHONPATH": ":".join(filter(None, beside)),
+        "PYCUDA_DISABLE_CACHE": "1",
+    }
+
+
+def python(environment: dict[str, str], *words: str) -> str:
+    """What Python prints; it must end well, and say nothing besides."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_net_runs_and_the_process_ends_well(environment: dict[str, str]):
+    """pycuda aborts a process that ends with a context in use."""
+    got, wanted = (
+        python(environment, "-c", USE.replace("TARGET", repr(target))) for target in ("cuda", "cpu")
+    )
+    assert got == wanted
+    assert len(got.split()) == 3
+
+
+def test_all_that_asks_for_a_gpu(environment: dict[str, str]):
+    words = ("-m", "gpu", "-k", f"not ({NOT_HERE})", "-p", "no:cacheprovider", "-q")
+    said = python(environment, "-m", "pytest", *words, "tests")
+    found = re.search(r"(\d+) passed", said)
+    assert found is not None and int(found[1]) > 10, said
+    assert "skipped" not in said, said
