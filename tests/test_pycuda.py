@@ -1,8 +1,8 @@
 """The real pycuda, and NVIDIA's own bindings where they are, on a driver that is this process.
 
 `stand_in_driver/libcuda.cpp` answers in place of NVIDIA's driver and is stricter than it;
-`stand_in_driver/nvcc` builds kernels for the emulator. All tests that ask for a GPU then run here,
-through every line of Python and of pycuda's C++ that a GPU's would.
+`stand_in_driver/nvcc.py` builds kernels for the emulator. All tests that ask for a GPU then run
+here, through every line of Python and of pycuda's C++ that a GPU's would.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     options = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC"]
     target = ["-Wl,-soname,libcuda.so.1", "-o", str(place / "libcuda.so.1"), "-ldl"]
     subprocess.run(["g++", *options, str(source / "libcuda.cpp"), *target], check=True)
-    script = (source / "nvcc").read_text().partition("\n")[2]
-    (place / "nvcc").write_text(f"#!{sys.executable}\n{script}")
+    run = f"import runpy; runpy.run_path({str(source / 'nvcc.py')!r}, run_name='__main__')"
+    (place / "nvcc").write_text(f"#!{sys.executable}\n{run}\n")
     (place / "nvcc").chmod(0o755)
     beside = [os.environ.get("PYTHONPATH", ""), str(ROOT)]
     return {

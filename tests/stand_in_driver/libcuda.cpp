@@ -1,5 +1,5 @@
 // A driver for a GPU that is this process, for tests: pycuda and NVIDIA's bindings call it as they
-// would call libcuda.so, and kernels run in the emulator (what `nvcc` beside this file builds).
+// would call libcuda.so, and kernels run in the emulator (what `nvcc.py` beside this file builds).
 //
 //   g++ -std=c++17 -shared -fPIC -Wl,-soname,libcuda.so.1 libcuda.cpp -o libcuda.so.1
 //
@@ -64,6 +64,10 @@ int contexts = 0;  // pushed
 int primary;       // its address is the primary context's handle
 std::string last_failure = "no failure";
 
+template <class T, class V> int give(T* place, V value) {
+  *place = value;
+  return SUCCESS;
+}
 int refuse(int status, const char* why) {
   last_failure = why;
   if (getenv("STAND_IN_DRIVER_TRACE")) fprintf(stderr, "libcuda: %s\n", why);
@@ -146,17 +150,20 @@ extern "C" {
 // -- devices and contexts --
 
 int cuInit(unsigned) { return SUCCESS; }
-int cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
-int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
+int cuDriverGetVersion(int* version) { return give(version, 13000); }
+int cuDeviceGetCount(int* count) { return give(count, 1); }
 int cuDeviceGet(int* device, int number) {
-  return number ? INVALID_VALUE : (*device = 0, SUCCESS);
+  return number ? int(INVALID_VALUE) : give(device, 0);
 }
 int cuDeviceGetName(char* name, int size, int) {
-  return snprintf(name, size, "this process"), SUCCESS;
+  snprintf(name, size, "this process");
+  return SUCCESS;
 }
-int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = ROOM, SUCCESS; }
+int cuDeviceTotalMem_v2(size_t* bytes, int) { return give(bytes, ROOM); }
 int cuDeviceComputeCapability(int* major, int* minor, int) {
-  return *major = 9, *minor = 0, SUCCESS;
+  *major = 9;
+  *minor = 0;
+  return SUCCESS;
 }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   switch (attribute) {
@@ -168,18 +175,22 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   }
   return SUCCESS;
 }
-int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &primary, SUCCESS; }
+int cuDevicePrimaryCtxRetain(void** context, int) { return give(context, &primary); }
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-int cuCtxPushCurrent_v2(void*) { return ++contexts, SUCCESS; }
+int cuCtxPushCurrent_v2(void*) {
+  ++contexts;
+  return SUCCESS;
+}
 int cuCtxPopCurrent_v2(void** context) {
   if (!contexts) return INVALID_CONTEXT;
   if (context) *context = &primary;
-  return --contexts, SUCCESS;
+  --contexts;
+  return SUCCESS;
 }
-int cuCtxGetCurrent(void** context) { return *context = contexts ? &primary : nullptr, SUCCESS; }
-int cuCtxSetCurrent(void* context) { return contexts = context ? 1 : 0, SUCCESS; }
-int cuCtxGetDevice(int* device) { return contexts ? (*device = 0, SUCCESS) : INVALID_CONTEXT; }
-int cuCtxGetApiVersion(void*, unsigned* version) { return *version = 13000, SUCCESS; }
+int cuCtxGetCurrent(void** context) { return give(context, contexts ? &primary : nullptr); }
+int cuCtxSetCurrent(void* context) { return give(&contexts, context ? 1 : 0); }
+int cuCtxGetDevice(int* device) { return contexts ? give(device, 0) : int(INVALID_CONTEXT); }
+int cuCtxGetApiVersion(void*, unsigned* version) { return give(version, 13000); }
 int cuCtxDetach(void*) { return SUCCESS; }
 int cuCtxSynchronize() {
   return now("waiting while a stream is captured", [] { return int(SUCCESS); });
@@ -187,9 +198,9 @@ int cuCtxSynchronize() {
 int cuGetErrorString(int status, const char** text) {
   static std::string said;
   said = status == OUT_OF_MEMORY ? "out of memory" : last_failure;
-  return *text = said.c_str(), SUCCESS;
+  return give(text, said.c_str());
 }
-int cuGetErrorName(int, const char** text) { return *text = "STAND_IN", SUCCESS; }
+int cuGetErrorName(int, const char** text) { return give(text, "STAND_IN"); }
 
 // -- memory --
 
@@ -201,7 +212,7 @@ int cuMemAlloc_v2(uint64_t* place, size_t bytes) {
   if (!made) return refuse(OUT_OF_MEMORY, "out of memory");
   memset(made, 0xff, bytes);
   used += device_memory[made] = bytes;
-  return *place = reinterpret_cast<uint64_t>(made), SUCCESS;
+  return give(place, reinterpret_cast<uint64_t>(made));
 }
 int cuMemFree_v2(uint64_t place) {
   char* memory = reinterpret_cast<char*>(place);
@@ -210,63 +221,90 @@ int cuMemFree_v2(uint64_t place) {
   if (const int status = drain_all()) return status;
   used -= found->second;
   device_memory.erase(found);
-  return free(memory), SUCCESS;
+  free(memory);
+  return SUCCESS;
 }
 int cuMemGetInfo_v2(size_t* left, size_t* all) {
-  return *left = ROOM - used, *all = ROOM, SUCCESS;
+  *left = ROOM - used;
+  return give(all, ROOM);
 }
 int cuMemHostAlloc(void** place, size_t bytes, unsigned) {
   if (!bytes) return refuse(INVALID_VALUE, "page-locked memory of no bytes");
   if (any_captured()) return refuse(NOT_WHILE_CAPTURING, "page-locked memory");
   *place = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   memset(*place, 0x55, bytes);
-  return locked_memory[static_cast<char*>(*place)] = bytes, SUCCESS;
+  return give(&locked_memory[static_cast<char*>(*place)], bytes);
 }
 int cuMemHostAlloc_v2(void** place, size_t bytes, unsigned flags) {
   return cuMemHostAlloc(place, bytes, flags);
 }
 int cuMemFreeHost(void* place) {
   if (!locked_memory.erase(static_cast<char*>(place))) return INVALID_VALUE;
-  return free(place), SUCCESS;
+  free(place);
+  return SUCCESS;
 }
 
 int cuMemcpyHtoD_v2(uint64_t to, const void* from, size_t bytes) {
   if (!on_device(to, bytes)) return refuse(INVALID_VALUE, "a copy to what is not on the GPU");
-  return now("a copy", [=] { return memcpy((void*)to, from, bytes), int(SUCCESS); });
+  return now("a copy", [=] {
+    memcpy((void*)to, from, bytes);
+    return int(SUCCESS);
+  });
 }
 int cuMemcpyDtoH_v2(void* to, uint64_t from, size_t bytes) {
   if (!on_device(from, bytes)) return refuse(INVALID_VALUE, "a copy of what is not on the GPU");
-  return now("a copy", [=] { return memcpy(to, (void*)from, bytes), int(SUCCESS); });
+  return now("a copy", [=] {
+    memcpy(to, (void*)from, bytes);
+    return int(SUCCESS);
+  });
 }
 int cuMemcpyDtoD_v2(uint64_t to, uint64_t from, size_t bytes) {
   if (!on_device(to, bytes) || !on_device(from, bytes))
     return refuse(INVALID_VALUE, "a copy of what is not on the GPU");
-  return now("a copy", [=] { return memcpy((void*)to, (void*)from, bytes), int(SUCCESS); });
+  return now("a copy", [=] {
+    memcpy((void*)to, (void*)from, bytes);
+    return int(SUCCESS);
+  });
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, Stream* stream) {
   if (!on_device(to, bytes)) return refuse(INVALID_VALUE, "a copy to what is not on the GPU");
   if (bytes_in(locked_memory, from) < bytes)
     return refuse(INVALID_VALUE, "a copy on a stream of memory that is not page-locked");
-  return put(stream, [=] { return memcpy((void*)to, from, bytes), int(SUCCESS); });
+  return put(stream, [=] {
+    memcpy((void*)to, from, bytes);
+    return int(SUCCESS);
+  });
 }
 int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Stream* stream) {
   if (!on_device(from, bytes)) return refuse(INVALID_VALUE, "a copy of what is not on the GPU");
   if (bytes_in(locked_memory, to) < bytes)
     return refuse(INVALID_VALUE, "a copy on a stream to memory that is not page-locked");
-  return put(stream, [=] { return memcpy(to, (void*)from, bytes), int(SUCCESS); });
+  return put(stream, [=] {
+    memcpy(to, (void*)from, bytes);
+    return int(SUCCESS);
+  });
 }
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Stream* stream) {
   if (!on_device(to, bytes) || !on_device(from, bytes))
     return refuse(INVALID_VALUE, "a copy of what is not on the GPU");
-  return put(stream, [=] { return memcpy((void*)to, (void*)from, bytes), int(SUCCESS); });
+  return put(stream, [=] {
+    memcpy((void*)to, (void*)from, bytes);
+    return int(SUCCESS);
+  });
 }
 int cuMemsetD8_v2(uint64_t to, unsigned char value, size_t bytes) {
   if (!on_device(to, bytes)) return refuse(INVALID_VALUE, "a fill of what is not on the GPU");
-  return now("a fill", [=] { return memset((void*)to, value, bytes), int(SUCCESS); });
+  return now("a fill", [=] {
+    memset((void*)to, value, bytes);
+    return int(SUCCESS);
+  });
 }
 int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream* stream) {
   if (!on_device(to, bytes)) return refuse(INVALID_VALUE, "a fill of what is not on the GPU");
-  return put(stream, [=] { return memset((void*)to, value, bytes), int(SUCCESS); });
+  return put(stream, [=] {
+    memset((void*)to, value, bytes);
+    return int(SUCCESS);
+  });
 }
 
 // -- code --
@@ -280,14 +318,14 @@ int cuModuleLoadData(Module** made, const void* image) {
 int cuModuleUnload(Module*) { return SUCCESS; }
 int cuModuleGetFunction(Function** made, Module* module, const char* name) {
   if (!module->has(name)) return refuse(NOT_FOUND, "a kernel of no such name");
-  return *made = new Function{module, name}, SUCCESS;
+  return give(made, new Function{module, name});
 }
 int cuFuncSetBlockShape(Function*, int, int, int) { return SUCCESS; }
-int cuFuncGetAttribute(int* value, int, Function*) { return *value = 0, SUCCESS; }
+int cuFuncGetAttribute(int* value, int, Function*) { return give(value, 0); }
 int cuFuncSetAttribute(Function* function, int attribute, int value) {
   if (attribute != 8 || size_t(value) > MOST_SHARED_BYTES)
     return refuse(INVALID_VALUE, "an attribute of a kernel");
-  return function->most_shared = value, SUCCESS;
+  return give(&function->most_shared, value);
 }
 int cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
                    unsigned by, unsigned bz, unsigned shared, Stream* stream, void** parameters,
@@ -324,32 +362,38 @@ int cuStreamSynchronize(Stream* stream) {
 int cuStreamQuery(Stream* stream) { return stream->pending.empty() ? SUCCESS : 600; }
 int cuStreamBeginCapture_v2(Stream* stream, int) {
   if (!stream || stream->captured) return refuse(INVALID_VALUE, "a second capture");
-  return stream->captured = new std::vector<Work>, SUCCESS;
+  return give(&stream->captured, new std::vector<Work>);
 }
 int cuStreamEndCapture(Stream* stream, Graph** made) {
   if (!stream->captured) return refuse(INVALID_VALUE, "no capture");
   *made = new Graph{*stream->captured};
   delete stream->captured;
-  return stream->captured = nullptr, SUCCESS;
+  return give(&stream->captured, nullptr);
 }
 int cuGraphInstantiateWithFlags(Graph** made, Graph* graph, unsigned long long) {
-  return *made = new Graph(*graph), SUCCESS;
+  return give(made, new Graph(*graph));
 }
-int cuGraphDestroy(Graph* graph) { return delete graph, SUCCESS; }
-int cuGraphExecDestroy(Graph* graph) { return delete graph, SUCCESS; }
+int cuGraphDestroy(Graph* graph) {
+  delete graph;
+  return SUCCESS;
+}
+int cuGraphExecDestroy(Graph* graph) { return cuGraphDestroy(graph); }
 int cuGraphLaunch(Graph* graph, Stream* stream) {
   for (const Work& work : graph->work)
     if (const int status = put(stream, work)) return status;
   return SUCCESS;
 }
-int cuEventCreate(Event** made, unsigned) { return *made = new Event, SUCCESS; }
-int cuEventDestroy_v2(Event* event) { return delete event, SUCCESS; }
+int cuEventCreate(Event** made, unsigned) { return give(made, new Event); }
+int cuEventDestroy_v2(Event* event) {
+  delete event;
+  return SUCCESS;
+}
 int cuEventRecordWithFlags(Event* event, Stream* stream, unsigned flags) {
   if (stream && stream->captured && !flags)
     return put(stream, [] { return int(SUCCESS); });  // only an order inside of the graph
   return put(stream, [=] {
     event->happened = true;
-    return event->time = std::chrono::steady_clock::now(), int(SUCCESS);
+    return give(&event->time, std::chrono::steady_clock::now());
   });
 }
 int cuEventRecord(Event* event, Stream* stream) { return cuEventRecordWithFlags(event, stream, 0); }

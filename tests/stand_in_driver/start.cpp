@@ -1,19 +1,5 @@
-#!/usr/bin/env python3
-"""In place of NVIDIA's compiler, for tests: kernels as machine code of this processor.
-
-    nvcc --cubin [options] net.cu
-
-The library holds the emulator's form of every kernel, and what the driver beside this file needs to
-start one by name with packed arguments.
-"""
-
-import re
-import sys
-from pathlib import Path
-
-from graphc.runtime import emulator
-
-START = r"""
+// Behind the text of a net: starts any of its kernels by name, on packed arguments as the driver
+// gets them. `nvcc.py` puts the kernels' lines in two places.
 #include <string>
 #include <tuple>
 
@@ -60,43 +46,13 @@ bool start(void (*kernel)(A...), const char* name, unsigned grid, unsigned block
 
 extern "C" bool stand_in_has(const char* asked) {
   const std::string name = asked;
-  NAMES
+  /* names */
   return false;
 }
 extern "C" bool stand_in_start(const char* asked, unsigned grid, unsigned block, size_t bytes,
                                const char* place, size_t size, size_t (*bytes_at)(const void*)) {
   const std::string name = asked;
   const stand_in::Packed packed{place, 0, size, bytes_at};
-  STARTS
+  /* starts */
   return false;
 }
-"""
-
-
-def with_start(text: str) -> str:
-    """The text of a net with a function that starts any of its kernels."""
-    kernels = re.findall(r'extern "C" __global__ void[^\n]*\n(\w+)\(', text)
-    names = [f'if (name == "{kernel}") return true;' for kernel in kernels]
-    starts = [
-        f'if (name == "{k}") return stand_in::start({k}, "{k}", grid, block, bytes, packed);'
-        for k in kernels
-    ]
-    tail = START.replace("NAMES", "\n  ".join(names)).replace("STARTS", "\n  ".join(starts))
-    return text + tail
-
-
-def main(words: list[str]) -> None:
-    if "--version" in words:
-        print("nvcc: a stand-in, release 13.0")
-        return
-    source = Path(words[-1])
-    if "--preprocess" in words:
-        print(source.read_text())
-        return
-    assert "--cubin" in words, words
-    library = emulator.build(with_start(source.read_text()))
-    source.with_suffix(".cubin").write_bytes(library.read_bytes())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
