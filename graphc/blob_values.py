@@ -29,10 +29,19 @@ class BlobValues:
 
         Raises NetError where nothing has run, or the plan has reused the blob's memory.
         """
-        if name in self.arrays.inputs:
-            return self.arrays.inputs[name]
-        if name not in self.compilations.front().graph.blobs:
+        return self.arrays.inputs[name] if name in self.arrays.inputs else self.left(name)
+
+    def left(self, name: str) -> np.ndarray:
+        """What the last call left in a blob: where layers work in place on a net input, what they
+        made of it, while `data` is the array that the next call reads.
+
+        Raises NetError as `data` does.
+        """
+        blobs = self.compilations.front().graph.blobs
+        if name not in blobs:
             raise NetError(unknown("blob", name, self.names))
+        if name in self.arrays.inputs and blobs[name].role == "input":
+            return self.arrays.inputs[name]
         made = self.calls.ran_forward(f"blob '{name}'")
         return self.arrays.outputs[name] if name in self.arrays.outputs else self.read(made, name)
 
@@ -75,7 +84,7 @@ class BlobValues:
         """
         if name in self.arrays.outputs and name in made.graph.outputs:
             return self.arrays.outputs[name]
-        if name in made.caffe.inputs:
+        if name in made.caffe.inputs and made.caffe.graph.blobs[name].role == "input":
             return self.arrays.inputs[name]
         program, executable = made.program, made.executable
         assert executable is not None

@@ -260,7 +260,7 @@ class Net:
         self._count_selected()
         signature = self._accumulating(self._custom or self.compilations.default())
         self._calls.forward(self.compilations.compiled(keeping(signature, wanted)))
-        return {name: self._values.data(name) for name in driver.names([*self.outputs, *wanted])}
+        return {name: self._values.left(name) for name in driver.names([*self.outputs, *wanted])}
 
     def backward(
         self,
@@ -319,6 +319,10 @@ class Net:
         made = self.compilations.compiled(self._accumulating(signature))
         self._calls.both(made)
         return self._gradients(made, returned)
+
+    def results(self) -> dict[str, np.ndarray]:
+        """The outputs, as the last call left them."""
+        return {name: self._values.left(name) for name in self.outputs}
 
     def reshape(self) -> None:
         """Adopt the shapes given to inputs; refused shapes raise NetError here."""

@@ -71,6 +71,18 @@ def test_program_with_gradients(grad_program: Path, tmp_path: Path):
 
 
 @needs_compiler
+def test_program_whose_input_is_worked_on_in_place(tmp_path: Path):
+    text = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "l" type: "Power" bottom: "x" top: "x" power_param { scale: 2 shift: 1 } }
+    """
+    Sample(text).save(tmp_path / "net", "exe")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.save(tmp_path / "in.npy", x)
+    run(tmp_path / "net", "x=in.npy", "-o", "x=out.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), 2 * x + 1)
+
+
+@needs_compiler
 def test_program_in_double_precision(tmp_path: Path):
     sample = digits(dtype="float64")
     sample.save(tmp_path / "net", "exe")

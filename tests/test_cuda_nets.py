@@ -209,6 +209,22 @@ def test_wrong_label_is_named():
         net.forward()
 
 
+def test_an_input_that_is_an_output_too():
+    """In place on an input, and a gradient both given for a blob and asked for."""
+    text = """force_backward: true
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "a" type: "Power" bottom: "x" top: "x" power_param { scale: 2 shift: 1 } }
+    layer { name: "b" type: "Power" bottom: "x" top: "y" power_param { power: 2 } }
+    layer { name: "c" type: "Input" top: "unread" input_param { shape { dim: 2 } } }
+    """
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for net in (graphc.Net(text), graphc.Net(text, target="cuda-emulator")):
+        found = net.forward(x=x, unread=[3, 4], blobs=["x"])
+        assert_same(found, {"unread": np.array([3.0, 4.0]), "y": (2 * x + 1) ** 2, "x": 2 * x + 1})
+        gradients = net.backward(y=x, x=x, wrt=["x", "y"])
+        assert_same(gradients, {"x": 2 * (2 * x * (2 * x + 1) + x), "y": x})
+
+
 def test_unknown_target_is_refused():
     with pytest.raises(NetError, match="target is one of cpu, cuda, cuda-emulator, not 'gpu'"):
         graphc.Net(LENET, target="gpu")

@@ -563,6 +563,27 @@ def test_a_blob_in_place_shows_its_last_value() -> None:
     assert (net.blobs["conv"].data >= 0).all()
 
 
+PREPARED = """force_backward: true
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "twice" type: "Power" bottom: "data" top: "data" power_param { scale: 2 } }
+layer { name: "raised" type: "Power" bottom: "data" top: "data" power_param { shift: 1 } }
+"""
+READ = 'layer { name: "ip" type: "Power" bottom: "data" top: "y" }\n'
+
+
+def test_an_input_that_layers_work_on_in_place_comes_out_as_they_left_it() -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    net = graphc.Net(PREPARED, threads=1)
+    for _ in range(2):
+        close(net.forward(data=x)["data"], 2 * x + 1)
+    close(net.results()["data"], 2 * x + 1)
+    close(net.backward(data=np.ones((2, 3)))["data"], np.full((2, 3), 2.0))
+    close(net.blobs["data"].data, x)  # what the next call reads
+    inner = graphc.Net(PREPARED + READ, threads=1, keep=["data"])
+    close(inner.forward(blobs=["data"], data=x)["data"], 2 * x + 1)
+    close(inner.forward(end="raised", data=x)["data"], 2 * x + 1)
+
+
 # -- shapes ----------------------------------------------------------------------------------------
 
 

@@ -80,7 +80,7 @@ class CaffeSession:
     def _results(self, found: dict[str, np.ndarray], compiled: float, started: float) -> Results:
         seconds = {"compile": compiled, "run": time.perf_counter() - started}
         loss = self.net.loss if self.graph.losses else None
-        outputs = {name: np.array(self.net.blobs[name].data) for name in self.outputs}
+        outputs = {name: np.array(array) for name, array in self.net.results().items()}
         return Results(found, outputs, loss, seconds)
 
     def lowered(self, stages: bool = False) -> Lowered:

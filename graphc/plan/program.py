@@ -128,3 +128,12 @@ class Program:
     overwritten: dict[str, str]
     remarks: tuple[Remark, ...] = ()
     readable_forward: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        """One name a slot, all different: `NAME~out` for an output where NAME comes in, too."""
+        entering = {slot.name for slot in self.slots if slot.role != "output"}
+        return tuple(
+            f"{slot.name}~out" if slot.role == "output" and slot.name in entering else slot.name
+            for slot in self.slots
+        )

@@ -80,7 +80,10 @@ def compile_cuda(
         name=program.name,
         text=_text(program, whole.program, list(emitted.values()), launches, arena_bytes),
         launches=tuple(launches[: len(program.steps)]),
-        slots=tuple(_slot(slot, arena_bytes) for slot in program.slots),
+        slots=tuple(
+            _slot(name, slot, arena_bytes)
+            for name, slot in zip(program.slot_names, program.slots, strict=True)
+        ),
         arena_bytes=arena_bytes,
         checks=tuple(
             CheckEntry(step.layer, step.kind, statement.message)
@@ -103,9 +106,9 @@ def compile_cuda(
     )
 
 
-def _slot(slot: Slot, arena_bytes: int) -> SlotEntry:
+def _slot(name: str, slot: Slot, arena_bytes: int) -> SlotEntry:
     shape = (arena_bytes,) if slot.role == "arena" else slot.type.shape
-    return SlotEntry(slot.name, slot.role, slot.type.dtype, shape)
+    return SlotEntry(name, slot.role, slot.type.dtype, shape)
 
 
 def _launch(

@@ -65,15 +65,9 @@ def bundle_of(program: Program, target: Target, code: bytes) -> Bundle:
     steps = tuple(
         StepEntry(step.kernel.name, step.layer, step.kind, step.backward) for step in program.steps
     )
-    entering = {slot.name for slot in program.slots if slot.role != "output"}
     slots = tuple(
-        SlotEntry(
-            f"{slot.name}~out" if slot.role == "output" and slot.name in entering else slot.name,
-            slot.role,
-            slot.type.dtype,
-            slot.type.shape,
-        )
-        for slot in program.slots
+        SlotEntry(name, slot.role, slot.type.dtype, slot.type.shape)
+        for name, slot in zip(program.slot_names, program.slots, strict=True)
     )
     return Bundle(
         name=program.name,
