@@ -71,15 +71,15 @@ def _plain(diagnostic: Diagnostic) -> str:
     return str(diagnostic)
 
 
-def visible(text: str) -> str:
+def visible(text: str, ends: str = "\n") -> str:
     """The text with `\\x1b` and the like for what would steer a terminal; lines stay lines.
 
-    Names in the user's files may hold any character.
+    Names in the user's files may hold any character. `ends`: which of those may stay.
     """
     if text.isprintable():
         return text
     return "".join(
-        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
+        letter if letter.isprintable() or letter in ends else ascii(letter)[1:-1] for letter in text
     )
 
 

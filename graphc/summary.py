@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.bench.work import work_of
+from graphc.columns import columns
 from graphc.ir.graph import Graph
 from graphc.lowered import Layer, Lowered
 from graphc.passes.pipeline import compile_graph
@@ -136,10 +136,8 @@ def summary_table(summary: Summary) -> str:
         f"{summary.flops / 1e6:,.2f}",
         f"{summary.bytes / 1024:,.1f}",
     )
-    lines = [_HEAD, *rows, totals]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    shown = [_line(line, widths) for line in lines]
+    shown = columns([_HEAD, *rows, totals], numbers=(3, 4, 5))
+    rule = "-" * max(map(len, shown))
     what = "forward and backward" if summary.backward else "forward"
     return "\n".join(
         [
@@ -153,10 +151,3 @@ def summary_table(summary: Summary) -> str:
             f" {summary.naive / 2**20:,.2f} MiB without sharing",
         ]
     )
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(
-        cell.rjust(width) if column > 2 else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ).rstrip()

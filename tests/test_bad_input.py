@@ -290,6 +290,16 @@ def test_names_that_would_steer_a_terminal_are_shown() -> None:
     assert str(graphc.NetWarning(f"layer '{name}'")) == r"layer 'fc\x1b[2J\x07\x9b'"
 
 
+def test_names_with_an_end_of_line_are_names() -> None:
+    head, odd = 'name: "small"', 'name: "a\\r\\n\\"b\\342\\200\\256"'
+    assert head in NET
+    text = NET.replace(head, odd).replace('"ip"', '"i\\n\\"p"')
+    net = graphc.Net(text)
+    assert net.name == 'a\r\n"b\u202e'
+    found = net.forward(data=DATA, label=LABEL)["loss"]
+    np.testing.assert_array_equal(found, small().forward(data=DATA, label=LABEL)["loss"])
+
+
 # -- arrays ----------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from test_cli_options import REGRESSION, SAMPLES, graphc
@@ -35,6 +36,42 @@ def test_the_gradient_is_there_unless_told_otherwise() -> None:
     with_gradient = graphc("show", REGRESSION).stdout
     assert "output hidden/0.diff" in with_gradient
     assert ".diff" not in graphc("show", REGRESSION, "--mode", "infer").stdout
+
+
+HOSTILE = r"""name: "ev\033[31mil\r\nnet"
+layer {
+  name: "in\033[2J" type: "Input" top: "x\342\200\256" input_param { shape { dim: 2 dim: 3 } }
+}
+layer {
+  name: "fc\n\033]0;title\007" type: "InnerProduct" bottom: "x\342\200\256" top: "a\r\n\033[1mb\t"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } }
+}
+layer { name: "sum" type: "Reduction" bottom: "a\r\n\033[1mb\t" top: "sum" loss_weight: 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("summary",), ("plan",), ("plan", "--all"), ("plan", "--compare"), ("explain",)),
+        *(("run", "--input", "x\u202e=fill:1"), ("grad", "--input", "x\u202e=fill:1"), ("check",)),
+        *(("show", "--as", form) for form in ("graph", "kernel", "program", "llvm", "asm")),
+        *(("show", "--as", form) for form in ("dot", "json", "cuda")),
+        *(("show", "--diff-passes", "start", "clean"), ("upgrade",)),
+    ],
+    ids=" ".join,
+)
+def test_names_steer_no_terminal(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Names may hold what clears the screen, turns the line around, or makes a line of its own."""
+    net = tmp_path / "net.prototxt"
+    net.write_text(HOSTILE)
+    result = graphc(words[0], net, *words[1:])
+    assert result.exit_code == 0, result.output
+    shown = result.stdout
+    assert shown.replace("\n", "").replace("\t", "").isprintable()
+    if words[0] in ("summary", "grad", "check"):
+        assert r"\x1b[1mb" in shown or r"\x1b]0;title" in shown or r"x\u202e" in shown
+        assert "\nb" not in shown
 
 
 def test_a_shown_graph_parses_back() -> None:

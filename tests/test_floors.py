@@ -16,6 +16,7 @@ FLOORS = {
     "graphc": 6,
     "graphc.source": 0,
     "graphc.error": 0,
+    "graphc.columns": 0,
     "graphc.call_arguments": 0,
     "graphc.phase": 0,
     "graphc.ir": 1,

@@ -8,6 +8,7 @@ here, through every line of Python and of pycuda's C++ that a GPU's would.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -20,8 +21,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 COMPILER = shutil.which("g++")
-# Left out on purpose: calls of NVIDIA's libraries and its sanitizer need a real GPU.
-NOT_HERE = "libraries or sanitizer"
+# NVIDIA's libraries and its sanitizer need a real GPU; figures are asked for with less memory.
+NOT_HERE = "libraries or sanitizer or figures"
 
 pytestmark = [
     pytest.mark.long,
@@ -37,6 +38,15 @@ net = graphc.Net("samples/digits.prototxt", weights="samples/digits.caffemodel",
 image = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8) / 64
 for brighter in range(3):
     print(net.forward(data=image + brighter)["score"].argmax())
+"""
+
+FIGURES = """
+from graphc.bench import device
+from graphc.cli import app
+
+device.BLOCK_BYTES = 1 << 16
+words = "--shape data=2,1,28,28 --shape label=2 --mode train --target cuda --json".split()
+app(["profile", "samples/lenet_train.prototxt", *words])
 """
 
 
@@ -91,3 +101,9 @@ def test_all_that_asks_for_a_gpu(environment: dict[str, str]):
     found = re.search(r"(\d+) passed", said)
     assert found is not None and int(found[1]) > 10, said
     assert "skipped" not in said, said
+
+
+def test_a_profile_by_events(environment: dict[str, str]):
+    found = json.loads(python(environment, "-c", FIGURES))
+    assert len(found["steps"]) > 20
+    assert all(step["seconds"] > 0 for step in found["steps"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from solver_nets import FIXED, FOLDER, least_squares, make
+from solver_nets import FIXED, FOLDER, LEAST_SQUARES, least_squares, make
 
 import graphc
 from graphc.error import NetError
@@ -120,6 +120,14 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     places = [str(d.span) for d in raised.value.diagnostics]
     wanted = [f"{path}:2:12", f"{path}:3:12", f"{tmp_path / 'net.prototxt'}:1:25", f"{path}:4:11"]
     assert places == wanted, raised.value
+
+
+def test_a_net_in_place_of_a_solver(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(LEAST_SQUARES.replace("PARAM", ""))
+    with pytest.raises(NetError, match="definition of a net, not of a solver") as raised:
+        make(tmp_path / "net.prototxt")
+    (said,) = raised.value.diagnostics
+    assert said.hint == 'a solver names its net: `net: "net.prototxt"`'
 
 
 def test_errors_of_the_net_have_their_places(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from graphc.cli.run import run
 from graphc.cli.show import show
 from graphc.cli.summary import summary
 from graphc.cli.train import train
+from graphc.error import visible
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
 VERBS = (
@@ -79,7 +80,7 @@ def main() -> None:
             raise
         kind = type(error).__name__
         print(
-            f"graphc: internal error: {kind}: {error}\n"
+            f"graphc: internal error: {kind}: {visible(str(error))}\n"
             "this is a fault in graphc; GRAPHC_TRACEBACK=1 shows where",
             file=sys.stderr,
         )

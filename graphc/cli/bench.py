@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphc.cli.options import JsonOption, TargetName, TargetOption, verb
-from graphc.cli.report import need_writable, print_json, progress, shown_seconds, table
+from graphc.cli.report import need_writable, print_json, progress, say, shown_seconds, table
 
 if TYPE_CHECKING:
     from graphc.bench.last_layer import LastLayerReport
@@ -92,26 +92,26 @@ def loss(
         return
     _print(report)
     if plot is not None:
-        typer.echo(f"\nwritten: {plot}")
+        say(f"\nwritten: {plot}")
 
 
 def _print(report: LossReport) -> None:
     size = report.size
     place = "" if size.axis == 1 else ", classes along axis 0"
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
-    typer.echo(
+    say(
         f"softmax loss and its gradient: {size.batch} examples, {size.classes} classes{place},"
         f" float32, {threads}"
     )
     found = ", ".join(f"{name} {error:.1e}" for name, error in report.checked.items())
-    typer.echo(f"checked against float64; gradient error: {found}\n")
+    say(f"checked against float64; gradient error: {found}\n")
     _print_times(report)
-    typer.echo("")
+    say("")
     _print_errors(report.errors)
-    typer.echo("")
+    say("")
     _print_curves(report.curves)
     if report.last_layer:
-        typer.echo("")
+        say("")
         _print_last_layer(report.last_layer)
 
 
@@ -131,14 +131,12 @@ def _print_times(report: LossReport) -> None:
             )
         )
     head = ("", "median", "spread", "moved", "memory", "GB/s", "of copy")
-    typer.echo(table(head, rows, numbers=range(1, 7)))
-    typer.echo(
-        "GB/s: the scores read once and the gradient written once; spread: of half of the runs"
-    )
+    say(table(head, rows, numbers=range(1, 7)))
+    say("GB/s: the scores read once and the gradient written once; spread: of half of the runs")
     fused, *others = report.timings
     speeds = [f"{other.seconds / fused.seconds:.1f} times that of {other.name}" for other in others]
     rival = f" ({report.rival})" if report.rival else ""
-    typer.echo(f"the speed of fused is {', '.join(speeds)}{rival}")
+    say(f"the speed of fused is {', '.join(speeds)}{rival}")
 
 
 def _print_errors(errors: list[Error]) -> None:
@@ -154,9 +152,9 @@ def _print_errors(errors: list[Error]) -> None:
         for error in sorted(errors, key=lambda e: e.spread)
     ]
     head = ("spread", "", "loss error", "gradient error", "inf or nan", "no gradient")
-    typer.echo("errors against float64 as the scores spread")
-    typer.echo(table(head, rows, numbers=(0, 2, 3, 4, 5)))
-    typer.echo("no gradient: examples whose label's gradient is 0 and should not be")
+    say("errors against float64 as the scores spread")
+    say(table(head, rows, numbers=(0, 2, 3, 4, 5)))
+    say("no gradient: examples whose label's gradient is 0 and should not be")
 
 
 def _print_curves(curves: list[Curve]) -> None:
@@ -169,9 +167,9 @@ def _print_curves(curves: list[Curve]) -> None:
         )
         for curve in curves
     ]
-    typer.echo("training of the same small net: loss (classified wrongly) at steps")
+    say("training of the same small net: loss (classified wrongly) at steps")
     head = ("", *(str(place) for place in places))
-    typer.echo(table(head, rows, numbers=range(1, len(places) + 1)))
+    say(table(head, rows, numbers=range(1, len(places) + 1)))
 
 
 def _spread(timing: Timing) -> str:
@@ -191,7 +189,7 @@ def _print_last_layer(report: LastLayerReport) -> None:
         )
         for timing in report.timings
     ]
-    typer.echo(f"through a last layer of width {report.size.width}, its gradients included")
+    say(f"through a last layer of width {report.size.width}, its gradients included")
     head = ("", "median", "spread", "memory", "GFLOP/s", "of whole")
-    typer.echo(table(head, rows, numbers=range(1, 6)))
-    typer.echo("memory: beside inputs, weights, gradients; of a rival, the growth of its process")
+    say(table(head, rows, numbers=range(1, 6)))
+    say("memory: beside inputs, weights, gradients; of a rival, the growth of its process")

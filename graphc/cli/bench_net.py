@@ -20,7 +20,7 @@ from graphc.cli.options import (
     TargetOption,
     fast_math_words,
 )
-from graphc.cli.report import busy, note, print_json, progress, shown_seconds, table
+from graphc.cli.report import busy, note, print_json, progress, say, shown_seconds, table
 from graphc.cli.session import open_session
 from graphc.error import NetError
 
@@ -79,7 +79,7 @@ def net(
     if options.json:
         print_json({**_net_json(call, report, machine), "clock": clock.value})
         return
-    typer.echo(machine_line(machine))
+    say(machine_line(machine))
     _print_net(call, report)
 
 
@@ -159,13 +159,13 @@ def decisions_json(call: Call) -> list[dict[str, str]]:
 def print_decisions(call: Call) -> None:
     """The same for people."""
     for layer, said in call.executable.decisions:
-        typer.echo(f"{layer or call.name}: {said}")
+        say(f"{layer or call.name}: {said}")
 
 
 def _print_net(call: Call, report: NetReport) -> None:
-    typer.echo(limits_line(report.limits))
+    say(limits_line(report.limits))
     what = f"forward and {len(call.wrt)} gradients" if call.wrt else "forward"
-    typer.echo(
+    say(
         f"{call.name}: {what}, {report.products / 1e9:.2f} GFLOP,"
         f" {report.bytes / 1e6:.1f} MB moved at least\n"
     )
@@ -184,13 +184,13 @@ def _print_net(call: Call, report: NetReport) -> None:
         for found in report.figures
     ]
     head = ("", "median", "spread", "GFLOP/s", "of FMA", "GB/s", "of copy", "MiB", "difference")
-    typer.echo(table(head, rows, numbers=range(1, 9)))
-    typer.echo("GB/s: of the bytes that graphc's steps touch; MiB: graphc's planned, others' seen")
+    say(table(head, rows, numbers=range(1, 9)))
+    say("GB/s: of the bytes that graphc's steps touch; MiB: graphc's planned, others' seen")
     print_decisions(call)
     for variant, why in report.refusals.items():
         note(f"torch {variant} cannot run this: {why}")
     if report.ratio is not None:
-        typer.echo(f"graphc runs at {report.ratio:.2f} times the speed of the best rival")
+        say(f"graphc runs at {report.ratio:.2f} times the speed of the best rival")
 
 
 def ops(
@@ -258,8 +258,8 @@ def ops(
             }
         )
         return
-    typer.echo(machine_line(machine))
-    typer.echo(limits_line(limits) + "\n")
+    say(machine_line(machine))
+    say(limits_line(limits) + "\n")
     _print_rows(found, limits)
 
 
@@ -302,14 +302,14 @@ def _print_rows(found: list[RowReport], limits: Limits) -> None:
             )
         )
     head = ("", "", "median", "spread", "of FMA", "of memory", "rival", "", "ratio")
-    typer.echo(table(head, lines, numbers=(2, 3, 4, 5, 6, 8)))
-    typer.echo("above 100 % of memory: the data was in a cache")
+    say(table(head, lines, numbers=(2, 3, 4, 5, 6, 8)))
+    say("above 100 % of memory: the data was in a cache")
     for row in found:
         for said in row.decisions:
-            typer.echo(f"{row.name}, {row.way}: {said}")
+            say(f"{row.name}, {row.way}: {said}")
     ratio = _median_ratio(found)
     if ratio is not None:
-        typer.echo(f"median ratio {ratio:.2f}: the rival's time over graphc's")
+        say(f"median ratio {ratio:.2f}: the rival's time over graphc's")
 
 
 def _median_ratio(found: list[RowReport]) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphc.cli.options import InputOptions, NetOptions
-from graphc.cli.report import CHECK_FAILED, print_json, progress, table
+from graphc.cli.report import CHECK_FAILED, print_json, progress, say, table
 from graphc.cli.session import (
     definition_of,
     forward_signature,
@@ -127,13 +127,13 @@ def _print(findings: list[Finding], as_json: bool) -> None:
         for finding in findings
     ]
     head = ("layer", "gradient of", "shape", "compared", "worst error", "")
-    typer.echo(table(head, rows, numbers=(3, 4)))
+    say(table(head, rows, numbers=(3, 4)))
     for finding in wrong:
-        typer.echo(str(finding))
+        say(str(finding))
     rough = sum(finding.rough for finding in findings)
     if rough:
-        typer.echo(f"left out because a kink is near (the + in `compared`): {rough}")
-    typer.echo(
+        say(f"left out because a kink is near (the + in `compared`): {rough}")
+    say(
         f"{len(findings) - len(wrong)} of {len(findings)} gradients are right"
         if wrong
         else f"nothing is wrong among {len(findings)} gradients"

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-import typer
-
 from graphc.cli.options import NetOptions
-from graphc.cli.report import print_json, progress, table
+from graphc.cli.report import print_json, progress, say, table
 from graphc.cli.session import open_session
 from graphc.loss_budget import BLOCKS
 from graphc.lowered import Lowered
@@ -138,8 +136,8 @@ def _print(made: Lowered, modes: list[Mode], rivals: list[Rival]) -> None:
         for m in modes
     ]
     rows += [(r.name, _shown(r.bytes), _times(r.bytes, reuse), "", "by its rules") for r in rivals]
-    typer.echo(f"{made.program.name}: memory of a call beside the user's arrays")
-    typer.echo(table(("", "arena", "of reuse", "run twice", ""), rows, (1, 2, 3)))
+    say(f"{made.program.name}: memory of a call beside the user's arrays")
+    say(table(("", "arena", "of reuse", "run twice", ""), rows, (1, 2, 3)))
 
 
 def _times(size: int, reuse: int) -> str:

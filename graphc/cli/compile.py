@@ -10,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from graphc.cli.options import Mode, NetOptions, fast_math_words
-from graphc.cli.report import busy, print_json
+from graphc.cli.report import busy, print_json, say
 from graphc.cli.session import need_no_gradients, open_session, open_solver
 from graphc.error import NetError
 
@@ -145,7 +145,7 @@ def _say(options: NetOptions, written: list[Path]) -> None:
         print_json({"written": [str(path) for path in written]})
         return
     for path in written:
-        typer.echo(f"{path} ({_size(path)})")
+        say(f"{path} ({_size(path)})")
 
 
 def _size(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from graphc.cli.options import JsonOption
-from graphc.cli.report import need_writable, note, print_json, table
+from graphc.cli.report import need_writable, note, print_json, say, table
 
 
 class LayoutName(StrEnum):
@@ -54,8 +54,8 @@ def convert(
         )
         return
     rows = [(name, _shown(shape)) for name, shape in made.shapes.items()]
-    typer.echo(table(("parameter", "shape"), rows))
-    typer.echo(f"{target}: {made.numbers:,} numbers")
+    say(table(("parameter", "shape"), rows))
+    say(f"{target}: {made.numbers:,} numbers")
 
 
 def upgrade(
@@ -92,7 +92,7 @@ def upgrade(
     if json:
         print_json({"net": net, "written": output, "text": None if output else text})
     elif not output:
-        typer.echo(text, nl=False)
+        say(text, end="")
 
 
 def _has_comments(text: str) -> bool:

@@ -10,10 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from graphc.cli.options import JsonOption
-from graphc.cli.report import print_json
+from graphc.cli.report import print_json, say
 
 BASE = ("numpy", "networkx", "llvmlite", "protobuf", "typer", "rich")
 # Extra -> (distribution, module) of what it installs, as in pyproject.toml.
@@ -36,10 +34,10 @@ def doctor(
         print_json(found)
         return
     for section, facts in found.items():
-        typer.echo(section)
+        say(section)
         width = max(len(name) for name in facts)
         for name, value in facts.items():
-            typer.echo(f"  {name:<{width}}  {_shown(value)}")
+            say(f"  {name:<{width}}  {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphc.cli.options import NetOptions, TargetName, TargetOption, fast_math_words
-from graphc.cli.report import busy, print_json
+from graphc.cli.report import busy, print_json, say
 from graphc.cli.session import open_session
 from graphc.error import NetError, did_you_mean
 
@@ -52,14 +52,14 @@ def explain(
         return
     for remark, more in remarks:
         if remark.stage == ANSWER:
-            typer.echo(f"{remark.sentence}.")
+            say(f"{remark.sentence}.")
             continue
         place = f"  ({remark.span})" if remark.span else ""
         others = f" (and {more} more like this)" if more else ""
         said = f"{remark.sentence}{_saved(remark)}{others}"
-        typer.echo(f"{made.called(remark.subject)}: {said}. [{remark.stage}]{place}")
+        say(f"{made.called(remark.subject)}: {said}. [{remark.stage}]{place}")
     if not remarks:
-        typer.echo(f"{subject or 'the net'}: nothing had to be decided.")
+        say(f"{subject or 'the net'}: nothing had to be decided.")
 
 
 def _lowered(options: NetOptions, target: TargetName) -> Lowered:

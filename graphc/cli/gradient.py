@@ -13,6 +13,7 @@ from graphc.cli.report import (
     need_array_path,
     need_writable,
     print_json,
+    say,
     write_arrays,
     write_whole,
 )
@@ -92,10 +93,10 @@ def grad(
             }
         )
         return
-    typer.echo(array_table("gradient of", gradients))
+    say(array_table("gradient of", gradients))
     if loss is not None:
-        typer.echo(f"loss {loss:.6g}")
-    typer.echo(times(seconds))
+        say(f"loss {loss:.6g}")
+    say(times(seconds))
 
 
 def _need_blobs(net: Session, names: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphc.cli.options import NetOptions
-from graphc.cli.report import busy, print_json
+from graphc.cli.report import busy, print_json, say
 from graphc.cli.session import need_no_gradients, open_session, open_solver
 from graphc.error import NetError
 
@@ -87,10 +87,10 @@ def _print(program: Program, everything: bool) -> None:
     from graphc.plan.peak import peak_text
     from graphc.plan.refused import refusal_text
 
-    typer.echo(memory_table(program, None if everything else MOST_ROWS))
-    typer.echo(savings_table(program))
-    typer.echo(peak_text(program, everything))
-    typer.echo(refusal_text(program, everything), nl=False)
+    say(memory_table(program, None if everything else MOST_ROWS))
+    say(savings_table(program))
+    say(peak_text(program, everything))
+    say(refusal_text(program, everything), end="")
 
 
 def _plain(program: Program) -> dict[str, Any]:

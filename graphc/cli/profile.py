@@ -22,7 +22,7 @@ from graphc.cli.options import (
     TargetName,
     TargetOption,
 )
-from graphc.cli.report import busy, note, print_json, shown_seconds, table
+from graphc.cli.report import busy, note, print_json, say, shown_seconds, table
 
 if TYPE_CHECKING:
     from graphc.bench.profile import LayerProfile, Profile
@@ -59,9 +59,9 @@ def profile(
     if options.json:
         print_json({**_as_json(call.name, found), "libraries": decisions_json(call)})
         return
-    typer.echo(limits_line(found.limits))
-    typer.echo(_step_table(found) if steps else _layer_table(found))
-    typer.echo(
+    say(limits_line(found.limits))
+    say(_step_table(found) if steps else _layer_table(found))
+    say(
         f"steps {shown_seconds(found.total - found.starting)}, starting"
         f" {shown_seconds(found.starting)}, a call without clocks"
         f" {shown_seconds(found.unprofiled)} ({100 * found.difference:+.1f} %)"

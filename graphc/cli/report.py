@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
-from graphc.error import NetError, NetWarning
+from graphc.columns import columns
+from graphc.error import NetError, NetWarning, visible
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,14 +66,21 @@ def _print_error(error: NetError, as_json: bool) -> None:
     note(text if "error: " in text else f"error: {text}")
 
 
+def say(text: str, end: str = "\n", colour: str | None = None, bold: bool = False) -> None:
+    """Part of the result: stdout. What would steer a terminal is escaped, tabs and lines stay."""
+    shown = visible(text, ends="\n\t")
+    styled = typer.style(shown, fg=colour, bold=bold) if colour or bold else shown
+    typer.echo(styled + end, nl=False)
+
+
 def note(text: str) -> None:
     """A line beside the result: stderr."""
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
 
 
 def print_json(data: Any) -> None:
     """The result as JSON on stdout; numbers that JSON lacks (inf, nan) are null."""
-    typer.echo(json.dumps(_finite(data), indent=2, allow_nan=False))
+    say(json.dumps(_finite(data), indent=2, allow_nan=False))
 
 
 def _finite(data: Any) -> Any:
@@ -85,15 +93,7 @@ def _finite(data: Any) -> Any:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     """Rows under a head, columns as wide as needed; those of `numbers` are set to the right."""
-    lines = [list(head), *map(list, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i in numbers else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(columns([head, *rows], numbers))
 
 
 def shown_seconds(seconds: float) -> str:

@@ -11,6 +11,7 @@ from graphc.cli.report import (
     busy,
     need_array_path,
     print_json,
+    say,
     shown_seconds,
     table,
     write_arrays,
@@ -63,12 +64,12 @@ def run(
             }
         )
         return
-    typer.echo(array_table("output", {name: results[name] for name in wanted}))
+    say(array_table("output", {name: results[name] for name in wanted}))
     for name in net.outputs:
         print_best(name, results[name], net.axes)
     if loss is not None:
-        typer.echo(f"loss {loss:.6g}")
-    typer.echo(times(seconds))
+        say(f"loss {loss:.6g}")
+    say(times(seconds))
 
 
 def need_all_inputs(net: Session, sources: Mapping[str, str]) -> None:
@@ -127,7 +128,7 @@ def print_best(name: str, array: np.ndarray, axes: Axes) -> None:
     row = best(array, axes)
     if row:
         shown = ", ".join(f"{index} ({value:.6g})" for index, value in row)
-        typer.echo(f"highest of {name}: {shown}")
+        say(f"highest of {name}: {shown}")
 
 
 def times(seconds: Mapping[str, float]) -> str:

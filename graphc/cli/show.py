@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphc.cli.options import NetOptions, fast_math_words
-from graphc.cli.report import busy, print_json
+from graphc.cli.report import busy, print_json, say
 from graphc.cli.session import open_session
 from graphc.error import NetError, did_you_mean
 
@@ -67,7 +67,7 @@ def show(
     elif diff_passes is not None:
         _echo_coloured(text)
     else:
-        typer.echo(text, nl=not text.endswith("\n"))
+        say(text, end="" if text.endswith("\n") else "\n")
 
 
 def _difference(made: Lowered, form: Form, first: str, second: str, tf32: bool) -> str:
@@ -85,7 +85,7 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 def _echo_coloured(text: str) -> None:
     """A diff; colours are left out by typer where nobody sees them."""
     for line in text.splitlines():
-        typer.secho(line, fg=_COLOURS.get(line[:1]), bold=line.startswith(("+++", "---")))
+        say(line, colour=_COLOURS.get(line[:1]), bold=line.startswith(("+++", "---")))
 
 
 def _text(made: Lowered, form: Form, after: str | None, tf32: bool) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from graphc.cli.options import NetOptions
-from graphc.cli.report import busy, print_json
+from graphc.cli.report import busy, print_json, say
 from graphc.cli.session import open_session
 
 
@@ -21,7 +19,7 @@ def summary(options: NetOptions) -> None:
     with busy("planning"):
         found = summarise(open_session(options).lowered())
     if not options.json:
-        typer.echo(summary_table(found))
+        say(summary_table(found))
         return
     totals = {"parameters": found.parameters, "flops": found.flops, "bytes": found.bytes}
     print_json({**asdict(found), "total": totals})

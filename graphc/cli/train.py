@@ -24,7 +24,7 @@ from graphc.cli.options import (
     ThreadsOption,
     fast_math_words,
 )
-from graphc.cli.report import need_writable, note, print_json, progress, shown_seconds
+from graphc.cli.report import need_writable, note, print_json, progress, say, shown_seconds
 from graphc.error import NetError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def train(
         return
     how = f"stopped by {stopped_by[0]} after" if stopped_by else "trained"
     loss = f", loss {made.smoothed_loss:.6g}" if made.iter > first else ""
-    typer.echo(f"{how} {made.iter} iterations in {shown_seconds(seconds)}{loss}")
+    say(f"{how} {made.iter} iterations in {shown_seconds(seconds)}{loss}")
 
 
 def _need_data(solver: Solver) -> None:
@@ -189,7 +189,7 @@ class _Report:
 
     def _print(self, line: Callable[[], str]) -> None:
         if not self.as_json:
-            typer.echo(line())
+            say(line())
 
 
 def _shown(arrays: Mapping[str, np.ndarray]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.columns import columns
 from graphc.error import NetError, did_you_mean
 from graphc.ir.remark import Remark
 from graphc.plan.budget import shown
@@ -100,9 +101,8 @@ def memory_table(program: Program, most: int | None = None) -> str:
         for r in rows
         if r not in small
     ]
-    widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
     lines = [f"{program.name}: {len(program.steps)} steps, {program.forward_steps} of them forward"]
-    lines += [_line(row, widths) for row in (head, *cells)]
+    lines += columns([head, *cells], numbers=(2, 3))
     if small:
         largest = shown(max(row.bytes for row in small))
         lines.append(f"and {len(small)} buffers of at most {largest}; --all lists them")
@@ -122,14 +122,6 @@ def memory_table(program: Program, most: int | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row: tuple[str, ...], widths: list[int], numbers: tuple[int, ...] = (2, 3)) -> str:
-    parts = [
-        cell.rjust(width) if i in numbers else cell.ljust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(parts).rstrip()
-
-
 def savings_table(program: Program) -> str:
     """What each kind of decision saved, as text; empty where nothing was decided."""
     found = program.memory.saved
@@ -139,9 +131,7 @@ def savings_table(program: Program) -> str:
     for row in found:
         without = "" if row.without is None else shown(row.without)
         cells.append((row.choice, str(row.count), shown(row.bytes), without))
-    widths = [max(len(row[i]) for row in cells) for i in range(4)]
-    lines = [_line(row, widths, (1, 2, 3)) for row in cells]
-    return "\n".join(lines) + "\n"
+    return "\n".join(columns(cells, numbers=(1, 2, 3))) + "\n"
 
 
 def explain(program: Program, subject: str) -> list[Remark]:

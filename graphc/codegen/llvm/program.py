@@ -25,6 +25,7 @@ from graphc.codegen.llvm.function import EmittedKernel
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import team_text
+from graphc.error import visible
 from graphc.kernel.lang import Check
 from graphc.plan.program import Program, ProgramBuffer, Step
 
@@ -65,7 +66,7 @@ def _no_garbage_collection() -> Iterator[None]:
 @_no_garbage_collection()
 def emit_program(program: Program, target: Target, keys: Sequence[str]) -> EmittedProgram:
     """The module's text. `keys` are the kernels' fingerprints, one a step."""
-    module = ir.Module(program.name)
+    module = ir.Module(visible(program.name, ends=""))  # it stands in a comment of one line
     module.triple = target.triple
     module.data_layout = str(target.machine(position_independent=True).target_data)
     kernels: dict[str, EmittedKernel] = {}

@@ -18,7 +18,7 @@ from graphc.frontends.caffe.rate_policy import (
 )
 from graphc.phase import Phase
 from graphc.runtime.rate_policy import RatePolicy
-from graphc.source import Source
+from graphc.source import Source, Span
 
 METHODS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 _OLD_METHODS = {method.upper(): method for method in METHODS}
@@ -108,6 +108,8 @@ def read_solver(
     """
     source = read_source(text)
     parsed = parse(source, "SolverParameter")
+    if parsed.errors:
+        _need_solver(source, parsed.errors[0].span)
     if parsed.errors and not parsed.usable:
         raise NetError(parsed.errors)
     solver = parsed.message
@@ -160,6 +162,14 @@ def read_solver(
         ),
         message=solver,
     )
+
+
+def _need_solver(source: Source, place: Span | None) -> None:
+    """Raise NetError where a text with errors is a net's without any."""
+    if parse(source).errors:
+        return
+    hint = f'a solver names its net: `net: "{Path(source.name).name}"`'
+    raise NetError(Diagnostic("this is the definition of a net, not of a solver", place, hint=hint))
 
 
 # -- the method -----------------------------------------------------------------------------------
