@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graphc.collector import resting
 from graphc.error import NetError, NetWarning
 from graphc.phase import TEST, TRAIN
 
@@ -49,6 +50,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"graphc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'graphc' has no attribute '{name}'")
-    if _HOMES[name] == "graphc.ir.op":
-        importlib.import_module("graphc.ops")  # names that are taken, and gradients from kernels
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    with resting():
+        if _HOMES[name] == "graphc.ir.op":
+            importlib.import_module("graphc.ops")  # taken names, and gradients from kernels
+        return getattr(importlib.import_module(_HOMES[name]), name)

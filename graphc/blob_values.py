@@ -53,10 +53,10 @@ class BlobValues:
         made = self.calls.went_back
         inner = f"{name}.diff"
         known = self.calls.known_diffs
-        if made is None or name in known or inner not in made.graph.blobs:
+        if made is None or name in known or inner not in made.surface.blobs:
             return self.own_diff(name)
         assert made.executable is not None
-        if inner in made.program.readable:
+        if inner in made.executable.bundle.readable:
             self.own_diff(name)[...] = made.executable.read(inner)
             known.add(name)
         elif name not in self.arrays.diffs:
@@ -82,14 +82,14 @@ class BlobValues:
 
         Raises NetError, naming `keep=`, where the plan has reused its memory.
         """
-        if name in self.arrays.outputs and name in made.graph.outputs:
+        if name in self.arrays.outputs and name in made.surface.outputs:
             return self.arrays.outputs[name]
         if name in made.caffe.inputs and made.caffe.graph.blobs[name].role == "input":
             return self.arrays.inputs[name]
-        program, executable = made.program, made.executable
+        executable = made.executable
         assert executable is not None
-        early = executable.only_forward
-        if name not in (program.readable_forward if early else program.readable):
+        bundle, early = executable.bundle, executable.only_forward
+        if name not in (bundle.readable_forward if early else bundle.readable):
             raise NetError(_gone(made, name))
         copy = executable.read(name)
         copy.flags.writeable = False
@@ -98,8 +98,11 @@ class BlobValues:
 
 def _gone(made: Compilation, name: str) -> str:
     """Why a blob cannot be read after a call, and what would keep it."""
+    assert made.executable is not None
+    why = made.executable.bundle.overwritten.get(name)
+    if why:
+        return why
     said = [
         r.sentence for r in made.remarks if r.subject == f"blob:{name}" and "keep=" in r.sentence
     ]
-    why = made.program.overwritten.get(name) or (said[-1] if said else "")
-    return why or f"'{name}' is not computed by this call; keep='{name}' computes it"
+    return said[-1] if said else f"'{name}' is not computed by this call; keep='{name}' computes it"

@@ -15,8 +15,8 @@ from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.gradient_request import as_names, request
 from graphc.phase import TEST, TRAIN, Phase
-from graphc.plan.algorithm import allowed
 from graphc.plan.budget import Memory, memory_mode
+from graphc.plan.permission import allowed
 from graphc.runtime.cpu import WorkingMemory, usable_cores
 from graphc.runtime.launch import LIBRARY_CHOICES
 
@@ -112,10 +112,26 @@ class Compilations:
 
     def front(self) -> CaffeNet:
         """The net as the front end builds it for the shapes of now."""
-        signature = self.signature(keep=())
-        if signature not in self._fronts:
-            self._fronts[signature] = driver.front(self.definition, signature)
-        return self._fronts[signature]
+        return self._front(self.signature())
+
+    def settle(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Note the shapes that the front end has given to all inputs."""
+        front = self.front()
+        self.shapes = dict(shapes)
+        self._fronts[driver.front_signature(self.signature())] = front
+
+    def _front(self, signature: Signature) -> CaffeNet:
+        asked = driver.front_signature(signature)
+        if asked not in self._fronts:
+            self._fronts[asked] = driver.front(self.definition, asked)
+        return self._fronts[asked]
+
+    def _shared_front(self, signature: Signature) -> CaffeNet | None:
+        """What the front end builds for a signature; None where every program has its own: Python
+        layers remember what they have been told of shapes."""
+        if any(layer.type == "Python" for layer in self.definition.layers):
+            return None
+        return self._front(signature)
 
     def signature(self, **changed: Any) -> Signature:
         """That of a forward pass for the shapes of now, with changed fields."""
@@ -138,7 +154,8 @@ class Compilations:
     def compiled(self, signature: Signature) -> Compilation:
         """Ready to run."""
         if signature not in self.made:
-            made = self.made[signature] = driver.compile_net(self.definition, signature)
+            front = self._shared_front(signature)
+            made = self.made[signature] = driver.compile_net(self.definition, signature, front)
             # A part of the net runs between a forward pass of the whole and its backward pass.
             if made.executable and signature.only == (None, None):
                 made.executable.working_memory = self.working_memory
@@ -146,4 +163,6 @@ class Compilations:
 
     def planned(self, signature: Signature) -> Compilation:
         """The stages up to the plan; code is made for no more than this."""
-        return self.made.get(signature) or driver.lower(self.definition, signature)
+        return self.made.get(signature) or driver.lower(
+            self.definition, signature, caffe=self._shared_front(signature)
+        )

@@ -6,34 +6,35 @@ so that the plan sees which values backward still needs.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
-from graphc.codegen.llvm.jit import load
-from graphc.codegen.llvm.object import compile_program
+from graphc import compilation_cache
 from graphc.collector import resting
+from graphc.compilation_cache import Kept, Surface
 from graphc.error import NetError, need
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.network import CaffeNet, build
-from graphc.host_calls import HostedExecutable
 from graphc.ir.graph import Graph
 from graphc.ir.remark import Remark
 from graphc.ir.types import TensorType
-from graphc.loss_budget import lower_within
-from graphc.passes.manager import Stage
-from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.phase import Phase
-from graphc.plan.algorithm import DIRECT, Algorithms, allowed
-from graphc.plan.budget import Memory
-from graphc.plan.planner import plan
-from graphc.plan.program import Program
+from graphc.plan.permission import Algorithms
 from graphc.runtime.cpu import Executable
 from graphc.runtime.cuda_arrays import DeviceArrays
 from graphc.runtime.host_arrays import Arrays, HostArrays
-from graphc.training_step import UpdateRule, add_updates
+from graphc.stopwatch import Stopwatch
+from graphc.training_step import UpdateRule
+
+if TYPE_CHECKING:
+    from graphc.lowering import Lowering
+    from graphc.passes.manager import Stage
+    from graphc.plan.budget import Memory
+    from graphc.plan.program import Program
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,45 @@ class Signature:
 
 @dataclass
 class Compilation:
-    """All stages of one signature; `executable` is there once code was generated."""
+    """All stages of one signature; `executable` is there once code was generated.
+
+    Code that was kept on disk runs at once. What only those ask for who look inside, the stages
+    up to the program and the remarks, is then made when it is first asked for.
+    """
 
     signature: Signature
     caffe: CaffeNet
-    stages: tuple[Stage, ...]
-    graph: Graph
-    program: Program
     executable: Executable | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     code_remarks: list[Remark] = field(default_factory=list)
+    kept: Kept | None = None
+
+    @cached_property
+    def lowering(self) -> Lowering:
+        """The stages up to the program."""
+        from graphc.lowering import lowered
+
+        return lowered(self.caffe, self.signature)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What each pass did."""
+        return self.lowering.stages
+
+    @property
+    def graph(self) -> Graph:
+        """The net after all passes."""
+        return self.lowering.graph
+
+    @property
+    def program(self) -> Program:
+        """The plan."""
+        return self.lowering.program
+
+    @cached_property
+    def surface(self) -> Surface:
+        """What the net asks for that runs this."""
+        return self.kept.surface if self.kept else Surface.of(self.graph)
 
     @property
     def remarks(self) -> list[Remark]:
@@ -105,17 +135,33 @@ class BackEnd:
     """A way to run a program: `compile` makes a bundle of it, `load` makes that callable.
 
     What fast math a signature allows, the code may use as well. `arrays` makes the tables that the
-    user's arrays are in; `remarks` are what making the code decided.
+    user's arrays are in; `remarks` are what making the code decided. `machine` says what code
+    depends on besides the program; None: no bundle of it is kept on disk.
     """
 
     compile: Callable[[Program, Signature], Any]
     load: Callable[[Any], Executable]
     arrays: Callable[[], Arrays] = HostArrays
     remarks: Callable[[Any], list[Remark]] = lambda bundle: []
+    machine: Callable[[], str] | None = None
 
 
 def _compile_native(program: Program, signature: Signature) -> Any:
+    from graphc.codegen.llvm.object import compile_program
+
     return compile_program(program)
+
+
+def _load_native(bundle: Any) -> Executable:
+    from graphc.codegen.llvm.jit import load
+
+    return load(bundle)
+
+
+def _native_machine() -> str:
+    from graphc.codegen.llvm.target import Target, llvm_version
+
+    return f"{Target.host()} LLVM {llvm_version()}"
 
 
 def _compile_cuda(program: Program, signature: Signature) -> Any:
@@ -168,10 +214,23 @@ def _load_cuda(bundle: Any) -> Executable:
 
 
 BACK_ENDS: dict[str, BackEnd] = {
-    "cpu": BackEnd(_compile_native, load),
+    "cpu": BackEnd(_compile_native, _load_native, machine=_native_machine),
     "cuda": BackEnd(_compile_for_gpu, _load_cuda, DeviceArrays, _cuda_remarks),
     "cuda-emulator": BackEnd(_compile_cuda, _load_emulated, remarks=_cuda_remarks),
 }
+
+
+def front_signature(signature: Signature) -> Signature:
+    """What of a signature the front end asks for."""
+    return Signature(
+        phase=signature.phase,
+        dtype=signature.dtype,
+        shapes=signature.shapes,
+        fuse=signature.fuse,
+        infogain_input=signature.infogain_input,
+        masks=signature.masks,
+        only=signature.only,
+    )
 
 
 def front(definition: NetDefinition, signature: Signature) -> CaffeNet:
@@ -188,86 +247,90 @@ def front(definition: NetDefinition, signature: Signature) -> CaffeNet:
     )
 
 
-@resting()
-def lower(definition: NetDefinition, signature: Signature, stages: bool = False) -> Compilation:
+def lower(
+    definition: NetDefinition,
+    signature: Signature,
+    stages: bool = False,
+    caffe: CaffeNet | None = None,
+) -> Compilation:
     """Everything up to the Program: what `show`, `plan` and `explain` look at.
 
-    stages keeps the graph after every pass. Raises NetError for what the definition or signature
-    asks wrongly.
+    stages keeps the graph after every pass. caffe: `front` of the two, where it is known. Raises
+    NetError for what the definition or signature asks wrongly.
     """
-    clock = _Clock()
-    caffe = front(definition, signature)
-    clock.mark("front end")
-    accumulate = [name for name in signature.wrt if name in caffe.parameters]
-    rule = signature.update
+    from graphc.lowering import lowered
 
-    def passes(blockwise_loss: bool) -> Compiled:
-        return compile_graph(
-            _with_losses(caffe.graph),
-            wrt=signature.wrt,
-            given=signature.given,
-            accumulate=frozenset(accumulate) if signature.accumulate else frozenset(),
-            keep=_kept(caffe, signature),
-            fuse=signature.fuse,
-            keep_stages=stages,
-            update=None if rule is None else lambda graph: add_updates(graph, rule),
-            blockwise_loss=blockwise_loss,
-        )
-
-    def planned(graph: Graph) -> Program:
-        clock.mark("passes")
-        try:
-            return plan(
-                graph,
-                keep=set(signature.keep),
-                memory=signature.memory,
-                join=not caffe.python_layers,  # the user's code must stay a step of its own
-                algorithms=_algorithms(signature),
-            )
-        finally:
-            clock.mark("plan")
-
-    result, program = lower_within(signature.memory, signature.blockwise_loss, passes, planned)
-    return Compilation(
-        signature, caffe, result.stages, result.graph, program, seconds=clock.seconds
-    )
-
-
-def _algorithms(signature: Signature) -> Algorithms:
-    """What convolutions may be; the CUDA back end has direct sums alone."""
-    chosen = allowed(signature.exact, signature.fast_math, signature.threads)
-    return chosen if signature.target == "cpu" else DIRECT
+    watch = Stopwatch()
+    made = Compilation(signature, caffe or front(definition, signature))
+    watch.mark("front end")
+    made.lowering = lowered(made.caffe, signature, stages, watch)
+    made.seconds.update(watch.seconds)
+    return made
 
 
 @resting()
-def compile_net(definition: NetDefinition, signature: Signature) -> Compilation:
-    """`lower`, then machine code in memory, ready to run."""
-    made = lower(definition, signature)
-    clock = _Clock()
+def compile_net(
+    definition: NetDefinition, signature: Signature, caffe: CaffeNet | None = None
+) -> Compilation:
+    """`lower`, then machine code in memory, ready to run. Most of it may come from the disk."""
     back_end = BACK_ENDS[signature.target]
-    for layer in made.caffe.python_layers:
+    watch = Stopwatch()
+    caffe = caffe or front(definition, signature)
+    watch.mark("front end")
+    for layer in caffe.python_layers:
         need(
             signature.target == "cpu",
             f"layer '{layer}' is Python code; target '{signature.target}' cannot run it",
         )
-    bundle = back_end.compile(made.program, signature)
-    made.code_remarks = back_end.remarks(bundle)
-    clock.mark("code")
-    made.executable = back_end.load(bundle)
-    if made.caffe.python_layers:
-        made.executable = HostedExecutable(
-            made.executable, made.program, made.graph, made.caffe.python_layers
-        )
-    clock.mark("load")
-    made.seconds.update(clock.seconds)
+    key = None
+    if back_end.machine is not None:
+        key = compilation_cache.key(caffe, signature, back_end.machine())
+    made = _from_disk(caffe, signature, watch, key) if key else None
+    made = made or _compiled(caffe, signature, watch, key)
+    made.seconds.update(watch.seconds)
     return made
 
 
-def _kept(caffe: CaffeNet, signature: Signature) -> Iterable[str]:
-    """Blobs that passes may not take away: with memory "all" every one that the user knows."""
-    if signature.memory == "all":
-        return [*signature.keep, *(name for name in caffe.graph.blobs if ":" not in name)]
-    return signature.keep
+def _from_disk(
+    caffe: CaffeNet, signature: Signature, watch: Stopwatch, key: str
+) -> Compilation | None:
+    """What was kept; None where nothing is, or nothing that this machine can load."""
+    kept = compilation_cache.read(key)
+    watch.mark("cache")
+    if kept is None:
+        return None
+    with suppress(NetError):
+        made = Compilation(
+            signature, caffe, BACK_ENDS[signature.target].load(kept.bundle), kept=kept
+        )
+        watch.mark("load")
+        return made
+    return None
+
+
+def _compiled(
+    caffe: CaffeNet, signature: Signature, watch: Stopwatch, key: str | None
+) -> Compilation:
+    """Through all stages; what comes out is kept on disk under `key`."""
+    from graphc.lowering import lowered
+
+    back_end = BACK_ENDS[signature.target]
+    made = Compilation(signature, caffe)
+    made.lowering = lowered(caffe, signature, watch=watch)
+    bundle = back_end.compile(made.program, signature)
+    made.code_remarks = back_end.remarks(bundle)
+    watch.mark("code")
+    if key:
+        compilation_cache.write(key, Kept(bundle, made.surface))
+    made.executable = back_end.load(bundle)
+    if caffe.python_layers:
+        from graphc.host_calls import HostedExecutable
+
+        made.executable = HostedExecutable(
+            made.executable, made.program, made.graph, caffe.python_layers
+        )
+    watch.mark("load")
+    return made
 
 
 def loss_outputs(graph: Graph) -> list[str]:
@@ -281,28 +344,9 @@ def loss_outputs(graph: Graph) -> list[str]:
     return names
 
 
-def _with_losses(graph: Graph) -> Graph:
-    """Make every loss value an output of the call, so that the net's loss can be read."""
-    new, _ = graph.copy()
-    for name, (value, _weight) in zip(loss_outputs(graph), new.losses, strict=True):
-        new.outputs[name] = value
-    return new
-
-
 def parameter_types(caffe: CaffeNet) -> dict[str, TensorType]:
     """Type of every parameter by owner name."""
     return {name: held.type for name, held in caffe.parameters.items()}
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def mark(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now
 
 
 def with_shapes(signature: Signature, shapes: dict[str, tuple[int, ...]]) -> Signature:

@@ -237,7 +237,7 @@ class _Function:
         self.threads = threads
         self.arrays = executable.bind_new()
         self.coefficients: Arrays = {}
-        constants = self.made.graph.constants
+        constants = self.made.surface.constants
         for slot in executable.bundle.slots:
             if slot.role == "constant":
                 self.arrays[slot.name][...] = constants[slot.name]

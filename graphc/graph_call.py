@@ -16,8 +16,8 @@ from graphc.host_calls import Callback, HostedExecutable
 from graphc.ir.graph import Graph
 from graphc.loss_budget import lower_within
 from graphc.passes.pipeline import Compiled, compile_graph
-from graphc.plan.algorithm import Algorithms, allowed
 from graphc.plan.budget import Memory
+from graphc.plan.permission import Algorithms, allowed
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable, usable_cores

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,18 +31,18 @@ from graphc.frontends.caffe.definition import NetDefinition, read_net
 from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.gradient_request import as_names, unknown
-from graphc.lowered import of_compilation
 from graphc.net_arrays import NetArrays
 from graphc.net_calls import NetCalls
 from graphc.net_parts import NetParts
 from graphc.net_shapes import NetShapes
 from graphc.phase import TEST, Phase
 from graphc.plan.budget import Memory
-from graphc.report.graph_picture import layers_picture
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import image_rows
-from graphc.summary import Summary, summarise
 from graphc.weights import fill_parameters, load_weights, save_weights, share_parameters
+
+if TYPE_CHECKING:
+    from graphc.summary import Summary
 
 
 class Net:
@@ -385,11 +385,16 @@ class Net:
 
     def summary(self) -> Summary:
         """The table of layers: type, shape, parameters, operations, memory. It prints."""
+        from graphc.lowered import of_compilation
+        from graphc.summary import summarise
+
         planned = self._calls.active or self.compilations.planned(self.compilations.default())
         return summarise(of_compilation(planned))
 
     def _repr_svg_(self) -> str:
         """The layers as a picture, in a notebook."""
+        from graphc.report.graph_picture import layers_picture
+
         return layers_picture(self.front().graph)
 
     # -- signatures -------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class NetArrays:
     def _with_constant(self, slot: SlotEntry, made: Compilation) -> Arrays:
         if slot.name not in self._constants:
             self._constants[slot.name] = aligned_zeros(slot.shape, slot.dtype)
-            self._constants[slot.name][...] = made.graph.constants[slot.name]
+            self._constants[slot.name][...] = made.surface.constants[slot.name]
         return self._constants
 
     # -- states --
@@ -116,7 +116,7 @@ class NetArrays:
         """Note what a call will renew, so that the same pass can be run once more."""
         self._before = {}
         for name in made.caffe.graph.updates:
-            type = made.graph.values[name].type
+            type = made.caffe.graph.values[name].type
             table = self.parameters if name in self.parameters else self.states
             self._with(table, name, type.shape, type.dtype)
             self._before[name] = table.noted(name)

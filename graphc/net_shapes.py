@@ -19,7 +19,7 @@ class NetShapes:
     ):
         self.compilations, self.arrays = compilations, arrays
         self.calls, self.parts = calls, parts
-        self._keep()
+        compilations.settle(self._of_arrays())
 
     def ask(self, name: str, shape: tuple[int, ...]) -> None:
         """Note another shape for a net input; `follow` adopts it. Raises NetError for a wrong one.
@@ -46,7 +46,7 @@ class NetShapes:
             self.arrays.check_parameters(self.compilations.front())
             self.arrays.reshape(shapes)
         except NetError:
-            self._keep()
+            self.compilations.shapes = self._of_arrays()
             raise
         self.calls.forget()
         return True
@@ -68,7 +68,5 @@ class NetShapes:
             self.calls.forget()
         return changed
 
-    def _keep(self) -> None:
-        """Those of the arrays there are."""
-        shapes = {name: array.shape for name, array in self.arrays.inputs.items()}
-        self.compilations.shapes = shapes
+    def _of_arrays(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.arrays.inputs.items()}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from native_programs import TARGETS, Assembly
 
-from graphc.codegen.llvm import cache, object
+from graphc.codegen.llvm import object
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import assembly_text, compile_program, llvm_text
 from graphc.codegen.llvm.target import Target
@@ -183,7 +183,7 @@ def test_cache_spares_the_emission(own_cache: Path, monkeypatch: pytest.MonkeyPa
             compile_program(example(), Target.named("scalar"))
     entry.write_bytes(b"broken" + entry.read_bytes()[6:])
     assert compile_program(example()) == first
-    assert cache.read(entry.name) == first.object
+    assert cache_folder.read(entry.name) == first.object
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -195,9 +195,9 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_cache_is_not_read_where_others_can_write(own_cache: Path):
     bundle = compile_program(example())
     (entry,) = own_cache.iterdir()
-    assert cache.read(entry.name) == bundle.object
+    assert cache_folder.read(entry.name) == bundle.object
     own_cache.chmod(0o777)
-    assert cache.read(entry.name) is None
+    assert cache_folder.read(entry.name) is None
     entry.unlink()
     assert compile_program(example()) == bundle
     assert list(own_cache.iterdir()) == []
@@ -206,12 +206,12 @@ def test_cache_is_not_read_where_others_can_write(own_cache: Path):
 def test_cache_drops_what_was_not_used_for_longest(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cache, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(cache_folder, "LARGEST_BYTES", 1000)
     for number in range(4):
-        cache.write(f"entry{number}", bytes(200))
+        cache_folder.write(f"entry{number}", bytes(200))
         os.utime(own_cache / f"entry{number}", (number, number))
-    assert cache.read("entry0") == bytes(200)  # used again just now
-    cache.write("entry4", bytes(200))
+    assert cache_folder.read("entry0") == bytes(200)  # used again just now
+    cache_folder.write("entry4", bytes(200))
     assert sorted(path.name for path in own_cache.iterdir()) == ["entry0", "entry4"]
 
 

@@ -39,8 +39,8 @@ from graphc.ops.conv import Conv, ConvDataGradient
 from graphc.ops.linear import AddBias
 from graphc.ops.neuron import Relu
 from graphc.passes.pipeline import compile_graph
-from graphc.plan.algorithm import DIRECT, ENVIRONMENT, Algorithms, allowed
 from graphc.plan.interpret import make_slots, run_interpreted
+from graphc.plan.permission import DIRECT, ENVIRONMENT, Algorithms, allowed
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 

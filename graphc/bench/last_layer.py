@@ -27,7 +27,7 @@ from graphc.ir.types import TensorType
 from graphc.ops.linear import MatMul
 from graphc.ops.loss import SoftmaxLogLoss
 from graphc.passes.pipeline import compile_graph
-from graphc.plan.algorithm import allowed
+from graphc.plan.permission import allowed
 from graphc.plan.planner import plan
 
 # Largest error of a gradient, as a part of its largest element: products of float32 are in it.

@@ -22,7 +22,7 @@ from graphc.bench.torch_rival import TorchRun, Workload
 from graphc.bench.work import work_of
 from graphc.error import NetError
 from graphc.passes.pipeline import compile_graph
-from graphc.plan.algorithm import Algorithms
+from graphc.plan.permission import Algorithms
 from graphc.plan.planner import plan
 from graphc.plan.program import Program, Step
 from graphc.runtime.cpu import Executable

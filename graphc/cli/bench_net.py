@@ -218,7 +218,7 @@ def ops(
     from graphc.bench.operator_table import table as operator_table
     from graphc.bench.operators import bench_row
     from graphc.bench.torch_rival import VARIANTS, import_torch
-    from graphc.plan.algorithm import DIRECT, allowed
+    from graphc.plan.permission import DIRECT, allowed
 
     if rival:
         import_torch()

@@ -1,20 +1,20 @@
-"""The Graph: values and operator nodes in single assignment, kept in a networkx multigraph.
+"""The Graph: values and operator nodes in single assignment, also as a networkx multigraph.
 
 Every value is made once, by an operator node or as an input, and never changes; what the user's
 framework calls an in-place layer makes a new value here. The user's names live in `blobs`.
 
-Edges run value -> node (key: input position) and node -> value (key: output index), so any
-networkx algorithm works on `graph.net`. Nodes stand in the order they were added, which is always
-a topological order: a node can only be added after its inputs.
+Edges of `graph.net` run value -> node (key: input position) and node -> value (key: output index),
+so any networkx algorithm works on it. It is made when it is first asked for: a program that is
+kept on disk starts in less time than networkx takes to be imported. Nodes stand in the order they
+were added, which is always a topological order: a node can only be added after its inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import networkx as nx
 import numpy as np
 
 from graphc.error import NetError
@@ -22,6 +22,9 @@ from graphc.ir.op import REGISTRY, Op
 from graphc.ir.remark import Remark, Saving
 from graphc.ir.types import TensorType
 from graphc.source import Span
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 # input: given at each call. parameter: the user's array, learned or loaded. state: read and
 # written by a call and committed once at its end. gradient: a gradient the caller gives.
@@ -110,9 +113,11 @@ class Graph:
 
     def __init__(self, name: str = "net", unchecked: bool = False):
         self.name = name
-        self.net: nx.MultiDiGraph[Any] = nx.MultiDiGraph()
         self.values: dict[str, Value] = {}
         self.nodes: list[Node] = []
+        self._makers: dict[Value, Node] = {}
+        self._readers: dict[Value, list[tuple[Node, int]]] = {}
+        self._net: nx.MultiDiGraph[Any] | None = None
         self.outputs: dict[str, Value] = {}
         self.updates: dict[str, Value] = {}
         self.blobs: dict[str, Value] = {}
@@ -159,11 +164,12 @@ class Graph:
             outputs.append(self._add_value(self.fresh(hint), type, None))
         node = Node(op, tuple(inputs), tuple(outputs), origin)
         self.nodes.append(node)
-        self.net.add_node(node)
         for position, value in enumerate(inputs):
-            self.net.add_edge(value, node, key=position)
-        for position, value in enumerate(outputs):
-            self.net.add_edge(node, value, key=position)
+            self._readers[value].append((node, position))
+        for value in outputs:
+            self._makers[value] = node
+        if self._net is not None:
+            _connect(self._net, node)
         return node.outputs
 
     def _infer(self, op: Op, inputs: tuple[Value, ...], origin: Origin) -> tuple[TensorType, ...]:
@@ -184,7 +190,9 @@ class Graph:
     def _add_value(self, name: str, type: TensorType, role: Role | None) -> Value:
         value = Value(self, name, type, role)
         self.values[name] = value
-        self.net.add_node(value)
+        self._readers[value] = []
+        if self._net is not None:
+            self._net.add_node(value)
         return value
 
     def fresh(self, hint: str) -> str:
@@ -223,16 +231,30 @@ class Graph:
         """Inputs of the given roles (of all, where none is named), in the order they were added."""
         return [v for v in self.values.values() if v.role and (not roles or v.role in roles)]
 
+    @property
+    def net(self) -> nx.MultiDiGraph[Any]:
+        """Values, nodes and what runs between them, for networkx."""
+        if self._net is None:
+            import networkx
+
+            self._net = networkx.MultiDiGraph()
+            self._net.add_nodes_from(self.values.values())
+            for node in self.nodes:
+                _connect(self._net, node)
+        return self._net
+
+    @property
+    def has_net(self) -> bool:
+        """Whether somebody has asked for `net`."""
+        return self._net is not None
+
     def producer(self, value: Value) -> Node | None:
         """The node that makes the value; None for an input."""
-        for node in self.net.predecessors(value):
-            assert isinstance(node, Node)
-            return node
-        return None
+        return self._makers.get(value)
 
     def readers(self, value: Value) -> list[tuple[Node, int]]:
         """(node, input position) of every use by a node."""
-        return [(node, key) for _, node, key in self.net.out_edges(value, keys=True)]
+        return list(self._readers.get(value, ()))
 
     def ends(self) -> Iterator[Value]:
         """Values somebody outside needs after the call: outputs, updates, losses, kept blobs."""
@@ -246,11 +268,15 @@ class Graph:
 
     def reaching(self, value: Value) -> set[Value]:
         """Values that `value` depends on."""
-        return {v for v in nx.ancestors(self.net, value) if isinstance(v, Value)}
+        import networkx
+
+        return {v for v in networkx.ancestors(self.net, value) if isinstance(v, Value)}
 
     def depending(self, value: Value) -> set[Value]:
         """Values that depend on `value`."""
-        return {v for v in nx.descendants(self.net, value) if isinstance(v, Value)}
+        import networkx
+
+        return {v for v in networkx.descendants(self.net, value) if isinstance(v, Value)}
 
     def layer_names(self) -> list[str]:
         """Names of the user's layers, in order."""
@@ -298,3 +324,12 @@ class Graph:
         for node in self.nodes:
             self.repeat(node, new, mapping)
         return self.finish(new, mapping), mapping
+
+
+def _connect(net: nx.MultiDiGraph[Any], node: Node) -> None:
+    """Enter a node and its edges."""
+    net.add_node(node)
+    for position, value in enumerate(node.inputs):
+        net.add_edge(value, node, key=position)
+    for position, value in enumerate(node.outputs):
+        net.add_edge(node, value, key=position)

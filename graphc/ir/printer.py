@@ -48,15 +48,18 @@ _BARE = re.compile(r"[A-Za-z0-9_./\-]+(:[A-Za-z0-9_./\-]+)*")
 _LONGEST_LIST = 64  # elements of a constant that are printed as numbers a person can read
 
 
-def print_graph(graph: Graph, data: bool = True) -> str:
-    """The text. With `data` False the data of constants is left out: that does not parse back."""
+def print_graph(graph: Graph, data: bool = True, places: bool = True) -> str:
+    """The text. With `data` False the data of constants is left out: that does not parse back.
+
+    places: whether nodes are followed by their places in the user's files, as comments.
+    """
     lines = [f"graph {json.dumps(graph.name)}"]
     for value in graph.inputs():
         shown = f"{value.role} {_typed(value)}"
         if value.name in graph.constants:
             shown += f" = {_data(graph.constants[value.name]) if data else '...'}"
         lines.append(shown)
-    lines.extend(print_node(node) for node in graph.nodes)
+    lines.extend(print_node(node, places) for node in graph.nodes)
     for word, table in (
         ("blob", graph.blobs),
         ("output", graph.outputs),
@@ -68,7 +71,7 @@ def print_graph(graph: Graph, data: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_node(node: Node) -> str:
+def print_node(node: Node, places: bool = True) -> str:
     """One node's line."""
     text = ", ".join(_typed(value) for value in node.outputs)
     text += f"{' = ' if text else ''}{print_op(node.op)}"
@@ -78,7 +81,7 @@ def print_node(node: Node) -> str:
     if origin.layer or origin.kind or origin.backward:
         text += f" @ {_name(origin.layer)} {_name(origin.kind)}"
         text += " backward" if origin.backward else ""
-    return text + (f"  # {origin.span}" if origin.span else "")
+    return text + (f"  # {origin.span}" if places and origin.span else "")
 
 
 def print_op(op: Op) -> str:

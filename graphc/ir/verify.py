@@ -12,7 +12,8 @@ def verify(graph: Graph) -> None:
     - Single assignment: a value is an input (it has a role) or the output of exactly one node.
     - Order: a node stands after the nodes that make its inputs.
     - Types: what `infer` says of the inputs is what the outputs have.
-    - Names: each value is found under its name; edges of the networkx graph say the same as nodes.
+    - Names: each value is found under its name; producers and readers, and the networkx graph
+      where there is one, say the same as nodes.
     - Ends: outputs, updates, blobs and losses are values of this graph; an update has the type of
       the state it replaces; constants have data of their type.
     """
@@ -20,13 +21,17 @@ def verify(graph: Graph) -> None:
     for node in graph.nodes:
         _verify_node(graph, node, made)
         made.update(node.outputs)
+    reads = 0
     for value in graph.values.values():
+        reads += len(graph.readers(value))
         if value not in made:
             raise NetError(f"{value} is neither an input nor made by a node")
     need(
-        len(graph.net) == len(graph.values) + len(graph.nodes),
-        "the networkx graph holds something that is neither a value nor a node of the graph",
+        reads == sum(len(node.inputs) for node in graph.nodes),
+        "a value is read by something that is no node of the graph",
     )
+    if graph.has_net:
+        _verify_net(graph)
     _verify_ends(graph)
 
 
@@ -57,22 +62,36 @@ def _verify_node(graph: Graph, node: Node, made: set[Value]) -> None:
             raise _wrong(node, f"reads {value} of another graph")
         if value not in made:
             raise _wrong(node, f"reads {value} before it is made")
-        if not graph.net.has_edge(value, node, key=position):
-            raise _wrong(node, f"reads {value} but no edge says so")
-    for position, value in enumerate(node.outputs):
+        if (node, position) not in graph.readers(value):
+            raise _wrong(node, f"reads {value} but is not among its readers")
+    for value in node.outputs:
         if graph.values.get(value.name) is not value:
             raise _wrong(node, "makes a value the graph does not know")
         if value.role is not None:
             raise _wrong(node, f"makes {value}, which is an input")
         if value in made:
             raise NetError(f"{value} is made twice")
-        if not graph.net.has_edge(node, value, key=position):
-            raise _wrong(node, f"makes {value} but no edge says so")
-    edges = graph.net.in_degree(node), graph.net.out_degree(node)
-    if edges != (len(node.inputs), len(node.outputs)):
-        raise _wrong(node, "has edges beyond its inputs and outputs")
+        if graph.producer(value) is not node:
+            raise _wrong(node, f"makes {value} but is not its producer")
     if not graph.unchecked:
         _verify_types(node)
+
+
+def _verify_net(graph: Graph) -> None:
+    for node in graph.nodes:
+        for position, value in enumerate(node.inputs):
+            if not graph.net.has_edge(value, node, key=position):
+                raise _wrong(node, f"reads {value} but no edge says so")
+        for position, value in enumerate(node.outputs):
+            if not graph.net.has_edge(node, value, key=position):
+                raise _wrong(node, f"makes {value} but no edge says so")
+        edges = graph.net.in_degree(node), graph.net.out_degree(node)
+        if edges != (len(node.inputs), len(node.outputs)):
+            raise _wrong(node, "has edges beyond its inputs and outputs")
+    need(
+        len(graph.net) == len(graph.values) + len(graph.nodes),
+        "the networkx graph holds something that is neither a value nor a node of the graph",
+    )
 
 
 def _wrong(node: Node, sentence: str) -> NetError:

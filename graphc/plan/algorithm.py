@@ -12,65 +12,18 @@ reads, and not be certain.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from graphc.error import NetError, did_you_mean
 from graphc.ir.types import TensorType, row_major
 from graphc.kernel import winograd
 from graphc.kernel.contraction import match
 from graphc.kernel.lang import Buffer, Expr, Kernel, Load, Winograd
 from graphc.kernel.walk import rebuild_statement, statement_exprs, walk
-from graphc.kernel.winograd import TRANSFORMS, Geometry
+from graphc.kernel.winograd import Geometry
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
+from graphc.plan.permission import Algorithms
 
 WORTH_IT = 1.05  # modelled speedup from which the other algorithm is taken
-
-
-@dataclass(frozen=True)
-class Algorithms:
-    """What a plan may choose from.
-
-    winograd: the tiles m of F(m x m, 3x3) that are allowed. forced: take the last of them wherever
-    it can be, to test it. threads: each that a call may use needs memory of its own to work in; of
-    a larger team some find nothing to do.
-    """
-
-    winograd: tuple[int, ...] = ()
-    forced: bool = False
-    threads: int = 16
-
-
-DIRECT = Algorithms()
-ENVIRONMENT = "GRAPHC_WINOGRAD"  # the tile to be used wherever it can be, 0: none; for tests
-FAST_MATH = ("winograd4", "tf32")
-
-
-def allowed(
-    exact: bool = False, fast_math: Sequence[str] = (), threads: int = Algorithms.threads
-) -> Algorithms:
-    """What a user allows: F(2x2, 3x3), whose error is below the direct sum's, unless `exact`.
-
-    fast_math: "winograd4" allows F(4x4, 3x3), too, which is some 20 times less exact; "tf32" is for
-    a GPU's code alone. Raises NetError for another word there, or where the two contradict each
-    other.
-    """
-    for word in fast_math:
-        if word not in FAST_MATH:
-            hint = did_you_mean(word, FAST_MATH) or f"there is {', '.join(FAST_MATH)}"
-            raise NetError(f"fast math knows no '{word}'; {hint}")
-    if exact and fast_math:
-        raise NetError(f"exact results and fast math ({', '.join(fast_math)}) exclude each other")
-    if exact:
-        return DIRECT
-    chosen = os.environ.get(ENVIRONMENT, "")
-    if chosen:
-        tiles = {"0": (), **{str(tile): (tile,) for tile in TRANSFORMS}}
-        if chosen not in tiles:
-            raise NetError(f"{ENVIRONMENT} is one of {', '.join(tiles)}, not '{chosen}'")
-        return Algorithms(tiles[chosen], True, threads)
-    return Algorithms((2, 4) if "winograd4" in fast_math else (2,), False, threads)
 
 
 def choose_algorithms(draft: Draft, allowed: Algorithms) -> None:

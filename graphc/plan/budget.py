@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from graphc.error import NetError
-from graphc.plan.draft import Draft
-from graphc.plan.occupancy import Occupancy
+
+if TYPE_CHECKING:
+    from graphc.plan.draft import Draft
+    from graphc.plan.occupancy import Occupancy
 
 # "reuse" lets values share bytes, "all" gives each its own; a number is a budget of the arena.
 Memory = Literal["all", "reuse"] | int

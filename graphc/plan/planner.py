@@ -11,7 +11,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.remark import Remark
 from graphc.kernel.lang import Kernel
 from graphc.kernel.once import compute_once
-from graphc.plan.algorithm import Algorithms, allowed, choose_algorithms
+from graphc.plan.algorithm import choose_algorithms
 from graphc.plan.arena import Block, pack, stacked
 from graphc.plan.budget import Memory
 from graphc.plan.cheap import repeat_cheap_maps
@@ -27,6 +27,7 @@ from graphc.plan.liveness import (
 from graphc.plan.lower import lower
 from graphc.plan.occupancy import Overwriting
 from graphc.plan.order import order_steps
+from graphc.plan.permission import Algorithms, allowed
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Step
 from graphc.plan.recompute import fit
 from graphc.plan.savings import note_savings, overwriting_intervals

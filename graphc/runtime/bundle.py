@@ -17,6 +17,8 @@ from typing import Any
 from graphc.error import NetError, need
 from graphc.runtime.rate_policy import RatePolicy
 
+# The functions that the machine code of every program exports.
+ENTRIES = ("graphc_forward", "graphc_backward", "graphc_both", "graphc_step", "graphc_timed")
 _FIRST_LINE = b"graphc bundle 2\n"
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32
@@ -112,6 +114,10 @@ class Bundle(Tables):
 
     def save(self, path: str | Path) -> None:
         """Write the file."""
+        Path(path).write_bytes(self.content())
+
+    def content(self) -> bytes:
+        """What the file holds."""
         programs = _programs(self)
         fields = [dataclasses.asdict(program) for program in programs]
         for row in fields:
@@ -121,7 +127,7 @@ class Bundle(Tables):
         header = json.dumps(fields).encode()
         code = b"".join(program.object for program in programs)
         content = _FIRST_LINE + _LENGTH.pack(len(header)) + header + code
-        Path(path).write_bytes(content + hashlib.sha256(content).digest())
+        return content + hashlib.sha256(content).digest()
 
     @staticmethod
     def load(path: str | Path) -> Bundle:
@@ -130,25 +136,21 @@ class Bundle(Tables):
             data = Path(path).read_bytes()
         except OSError as error:
             raise NetError(f"cannot read bundle '{path}': {error.strerror}") from None
-        need(data.startswith(_FIRST_LINE), f"'{path}' is not a graphc bundle of version 2")
+        return Bundle.of_content(data, f"'{path}'")
+
+    @staticmethod
+    def of_content(data: bytes, called: str) -> Bundle:
+        """The bundle in what a file holds; errors as for `load`, which name it `called`."""
+        need(data.startswith(_FIRST_LINE), f"{called} is not a graphc bundle of version 2")
         content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         need(
             hashlib.sha256(content).digest() == digest,
-            f"bundle '{path}' is damaged: its checksum does not fit",
+            f"bundle {called} is damaged: its checksum does not fit",
         )
-        start = len(_FIRST_LINE) + _LENGTH.size
-        (length,) = _LENGTH.unpack(content[len(_FIRST_LINE) : start])
-        programs = []
-        begin = start + length
-        for fields in json.loads(content[start:begin]):
-            end = begin + fields["object"]
-            programs.append(_bundle(fields, content[begin:end]))
-            begin = end
-        whole, *earlier = programs
-        if not earlier:
-            return whole
-        assert whole.training is not None
-        return replace(whole, training=replace(whole.training, earlier=earlier[0]))
+        try:
+            return _whole(content)
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+            raise NetError(f"bundle {called} is damaged: its tables cannot be read") from None
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,22 @@ def _programs(bundle: Bundle) -> list[Bundle]:
     """The bundle and, where its steps have several passes, the program of the earlier ones."""
     earlier = bundle.training.earlier if bundle.training is not None else None
     return [bundle] if earlier is None else [bundle, earlier]
+
+
+def _whole(content: bytes) -> Bundle:
+    """The bundle in a file without its digest."""
+    start = len(_FIRST_LINE) + _LENGTH.size
+    (length,) = _LENGTH.unpack(content[len(_FIRST_LINE) : start])
+    programs = []
+    begin = start + length
+    for fields in json.loads(content[start:begin]):
+        end = begin + fields["object"]
+        programs.append(_bundle(fields, content[begin:end]))
+        begin = end
+    whole, *earlier = programs
+    if not earlier or whole.training is None:
+        return whole
+    return replace(whole, training=replace(whole.training, earlier=earlier[0]))
 
 
 def _bundle(fields: dict[str, Any], code: bytes) -> Bundle:

@@ -7,10 +7,9 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from graphc.codegen.llvm.program import ENTRIES
 from graphc.codegen.llvm.target import Target
 from graphc.error import NetError, need
-from graphc.runtime.bundle import Bundle
+from graphc.runtime.bundle import ENTRIES, Bundle
 from graphc.runtime.cpu import Executable, Functions
 
 _numbers = itertools.count()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import llvmlite.binding as llvm
 
 from graphc.codegen.llvm.object import bundle_of
-from graphc.codegen.llvm.program import ENTRIES, emit_program, kernel_keys
+from graphc.codegen.llvm.program import emit_program, kernel_keys
 from graphc.codegen.llvm.target import Target
 from graphc.plan.program import Program
-from graphc.runtime.bundle import Bundle
+from graphc.runtime.bundle import ENTRIES, Bundle
 
 
 def compile_linkable(program: Program, target: Target, prefix: str) -> Bundle:

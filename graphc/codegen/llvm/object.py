@@ -1,7 +1,7 @@
 """Program -> Bundle: machine code straight from the text, with no optimisation passes between.
 
 The text already has its loops, vectors and invariants where they belong; LLVM selects instructions,
-allocates registers and schedules. The result is kept on disk (`graphc.codegen.llvm.cache`).
+allocates registers and schedules. The result is kept on disk (`graphc.runtime.cache_folder`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from graphc.codegen.llvm.program import emit_program, kernel_keys
 from graphc.codegen.llvm.target import Target
 from graphc.kernel.lang import Check
 from graphc.plan.program import Program
+from graphc.runtime import cache_folder
 from graphc.runtime.bundle import Bundle, CheckEntry, Place, SlotEntry, StepEntry
 
 
@@ -21,10 +22,10 @@ def compile_program(program: Program, target: Target | None = None) -> Bundle:
     chosen = target or Target.host()
     keys = kernel_keys(program)
     key = cache.key(program, keys, chosen)
-    code = cache.read(key)
+    code = cache_folder.read(key)
     if code is None:
         code = chosen.machine(position_independent=True).emit_object(_module(program, chosen, keys))
-        cache.write(key, code)
+        cache_folder.write(key, code)
     return bundle_of(program, chosen, code)
 
 

@@ -31,7 +31,6 @@ from graphc.plan.program import Program, ProgramBuffer, Step
 
 # Steps of fewer scalar instructions are not worth waking other threads for.
 WORTH_SHARING = 20_000
-ENTRIES = ("graphc_forward", "graphc_backward", "graphc_both", "graphc_step", "graphc_timed")
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def _uniform(shape: Shape, filler: Message, generator: np.random.Generator) -> F
 
 def _gaussian(shape: Shape, filler: Message, generator: np.random.Generator) -> FloatArray:
     std, mean, sparse = filler.get("std"), filler.get("mean"), filler.get("sparse")
-    values = _normal(shape, std, generator) + np.float32(mean)
+    values = _normal(shape, std, generator)
+    values += np.float32(mean)
     if sparse < 0:
         return values
     if sparse > shape[0]:
@@ -141,11 +142,16 @@ def _fan(shape: Shape, filler: Message) -> float:
 
 
 def _evenly(shape: Shape, low: float, high: float, generator: np.random.Generator) -> FloatArray:
-    return generator.random(shape, np.float32) * np.float32(high - low) + np.float32(low)
+    values: FloatArray = generator.random(shape, np.float32)
+    values *= np.float32(high - low)  # in place: a large net spends its start here
+    values += np.float32(low)
+    return values
 
 
 def _normal(shape: Shape, std: float, generator: np.random.Generator) -> FloatArray:
-    return generator.standard_normal(shape, np.float32) * np.float32(std)
+    values: FloatArray = generator.standard_normal(shape, np.float32)
+    values *= np.float32(std)
+    return values
 
 
 def _refused(filler: Message, message: str, field: str = "type") -> NetError:
