@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from graphc.driver import Compilation
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.gradient_rules import has_gradient
 from graphc.frontends.caffe.layer_definition import LayerDefinition
 from graphc.frontends.caffe.network import CaffeNet
-from graphc.ir.graph import Graph
-from graphc.passes.manager import Stage
-from graphc.plan.program import Program
 from graphc.source import Span
+
+if TYPE_CHECKING:
+    from graphc.ir.graph import Graph
+    from graphc.passes.manager import Stage
+    from graphc.plan.program import Program
 
 
 @dataclass(frozen=True)

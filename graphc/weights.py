@@ -17,7 +17,7 @@ from graphc.frontends.caffe.caffemodel import (
     read_weights,
     write_weights,
 )
-from graphc.frontends.caffe.filler import fill
+from graphc.frontends.caffe.filler import fill_in_place
 from graphc.frontends.caffe.hdf5 import is_hdf5, read_hdf5_weights, write_hdf5_weights
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.runtime.parameter_file import is_parameter_file, read_parameters
@@ -29,8 +29,10 @@ def fill_parameters(net: CaffeNet, parameters: Arrays, seed: int) -> None:
     """Fill every parameter as its definition says; without a filler, with Caffe's constant 0."""
     rng = np.random.default_rng(seed)
     for name, held in net.parameters.items():
-        drawn = held.initial is None
-        parameters[name][...] = fill(held.type.shape, held.filler, rng) if drawn else held.initial
+        if held.initial is None:
+            fill_in_place(parameters[name], held.filler, rng)
+        else:
+            parameters[name][...] = held.initial
 
 
 def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
@@ -237,7 +239,7 @@ def _randomise(net: CaffeNet, parameters: Arrays, seed: str) -> None:
         if not held.learned:
             parameters[name][...] = 0 if index == "0" else 1
         elif len(shape) < 2 and index == "0":
-            parameters[name][...] = fill(shape, held.filler, rng)
+            fill_in_place(parameters[name], held.filler, rng)
         elif len(shape) < 2:
             parameters[name][...] = 0
         else:

@@ -268,9 +268,15 @@ class Graph:
 
     def reaching(self, value: Value) -> set[Value]:
         """Values that `value` depends on."""
-        import networkx
-
-        return {v for v in networkx.ancestors(self.net, value) if isinstance(v, Value)}
+        found: set[Value] = set()
+        open_ends = [value]
+        while open_ends:
+            maker = self._makers.get(open_ends.pop())
+            if maker is not None:
+                new = set(maker.inputs) - found
+                found |= new
+                open_ends += new
+        return found
 
     def depending(self, value: Value) -> set[Value]:
         """Values that depend on `value`."""

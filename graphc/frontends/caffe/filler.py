@@ -7,7 +7,7 @@ not the ones that Caffe's own generator would draw.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from graphc.source import Span
 
 FloatArray = NDArray[np.float32]
 Shape = tuple[int, ...]
+_PART = 1 << 16  # numbers
 
 
 def fill(
@@ -37,13 +38,26 @@ def fill(
     count / shape[1]; with AVERAGE their mean. Raises NetError for an unknown filler and for
     parameters that make no sense.
     """
-    sizes = tuple(int(size) for size in shape)
+    values: FloatArray = np.zeros(tuple(int(size) for size in shape), np.float32)
+    fill_in_place(values, filler, generator)
+    return values
+
+
+def fill_in_place(
+    array: NDArray[np.floating], filler: Message | None, generator: np.random.Generator
+) -> None:
+    """What `fill` says, for an array that is there. Numbers are those of float32."""
     if filler is None:
-        return np.zeros(sizes, np.float32)
+        array[...] = 0
+        return
     check_filler(filler)
-    if filler.get("type") != "constant" and (not sizes or math.prod(sizes) == 0):
-        raise _refused(filler, f"cannot fill a blob of shape {sizes}")
-    return _FILLERS[filler.get("type")](sizes, filler, generator).astype(np.float32, copy=False)
+    kind = filler.get("type")
+    if kind != "constant" and (not array.shape or array.size == 0):
+        raise _refused(filler, f"cannot fill a blob of shape {array.shape}")
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        _FILLERS[kind](array.astype(np.float32, copy=False), filler, generator)
+    else:
+        array[...] = fill(array.shape, filler, generator)
 
 
 def check_filler(filler: Message) -> None:
@@ -71,56 +85,56 @@ def is_all_zero(filler: Message | None) -> bool:
     return filler is None or (filler.get("type") == "constant" and filler.get("value") == 0)
 
 
-def _constant(shape: Shape, filler: Message, generator: np.random.Generator) -> FloatArray:
-    return np.full(shape, filler.get("value"), np.float32)
+def _constant(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
+    values[...] = filler.get("value")
 
 
-def _uniform(shape: Shape, filler: Message, generator: np.random.Generator) -> FloatArray:
-    return _evenly(shape, filler.get("min"), filler.get("max"), generator)
+def _uniform(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
+    _evenly(values, filler.get("min"), filler.get("max"), generator)
 
 
-def _gaussian(shape: Shape, filler: Message, generator: np.random.Generator) -> FloatArray:
+def _gaussian(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
     std, mean, sparse = filler.get("std"), filler.get("mean"), filler.get("sparse")
-    values = _normal(shape, std, generator)
-    values += np.float32(mean)
+    _normal(values, std, generator, mean)
     if sparse < 0:
-        return values
-    if sparse > shape[0]:
-        raise _refused(filler, f"'sparse' {sparse} is more than the {shape[0]} outputs", "sparse")
-    kept = generator.random(shape, np.float32) < sparse / shape[0]
-    return np.where(kept, values, np.float32(0))
+        return
+    outputs = values.shape[0]
+    if sparse > outputs:
+        raise _refused(filler, f"'sparse' {sparse} is more than the {outputs} outputs", "sparse")
+    values[generator.random(values.shape, np.float32) >= sparse / outputs] = 0
 
 
-def _positive_unitball(shape: Shape, filler: Message, generator: np.random.Generator) -> FloatArray:
-    rows = generator.random((shape[0], math.prod(shape[1:])), np.float32)
+def _positive_unitball(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
+    rows = values.reshape(values.shape[0], -1)
+    generator.random(out=rows, dtype=np.float32)
     # A row of zeros has no direction; it is one in 2^24 for a single entry.
-    rows = np.maximum(rows, np.finfo(np.float32).tiny)
-    scaled: FloatArray = rows / rows.sum(axis=1, keepdims=True)
-    return scaled.reshape(shape)
+    np.maximum(rows, np.finfo(np.float32).tiny, out=rows)
+    rows /= rows.sum(axis=1, keepdims=True)
 
 
-def _xavier(shape: Shape, filler: Message, generator: np.random.Generator) -> FloatArray:
+def _xavier(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
     """Glorot and Bengio, Understanding the difficulty of training deep feedforward networks."""
-    bound = math.sqrt(3 / _fan(shape, filler))
-    return _evenly(shape, -bound, bound, generator)
+    bound = math.sqrt(3 / _fan(values.shape, filler))
+    _evenly(values, -bound, bound, generator)
 
 
-def _msra(shape: Shape, filler: Message, generator: np.random.Generator) -> FloatArray:
+def _msra(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
     """He and others, Delving deep into rectifiers, arXiv 1502.01852."""
-    return _normal(shape, math.sqrt(2 / _fan(shape, filler)), generator)
+    _normal(values, math.sqrt(2 / _fan(values.shape, filler)), generator)
 
 
-def _bilinear(shape: Shape, filler: Message, generator: np.random.Generator) -> FloatArray:
+def _bilinear(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
     """With f = ceil(K / 2) and c = (K - 1) / (2 f): (1 - |x/f - c|) (1 - |y/f - c|)."""
+    shape = values.shape
     if len(shape) != 4 or shape[2] != shape[3]:
         raise _refused(filler, f"bilinear needs a square 4-d blob, not {shape}")
     factor = math.ceil(shape[3] / 2)
     centre = (shape[3] - 1) / (2 * factor)
     line = 1 - np.abs(np.arange(shape[3]) / factor - centre)
-    return np.broadcast_to(np.outer(line, line), shape).astype(np.float32)
+    values[...] = np.outer(line, line)
 
 
-_FILLERS: dict[str, Callable[[Shape, Message, np.random.Generator], FloatArray]] = {
+_FILLERS: dict[str, Callable[[FloatArray, Message, np.random.Generator], None]] = {
     "constant": _constant,
     "uniform": _uniform,
     "gaussian": _gaussian,
@@ -141,17 +155,28 @@ def _fan(shape: Shape, filler: Message) -> float:
     return fan_out if norm == "FAN_OUT" else fan_in
 
 
-def _evenly(shape: Shape, low: float, high: float, generator: np.random.Generator) -> FloatArray:
-    values: FloatArray = generator.random(shape, np.float32)
-    values *= np.float32(high - low)  # in place: a large net spends its start here
-    values += np.float32(low)
-    return values
+def _evenly(values: FloatArray, low: float, high: float, generator: np.random.Generator) -> None:
+    for part in _parts(values):
+        generator.random(out=part, dtype=np.float32)
+        part *= np.float32(high - low)
+        part += np.float32(low)
 
 
-def _normal(shape: Shape, std: float, generator: np.random.Generator) -> FloatArray:
-    values: FloatArray = generator.standard_normal(shape, np.float32)
-    values *= np.float32(std)
-    return values
+def _normal(
+    values: FloatArray, std: float, generator: np.random.Generator, mean: float = 0.0
+) -> None:
+    for part in _parts(values):
+        generator.standard_normal(out=part, dtype=np.float32)
+        part *= np.float32(std)
+        part += np.float32(mean)
+
+
+def _parts(values: FloatArray) -> Iterator[FloatArray]:
+    """Pieces, in order, that stay in a cache while they are worked on: memory of large parameters
+    that is touched for the first time is what takes long."""
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _PART):
+        yield flat[start : start + _PART]
 
 
 def _refused(filler: Message, message: str, field: str = "type") -> NetError:

@@ -65,8 +65,8 @@ class Refusal:
         layer, blob = self.layer, self.layer.bottoms[self.position]
         reason = "force_backward asks for one"
         if not self.forced:
-            losses = {value for value, _ in graph.losses}
-            if not any(losses & (graph.depending(top) | {top}) for top in self.tops):
+            losses = [value for value, _ in graph.losses]
+            if not any({loss, *graph.reaching(loss)} & set(self.tops) for loss in losses):
                 return None
             reason = "what is learned below it needs one"
         return Diagnostic(
