@@ -103,7 +103,7 @@ class Interface:
         given = [(s.name.removesuffix(".diff"), s) for s in by_role.get("gradient", [])]
         groups = {
             "input": [(s.name, s) for s in by_role.get("input", [])],
-            "output": [(n, slots.get(f"{n}~out", slots.get(n))) for n in self.outputs],
+            "output": [(n, slots.get(f"{n}~out") or slots[n]) for n in self.outputs],
             "parameter": [(s.name, s) for s in by_role.get("parameter", [])],
         }
         if self.training is not None:
