@@ -96,7 +96,7 @@ def test_a_net_runs_and_the_process_ends_well(environment: dict[str, str]):
 
 
 def test_all_that_asks_for_a_gpu(environment: dict[str, str]):
-    words = ("-m", "gpu", "-k", f"not ({NOT_HERE})", "-p", "no:cacheprovider", "-q")
+    words = ("-m", "gpu", "-k", f"not ({NOT_HERE})", "-p", "no:cacheprovider", "-o", "addopts=")
     said = python(environment, "-m", "pytest", *words, "tests")
     found = re.search(r"(\d+) passed", said)
     assert found is not None and int(found[1]) > 10, said
