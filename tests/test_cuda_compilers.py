@@ -1,12 +1,13 @@
 """What NVIDIA's compilers say to the emitted text. They need no GPU.
 
-NVRTC comes with the distributions nvidia-cuda-nvrtc and cuda-bindings, nvcc with the toolkit.
+NVRTC comes with the distributions nvidia-cuda-nvrtc and cuda-bindings, nvcc with the toolkit
+or nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-cuda-runtime, nvidia-cuda-cccl and nvidia-nvvm.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from test_cuda_kernels import operators
 
 import graphc
 from graphc.codegen.cuda.compiler import find_nvcc, save
+from graphc.codegen.cuda.main import main_text
 from graphc.codegen.cuda.program import compile_cuda
 from graphc.error import NetError
+from graphc.runtime.nvcc import nvcc_path
 
 ARCHITECTURES = ("sm_80", "sm_90")
 MOST_REGISTERS = 168  # of a thread: 256 threads of such a kernel still fit a multiprocessor
@@ -101,7 +104,7 @@ def test_nvrtc_takes_whole_nets(net: str, architecture: str):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc of the CUDA toolkit")
+@pytest.mark.skipif(nvcc_path() is None, reason="needs nvcc of the CUDA toolkit")
 def test_nvcc_takes_the_whole_text(tmp_path: Path):
     text = nets_text(nets.LENET)
     save(text, tmp_path / "lenet.cubin", "cubin", "sm_90")
@@ -112,11 +115,33 @@ def test_nvcc_takes_the_whole_text(tmp_path: Path):
         save(text.replace("float", "flaot"), tmp_path / "wrong.ptx", "ptx")
 
 
+@pytest.mark.long
+@pytest.mark.skipif(nvcc_path() is None, reason="needs nvcc of the CUDA toolkit")
+def test_nvcc_links_a_program(tmp_path: Path):
+    net, program = graphc.Net(nets.LENET, phase=graphc.TRAIN), tmp_path / "lenet"
+    save(main_text(compile_cuda(net.prepare().program)), program, "exe")
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")
+
+
+def test_nvcc_of_pip_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    for version in ("cu12", "cu13"):
+        program = tmp_path / "nvidia" / version / "bin" / "nvcc"
+        program.parent.mkdir(parents=True)
+        program.touch(0o755)
+    assert nvcc_path() == str(program)
+
+
 def test_architecture_and_compiler_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(NetError, match="written sm_80 or sm_90, not 'hopper'"):
         save("", tmp_path / "x", "ptx", "hopper")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr("graphc.runtime.nvcc._of_pip", list)
     with pytest.raises(NetError, match="needs nvcc"):
         find_nvcc()
     save("// text", tmp_path / "x.cu", "cuda")

@@ -110,13 +110,13 @@ def _c_compiler() -> dict[str, Any]:
 
 
 def _cuda() -> dict[str, Any]:
-    from graphc.runtime.nvcc import nvcc_path
+    from graphc.runtime.nvcc import NOWHERE, nvcc_path
 
     nvcc = nvcc_path()
     return {
         "driver": _cuda_driver(),
         "GPU": _gpus(),
-        "toolkit": _toolkit(nvcc) if nvcc else "none: no nvcc in PATH or under CUDA_HOME",
+        "toolkit": _toolkit(nvcc) if nvcc else f"none: nvcc is {NOWHERE}",
         "pycuda": _version("pycuda") or _missing("cuda"),
         "emulator": _emulator(),
         **_libraries(),

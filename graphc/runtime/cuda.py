@@ -28,7 +28,7 @@ from graphc.runtime.cuda_events import Events, make_events
 from graphc.runtime.cuda_graph import GraphCapture
 from graphc.runtime.launch import FREE_SHARED_BYTES, CudaBundle, Launch
 from graphc.runtime.library_steps import LibrarySteps
-from graphc.runtime.nvcc import nvcc_path
+from graphc.runtime.nvcc import NOWHERE, nvcc_path
 from graphc.runtime.parameter_file import slot_bytes
 
 COMPILER_OPTIONS = ("-std=c++17",)
@@ -79,10 +79,7 @@ def load(bundle: CudaBundle) -> CudaExecutable:
 
     nvcc = nvcc_path()
     if nvcc is None:
-        raise NetError(
-            "target 'cuda' needs nvcc of the CUDA toolkit, which is neither in PATH nor under"
-            " CUDA_HOME"
-        )
+        raise NetError(f"target 'cuda' needs nvcc of the CUDA toolkit, which is {NOWHERE}")
     options = list(COMPILER_OPTIONS)
     try:
         code = compiler.compile(bundle.text, nvcc=nvcc, no_extern_c=True, options=options)

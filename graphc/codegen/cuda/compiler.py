@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from graphc.error import NetError, need
-from graphc.runtime.nvcc import nvcc_path
+from graphc.runtime.nvcc import NOWHERE, nvcc_path
 
 OLDEST_ARCHITECTURE = "sm_80"  # what the text asks of a GPU
 _FLAGS = ("-std=c++17", "-O3", "-diag-suppress=177")
@@ -45,11 +45,11 @@ def save(text: str, path: Path, form: str, architecture: str = OLDEST_ARCHITECTU
 
 
 def find_nvcc() -> str:
-    """The path of nvcc, in PATH or under $CUDA_HOME. Raises NetError where there is none."""
+    """The path of nvcc. Raises NetError where there is none."""
     found = nvcc_path()
     if found is None:
         raise NetError(
-            "this needs nvcc of the CUDA toolkit, which is neither in PATH nor under CUDA_HOME;"
-            " --emit cuda writes the text without it"
+            f"this needs nvcc of the CUDA toolkit, which is {NOWHERE}; --emit cuda writes the text"
+            " without it"
         )
     return found

@@ -105,7 +105,7 @@ int main(int count, char** words) {
   for (int slot = 0; slot < slots; ++slot) {
     const Array& array = arrays[slot];
     const size_t bytes = array.bytes ? size_t(array.bytes) : 1;
-    must(cudaMalloc(&memory[slot], bytes), "no memory on the GPU");
+    must(cudaMalloc(&memory[slot], bytes), "cannot allocate memory on the GPU");
     if (array.read) {
       const std::vector<char> data = read_array(folder + array.file, array);
       must(cudaMemcpy(memory[slot], data.data(), data.size(), cudaMemcpyHostToDevice), "copying");
@@ -115,7 +115,7 @@ int main(int count, char** words) {
   }
   long long found[2] = {0, 0};
   void* error = nullptr;
-  must(cudaMalloc(&error, sizeof found), "no memory on the GPU");
+  must(cudaMalloc(&error, sizeof found), "cannot allocate memory on the GPU");
   must(cudaMemcpy(error, found, sizeof found, cudaMemcpyHostToDevice), "copying");
   const int last = forward ? graphc_forward_steps : graphc_steps;
   must((cudaError_t)graphc_run(memory.data(), 0, last, (long long*)error, 0), "launching");
