@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphc import driver
+from graphc.back_ends import back_end, need_library_choice
 from graphc.driver import Compilation, Signature
 from graphc.error import need
 from graphc.frontends.caffe.definition import NetDefinition
@@ -18,7 +19,6 @@ from graphc.phase import TEST, TRAIN, Phase
 from graphc.plan.budget import Memory, memory_mode
 from graphc.plan.permission import allowed
 from graphc.runtime.cpu import WorkingMemory, usable_cores
-from graphc.runtime.launch import LIBRARY_CHOICES
 
 
 def checked_signature(
@@ -47,18 +47,12 @@ def checked_signature(
         infogain_input in ("scores", "probabilities"),
         f"infogain_input is 'scores' or 'probabilities', not {infogain_input!r}",
     )
-    need(
-        target in driver.BACK_ENDS,
-        f"target is one of {', '.join(driver.BACK_ENDS)}, not {target!r}",
-    )
+    back_end(target)
     need(
         threads is None or (is_whole(threads) and 1 <= threads <= 256),
         f"threads is a whole number from 1 to 256, or None, not {threads!r}",
     )
-    need(
-        libraries in LIBRARY_CHOICES,
-        f"libraries is one of {', '.join(LIBRARY_CHOICES)}, not {libraries!r}",
-    )
+    need_library_choice(libraries)
     fast_math = as_names(fast_math, "fast_math")
     allowed(exact, fast_math)
     return Signature(

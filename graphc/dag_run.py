@@ -15,6 +15,7 @@ from graphc.frontends.matconvnet.block import WEIGHTS
 from graphc.frontends.matconvnet.blocks import BatchNorm, DropOut
 from graphc.frontends.matconvnet.loss_blocks import Loss
 from graphc.frontends.matconvnet.network import MatLayer, executed, execution_order, reached
+from graphc.gradient_request import as_names
 from graphc.graph_call import Choices
 from graphc.mat_call import CompiledPieces, Piece, PieceCall, compile_piece
 from graphc.remaining import Remaining, computed, ends
@@ -81,7 +82,14 @@ class Run:
             (),
             known=True,
         )
-        choices = Choices(net.memory, net.blockwise_loss)
+        choices = Choices(
+            net.memory,
+            net.blockwise_loss,
+            bool(net.exact),
+            as_names(net.fast_math, "fast_math"),
+            target=net.target,
+            libraries=net.libraries,
+        )
         key = (piece, choices, self.remaining, tuple(repr(_settled(layer)) for layer in ordered))
         return self.pieces.kept(
             key, lambda: compile_piece("dagnn", ordered, self._wanted(ordered, piece), choices)

@@ -96,6 +96,7 @@ class DagNet:
         memory: "reuse", "all" to keep every value apart, or a budget for what a call needs beside
             the net's arrays, 200MiB or a number of bytes: some values are then computed twice, and
             a call raises BudgetError where it cannot be met.
+        target, exact, fast_math, libraries: as those of `graphc.Net`; `eval` tells wrong ones.
         meta: anything; `save` writes it.
     Raises:
         NetError: for another version; a layer, a size or a name that is wrong is told by the method
@@ -116,6 +117,10 @@ class DagNet:
         self.hold_on = False
         self.blockwise_loss = False
         self.memory = "reuse"
+        self.target = "cpu"
+        self.exact = False
+        self.fast_math: Sequence[str] = ()
+        self.libraries = "auto"
         self.version = version
         self._masks: dict[str, Array] = {}
         self._compiled = CompiledPieces()

@@ -6,17 +6,18 @@ so that the plan sees which values backward still needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc import compilation_cache
+from graphc.back_ends import back_end, need_processor, remarks_of
 from graphc.collector import resting
 from graphc.compilation_cache import Kept, Surface
-from graphc.error import NetError, need
+from graphc.error import NetError
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.network import CaffeNet, build
 from graphc.ir.graph import Graph
@@ -25,8 +26,6 @@ from graphc.ir.types import TensorType
 from graphc.phase import Phase
 from graphc.plan.permission import Algorithms
 from graphc.runtime.cpu import Executable
-from graphc.runtime.cuda_arrays import DeviceArrays
-from graphc.runtime.host_arrays import Arrays, HostArrays
 from graphc.stopwatch import Stopwatch
 from graphc.training_step import UpdateRule
 
@@ -125,99 +124,9 @@ class Compilation:
     @property
     def remarks(self) -> list[Remark]:
         """Every remark of every stage, in order."""
-        run = [] if self.executable is None else _remarks(self.executable.decisions)
+        run = [] if self.executable is None else remarks_of(self.executable.decisions)
         remarks = [*self.graph.remarks, *self.program.remarks, *self.code_remarks, *run]
         return list(dict.fromkeys(remarks))
-
-
-@dataclass(frozen=True)
-class BackEnd:
-    """A way to run a program: `compile` makes a bundle of it, `load` makes that callable.
-
-    What fast math a signature allows, the code may use as well. `arrays` makes the tables that the
-    user's arrays are in; `remarks` are what making the code decided. `machine` says what code
-    depends on besides the program; None: no bundle of it is kept on disk.
-    """
-
-    compile: Callable[[Program, Signature], Any]
-    load: Callable[[Any], Executable]
-    arrays: Callable[[], Arrays] = HostArrays
-    remarks: Callable[[Any], list[Remark]] = lambda bundle: []
-    machine: Callable[[], str] | None = None
-
-
-def _compile_native(program: Program, signature: Signature) -> Any:
-    from graphc.codegen.llvm.object import compile_program
-
-    return compile_program(program)
-
-
-def _load_native(bundle: Any) -> Executable:
-    from graphc.codegen.llvm.jit import load
-
-    return load(bundle)
-
-
-def _native_machine() -> str:
-    from graphc.codegen.llvm.target import Target, llvm_version
-
-    return f"{Target.host()} LLVM {llvm_version()}"
-
-
-def _compile_cuda(program: Program, signature: Signature) -> Any:
-    from graphc.codegen.cuda.program import compile_cuda
-
-    return compile_cuda(program, tf32="tf32" in signature.fast_math)
-
-
-def _compile_for_gpu(program: Program, signature: Signature) -> Any:
-    from graphc.codegen.cuda.program import compile_cuda
-    from graphc.runtime.library_steps import library_choice
-
-    choice = library_choice(signature.libraries)
-    return compile_cuda(program, tf32="tf32" in signature.fast_math, libraries=choice)
-
-
-def gpu_remarks(program: Program, tf32: bool) -> list[Remark]:
-    """What is decided, or was found before, about a program's code for a GPU; none is needed."""
-    from graphc.codegen.cuda.program import compile_cuda
-    from graphc.runtime import cuda
-    from graphc.runtime.library_steps import outlook
-
-    bundle = compile_cuda(program, tf32, libraries="auto")
-    try:
-        gpu = cuda.device()
-    except NetError:
-        gpu = None
-    return _remarks([*bundle.decisions, *outlook(bundle, gpu)])
-
-
-def _cuda_remarks(bundle: Any) -> list[Remark]:
-    return _remarks(bundle.decisions)
-
-
-def _remarks(decisions: Iterable[tuple[str, str]]) -> list[Remark]:
-    """Those of (layer, sentence), about the whole net where there is no layer."""
-    return [Remark("cuda", f"layer:{layer}" if layer else "net", said) for layer, said in decisions]
-
-
-def _load_emulated(bundle: Any) -> Executable:
-    from graphc.runtime import emulator
-
-    return emulator.load(bundle)
-
-
-def _load_cuda(bundle: Any) -> Executable:
-    from graphc.runtime import cuda
-
-    return cuda.load(bundle)
-
-
-BACK_ENDS: dict[str, BackEnd] = {
-    "cpu": BackEnd(_compile_native, _load_native, machine=_native_machine),
-    "cuda": BackEnd(_compile_for_gpu, _load_cuda, DeviceArrays, _cuda_remarks),
-    "cuda-emulator": BackEnd(_compile_cuda, _load_emulated, remarks=_cuda_remarks),
-}
 
 
 def front_signature(signature: Signature) -> Signature:
@@ -273,18 +182,15 @@ def compile_net(
     definition: NetDefinition, signature: Signature, caffe: CaffeNet | None = None
 ) -> Compilation:
     """`lower`, then machine code in memory, ready to run. Most of it may come from the disk."""
-    back_end = BACK_ENDS[signature.target]
+    chosen = back_end(signature.target)
     watch = Stopwatch()
     caffe = caffe or front(definition, signature)
     watch.mark("front end")
     for layer in caffe.python_layers:
-        need(
-            signature.target == "cpu",
-            f"layer '{layer}' is Python code; target '{signature.target}' cannot run it",
-        )
+        need_processor(layer, signature.target)
     key = None
-    if back_end.machine is not None:
-        key = compilation_cache.key(caffe, signature, back_end.machine())
+    if chosen.machine is not None:
+        key = compilation_cache.key(caffe, signature, chosen.machine())
     made = _from_disk(caffe, signature, watch, key) if key else None
     made = made or _compiled(caffe, signature, watch, key)
     made.seconds.update(watch.seconds)
@@ -301,7 +207,7 @@ def _from_disk(
         return None
     with suppress(NetError):
         made = Compilation(
-            signature, caffe, BACK_ENDS[signature.target].load(kept.bundle), kept=kept
+            signature, caffe, back_end(signature.target).load(kept.bundle), kept=kept
         )
         watch.mark("load")
         return made
@@ -314,15 +220,15 @@ def _compiled(
     """Through all stages; what comes out is kept on disk under `key`."""
     from graphc.lowering import lowered
 
-    back_end = BACK_ENDS[signature.target]
+    chosen = back_end(signature.target)
     made = Compilation(signature, caffe)
     made.lowering = lowered(caffe, signature, watch=watch)
-    bundle = back_end.compile(made.program, signature)
-    made.code_remarks = back_end.remarks(bundle)
+    bundle = chosen.compile(made.program, "tf32" in signature.fast_math, signature.libraries)
+    made.code_remarks = chosen.remarks(bundle)
     watch.mark("code")
     if key:
         compilation_cache.write(key, Kept(bundle, made.surface))
-    made.executable = back_end.load(bundle)
+    made.executable = chosen.load(bundle)
     if caffe.python_layers:
         from graphc.host_calls import HostedExecutable
 

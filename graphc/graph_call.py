@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
-from graphc.codegen.llvm.jit import load
-from graphc.codegen.llvm.object import compile_program
+from graphc.back_ends import BackEnd, back_end, need_library_choice, need_processor
 from graphc.collector import resting
 from graphc.host_calls import Callback, HostedExecutable
 from graphc.ir.graph import Graph
 from graphc.loss_budget import lower_within
 from graphc.passes.pipeline import Compiled, compile_graph
 from graphc.plan.budget import Memory
-from graphc.plan.permission import Algorithms, allowed
+from graphc.plan.permission import Algorithms
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime.cpu import Executable, usable_cores
@@ -34,8 +33,12 @@ class Choices:
         memory: "reuse", "all" to keep every buffer apart, or a budget in bytes.
         blockwise_loss: a last layer and its softmax loss never hold all scores.
         exact: convolutions are direct sums.
-        fast_math: what may be less exact than a direct sum: "winograd4".
+        fast_math: what may be less exact than a direct sum: "winograd4", "tf32".
         threads: how many a call may use; None: all usable cores.
+        target: the back end that runs it, a key of BACK_ENDS.
+        libraries: whether a GPU's steps may be calls of NVIDIA's libraries, "auto", "on" or "off".
+    Raises:
+        NetError: for a value that is none of these, or choices that contradict each other.
     """
 
     memory: Memory = "reuse"
@@ -43,11 +46,28 @@ class Choices:
     exact: bool = False
     fast_math: tuple[str, ...] = ()
     threads: int | None = None
+    target: str = "cpu"
+    libraries: str = "auto"
+
+    def __post_init__(self) -> None:
+        need_library_choice(self.libraries)
+        _ = self.algorithms  # raises what is to be raised
 
     @property
     def algorithms(self) -> Algorithms:
-        """What convolutions may be. Raises NetError where the choices contradict each other."""
-        return allowed(self.exact, self.fast_math, self.threads or usable_cores())
+        """What convolutions may be."""
+        threads = self.threads or usable_cores()
+        return self.back_end.algorithms(self.exact, self.fast_math, threads)
+
+    @property
+    def back_end(self) -> BackEnd:
+        """What runs it."""
+        return back_end(self.target)
+
+    def loaded(self, program: Program) -> Executable:
+        """The program as code that can be called. Raises NetError for what the target lacks."""
+        end = self.back_end
+        return end.load(end.compile(program, "tf32" in self.fast_math, self.libraries))
 
 
 USUAL = Choices()
@@ -108,7 +128,9 @@ def compile_graph_call(
     made, program = lower_graph(
         graph, wrt, given, keep, has_callbacks=bool(callbacks), choices=choices, known=known
     )
-    executable = load(compile_program(program))
+    for layer in callbacks or {}:
+        need_processor(layer, choices.target)
+    executable = choices.loaded(program)
     if callbacks:
         executable = HostedExecutable(executable, program, made.graph, callbacks)
     return GraphCall(made.graph, program, executable)

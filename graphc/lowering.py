@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from graphc.back_ends import back_end
 from graphc.collector import resting
 from graphc.driver import Signature, loss_outputs
 from graphc.frontends.caffe.network import CaffeNet
@@ -16,7 +17,7 @@ from graphc.ir.graph import Graph
 from graphc.loss_budget import lower_within
 from graphc.passes.manager import Stage
 from graphc.passes.pipeline import Compiled, compile_graph
-from graphc.plan.permission import DIRECT, Algorithms, allowed
+from graphc.plan.permission import Algorithms
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.stopwatch import Stopwatch
@@ -75,9 +76,9 @@ def lowered(
 
 
 def _algorithms(signature: Signature) -> Algorithms:
-    """What convolutions may be; the CUDA back end has direct sums alone."""
-    chosen = allowed(signature.exact, signature.fast_math, signature.threads)
-    return chosen if signature.target == "cpu" else DIRECT
+    """What convolutions may be."""
+    choices = signature.exact, signature.fast_math, signature.threads
+    return back_end(signature.target).algorithms(*choices)
 
 
 def _kept(caffe: CaffeNet, signature: Signature) -> Iterable[str]:

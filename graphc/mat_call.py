@@ -6,7 +6,6 @@ Arrays here are turned to our axes; see `graphc.frontends.matconvnet.array`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -94,18 +93,16 @@ class PieceCall:
 
     def _run(self, backward: bool) -> None:
         program = self.call.program
-        steps = (
-            range(program.forward_steps, len(program.steps))
-            if backward
-            else range(program.forward_steps)
-        )
-        for number in steps:
-            start = time.perf_counter()
-            self.call.executable.step(number, self.call.threads)
-            spent = time.perf_counter() - start
-            layers = [n for n in program.steps[number].layer.split(", ") if n in self.seconds]
+        first = program.forward_steps if backward else 0
+        steps = program.steps[first : None if backward else program.forward_steps]
+        if not steps:
+            return
+        what = "backward" if backward else "forward"
+        spent = self.call.executable.timed_call(what, self.call.threads).steps
+        for step, seconds in zip(steps, spent, strict=True):
+            layers = [name for name in step.layer.split(", ") if name in self.seconds]
             for name in layers:
-                self.seconds[name][backward] += spent / len(layers)
+                self.seconds[name][backward] += seconds / len(layers)
 
     def _value(self, name: str) -> np.ndarray:
         value = self.net.graph.blobs[name]

@@ -21,6 +21,7 @@ import numpy as np
 
 from graphc import driver
 from graphc.arrays import checked
+from graphc.back_ends import back_end
 from graphc.blob import Blob, Named, ParameterBlob
 from graphc.blob_values import BlobValues
 from graphc.call_arguments import explained
@@ -147,7 +148,7 @@ class Net:
         self.compilations = Compilations(self.definition, base, shapes or {})
         self._custom: Signature | None = None  # what was asked for last, where that is special
         front = self.front()
-        self.arrays = NetArrays(front, dtype, int(seed), driver.BACK_ENDS[target].arrays)
+        self.arrays = NetArrays(front, dtype, int(seed), back_end(target).arrays)
         self._calls = NetCalls(self.arrays, base.threads)
         self._values = BlobValues(self.compilations, self.arrays, self._calls)
         self._parts = NetParts(self.compilations, self.arrays, self._calls, self._values)

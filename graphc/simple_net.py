@@ -15,6 +15,7 @@ perhaps `dzdw`. The layers between custom ones are compiled together, forward an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from graphc.error import NetError, need
 from graphc.frontends.matconvnet.mat_write import Cell, write_mat
 from graphc.frontends.matconvnet.network import MODES, MatLayer
 from graphc.frontends.matconvnet.simplenn import read_layers, tidy
+from graphc.gradient_request import as_names
 from graphc.graph_call import Choices
 from graphc.mat_call import CompiledPieces, Piece, PieceCall, compile_piece
 from graphc.plan.budget import Memory, memory_mode
@@ -42,11 +44,12 @@ class SimpleNet:
             the net's arrays, 200MiB or a number of bytes: some values are then computed twice, and
             a call raises BudgetError where it cannot be met. Values that stay in `res` must fit:
             see conserve_memory of `simplenn`. Between custom layers it holds for each part.
+        target, exact, fast_math, libraries: as those of `graphc.Net`.
     Attributes:
         layers: the same, tidied: missing fields are supplied.
         meta, version, memory: as given.
     Raises:
-        NetError: with every layer that has an unknown type or a wrong field.
+        NetError: with every layer that has an unknown type or a wrong field; for a wrong choice.
     """
 
     @explained
@@ -56,6 +59,11 @@ class SimpleNet:
         meta: Any = None,
         version: str = "beta25",
         memory: Memory | str = "reuse",
+        *,
+        target: str = "cpu",
+        exact: bool = False,
+        fast_math: Sequence[str] = (),
+        libraries: str = "auto",
     ):
         need(version in ("beta25", "master"), f"version is beta25 or master, not '{version}'")
         problems: list[Any] = []
@@ -74,18 +82,30 @@ class SimpleNet:
         self.meta = {} if meta is None else meta
         self.version = version
         self.memory = memory_mode(memory)
+        self._choices = Choices(
+            exact=bool(exact),
+            fast_math=as_names(fast_math, "fast_math"),
+            target=target,
+            libraries=libraries,
+        )
         self._compiled = CompiledPieces()
 
     @classmethod
     def load(
-        cls, path: str | Path, version: str = "beta25", memory: Memory | str = "reuse"
+        cls,
+        path: str | Path,
+        version: str = "beta25",
+        memory: Memory | str = "reuse",
+        **choices: Any,
     ) -> SimpleNet:
         """Read a net: `layers` and `meta` as variables of the file, or inside a variable `net`.
+
+        choices: target, exact, fast_math and libraries, as when one is made.
 
         Raises NetError where the file cannot be read or holds none, or a layer is wrong.
         """
         layers, meta = read_layers(path)
-        return cls(layers, meta, version, memory)
+        return cls(layers, meta, version, memory, **choices)
 
     def summary(self, **sizes: tuple[int, ...]) -> Summary:
         """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
@@ -116,10 +136,9 @@ class SimpleNet:
 
     def piece(self, layers: list[MatLayer], piece: Piece, memory: Memory) -> PieceCall:
         """Layers compiled for a purpose; kept for the next call."""
-        key = (piece, memory, repr(layers))
-        return self._compiled.kept(
-            key, lambda: compile_piece("simplenn", layers, piece, Choices(memory))
-        )
+        choices = replace(self._choices, memory=memory)
+        key = (piece, choices, repr(layers))
+        return self._compiled.kept(key, lambda: compile_piece("simplenn", layers, piece, choices))
 
 
 @explained

@@ -12,10 +12,9 @@ from graphc.error import NetError, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
 from graphc.frontends.matconvnet.blocks import DropOut
-from graphc.frontends.matconvnet.network import MatLayer
+from graphc.frontends.matconvnet.network import PARAMETER, MatLayer
 from graphc.frontends.matconvnet.simplenn import LOSSES, WEIGHTS, block_of, weight_numbers
 from graphc.mat_call import Piece, PieceCall
-from graphc.runtime.cpu import aligned_zeros
 
 if TYPE_CHECKING:
     from graphc.simple_net import SimpleNet
@@ -149,10 +148,7 @@ class Run:
             layers.append(made)
             inputs.update(extra)
             for j, weight in weight_numbers(self.net.layers[i]):
-                name = f"l{i + 1}_{j}"
-                array = four_axes(weight, name).T
-                held[name] = aligned_zeros(array.shape, self.dtype)
-                held[name][...] = array
+                held[f"l{i + 1}_{j}"] = four_axes(weight, f"l{i + 1}_{j}").T
         call = self._compiled(layers, numbers, inputs, held)
         self.calls[first] = call
         for i in numbers:
@@ -162,7 +158,8 @@ class Run:
         if call.piece.known:
             output = call.net.graph.blobs[_x(last + 1)]
             given[_x(last + 1)] = self._slope(self.dzdy, output.shape[::-1]).T
-        values = call.forward(inputs, held, given)
+        inputs.update((PARAMETER.format(name), array) for name, array in held.items())
+        values = call.forward(inputs, {}, given)
         for i in range(first + 1, last + 2):
             if _x(i) in values:
                 self.res[i].x = values[_x(i)].T

@@ -129,12 +129,20 @@ def test_training_takes_the_target(stand_in: StandIn, tmp_path: Path):
     assert graphc("train", solver, "--target", "gpu").exit_code == 2
 
 
-def test_what_only_a_processor_runs_is_said(tmp_path: Path):
+def test_a_profile_of_a_mat_file(stand_in: StandIn, tmp_path: Path):
     net = chain(tmp_path / "chain.mat")
-    for verb in ("profile", "run"):
-        refused = graphc(verb, net, "--target", "cuda")
-        assert refused.exit_code == 3, refused.output
-        assert "target 'cuda' runs Caffe nets; this is a MatConvNet net" in refused.output
+    words = ("--target", "cuda", "--diff", "x5=fill:1", "--seconds", "0", "--json")
+    result = graphc("profile", net, "--mode", "grad", *words)
+    assert result.exit_code == 0, result.output
+    assert stand_in.launched
+    assert {"conv", "pool", "fc"} <= set(json.loads(result.stdout)["layers"])
+
+
+def test_times_of_the_emulator_are_not_asked_for(net: Path):
+    for words in (("profile", net), ("bench", "net", net), ("bench", "ops")):
+        refused = graphc(*words, "--target", "cuda-emulator")
+        assert refused.exit_code == 2
+        assert "is not one of 'cpu', 'cuda'" in refused.output
 
 
 # -- the rival ------------------------------------------------------------------------------------

@@ -108,6 +108,23 @@ def test_too_little_memory_is_one_line(stand_in: StandIn):
         net.forward()
 
 
+def test_missing_driver_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    """pycuda is there, and does not load without the driver's library."""
+
+    class NoDriver:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name.startswith("pycuda"):
+                raise ImportError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(sys, "meta_path", [NoDriver(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "pycuda", raising=False)
+    monkeypatch.delitem(sys.modules, "pycuda.driver", raising=False)
+    cuda.device.cache_clear()
+    with pytest.raises(NetError, match=r"target 'cuda' needs NVIDIA's driver, .*libcuda") as caught:
+        cuda.device()
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_pycuda_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pycuda", None)
     cuda.device.cache_clear()

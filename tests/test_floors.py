@@ -27,6 +27,7 @@ FLOORS = {
     "graphc.plan": 3,
     "graphc.frontends": 4,
     "graphc.codegen": 4,
+    "graphc.back_ends": 5,
     "graphc.driver": 5,
     "graphc.host_calls": 5,
     "graphc.net": 5,

@@ -8,10 +8,8 @@ from functools import cache
 import numpy as np
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.back_ends import back_end
 from graphc.bench.machine import Limits, describe_machine, measure_limits
-from graphc.codegen.cuda.program import compile_cuda
-from graphc.codegen.llvm.jit import load
-from graphc.codegen.llvm.object import compile_program
 from graphc.ir.core.axes import Broadcast, Sum
 from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
@@ -21,7 +19,6 @@ from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime import cuda
 from graphc.runtime.cpu import Executable
-from graphc.runtime.library_steps import library_choice
 
 BLOCK_BYTES = 1 << 30  # of an array: many times the largest cache
 _ROW = 4096
@@ -35,9 +32,8 @@ def limits_of(target: str, threads: int) -> Limits:
 
 def loaded(program: Program, target: str, tf32: bool = False, libraries: str = "off") -> Executable:
     """A program made into code for a target, ready to be bound."""
-    if target == "cpu":
-        return load(compile_program(program))
-    return cuda.load(compile_cuda(program, tf32, libraries=library_choice(libraries)))
+    end = back_end(target)
+    return end.load(end.compile(program, tf32, libraries))
 
 
 def describe(target: str) -> dict[str, object]:

@@ -214,11 +214,11 @@ def ops(
     Convolutions of well-known nets and their gradients, inner products, and what is bound by
     memory, as they run inside a net.
     """
+    from graphc.back_ends import back_end
     from graphc.bench.device import describe, limits_of
     from graphc.bench.operator_table import table as operator_table
     from graphc.bench.operators import bench_row
     from graphc.bench.torch_rival import VARIANTS, import_torch
-    from graphc.plan.permission import DIRECT, allowed
 
     if rival:
         import_torch()
@@ -226,7 +226,7 @@ def ops(
     if not rows:
         raise NetError(f"no row of the table has '{match}' in its name")
     words = fast_math_words(exact, fast_math)
-    algorithms = allowed(exact, words, threads) if target is TargetName.cpu else DIRECT
+    algorithms = back_end(target.value).algorithms(exact, words, threads)
     limits = limits_of(target.value, threads)
     machine = describe(target.value)
     found = []

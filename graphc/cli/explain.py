@@ -66,7 +66,7 @@ def _lowered(options: NetOptions, target: TargetName) -> Lowered:
     """The net's stages; for a GPU with remarks about its code, which has direct sums alone."""
     if target is TargetName.cpu:
         return open_session(options).lowered()
-    from graphc.driver import gpu_remarks
+    from graphc.back_ends import gpu_remarks
 
     tf32 = "tf32" in fast_math_words(options.exact, options.fast_math)
     made = open_session(replace(options, exact=True, fast_math=None)).lowered()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphc.cli.options import InputOptions, Mode, NetOptions
+from graphc.cli.options import InputOptions, Mode, NetOptions, RunTargetName, RunTargetOption
 from graphc.cli.report import (
     busy,
     need_array_path,
@@ -45,6 +45,7 @@ def grad(
         typer.Option(metavar="NAME", help="Whose gradient; else that of the first input in --wrt."),
     ] = None,
     beside: Annotated[bool, typer.Option("--beside", help="Put the photo beside it.")] = False,
+    target: RunTargetOption = RunTargetName.cpu,
 ) -> None:
     """Run forward and backward: gradients.
 
@@ -58,7 +59,7 @@ def grad(
         raise typer.BadParameter("infer has no gradients", param_hint="--mode")
     options = replace(options, mode=options.mode or Mode.grad)
     sources = pairs("--input", inputs.input)
-    net = open_session(options, sources)
+    net = open_session(options, sources, target.value)
     need_all_inputs(net, sources)
     given, wrt = net.targets()
     need_array_path(output, len(wrt))

@@ -15,11 +15,9 @@ import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.cli.axes import CAFFE
 from graphc.cli.options import Mode, NetOptions
 from graphc.cli.session import Results, choices_of, given_names
-from graphc.codegen.llvm.jit import load
-from graphc.codegen.llvm.object import compile_program
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.caffe.caffemodel import read_weights
-from graphc.graph_call import GraphCall, compile_graph_call, lower_graph
+from graphc.graph_call import Choices, GraphCall, compile_graph_call, lower_graph
 from graphc.ir.graph import Graph
 from graphc.ir.reader import parse_graph
 from graphc.ir.verify import verify
@@ -42,8 +40,8 @@ class IrSession:
 
     axes = CAFFE
 
-    def __init__(self, options: NetOptions):
-        self.options = options
+    def __init__(self, options: NetOptions, target: str = "cpu"):
+        self.options, self.target = options, target
         self.graph: Graph = _read(options)
         self.inputs = [v.name for v in self.graph.inputs("input", "gradient")]
         self.filled: list[str] = []
@@ -70,14 +68,13 @@ class IrSession:
         """Everything that the text says."""
         started = time.perf_counter()
         program = self._planned(kept)
-        call = GraphCall(self.graph, program, load(compile_program(program)))
+        call = GraphCall(self.graph, program, self._choices.loaded(program))
         return self._run(call, arrays, [*self.outputs, *kept], started)
 
     def gradients(self, arrays: Arrays, seeds: Arrays, wrt: Sequence[str]) -> Results:
         """The text as a forward pass, and its backward pass."""
         started = time.perf_counter()
-        choices = choices_of(self.options)
-        call = compile_graph_call(self.graph, wrt, list(seeds), choices=choices)
+        call = compile_graph_call(self.graph, wrt, list(seeds), choices=self._choices)
         given = {f"{name}.diff": array for name, array in seeds.items()}
         found = self._run(call, {**arrays, **given}, [f"{name}.diff" for name in wrt], started)
         plain = {name.removesuffix(".diff"): array for name, array in found.arrays.items()}
@@ -108,10 +105,14 @@ class IrSession:
 
     def _planned(self, keep: Sequence[str]) -> Program:
         """The plan of the text as it is written."""
-        choices = choices_of(self.options)
+        choices = self._choices
         return plan(
             self.graph, keep=set(keep), memory=choices.memory, algorithms=choices.algorithms
         )
+
+    @property
+    def _choices(self) -> Choices:
+        return choices_of(self.options, self.target)
 
     def lowered(self, stages: bool = False) -> Lowered:
         """The plan of the graph as it is written; with its backward pass if one is asked for."""
@@ -119,7 +120,7 @@ class IrSession:
         keep = list(self.options.keep or ())
         held = {name: name for v in self.graph.inputs("parameter") if (name := v.name)}
         if wrt:
-            choices = choices_of(self.options)
+            choices = self._choices
             compiled, program = lower_graph(
                 self.graph, wrt, given, keep, keep_stages=stages, choices=choices
             )

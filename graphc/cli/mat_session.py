@@ -50,9 +50,9 @@ class MatSession:
 
     axes = MATLAB
 
-    def __init__(self, options: NetOptions, sources: Mapping[str, str]):
+    def __init__(self, options: NetOptions, sources: Mapping[str, str], target: str = "cpu"):
         _need_no_caffe_options(options)
-        self.options = options
+        self.options, self.target = options, target
         self.model = MatModel.load(options.net)
         self.mode = "normal" if phase_of(options) == TRAIN else "test"
         self.inputs = self.model.inputs
@@ -130,7 +130,7 @@ class MatSession:
         return self._results({n: found[n] for n in wrt}, values, started, compiled)
 
     def _compiled(self, piece: Piece) -> PieceCall:
-        choices = choices_of(self.options)
+        choices = choices_of(self.options, self.target)
         return compile_piece(self.model.name, self.model.layers, piece, choices)
 
     def _run(self, call: PieceCall, arrays: Arrays) -> dict[str, np.ndarray]:
@@ -207,8 +207,9 @@ class MatSession:
         given, wrt = ([], []) if self.options.mode in (None, Mode.infer) else self.targets()
         built = self._built(given, wrt)
         graph = built.net.graph
-        choices = choices_of(self.options)
-        call = compile_graph_call(graph, built.wrt, given, built.keep, None, choices, given)
+        choices = choices_of(self.options, self.target, libraries)
+        callbacks = built.net.callbacks
+        call = compile_graph_call(graph, built.wrt, given, built.keep, callbacks, choices, given)
         rng = np.random.default_rng(self.options.seed)
         inputs = self._random_inputs(built.net, rng)
         seeds = {name: np.ones(graph.blobs[name].shape) for name in given}
@@ -219,7 +220,16 @@ class MatSession:
         wanted = tuple(built.wrt)
         sizes = {name: self.sizes[name] for name in self.inputs}
         made = Call(
-            self.model.name, threads, graph, call.program, call.executable, sizes, wanted, seeds
+            self.model.name,
+            threads,
+            graph,
+            call.program,
+            call.executable,
+            sizes,
+            wanted,
+            seeds,
+            self.target,
+            "tf32" in choices.fast_math,
         )
         made.run()
         return made

@@ -58,10 +58,18 @@ class FastMath(StrEnum):
 
 
 class TargetName(StrEnum):
-    """What runs a net."""
+    """What runs a net that is measured."""
 
     cpu = "cpu"
     cuda = "cuda"
+
+
+class RunTargetName(StrEnum):
+    """What runs a net; the emulator is a GPU on the processor, for tests."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    emulator = "cuda-emulator"
 
 
 class LibrariesName(StrEnum):
@@ -106,6 +114,14 @@ FastMathOption = Annotated[
 ]
 TargetOption = Annotated[
     TargetName, typer.Option("--target", help="What runs the net; cuda: the first GPU.")
+]
+RunTargetOption = Annotated[
+    RunTargetName,
+    typer.Option(
+        "--target",
+        help="What runs the net; cuda: the first GPU; cuda-emulator: its code on the processor,"
+        " slowly, for tests.",
+    ),
 ]
 LibrariesOption = Annotated[
     LibrariesName,

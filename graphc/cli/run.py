@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphc.cli.options import InputOptions, NetOptions, TargetName, TargetOption
+from graphc.cli.options import InputOptions, NetOptions, RunTargetName, RunTargetOption
 from graphc.cli.report import (
     busy,
     need_array_path,
@@ -34,7 +34,7 @@ def run(
     options: NetOptions,
     inputs: InputOptions,
     output: Annotated[str | None, OUTPUT] = None,
-    target: TargetOption = TargetName.cpu,
+    target: RunTargetOption = RunTargetName.cpu,
 ) -> None:
     """Run forward and print the outputs.
 

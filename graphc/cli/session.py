@@ -96,21 +96,15 @@ class Session(Protocol):
 def open_session(
     options: NetOptions, sources: Mapping[str, str] | None = None, target: str = "cpu"
 ) -> Session:
-    """The net of the options; `sources` are those of --input, whose files may tell a size.
-
-    Raises NetError for a target that cannot run such a net.
-    """
-    if target != "cpu" and (is_mat(options) or is_ir(options)):
-        kind = "a MatConvNet net" if is_mat(options) else "a graph's text"
-        raise NetError(f"target '{target}' runs Caffe nets; this is {kind}")
+    """The net of the options; `sources` are those of --input, whose files may tell a size."""
     if is_mat(options):
         from graphc.cli.mat_session import MatSession
 
-        return MatSession(options, sources or {})
+        return MatSession(options, sources or {}, target)
     if is_ir(options):
         from graphc.cli.ir_session import IrSession
 
-        return IrSession(options)
+        return IrSession(options, target)
     from graphc.cli.caffe_session import CaffeSession
 
     return CaffeSession(options, target)
@@ -197,7 +191,7 @@ def forward_signature(options: NetOptions) -> Signature:
     )
 
 
-def choices_of(options: NetOptions) -> Choices:
+def choices_of(options: NetOptions, target: str = "cpu", libraries: str = "auto") -> Choices:
     """How a graph is compiled, for nets that no Signature describes."""
     from graphc.graph_call import Choices
     from graphc.plan.budget import memory_mode
@@ -208,6 +202,8 @@ def choices_of(options: NetOptions) -> Choices:
         options.exact,
         fast_math_words(options.exact, options.fast_math),
         options.threads,
+        target,
+        libraries,
     )
 
 

@@ -19,8 +19,8 @@ from graphc.cli.options import (
     LibrariesName,
     LibrariesOption,
     MemoryOption,
-    TargetName,
-    TargetOption,
+    RunTargetName,
+    RunTargetOption,
     ThreadsOption,
     fast_math_words,
 )
@@ -52,7 +52,7 @@ def train(
     threads: ThreadsOption = None,
     exact: ExactOption = False,
     fast_math: FastMathOption = None,
-    target: TargetOption = TargetName.cpu,
+    target: RunTargetOption = RunTargetName.cpu,
     libraries: LibrariesOption = LibrariesName.auto,
     json: JsonOption = False,
 ) -> None:

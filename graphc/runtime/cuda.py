@@ -49,9 +49,14 @@ def device() -> Any:
     try:
         import pycuda.driver as driver
     except ImportError as error:
+        if "libcuda" in str(error):
+            raise NetError(
+                f"target 'cuda' needs NVIDIA's driver, which pycuda does not find ({error})."
+                " Target 'cuda-emulator' runs the same code on the processor, for tests"
+            ) from None
         raise NetError(
-            f"target 'cuda' needs pycuda ({error}); pip install 'graphc[cuda]', or use"
-            " target 'cuda-emulator'"
+            f"target 'cuda' needs pycuda ({error}); pip install 'graphc[cuda]'. Target"
+            " 'cuda-emulator' runs the same code on the processor, for tests"
         ) from None
     try:
         driver.init()

@@ -10,19 +10,24 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from graphc.error import NetError
 from graphc.runtime.cache_folder import folder, is_private
-from graphc.runtime.cpu import Executable, Functions
+from graphc.runtime.cpu import Executable, Functions, StepTimes
 from graphc.runtime.launch import CudaBundle
 
 HEADER = Path(__file__).parent / "cuda_on_cpu.h"
+TRAFFIC_HEADER = HEADER.with_name("cuda_traffic.h")
+COUNTING = ("-DGRAPHC_COUNT_TRAFFIC",)  # flags of programs whose `traffic` can be asked for
 FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-fno-strict-aliasing", "-ffp-contract=off")
 _FAILED = -1
 
@@ -64,6 +69,23 @@ def compiler() -> list[str]:
     return command
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What warps ask of a buffer; see cuda_traffic.h.
+
+    Attributes:
+        accesses: of whole warps.
+        goes, least_goes: of shared memory, and how many there would be without bank conflicts.
+        sectors, least_sectors: of 32 bytes of global memory, and how many would hold the bytes.
+    """
+
+    accesses: int
+    goes: int
+    least_goes: int
+    sectors: int
+    least_sectors: int
+
+
 class EmulatedExecutable(Executable):
     """A CUDA program on the CPU.
 
@@ -93,6 +115,34 @@ class EmulatedExecutable(Executable):
         """Run one step."""
         self._library.graphc_order(self.seed)
         super().step(number, threads)
+
+    def timed_call(
+        self, what: str = "forward", threads: int = 1, clock: int | None = None
+    ) -> StepTimes:
+        """A call with a clock read before each step: how long it takes to emulate it."""
+        kind = time.CLOCK_MONOTONIC if clock is None else clock
+        ranges = self._ranges(what)
+        if what != "backward":
+            self.arena[...] = 0xFF
+        self.only_forward = what == "forward"
+        marks = [time.clock_gettime(kind)]
+        for number in itertools.chain(*ranges):
+            self.step(number, threads)
+            marks.append(time.clock_gettime(kind))
+        return StepTimes(0.0, tuple(b - a for a, b in itertools.pairwise(marks)))
+
+    def traffic(self) -> dict[tuple[str, str], Traffic]:
+        """By kernel and buffer ("shared": shared memory) what its warps have asked of memory.
+
+        Of a program that was loaded with the flags COUNTING; counting begins again.
+        """
+        ask = self._library.graphc_traffic
+        ask.restype = ctypes.c_char_p
+        found = {}
+        for line in ask().decode().splitlines():
+            kernel, buffer, *numbers = line.split("\t")
+            found[kernel, buffer] = Traffic(*map(int, numbers))
+        return found
 
     def _report(self, code: int) -> None:
         if code == _FAILED:
@@ -142,7 +192,7 @@ def build(text: str, flags: Sequence[str] = ()) -> Path:
 
 @functools.cache
 def _version() -> bytes:
-    return HEADER.read_bytes()
+    return HEADER.read_bytes() + TRAFFIC_HEADER.read_bytes()
 
 
 def _folder() -> Path:
