@@ -23,6 +23,10 @@
 #include <utility>
 #include <vector>
 
+#ifdef GRAPHC_COUNT_TRAFFIC
+#include "cuda_traffic.h"
+#endif
+
 #define __global__
 #define __device__
 #define __host__
@@ -209,6 +213,9 @@ inline void run_block() {
       note_failure("the block has written past its shared memory");
       return;
     }
+#ifdef GRAPHC_COUNT_TRAFFIC
+  end_of_counted_block(machine.kernel);
+#endif
 }
 
 // ---- meeting ----
@@ -300,35 +307,57 @@ inline void multiply_16x8x8(float* sum, const unsigned* a, const unsigned* b, in
   fail("index %lld of %s is outside of its %lld elements", i, name, count);
 }
 
+[[noreturn]] __attribute__((noinline)) inline void unaligned(const char* name, long long i, int count) {
+  fail("accesses %d elements of %s at once, and element %lld is not aligned to that", count, name, i);
+}
+
+#ifdef GRAPHC_COUNT_TRAFFIC
+inline void count_at(const void* site, const char* name, const void* place, unsigned bytes) {
+  const unsigned char *const at = (const unsigned char*)place, *const shared = machine.shared.data();
+  const bool is_shared = at >= shared && at < shared + machine.shared.size();
+  count_access(site, machine.current, name, is_shared, is_shared ? at - shared : (uintptr_t)at,
+               bytes);
+}
+// Where it is called from tells the accesses of a kernel apart.
+__attribute__((noinline)) inline void count_one(const char* name, const void* place,
+                                                unsigned bytes) {
+  count_at(__builtin_return_address(0), name, place, bytes);
+}
+#else
+inline void count_at(const void*, const char*, const void*, unsigned) {}
+inline void count_one(const char*, const void*, unsigned) {}
+#endif
+
 // A pointer that knows how many elements there are.
 template <class T> struct Checked {
   T* first;
   long long count;
   const char* name;
 
-  __attribute__((always_inline)) T& operator[](long long i) const {
+  // `COUNT` neighbours, the first of which is element i.
+  template <int COUNT> __attribute__((always_inline)) T* checked(long long i) const {
     if ((unsigned long long)i >= (unsigned long long)count) outside(name, i, count);
-    return first[i];
+    if (COUNT > 1 && i + COUNT > count) outside(name, i + COUNT - 1, count);
+    if (COUNT > 1 && (uintptr_t)(first + i) % (COUNT * sizeof(T))) unaligned(name, i, COUNT);
+    return first + i;
   }
+  template <int COUNT = 1> __attribute__((always_inline)) T* at(long long i) const {
+    T* const found = checked<COUNT>(i);
+    count_one(name, found, COUNT * sizeof(T));
+    return found;
+  }
+  __attribute__((always_inline)) T& operator[](long long i) const { return *at(i); }
 };
-
-inline long long by_four(long long at) {
-  if (at % 4) fail("accesses 16 bytes at element %lld, which is no multiple of 4", at);
-  return at;
-}
 
 // Copies happen as late as they may: a missing wait leaves what was there before.
 template <int COUNT, class T>
-void copy_async(const Checked<T>& to, long long place, const Checked<const T>& from, long long at,
-                bool inside) {
-  T* const target = &to[place];
-  const T* source = nullptr;
-  (void)to[place + COUNT - 1];
-  if (inside) {
-    source = &from[at];
-    (void)from[at + COUNT - 1];
-    if (COUNT > 1 && (at % COUNT || place % COUNT)) fail("copies %d elements unaligned", COUNT);
-  }
+void copy_late(int line, const Checked<T>& to, long long place, const Checked<const T>& from,
+               long long at, bool inside) {
+  T* const target = to.template checked<COUNT>(place);
+  const T* const source = inside ? from.template checked<COUNT>(at) : nullptr;
+  // A line stands for the place of the call, which the compiler may double.
+  count_at((const void*)(intptr_t)(2 * line), to.name, target, COUNT * sizeof(T));
+  count_at((const void*)(intptr_t)(2 * line + 1), from.name, source, COUNT * sizeof(T));
   Fiber& fiber = machine.fibers[machine.current];
   fiber.copies.back().push_back({target, source, COUNT * sizeof(T)});
 }
@@ -427,11 +456,15 @@ template <class T> using Tile = emulator::Checked<T>;
 
 #define to_tf32(value) emulator::to_tf32(value)
 #define multiply_16x8x8(sum, a, b) emulator::multiply_16x8x8(sum, a, b, __LINE__)
-template <int COUNT, class T, class B>
-void copy_async(const Tile<T>& to, long long place, const B& from, long long at, bool inside) {
-  emulator::copy_async<COUNT>(to, place, Buffer<const T>{from.first, from.count, from.name}, at,
-                              inside);
-}
+struct CopyAt {
+  int line;
+  template <int COUNT, class T, class B>
+  void copy(const Tile<T>& to, long long place, const B& from, long long at, bool inside) {
+    emulator::copy_late<COUNT>(line, to, place, Buffer<const T>{from.first, from.count, from.name},
+                               at, inside);
+  }
+};
+#define copy_async CopyAt{__LINE__}.copy
 inline void end_of_copies() { emulator::end_of_copies(); }
 template <int LEFT> void wait_for_copies() { emulator::wait_for_copies(LEFT); }
 

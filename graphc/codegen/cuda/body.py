@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from graphc.codegen.bounds import Range
-from graphc.codegen.cuda.expressions import Scalars, c_type, literal, node_type
+from graphc.codegen.cuda.expressions import Scalars, c_type, counter, literal, node_type
 from graphc.codegen.cuda.schedule import Schedule
 from graphc.codegen.cuda.text import Names, Text
 from graphc.codegen.nodes import (
@@ -66,7 +66,7 @@ class Body:
             part = linear if inner == 1 else f"{linear} / {inner}"
             if axis != axes[0]:
                 part = f"{part} % {extent}"
-            kind = "int" if extent < 2**31 else "long long"
+            kind = counter(extent)
             self.text.line(f"const {kind} {name} = {part};")
             inner *= extent
 
@@ -77,7 +77,7 @@ class Body:
             for axis in axes:
                 extent = self.made.nodes.extents[axis]
                 name = self.axes[axis] = self.names.fresh(axis.name)
-                kind = "int" if extent < 2**31 else "long long"
+                kind = counter(extent)
                 head = f"for ({kind} {name} = 0; {name} < {extent}; ++{name})"
                 stack.enter_context(self.text.block(head))
             yield
@@ -120,6 +120,28 @@ class Body:
         with self.loops(self.made.own[store]), self.guarded(store.guards):
             self.assign(store)
 
+    def lets_and_stores(self, statements: Iterable[StatementNode]) -> None:
+        """Scalars, then single elements: all values are there before the first is stored.
+
+        One may lie where the value of another comes from.
+        """
+        every = list(statements)
+        alone = sum(isinstance(statement, StoreNode) for statement in every) == 1
+        ready: list[tuple[StoreNode, str]] = []
+        for statement in every:
+            if not isinstance(statement, StoreNode):
+                self.statement(statement)
+                continue
+            self.scalars.begin(statement_nodes(statement))
+            value = self.scalars.value(statement.value)
+            if not alone:
+                name = self.names.fresh("v")
+                self.text.line(f"const {node_type(statement.value)} {name} = {value};")
+                value = name
+            ready.append((statement, value))
+        for store, value in ready:
+            self._write(store, value)
+
     # -- parts --
 
     def declare(self, fold: FoldNode) -> None:
@@ -144,7 +166,9 @@ class Body:
 
     def assign(self, store: StoreNode) -> None:
         """Write one element."""
-        value = self.scalars.value(store.value)
+        self._write(store, self.scalars.value(store.value))
+
+    def _write(self, store: StoreNode, value: str) -> None:
         sign = "+=" if store.mode == "add" else "="
         self.text.line(f"{self.scalars.place(store.address)} {sign} {value};")
 

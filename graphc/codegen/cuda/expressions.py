@@ -24,7 +24,7 @@ TYPES = {
     "uint8": "unsigned char",
     BOOL: "bool",
 }
-_INT32 = (-(2**31) + 1, 2**31 - 1)
+INT_END = 2**31  # where the values of an `int` end
 _LIMITS = {"int32": (-(2**31), 2**31 - 1), "uint8": (0, 255)}
 _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARISONS = {"lt": "<", "le": "<=", "eq": "==", "and": "&&", "or": "||"}
@@ -39,7 +39,12 @@ _LONGEST = 60  # characters of an expression before a part of it gets a name
 
 def fits_int(bounds: Range) -> bool:
     """Whether all values within bounds are values of an `int`."""
-    return bounds is not None and bounds[0] >= _INT32[0] and bounds[1] <= _INT32[1]
+    return bounds is not None and bounds[0] > -INT_END and bounds[1] < INT_END
+
+
+def counter(end: int) -> str:
+    """The type of a variable that counts up to `end` and may come to it."""
+    return "int" if end < INT_END else "long long"
 
 
 def c_type(dtype: str, bounds: Range = None) -> str:
@@ -140,11 +145,11 @@ class Scalars:
             for axis, stride in sorted(address.terms.items(), key=lambda term: -abs(term[1]))
         ]
         reach = abs(address.constant) + sum(abs(s) * (extent - 1) for _, s, extent in terms)
-        wide = reach >= 2**31
+        wide = reach >= INT_END
         parts = [_term(name, stride, wide) for name, stride, _ in terms]
         for node, stride in address.parts:
             bounds = node.bounds
-            far = bounds is None or abs(stride) * max(map(abs, bounds)) + reach >= 2**31
+            far = bounds is None or abs(stride) * max(map(abs, bounds)) + reach >= INT_END
             parts.append(_term(self.value(node), stride, far and node_type(node) == "int"))
         if address.constant or not parts:
             parts.append(literal(address.constant, INDEX))

@@ -7,7 +7,7 @@ for (int lane = 0; lane < 4; ++lane) {
   const int i_2 = i + lane;
   y_4[lane] = most(x_4[lane], 0.0f);
 }
-put_four(y, i, y_4);
+put(y, i, y_4);
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
+from graphc.codegen.cuda.expressions import counter
 from graphc.codegen.cuda.schedule import Schedule
 from graphc.codegen.nodes import (
     Address,
@@ -56,9 +57,9 @@ def fours(made: Schedule, aligned: frozenset[str]) -> Fours | None:
         return None
     if any(address.buffer.name in written for address in loads):
         return None
-    if not all(_comes_in_fours(address, axis, aligned) for address in stores):
+    if not all(comes_together(address, axis, aligned, FOUR) for address in stores):
         return None
-    together = tuple(a for a in loads if a.inside and _comes_in_fours(a, axis, aligned))
+    together = tuple(a for a in loads if a.inside and comes_together(a, axis, aligned, FOUR))
     return Fours(axis, together, tuple(stores))
 
 
@@ -73,12 +74,13 @@ def _loads(nodes: KernelNodes) -> list[Address]:
     return [address for address in every if address is not None]
 
 
-def _comes_in_fours(address: Address, axis: Axis, aligned: frozenset[str]) -> bool:
+def comes_together(address: Address, axis: Axis, aligned: frozenset[str], count: int) -> bool:
+    """Whether `count` float32 neighbours along an axis are one access, from multiples of it on."""
     if address.buffer.dtype != "float32" or address.buffer.name not in aligned or address.parts:
         return False
     others = [stride for other, stride in address.terms.items() if other is not axis]
     steps = (*others, address.constant)
-    return address.terms.get(axis) == 1 and not any(step % FOUR for step in steps)
+    return address.terms.get(axis) == 1 and not any(step % count for step in steps)
 
 
 def emit_fours(body: Body, chosen: Fours, start: str) -> None:
@@ -87,7 +89,7 @@ def emit_fours(body: Body, chosen: Fours, start: str) -> None:
     groups = made.nodes.extents[chosen.axis] // FOUR
     rest = made.parallel[:-1]
     first = body.names.fresh(chosen.axis.name)
-    kind = "int" if made.nodes.extents[chosen.axis] < 2**31 else "long long"
+    kind = counter(made.nodes.extents[chosen.axis])
     text.line(f"const {kind} {first} = {start}{f' % {groups}' if rest else ''} * {FOUR};")
     if rest:
         body.decompose(f"{start} / {groups}", rest)
@@ -112,4 +114,4 @@ def emit_fours(body: Body, chosen: Fours, start: str) -> None:
     for address in chosen.stores:
         buffer, place = places[id(address)]
         name = lanes[id(address)].removesuffix("[lane]")
-        text.line(f"put_four({buffer}, {place}, {name});")
+        text.line(f"put({buffer}, {place}, {name});")

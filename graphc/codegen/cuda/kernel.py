@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
 from graphc.codegen.cuda.contraction import emit_contraction
-from graphc.codegen.cuda.expressions import TYPES
+from graphc.codegen.cuda.expressions import TYPES, counter
 from graphc.codegen.cuda.fours import FOUR, emit_fours, fours
 from graphc.codegen.cuda.rows import RowBody
 from graphc.codegen.cuda.schedule import Schedule, read, schedule
@@ -76,7 +76,7 @@ def emit_kernel(
         if made.form == "threads":
             grid, shared_bytes = _threads(text, made, names, buffers, choice.aligned), 0
         else:
-            grid, shared_bytes = _block(text, made, names, buffers, alone)
+            grid, shared_bytes = _block(text, made, names, buffers, alone, choice.aligned)
     return EmittedKernel(name, str(text), grid, made.threads, shared_bytes, checks)
 
 
@@ -114,7 +114,7 @@ def _threads(
     chosen = fours(made, aligned)
     count = count if chosen is None else count // FOUR
     grid = min(-(-count // made.threads), MOST_BLOCKS)
-    kind = "int" if count + grid * made.threads < 2**31 else "long long"
+    kind = counter(count + grid * made.threads)
     if made.iterations == 1:
         with text.block("if (blockIdx.x * blockDim.x + threadIdx.x == 0)"):
             body.all()
@@ -133,10 +133,15 @@ def _threads(
 
 
 def _block(
-    text: Text, made: Schedule, names: Names, buffers: dict[str, str], alone: bool
+    text: Text,
+    made: Schedule,
+    names: Names,
+    buffers: dict[str, str],
+    alone: bool,
+    aligned: frozenset[str],
 ) -> tuple[int, int]:
     """A block an iteration."""
-    body = RowBody(text, names, made, buffers, alone)
+    body = RowBody(text, names, made, buffers, alone, aligned)
     if made.iterations > 1:
         body.decompose("blockIdx.x", made.parallel)
     body.all()

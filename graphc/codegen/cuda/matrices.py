@@ -53,8 +53,13 @@ def matrices(contraction: Contraction, nodes: KernelNodes) -> Matrices:
     if rows and (not columns or each[-1] in rows):
         left, right, rows, columns = right, left, columns, rows
     over = [axis for axis in contraction.over if axis.extent > 1]
-    over.sort(key=lambda axis: -(abs(left.stride(axis)) + abs(right.stride(axis))))
+    over.sort(key=lambda axis: -_nearest(left.stride(axis), right.stride(axis)))
     return Matrices(left, right, batch, rows, columns, tuple(over))
+
+
+def _nearest(*strides: int) -> int:
+    """The shorter way of two operands: one of them may be read along the axis that runs fastest."""
+    return min((abs(stride) for stride in strides if stride), default=0)
 
 
 def _uses(operand: Operand, axis: Axis) -> bool:

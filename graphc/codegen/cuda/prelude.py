@@ -45,28 +45,32 @@ template <class K> void graphc_allow_shared(K kernel, int bytes) {
 #endif
 """
 
-_FOURS = """\
-// Four neighbours in memory, the first at a multiple of 16 bytes.
-struct alignas(16) Four {
-  float at[4];
+_TOGETHER = """\
+// Neighbours in memory that are read or written at once, the first at a multiple of their bytes.
+template <int COUNT> struct alignas(4 * COUNT) Together {
+  float at[COUNT];
   __device__ __forceinline__ float& operator[](int lane) { return at[lane]; }
   __device__ __forceinline__ float operator[](int lane) const { return at[lane]; }
 };
+using Two = Together<2>;
+using Four = Together<4>;
 #ifndef GRAPHC_ON_CPU
 template <class I> __device__ __forceinline__ Four four(const float* from, I at) {
   return *reinterpret_cast<const Four*>(from + at);
 }
-template <class I> __device__ __forceinline__ void put_four(float* to, I at, const Four& value) {
-  *reinterpret_cast<Four*>(to + at) = value;
+template <int COUNT, class I>
+__device__ __forceinline__ void put(float* to, I at, const Together<COUNT>& value) {
+  *reinterpret_cast<Together<COUNT>*>(to + at) = value;
 }
 #else
-template <class B> Four four(const B& from, long long at) {
+template <class B> __forceinline__ Four four(const B& from, long long at) {
   Four value;
-  for (int lane = 0; lane < 4; ++lane) value[lane] = from[emulator::by_four(at) + lane];
+  memcpy(&value, from.template at<4>(at), sizeof value);
   return value;
 }
-template <class B> void put_four(const B& to, long long at, const Four& value) {
-  for (int lane = 0; lane < 4; ++lane) to[emulator::by_four(at) + lane] = value[lane];
+template <int COUNT, class B>
+__forceinline__ void put(const B& to, long long at, const Together<COUNT>& value) {
+  memcpy(to.template at<COUNT>(at), &value, sizeof value);
 }
 #endif
 """
@@ -267,4 +271,4 @@ __device__ __forceinline__ void report(long long* error, int check, long long va
 }
 """
 
-PRELUDE = "\n".join((_POINTERS, _FOURS, _COPIES, _REALS, _INTEGERS, _RANDOM, _REDUCTIONS))
+PRELUDE = "\n".join((_POINTERS, _TOGETHER, _COPIES, _REALS, _INTEGERS, _RANDOM, _REDUCTIONS))

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from graphc.codegen.cuda.body import ARG_FOLDS, Body, empty, fold_bounds
-from graphc.codegen.cuda.expressions import c_type
+from graphc.codegen.cuda.expressions import TYPES, c_type, counter
+from graphc.codegen.cuda.kept_rows import KeptRow, kept_rows
 from graphc.codegen.cuda.schedule import Schedule
 from graphc.codegen.cuda.text import Names, Text
 from graphc.codegen.nodes import (
@@ -20,6 +21,7 @@ from graphc.kernel.lang import Axis
 
 _JOINS = {"sum": "Sum()", "prod": "Product()", "max": "Most()", "min": "Least()"}
 _WARPS = 32  # the most that a block has
+_PARTIAL_BYTES = _WARPS * 24  # for one item of each, of the largest kind
 
 
 class RowBody(Body):
@@ -30,13 +32,55 @@ class RowBody(Body):
     """
 
     def __init__(
-        self, text: Text, names: Names, made: Schedule, buffers: dict[str, str], alone: bool
+        self,
+        text: Text,
+        names: Names,
+        made: Schedule,
+        buffers: dict[str, str],
+        alone: bool,
+        aligned: frozenset[str] = frozenset(),
     ):
         super().__init__(text, names, made, buffers)
         self.shared_bytes = 0
         self._alone = alone
+        self._kept = kept_rows(made, aligned, _PARTIAL_BYTES)
+        self._places: dict[int, str] = {}  # of addresses in kept rows: the names of these
         self._written: set[str] = set()  # since the last barrier
         self._read: set[str] = set()
+
+    def all(self) -> None:
+        """The whole body, behind the copies of rows that are kept."""
+        for row in self._kept:
+            self._declare_row(row)
+        if any(row.vector for row in self._kept):
+            self.text.line("end_of_copies();")
+            self.text.line("wait_for_copies<0>();")
+            self.text.line("__syncthreads();")
+        super().all()
+
+    def _declare_row(self, row: KeptRow) -> None:
+        """A kept row, and the copies to it where they come first."""
+        line, address = self.text.line, row.addresses[0]
+        name = self.names.fresh(f"{self.scalars.buffers[address.buffer.name]}_row")
+        kind = TYPES[row.dtype]
+        line(f"const Tile<{kind}> {name} = tile<{kind}>({row.byte}, {row.count});")
+        self._places |= {id(address): name for address in row.addresses}
+        self.shared_bytes = max(self.shared_bytes, row.byte + row.bytes)
+        if not row.vector:
+            return
+        turn = self.names.fresh("r")
+        count, scope = row.count // row.vector, dict(self.axes)
+        head = f"for (int {turn} = threadIdx.x; {turn} < {count}; {turn} += blockDim.x)"
+        with self.text.block(head):
+            first = turn
+            if row.vector > 1:
+                first = self.names.fresh("at")
+                line(f"const int {first} = {turn} * {row.vector};")
+            self.decompose(first, row.axes)
+            buffer, place = self.scalars.corner(address)
+            line(f"copy_async<{row.vector}>({name}, {first}, {buffer}, {place}, true);")
+        self.axes.clear()
+        self.axes.update(scope)
 
     # -- barriers --
 
@@ -67,11 +111,13 @@ class RowBody(Body):
         """One loop over all points, in row-major order, a thread taking every n-th."""
         count = self.made.nodes.size(list(axes))
         name = self.names.fresh("r")
-        kind = "int" if count + self.made.threads < 2**31 else "long long"
+        kind = counter(count + self.made.threads)
         head = f"for ({kind} {name} = threadIdx.x; {name} < {count}; {name} += blockDim.x)"
         with self.text.block(head):
             self.decompose(name, axes)
+            self.scalars.lanes = {at: f"{row}[{name}]" for at, row in self._places.items()}
             yield name
+            self.scalars.lanes = {}
 
     # -- statements --
 

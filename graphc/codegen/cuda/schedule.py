@@ -49,7 +49,7 @@ class Schedule:
     form: Literal["threads", "block"]
     parallel: list[Axis]
     serial: list[Axis]
-    threads: int = THREADS
+    threads: int = field(default_factory=lambda: THREADS)
     own: dict[StatementNode, list[Axis]] = field(default_factory=dict)
 
     @property

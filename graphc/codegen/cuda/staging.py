@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
+from graphc.codegen.cuda.expressions import counter
 from graphc.codegen.cuda.matrices import nearness, reach, size
 from graphc.codegen.cuda.text import Text
 from graphc.ir.types import DTYPES
@@ -27,7 +28,6 @@ from graphc.kernel.contraction import Operand, Position
 from graphc.kernel.lang import Axis
 
 _VECTOR = 4  # elements of a copy of 16 bytes
-_WIDE = 2**31
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Staging:
         self.far_threads = threads // self.near_groups
         self.parts = -(-groups // threads)
         self.some_idle = groups < threads
-        self.kind = "long long" if reach(operand) >= _WIDE else "int"
+        self.kind = counter(reach(operand))
         self.guarded = [n for n, p in enumerate(operand.index) if p.guarded]
 
     # The side's half of an index has a value for each part where sums are near, else one.

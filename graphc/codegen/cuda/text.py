@@ -14,8 +14,8 @@ _TAKEN = """
     asm error first_check tile least most magnitude infinity report exp log pow floor round tanh
     sqrt sigmoid sum left right part value first row column batch term line a b i j k m n x y g q
     slot along inside turn total at bt copy_left copy_right copy_async end_of_copies wait_for_copies
-    parts turns start to_tf32 multiply_16x8x8 lane Four four put_four left_at left_in right_at
-    right_in
+    parts turns start graphc_shared to_tf32 multiply_16x8x8 lane each Together Two Four four put
+    left_at left_in right_at right_in
 """
 _NUMBERED = ("index", "along", "left_index", "right_index")  # with a digit behind
 

@@ -9,7 +9,9 @@ from graphc.codegen.cuda.tile_shape import (
     ThreadTile,
     best_shape,
 )
-from graphc.codegen.cuda.tiles import Tiles
+from graphc.codegen.cuda.tiles import LONG_ROUNDED_SUM, Tiles
+
+TWO_BLOCKS = 256  # threads of a block beside which a multiprocessor should have room for another
 
 
 class ThreadTiles(Tiles):
@@ -63,6 +65,17 @@ class TensorTiles(Tiles):
 
     shape: TensorTile
 
+    @property
+    def longest_sum(self) -> int:
+        """Longer than elsewhere: products have lost more digits than such a sum does."""
+        return LONG_ROUNDED_SUM
+
+    @property
+    def bounds(self) -> str:
+        """Two blocks of 8 warps fill a multiprocessor's pipelines, if they share its registers."""
+        two = self.shape.threads == TWO_BLOCKS and not self.is_long
+        return f"{self.shape.threads}, 2" if two else super().bounds
+
     def choose(self) -> None:
         chosen, self.split = best_shape(self.made, TENSOR_TILES, self.item, self.gpu)
         assert isinstance(chosen, TensorTile)
@@ -104,6 +117,12 @@ class TensorTiles(Tiles):
         with self.text.unrolled("i", 2 * down):
             line("const int m = row + y + i * 8 + g;")
             line(f"if (m >= {rows}) continue;")
+            if self.is_paired:
+                with self.text.unrolled("j", across):
+                    line("const int n = column + x + j * 8 + q * 2;")
+                    line(f"if (n >= {columns}) continue;")
+                    self.store_pair(lambda lane: f"{self.result}[i / 2][j][i % 2 * 2 + {lane}]")
+                return
             with self.text.unrolled("j", 2 * across):
                 line("const int n = column + x + j / 2 * 8 + q * 2 + j % 2;")
                 line(f"if (n >= {columns}) continue;")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from graphc.codegen.cuda.body import Body
 from graphc.codegen.cuda.expressions import TYPES, literal
+from graphc.codegen.cuda.fours import comes_together
 from graphc.codegen.cuda.matrices import Matrices, size
 from graphc.codegen.cuda.schedule import Schedule
 from graphc.codegen.cuda.staging import Layout, Staging, layout
@@ -29,17 +30,20 @@ from graphc.codegen.cuda.tile_shape import (
     ThreadTile,
     tile_count,
 )
-from graphc.codegen.nodes import FoldNode, KernelNodes, StatementNode
+from graphc.codegen.nodes import FoldNode, KernelNodes, StatementNode, StoreNode
 from graphc.ir.types import DTYPES
 from graphc.kernel.contraction import Contraction
 from graphc.kernel.lang import Axis
 
 LONG_SUM = 4096  # from here on float32 sums go in two levels: a plain one loses digits
+# The same where products are rounded to tf32, whose error is larger than that of such a sum. The
+# upper level takes so many registers that only half as many threads are at work.
+LONG_ROUNDED_SUM = 1 << 15
 TURNS = 64  # of the lower level
 
 
 SUMMING_THREADS = 256  # of a block that adds up parts
-_MOST_SUMMING_BLOCKS = 4096
+MOST_SUMMING_BLOCKS = 4096
 
 # The head of a function: what its name ends with, and its last arguments beside the kernel's own.
 Head = Callable[[str, tuple[str, ...]], str]
@@ -61,6 +65,7 @@ class TiledKernel:
     why: str = ""
 
 
+PAIR = 2  # neighbours in the result that a thread has of a tensor core's sums
 SUMMING = "_sum"
 PARTS = "parts"  # the argument that is the scratch memory
 
@@ -137,9 +142,19 @@ class Tiles(ABC):
             self.text.line(f"{self.kind} total{shape} = {{}};")
 
     @property
+    def longest_sum(self) -> int:
+        """From here on a sum goes in two levels."""
+        return LONG_SUM
+
+    @property
     def is_long(self) -> bool:
         """Whether sums go in two levels."""
-        return self.split.each * self.shape.step >= LONG_SUM and self.item == 4
+        return self.split.each * self.shape.step >= self.longest_sum and self.item == 4
+
+    @property
+    def bounds(self) -> str:
+        """What the compiler is told about launches: threads, and blocks of a multiprocessor."""
+        return str(self.shape.threads)
 
     @property
     def result(self) -> str:
@@ -176,7 +191,7 @@ class Tiles(ABC):
         line(f"// {rows} x {columns}, sums of {over}, in tiles of {self.shown()}")
         if split.parts > 1:
             line(f"// {self._why()}")
-        line(f'extern "C" __global__ void __launch_bounds__({shape.threads})')
+        line(f'extern "C" __global__ void __launch_bounds__({self.bounds})')
         with self.text.block(head("", self._scratch(""))):
             kind = self.kind
             line(f"const Tile<{kind}> left = tile<{kind}>(0, {left_count});")
@@ -231,7 +246,7 @@ class Tiles(ABC):
         """The function that adds up the parts, a thread an element; its grid."""
         line, outputs = self.text.line, self.outputs
         rows, columns, _ = self.made.sizes
-        grid = min(-(-outputs // SUMMING_THREADS), _MOST_SUMMING_BLOCKS)
+        grid = min(-(-outputs // SUMMING_THREADS), MOST_SUMMING_BLOCKS)
         line()
         line(f'extern "C" __global__ void __launch_bounds__({SUMMING_THREADS})')
         step = f"{grid * SUMMING_THREADS}"
@@ -318,22 +333,68 @@ class Tiles(ABC):
         if self.split.parts == 1:
             self._store(value)
             return
+        self.text.line(f"{PARTS}[{self._noted()}] = {value};")
+
+    def _noted(self) -> str:
+        """Where a part notes element (m, n)."""
         rows, columns, _ = self.made.sizes
-        line = f"part * {self.outputs} + m * {columns} + n"
-        if self.made.batch:
-            line += f" + batch * {rows * columns}"
-        self.text.line(f"{PARTS}[{line}] = {value};")
+        place = f"part * {self.outputs} + m * {columns} + n"
+        return place + (f" + batch * {rows * columns}" if self.made.batch else "")
 
     def _store(self, value: str) -> None:
         """The epilogue of element (m, n)."""
         self.body.decompose("m", self.made.rows)
         self.body.decompose("n", self.made.columns)
+        self._end_with(value)
+
+    def _end_with(self, value: str) -> None:
+        """The statements behind the sum, which is `value`, for the axes' present names."""
         (local,) = self.contraction.fold.locals
         name = self.body.locals[local.name] = self.names.fresh(local.name)
         self.text.line(f"const {self.kind} {name} = {value};")
-        for statement in self.nodes.statements:
-            if not isinstance(statement, FoldNode):
-                self.body.statement(statement)
+        self.body.lets_and_stores(s for s in self.nodes.statements if not isinstance(s, FoldNode))
+
+    # -- two columns at once --
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether two neighbouring columns, from even ones on, can be stored at once."""
+        columns = self.made.columns
+        if self.item != 4 or not columns or columns[-1].extent % PAIR:
+            return False
+        if self.split.parts > 1:
+            return True
+        stores = [s for s in self.nodes.statements if isinstance(s, StoreNode)]
+        return all(
+            s.mode != "add" and comes_together(s.address, columns[-1], self.aligned, PAIR)
+            for s in stores
+        )
+
+    def store_pair(self, value: Callable[[str], str]) -> None:
+        """As `store_one` for elements (m, n) and (m, n + 1), n being even."""
+        line = self.text.line
+        if self.split.parts > 1:
+            line(f"const Two both = {{{{{value('0')}, {value('1')}}}}};")
+            line(f"put({PARTS}, {self._noted()}, both);")
+            return
+        body = self.body
+        body.decompose("m", self.made.rows)
+        body.decompose("n", self.made.columns)
+        stores = [s.address for s in self.nodes.statements if isinstance(s, StoreNode)]
+        places = [", ".join(body.scalars.corner(address)) for address in stores]
+        names = [self.names.fresh(f"{address.buffer.name}_2") for address in stores]
+        for name in names:
+            line(f"Two {name};")
+        with self.text.unrolled("lane", PAIR):
+            line("const int each = n + lane;")
+            body.decompose("each", self.made.columns)
+            body.scalars.lanes = {
+                id(address): f"{name}[lane]" for address, name in zip(stores, names, strict=True)
+            }
+            self._end_with(value("lane"))
+            body.scalars.lanes = {}
+        for place, name in zip(places, names, strict=True):
+            line(f"put({place}, {name});")
 
 
 def _digit(linear: str, inner: int, extent: int) -> str:
