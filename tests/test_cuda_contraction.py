@@ -218,6 +218,17 @@ def test_four_at_once_where_channels_are_near():
     assert "copy_async<4>" not in emit_kernel(kernel, "k", alone=True, choice=Choice(True)).text
 
 
+def test_a_kernel_that_is_made_again_has_the_same_text():
+    """Its loops are equal to the first one's, and no more than that."""
+    texts = []
+    for _ in range(2):
+        kernel, _ = kernel_and_arrays(CHANNELS_OF_FOUR, "float32", "channels_last")
+        every = frozenset(buffer.name for buffer in kernel.buffers)
+        texts.append(emit_kernel(kernel, "k", alone=True, choice=Choice(True, every)).text)
+    assert texts[0] == texts[1]
+    assert "put(" in texts[0] and texts[0].count("copy_async<4>") == 2
+
+
 def test_every_point_is_in_one_loop():
     """Rows, columns, groups and the sum's loops are all loops of the contraction, each once."""
     for example in EXAMPLES:

@@ -78,7 +78,7 @@ def comes_together(address: Address, axis: Axis, aligned: frozenset[str], count:
     """Whether `count` float32 neighbours along an axis are one access, from multiples of it on."""
     if address.buffer.dtype != "float32" or address.buffer.name not in aligned or address.parts:
         return False
-    others = [stride for other, stride in address.terms.items() if other is not axis]
+    others = [stride for other, stride in address.terms.items() if other != axis]
     steps = (*others, address.constant)
     return address.terms.get(axis) == 1 and not any(step % count for step in steps)
 

@@ -81,7 +81,7 @@ def _comes_in_fours(operand: Operand, near: tuple[Axis, ...]) -> bool:
         if moves:
             if position.guarded or moves * stride != 1:
                 return False
-            others = [f * stride for axis, f in position.affine.terms if axis is not last]
+            others = [f * stride for axis, f in position.affine.terms if axis != last]
             if any(step % _VECTOR for step in (*others, position.affine.constant * stride)):
                 return False
         elif stride % _VECTOR and (position.affine.terms or position.affine.constant):
