@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Sequence
 from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from enum import IntEnum
 from typing import Any
 
 from graphc.runtime.library_call import CUBLASLT, Matrix, MatrixProduct
-from graphc.runtime.shared_library import Library, LibraryError
+from graphc.runtime.shared_library import LibraryAtWork
 
 MOST_ALGORITHMS = 4  # that are tried for a shape
 
@@ -120,7 +119,6 @@ FUNCTIONS = {
     # algorithm, workspace, its size, stream
     "cublasLtMatmul": (*[c_void_p] * 14, c_size_t, c_void_p),
 }
-VERSION, STATUS = "cublasLtGetVersion", "cublasLtGetStatusName"
 
 _TYPES = {
     ("float32", False): (ComputeType.CUBLAS_COMPUTE_32F, DataType.CUDA_R_32F),
@@ -136,14 +134,11 @@ _EPILOGUES = {
 }
 
 
-class CublasLt(Library):
-    """The library, with a handle for the device that is current."""
+class CublasLt(LibraryAtWork):
+    """The library at work."""
 
     def __init__(self, loaded: ctypes.CDLL):
-        super().__init__(CUBLASLT, loaded, FUNCTIONS, STATUS)
-        self.version = self.number(VERSION)
-        self.handle = self.made("cublasLtCreate")
-        weakref.finalize(self, self._loaded.cublasLtDestroy, self.handle)
+        super().__init__(CUBLASLT, loaded, FUNCTIONS)
 
     def candidates(
         self, call: MatrixProduct, alignments: Sequence[int], room: int
@@ -177,9 +172,8 @@ class _Operation:
         self.layouts = [self._layout(matrix, kind) for matrix in (call.a, call.b, call.d)]
 
     def _made(self, kind: str, *arguments: Any) -> c_void_p:
-        made = self.library.made(f"cublasLt{kind}Create", *arguments)
-        weakref.finalize(self, self.library.drop, f"cublasLt{kind}Destroy", made)
-        return made
+        names = f"cublasLt{kind}Create", f"cublasLt{kind}Destroy"
+        return self.library.owned(self, *names, *arguments)
 
     def set_attribute(self, kind: str, handle: c_void_p, attribute: int, value: Any) -> None:
         """Set one of a descriptor."""
@@ -220,22 +214,17 @@ class _Operation:
         count = c_int(0)
         first, second, third = self.layouts
         layouts = (first, second, third, third)
-        try:
-            self.library.ask(
-                "cublasLtMatmulAlgoGetHeuristic",
-                self.library.handle,
-                self.description,
-                *layouts,
-                wish,
-                MOST_ALGORITHMS,
-                found,
-                ctypes.byref(count),
-            )
-        except LibraryError as error:
-            if "NOT_SUPPORTED" in str(error):
-                return []
-            raise
-        return list(found[: count.value])
+        refused = self.library.refuses(
+            "cublasLtMatmulAlgoGetHeuristic",
+            self.library.handle,
+            self.description,
+            *layouts,
+            wish,
+            MOST_ALGORITHMS,
+            found,
+            ctypes.byref(count),
+        )
+        return [] if refused else list(found[: count.value])
 
 
 class PreparedProduct:

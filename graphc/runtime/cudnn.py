@@ -7,7 +7,6 @@ each time: their results stay those of the generated kernels, but for rounding.
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Sequence
 from ctypes import POINTER, c_float, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from enum import IntEnum
 from typing import Any
 
 from graphc.runtime.library_call import CUDNN, Convolution, Four
-from graphc.runtime.shared_library import Library, LibraryError
+from graphc.runtime.shared_library import LibraryAtWork
 
 
 class DataType(IntEnum):
@@ -88,7 +87,6 @@ FUNCTIONS = {
     "cudnnConvolutionBackwardData": _RUN,
     "cudnnConvolutionBackwardFilter": _RUN,
 }
-VERSION, STATUS = "cudnnGetVersion", "cudnnGetErrorString"
 
 
 @dataclass(frozen=True)
@@ -110,14 +108,11 @@ WAYS = {
 }
 
 
-class Cudnn(Library):
-    """The library, with a handle for the device that is current."""
+class Cudnn(LibraryAtWork):
+    """The library at work."""
 
     def __init__(self, loaded: ctypes.CDLL):
-        super().__init__(CUDNN, loaded, FUNCTIONS, STATUS)
-        self.version = self.number(VERSION)
-        self.handle = self.made("cudnnCreate")
-        weakref.finalize(self, self._loaded.cudnnDestroy, self.handle)
+        super().__init__(CUDNN, loaded, FUNCTIONS)
 
     def candidates(
         self, call: Convolution, alignments: Sequence[int], room: int
@@ -158,9 +153,8 @@ class _Operation:
         library.ask("cudnnSetConvolutionMathType", self.convolution, math)
 
     def _made(self, kind: str) -> c_void_p:
-        made = self.library.made(f"cudnnCreate{kind}Descriptor")
-        weakref.finalize(self, self.library.drop, f"cudnnDestroy{kind}Descriptor", made)
-        return made
+        names = f"cudnnCreate{kind}Descriptor", f"cudnnDestroy{kind}Descriptor"
+        return self.library.owned(self, *names)
 
     def _tensor(self, shape: Four, strides: Four) -> c_void_p:
         made = self._made("Tensor")
@@ -178,22 +172,17 @@ class _Operation:
         """Bytes that an algorithm needs; None where it does not suit."""
         first, second, third = (self.descriptors[name] for name in self.way.order)
         size = c_size_t(0)
-        try:
-            self.library.ask(
-                f"cudnnGetConvolution{self.way.name}WorkspaceSize",
-                self.library.handle,
-                first,
-                second,
-                self.convolution,
-                third,
-                algorithm,
-                ctypes.byref(size),
-            )
-        except LibraryError as error:
-            if "NOT_SUPPORTED" in str(error):
-                return None
-            raise
-        return size.value
+        refused = self.library.refuses(
+            f"cudnnGetConvolution{self.way.name}WorkspaceSize",
+            self.library.handle,
+            first,
+            second,
+            self.convolution,
+            third,
+            algorithm,
+            ctypes.byref(size),
+        )
+        return None if refused else size.value
 
 
 class PreparedConvolution:

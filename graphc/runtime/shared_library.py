@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ FILES = {
 }
 _FOLDERS = ("cu13/lib", "cublas/lib", "cudnn/lib")
 PACKAGES = {CUBLASLT: "nvidia-cublas-cu12", CUDNN: "nvidia-cudnn-cu12"}
-_VERSIONS = {CUBLASLT: "cublasLtGetVersion", CUDNN: "cudnnGetVersion"}
+_PREFIXES = {CUBLASLT: "cublasLt", CUDNN: "cudnn"}  # of all functions
+_STATUS_NAMES = {CUBLASLT: "cublasLtGetStatusName", CUDNN: "cudnnGetErrorString"}
+_UNSUPPORTED = "NOT_SUPPORTED"  # a part of the name of the status
 
 # name -> the types of its arguments. All answer with a status, 0 being success.
 Functions = Mapping[str, Sequence[Any]]
@@ -51,7 +55,7 @@ def library_version(name: str) -> str:
     loaded = open_library(name)
     if loaded is None:
         return ""
-    function = getattr(loaded, _VERSIONS[name], None)
+    function = getattr(loaded, f"{_PREFIXES[name]}GetVersion", None)
     if function is None:
         return f"{loaded._name}: tells no version"
     function.restype, function.argtypes = ctypes.c_size_t, []
@@ -76,17 +80,17 @@ def _packaged(file: str) -> Iterator[str]:
 class Library:
     """A loaded library's functions, by name.
 
-    Raises LibraryError where one is missing or answers with an error; `text` names a status.
+    Raises LibraryError where one is missing or answers with an error.
     """
 
-    def __init__(self, name: str, loaded: ctypes.CDLL, functions: Functions, text: str):
-        self.name = name
+    def __init__(self, name: str, loaded: ctypes.CDLL, functions: Functions):
+        self.name, self.prefix = name, _PREFIXES[name]
         self._loaded = loaded
         for function, types in functions.items():
             found = self._find(function)
             found.restype = ctypes.c_int
             found.argtypes = list(types)
-        self._text = self._find(text)
+        self._text = self._find(_STATUS_NAMES[name])
         self._text.restype, self._text.argtypes = ctypes.c_char_p, [ctypes.c_int]
 
     def _find(self, function: str) -> Any:
@@ -95,9 +99,10 @@ class Library:
         except AttributeError:
             raise LibraryError(f"{self.name}: the library has no function {function}") from None
 
-    def number(self, function: str) -> int:
-        """What a function without arguments answers, a size."""
-        found = self._find(function)
+    @cached_property
+    def version(self) -> int:
+        """Its number, as the library counts."""
+        found = self._find(f"{self.prefix}GetVersion")
         found.restype, found.argtypes = ctypes.c_size_t, []
         return int(found())
 
@@ -106,6 +111,13 @@ class Library:
         status = getattr(self._loaded, function)(*arguments)
         if status:
             raise LibraryError(f"{self.name}: {function} fails: {self.status_name(status)}")
+
+    def refuses(self, function: str, *arguments: Any) -> bool:
+        """Whether a call, which is made, is not supported. Raises LibraryError for other errors."""
+        status = getattr(self._loaded, function)(*arguments)
+        if status and _UNSUPPORTED not in self.status_name(status):
+            raise LibraryError(f"{self.name}: {function} fails: {self.status_name(status)}")
+        return bool(status)
 
     def status_name(self, status: int) -> str:
         """The library's own name for a status."""
@@ -118,6 +130,16 @@ class Library:
         self.ask(function, ctypes.byref(handle), *arguments)
         return handle
 
-    def drop(self, function: str, handle: ctypes.c_void_p) -> None:
-        """Destroy it; what the library says no longer matters."""
-        getattr(self._loaded, function)(handle)
+    def owned(self, owner: object, make: str, destroy: str, *arguments: Any) -> ctypes.c_void_p:
+        """What `make` creates, destroyed when its owner goes: the answer no longer matters."""
+        made = self.made(make, *arguments)
+        weakref.finalize(owner, getattr(self._loaded, destroy), made)
+        return made
+
+
+class LibraryAtWork(Library):
+    """A library with its handle for the device that is current."""
+
+    def __init__(self, name: str, loaded: ctypes.CDLL, functions: Functions):
+        super().__init__(name, loaded, functions)
+        self.handle = self.owned(self, f"{self.prefix}Create", f"{self.prefix}Destroy")
