@@ -24,8 +24,8 @@ class BackEnd:
 
     compile takes the program, whether tensor cores may round, and whether steps may be calls of
     libraries. `arrays` makes the tables that the user's arrays are in; `remarks` are what making
-    the code decided. has_algorithms: convolutions may be other than direct sums. `machine` says what
-    code depends on besides the program; None: no bundle of it is kept on disk.
+    the code decided. has_algorithms: convolutions may be other than direct sums. `machine` says
+    what code depends on besides the program; None: no bundle of it is kept on disk.
     """
 
     compile: Callable[[Program, bool, str], Any]
