@@ -106,10 +106,7 @@ FORBIDDEN = [
 
 # Third-party library -> the only places that may import it.
 DOORS = {
-    "scipy": (
-        "graphc.frontends.matconvnet.mat_file",
-        "graphc.frontends.matconvnet.mat_write",
-    ),
+    "scipy": ("graphc.frontends.matconvnet.mat_write",),
     "networkx": ("graphc.ir.graph",),
     "llvmlite": ("graphc.codegen.llvm",),
     "google": ("graphc.frontends.caffe",),

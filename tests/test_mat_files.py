@@ -12,6 +12,7 @@ import pytest
 import scipy.io
 from mat_nets import cell
 from matlab_hdf5 import Function, Sparse, Structs
+from scipy.sparse import csc_matrix
 
 import graphc
 from graphc import NetError, dagnn, vl
@@ -188,6 +189,44 @@ def test_files_of_matlab_are_read_or_refused(name: str) -> None:
             graphc.SimpleNet.load(MATLAB_FILES / name)
 
 
+def test_damaged_files_of_level_5(tmp_path: Path) -> None:
+    """Cut short, or with other bytes, they are read or refused, whatever their lengths say."""
+    layer = {
+        "type": "relu",
+        "name": "r",
+        "w": np.arange(6.0).reshape(2, 3),
+        "s": csc_matrix(np.eye(4)),
+    }
+    rng, path = np.random.default_rng(7), tmp_path / "net.mat"
+    refused = 0
+    for compressed in (False, True):
+        scipy.io.savemat(path, {"net": {"layers": cell(layer, layer)}}, do_compression=compressed)
+        whole = path.read_bytes()
+        layers = read_mat(path)["net"]["layers"]
+        np.testing.assert_array_equal(layers[1]["w"], np.arange(6.0).reshape(2, 3))
+        np.testing.assert_array_equal(layers[0]["s"], np.eye(4))
+        for _ in range(300):
+            damaged = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+            for place in rng.integers(0, len(damaged), 3):
+                damaged[place] = rng.choice([0, 1, 127, 255, rng.integers(256)])
+            path.write_bytes(damaged)
+            try:
+                read_mat(path)
+            except NetError as error:
+                refused += 1
+                assert "net.mat" in str(error)
+    assert refused > 300
+
+
+def test_arrays_in_each_other_without_end(tmp_path: Path) -> None:
+    value: Any = 1.0
+    for _ in range(150):
+        value = cell(value)
+    scipy.io.savemat(tmp_path / "net.mat", {"net": value})
+    with pytest.raises(NetError, match="more than 100 deep"):
+        read_mat(tmp_path / "net.mat")
+
+
 @needs_files
 def test_what_matlab_wrote() -> None:
     def read(name: str) -> Any:
@@ -201,6 +240,8 @@ def test_what_matlab_wrote() -> None:
     assert read("teststringarray_7.4_GLNX86.mat") == ["one  ", "two  ", "three"]
     assert read("teststructnest_7.4_GLNX86.mat")["two"] == {"three": "number 3"}
     assert read("testsparse_7.4_GLNX86.mat").shape == (3, 5)
+    assert read("logical_sparse.mat").any()
+    assert read("testcomplex_7.4_GLNX86.mat").dtype == complex
     assert read_mat(MATLAB_FILES / "big_endian.mat")["floats"].dtype == np.float32
 
 

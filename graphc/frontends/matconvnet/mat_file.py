@@ -1,8 +1,8 @@
 """MATLAB's .mat files as plain Python values.
 
 A struct becomes a dict, an array of structs a list of dicts, a cell array a list, text a string,
-numbers a numpy array of the shape MATLAB shows. Files of level 5 are read with scipy, those of
-version 7.3, which are HDF5, with h5py; both are imported when a file asks for them.
+numbers a numpy array of the shape MATLAB shows. Files of version 7.3, which are HDF5, are read with
+h5py, which is imported when a file asks for it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.error import NetError, need
+from graphc.error import NetError
 from graphc.frontends.matconvnet.mat_hdf5 import read_hdf5
-from graphc.runtime.cpu import physical_memory
+from graphc.frontends.matconvnet.mat_level5 import read_level5
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -53,38 +53,6 @@ def plain(value: Any) -> Any:
 
 def _read_level5(path: Path) -> dict[str, Any]:
     try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise NetError(f"'{path}' needs scipy to be read: pip install scipy") from None
-    try:
-        found = loadmat(str(path), struct_as_record=False, squeeze_me=False)
-    except Exception as error:
-        # scipy raises what its parsers happen to raise on a broken file
+        return read_level5(path.read_bytes())
+    except NetError as error:
         raise NetError(f"'{path}' is no .mat file that can be read: {error}") from None
-    return {name: _decoded(v) for name, v in found.items() if not name.startswith("__")}
-
-
-def _decoded(value: Any) -> Any:
-    if hasattr(value, "_fieldnames"):
-        return {name: _decoded(getattr(value, name)) for name in value._fieldnames}
-    if hasattr(value, "toarray"):  # a sparse matrix
-        return _dense(value)
-    if not isinstance(value, np.ndarray):
-        return value
-    if type(value).__name__ == "MatlabFunction":
-        return "@function"  # code is not read
-    if value.dtype.kind in "US":
-        lines = [str(line) for line in value.ravel()]
-        return lines[0] if len(lines) == 1 else lines or ""
-    if value.dtype != object:
-        return value.astype(value.dtype.newbyteorder("="), copy=False)
-    parts = list(value.ravel(order="F"))
-    if len(parts) == 1 and hasattr(parts[0], "_fieldnames"):
-        return _decoded(parts[0])
-    return [_decoded(part) for part in parts]
-
-
-def _dense(matrix: Any) -> np.ndarray:
-    size = int(np.prod(matrix.shape, dtype=object)) * 8
-    need(size <= physical_memory(), f"a sparse matrix of {matrix.shape} is too large")
-    return np.asarray(matrix.toarray())
