@@ -22,8 +22,10 @@ def load_split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
     Pictures are float32 arrays N x 1 x 8 x 8 with pixels from 0 (paper) to 1 (ink).
     """
-    from sklearn.datasets import load_digits
-
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        sys.exit("the digits come with scikit-learn: pip install scikit-learn")
     digits = load_digits()
     pictures = (digits.images / 16).astype(np.float32)[:, None]
     order = np.random.default_rng(20131220).permutation(len(pictures))
@@ -52,4 +54,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python samples/digits_data.py FOLDER")
+    main(sys.argv[1])

@@ -110,3 +110,9 @@ def test_cuts_and_frozen_parameters_do_not_hide_derivatives() -> None:
 def test_unknown_names_are_refused() -> None:
     assert graphc("check", REGRESSION, "--wrt", "hidden/7").exit_code == 3
     assert graphc("check", REGRESSION, "--input", "y=fill:1").exit_code == 3
+
+
+def test_a_gradient_for_a_blob_that_is_not_there() -> None:
+    refused = graphc("check", REGRESSION, "--diff", "hiden=fill:1")
+    assert refused.exit_code == 3, refused.exception
+    assert "there is no blob 'hiden'; did you mean 'hidden'?" in refused.stderr

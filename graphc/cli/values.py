@@ -15,6 +15,7 @@ from graphc.cli.axes import CAFFE, Axes
 from graphc.cli.options import Channels, InputOptions
 from graphc.cli.report import note
 from graphc.error import NetError, need
+from graphc.gradient_request import unknown
 from graphc.random_inputs import InputKind, input_kinds, random_input
 
 if TYPE_CHECKING:
@@ -94,9 +95,13 @@ def _read_picture(
 def read_diffs(
     graph: Graph, sources: Mapping[str, str], axes: Axes = CAFFE
 ) -> dict[str, np.ndarray]:
-    """The gradients of --diff, in the user's order of axes."""
+    """The gradients of --diff, in the user's order of axes.
+
+    Raises NetError where the graph has no blob of that name, or an array is none.
+    """
     arrays = {}
     for name, source in sources.items():
+        need(name in graph.blobs, unknown("blob", name, graph.blobs))
         shape = graph.blobs[name].shape
         number = _number(_FILL, source, "--diff")
         if number is not None:
