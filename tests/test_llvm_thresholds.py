@@ -84,6 +84,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     "nest": {"FEW_ITERATIONS": [0, 30], "PART": [1]},
     "statements": {"LONGEST_SUM": [30]},
     "ahead": {"MOST_PLACES": [0]},
+    "register_rows": {"MOST_REGISTERS": [0], "REGISTERS_A_PART": [32]},
 }
 
 
@@ -162,6 +163,7 @@ def maps() -> list[Case]:
         Case(Lrn(5, 0.5, 0.75, 1.0), ((2, 7, 1031),)),
         Case(LrnGradient(5, 0.5, 0.75, 1.0), ((2, 7, 61, 60),) * 2),
         Case(Lrn(5, 0.5, 0.75, 1.0), (image,), (last[0], last[0])),
+        Case(LrnGradient(5, 0.5, 0.75, 1.0), (image, image), (last[0],) * 3),
         Case(Softmax(1), ((20, 33),)),
         Case(Softmax(1), ((3, 3001),)),
         Case(Softmax(1), ((2, 21, 40, 30),)),
@@ -176,7 +178,7 @@ def maps() -> list[Case]:
 
 
 ENOUGH = 2  # kernels whose code depends on a constant
-LOOPS = ("streaming", "strips", "schedule", "kept", "nest", "statements", "ahead")
+LOOPS = ("streaming", "strips", "schedule", "kept", "nest", "statements", "ahead", "register_rows")
 
 
 @functools.cache

@@ -87,11 +87,14 @@ def test_any_number_of_threads_gives_the_same_bits():
 def test_waits_only_where_bytes_are_shared():
     program = chain(2)
     everything = [True] * len(program.steps)
+    inputs = [len(step.kernel.inputs) for step in program.steps]
+    names = [step.arguments for step in program.steps]
+    touched = [(some[:count], some[count:]) for some, count in zip(names, inputs, strict=True)]
     # advance x->a, a->b, b->a; small s->t, t->s; spread s, a -> y.
-    assert waits(program, everything) == [False, True, True, False, True, True]
+    assert waits(program, touched, everything) == [False, True, True, False, True, True]
     # Thread 0 alone runs both small steps, so only the reader of both waits.
     shared = [True, True, True, False, False, True]
-    assert waits(program, shared) == [False, True, True, False, False, True]
+    assert waits(program, touched, shared) == [False, True, True, False, False, True]
 
 
 def test_the_test_program_is_worth_a_team():

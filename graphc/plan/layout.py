@@ -4,7 +4,7 @@ A layout is an order of a value's axes, outermost first; (0, 2, 3, 1) is channel
 convolutions and pooling run best when the channels of a pixel are neighbours, and all layers
 between them must agree or copies are needed; so values that meet in a node share a region, and a
 region that holds an operand read through a window (an index such as `2 * y + ky`) is channels-last
-as a whole.
+as a whole. So is one whose windows move over channels: there a pixel's are few, and neighbours.
 Everything here is read off the kernels; no operator is known by name but the core ones.
 """
 
@@ -19,6 +19,7 @@ from itertools import pairwise
 from graphc.ir.core.axes import Transpose
 from graphc.ir.graph import Node, Value
 from graphc.ir.types import row_major
+from graphc.kernel.affine import affine
 from graphc.kernel.contraction import KERNELS_REMEMBERED, match
 from graphc.kernel.lang import Axis, Expr, Fold, Kernel, Let, Load, Local, Store, Var
 from graphc.kernel.walk import statement_exprs, walk
@@ -122,15 +123,19 @@ def reshaped(
 
 @dataclass(frozen=True)
 class Access:
-    """Which loops index each axis of one operand."""
+    """Which loops index each axis of one operand.
+
+    across: windows move over its channels, from each to the next.
+    """
 
     argument: int
     loops: tuple[frozenset[Axis], ...]
+    across: bool = False
 
     @property
     def is_window(self) -> bool:
-        """Whether a spatial axis is indexed by a position and a place in the window together."""
-        return any(len(loops) > 1 for loops in self.loops[2:])
+        """Whether a position and a place in the window index a spatial axis, or the channels'."""
+        return self.across or any(len(loops) > 1 for loops in self.loops[2:])
 
 
 @lru_cache(KERNELS_REMEMBERED)
@@ -154,7 +159,7 @@ def accesses(kernel: Kernel) -> tuple[Access, ...]:
             for part in walk(top):
                 if isinstance(part, Load):
                     indices = tuple(loops(index) for index in part.index)
-                    result.append(Access(position[part.buffer], indices))
+                    result.append(Access(position[part.buffer], indices, _moves_across(part)))
         if isinstance(statement, Let):
             known[statement.local] = loops(statement.value)
         elif isinstance(statement, Fold):
@@ -164,6 +169,12 @@ def accesses(kernel: Kernel) -> tuple[Access, ...]:
             indices = tuple(loops(index) for index in statement.index)
             result.append(Access(position[statement.buffer], indices))
     return tuple(dict.fromkeys(result))
+
+
+def _moves_across(load: Load) -> bool:
+    """Whether the channel read is one loop's and a few others': neighbours in a window."""
+    form = affine(load.index[1]) if len(load.index) > 1 else None
+    return form is not None and sum(abs(step) == 1 for _, step in form.terms) > 1
 
 
 def _images(node: Node, found: Sequence[Access]) -> tuple[set[int], bool]:

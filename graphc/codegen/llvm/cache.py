@@ -9,6 +9,7 @@ from pathlib import Path
 
 import llvmlite
 
+from graphc.codegen.llvm.chained_steps import chain_at
 from graphc.codegen.llvm.target import Target
 from graphc.plan.program import Program
 
@@ -22,6 +23,8 @@ def key(program: Program, kernels: Sequence[str], target: Target) -> str:
     for step, kernel in zip(program.steps, kernels, strict=True):
         places = [program.buffers[name] for name in step.arguments]
         parts.append(f"{kernel} {[(p.slot, p.offset, p.span_bytes) for p in places]}")
+    steps = range(len(program.steps))
+    parts.append(str([number for number in steps if chain_at(program, number) is not None]))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from graphc.codegen.llvm.contraction import emit_contraction
 from graphc.codegen.llvm.each import emit_loops
 from graphc.codegen.llvm.function import EmittedKernel, Emitter
 from graphc.codegen.llvm.interleave import emit_interleave
+from graphc.codegen.llvm.register_rows import emit_register_rows
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.transpose import emit_transpose
 from graphc.codegen.llvm.winograd import emit_winograd
@@ -19,6 +20,7 @@ EMITTERS: list[Emitter] = [
     emit_contraction,
     emit_transpose,
     emit_interleave,
+    emit_register_rows,
     emit_loops,
 ]
 

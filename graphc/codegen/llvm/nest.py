@@ -114,7 +114,7 @@ class Nest:
         clips = [clip for found in self.clips.values() for clip in found]
         by_own = any(axis in clip.terms for clip in clips for axis in self.axes)
         few = 1 < count <= FEW_ITERATIONS and count * body <= SHORT_TEXT
-        return few and self.inner is None and not by_own
+        return (few or self.plan.written_out) and self.inner is None and not by_own
 
     def run(self, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
         """All loops around `leaf`."""
@@ -204,6 +204,9 @@ class Nest:
             with v.under(mask):
                 return self._loop(place, c, leaf)
 
+        if isinstance(mask, ir.Constant):
+            with self.frame.written_out():
+                return then(carry)
         if not self.needs_branch:
             with self.frame.scope():
                 return then(carry)

@@ -21,13 +21,15 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from graphc.codegen.fingerprint import fingerprint
+from graphc.codegen.llvm.chained_steps import chain_at
 from graphc.codegen.llvm.function import EmittedKernel
 from graphc.codegen.llvm.kernel import emit_kernel
+from graphc.codegen.llvm.register_rows import emit_row_chain
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import team_text
 from graphc.error import visible
 from graphc.kernel.lang import Check
-from graphc.plan.program import Program, ProgramBuffer, Step
+from graphc.plan.program import Program
 
 # Steps of fewer scalar instructions are not worth waking other threads for.
 WORTH_SHARING = 20_000
@@ -68,27 +70,62 @@ def emit_program(program: Program, target: Target, keys: Sequence[str]) -> Emitt
     module = ir.Module(visible(program.name, ends=""))  # it stands in a comment of one line
     module.triple = target.triple
     module.data_layout = str(target.machine(position_independent=True).target_data)
-    kernels: dict[str, EmittedKernel] = {}
-    for step, key in zip(program.steps, keys, strict=True):
-        if key not in kernels:
-            name = f"k{len(kernels)}_{_word(step.kernel.name)}"
-            kernels[key] = emit_kernel(module, step.kernel, target, name)
+    runs = _runs(module, program, target, keys)
     parts = [str(module), team_text(target)]
-    shared: list[bool] = []
     first_check = 0
-    for number, (step, key) in enumerate(zip(program.steps, keys, strict=True)):
-        emitted = kernels[key]
-        shared.append(emitted.cost >= WORTH_SHARING and emitted.extent > emitted.unit)
-        places = [program.buffers[name] for name in step.arguments]
-        parts.append(_step_text(number, emitted, places, shared[-1], first_check))
+    for number, (step, run) in enumerate(zip(program.steps, runs, strict=True)):
+        parts.append(_step_text(number, run, program, first_check))
         first_check += sum(isinstance(s, Check) for s in step.kernel.body)
-    work = [
-        int(kernels[key].cost) if together else 0
-        for key, together in zip(keys, shared, strict=True)
-    ]
-    parts.append(_tables_text(waits(program, shared), work))
+    work = [int(run.kernel.cost) if run.kernel and run.is_shared else 0 for run in runs]
+    touched = [(run.reads, run.writes) for run in runs]
+    flags = waits(program, touched, [run.is_shared for run in runs])
+    parts.append(_tables_text(flags, work))
     parts.append(_entries_text(program))
-    return EmittedProgram("\n".join(parts), len(kernels))
+    functions = {run.kernel.function.name for run in runs if run.kernel}
+    return EmittedProgram("\n".join(parts), len(functions))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a step does: a function, and the names of the buffers that it reads and writes.
+
+    No function: its work is done by the step behind it.
+    """
+
+    kernel: EmittedKernel | None
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its loop is worth waking other threads for."""
+        kernel = self.kernel
+        return kernel is not None and kernel.cost >= WORTH_SHARING and kernel.extent > kernel.unit
+
+
+def _runs(module: ir.Module, program: Program, target: Target, keys: Sequence[str]) -> list[_Run]:
+    """For each step what it does; equal functions are emitted once."""
+    known: dict[object, EmittedKernel | None] = {}
+    runs: list[_Run] = []
+    while len(runs) < len(program.steps):
+        number = len(runs)
+        step, inputs = program.steps[number], len(program.steps[number].kernel.inputs)
+        count = sum(kernel is not None for kernel in known.values())
+        chain = chain_at(program, number)
+        if chain is not None:
+            key: object = (keys[number], keys[number + 1], chain.pattern)
+            if key not in known:
+                name = f"k{count}_{_word(chain.name)}"
+                known[key] = emit_row_chain(module, chain, target, name)
+            if (kernel := known[key]) is not None:
+                runs += [_Run(None), _Run(kernel, chain.reads, chain.writes)]
+                continue
+        key = keys[number]
+        if key not in known:
+            name = f"k{count}_{_word(step.kernel.name)}"
+            known[key] = emit_kernel(module, step.kernel, target, name)
+        runs.append(_Run(known[key], step.arguments[:inputs], step.arguments[inputs:]))
+    return runs
 
 
 def _word(name: str) -> str:
@@ -97,9 +134,8 @@ def _word(name: str) -> str:
 
 def _step_text(
     number: int,
-    kernel: EmittedKernel,
-    places: Sequence[ProgramBuffer],
-    shared: bool,
+    run: _Run,
+    program: Program,
     first_check: int,
 ) -> str:
     lines = [
@@ -107,8 +143,12 @@ def _step_text(
         "(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {",
         "entry:",
     ]
+    kernel = run.kernel
+    if kernel is None:
+        return "\n".join([*lines, "  ret void", "}"])
+    places = [program.buffers[name] for name in (*run.reads, *run.writes)]
     low, high = "0", str(kernel.extent)
-    if shared:
+    if run.is_shared:
         lines += _share_lines(kernel)
         low, high = "%low", "%high"
     else:
@@ -231,19 +271,22 @@ define i32 @graphc_timed(ptr %slots, i32 %first, i32 %last, i32 %threads, ptr %e
 
 # -- which steps must wait -------------------------------------------------------------------
 
+Names = tuple[str, ...]
 _Bytes = tuple[int, int, int]  # slot, first byte, past the last byte
 
 
-def waits(program: Program, shared: Sequence[bool]) -> list[bool]:
+def waits(
+    program: Program, touched: Sequence[tuple[Names, Names]], shared: Sequence[bool]
+) -> list[bool]:
     """For each step whether all threads must have finished the steps before it.
 
     Between two steps that touch the same bytes, one of them writing, there is always a wait, unless
-    thread 0 alone runs both.
+    thread 0 alone runs both. `touched`: what each step reads and what it writes, by name.
     """
     flags: list[bool] = []
     since: list[tuple[list[_Bytes], list[_Bytes], bool]] = []
-    for step, parallel in zip(program.steps, shared, strict=True):
-        reads, writes = _touched(program, step)
+    for names, parallel in zip(touched, shared, strict=True):
+        reads, writes = (_bytes(program, some) for some in names)
         wait = any(
             (parallel or other_parallel)
             and (
@@ -260,11 +303,9 @@ def waits(program: Program, shared: Sequence[bool]) -> list[bool]:
     return flags
 
 
-def _touched(program: Program, step: Step) -> tuple[list[_Bytes], list[_Bytes]]:
-    places = [program.buffers[name] for name in step.arguments]
-    ranges = [(p.slot, p.offset, p.offset + p.span_bytes) for p in places]
-    inputs = len(step.kernel.inputs)
-    return ranges[:inputs], ranges[inputs:]
+def _bytes(program: Program, names: Names) -> list[_Bytes]:
+    places = [program.buffers[name] for name in names]
+    return [(p.slot, p.offset, p.offset + p.span_bytes) for p in places]
 
 
 def _meet(left: Sequence[_Bytes], right: Sequence[_Bytes]) -> bool:

@@ -46,6 +46,7 @@ class Schedule:
     kept: what sweeps keep for later ones on the stack.
     batch: iterations of the shared loop whose scalar statements run in lanes (see `row_batch`).
     serial: the order of iterations matters; one thread runs them all.
+    written_out: no loop of a statement is one: its iterations stand in a row.
     cost: scalar instructions of a whole run, roughly.
     """
 
@@ -60,6 +61,7 @@ class Schedule:
     kept: Kept = field(default_factory=Kept)
     batch: int = 0
     serial: bool = False
+    written_out: bool = False
     cost: float = 0.0
 
     @property
@@ -108,7 +110,7 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
         chosen.kept = kept_slots(nodes, chosen.vector, wide)
         if chosen.kept.slots:
             chosen.lanes = wide
-    chosen.cost = _operations(nodes)
+    chosen.cost = operations(nodes)
     return chosen
 
 
@@ -189,8 +191,8 @@ def _apart(nodes: KernelNodes, vector: Axis | None) -> list[Address]:
     return [a for a in every if abs(a.terms.get(vector, 0)) * DTYPES[a.buffer.dtype] >= CACHE_LINE]
 
 
-def _operations(nodes: KernelNodes) -> float:
-    """Scalar instructions of one whole run."""
+def operations(nodes: KernelNodes) -> float:
+    """Scalar instructions of one whole run, roughly."""
     each = nodes.size(nodes.each)
     total = 0.0
     for statement in nodes.statements:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
@@ -27,6 +28,9 @@ from graphc.codegen.llvm.square import Neighbours, load_run
 from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.lang import Axis
+
+if TYPE_CHECKING:
+    from graphc.codegen.llvm.register_rows import RegisterRows
 
 __all__ = ["SUFFIXES", "TYPES", "Values"]
 
@@ -58,6 +62,7 @@ class Values:
         self.streamed: frozenset[str] = frozenset()
         self.tops: dict[str, Node] = {}
         self.neighbours: Neighbours | None = None
+        self.rows: RegisterRows | None = None
         self.guarded = 0
         self._changing: list[Node] = []
 
@@ -194,6 +199,8 @@ class Values:
             return self._variable(node.data)
         if node.linear is not None and (number := self._known(*node.linear)) is not None:
             return whole(number)
+        if self.rows is not None and (found := self.rows.value(self, node)) is not None:
+            return found
         if node.op == "load":
             return self.load(node)
         return self._function(node)
@@ -333,6 +340,22 @@ class Values:
             self.frame.forget(node)
             self.frame.forget(("wide", self.lanes, node))
         self._changing.clear()
+
+    def ready_to_store(self, store: StoreNode) -> Callable[[], None]:
+        """A store of lanes whose value and place are computed here, to be done later."""
+        name, dtype = store.address.buffer.name, store.address.buffer.dtype
+        value = self.wide(store.value)
+        there = Lanes(*self.place(store.address), dtype, self.lanes, self.active)
+        return functools.partial(there.store, self.math, value, streamed=name in self.streamed)
+
+    def load_row(self, address: Address, lanes: int, some: int) -> ir.Value:
+        """A register of `lanes` neighbours from an address on, 0 but for the first `some`."""
+        mask: ir.Value | None = None
+        if some < lanes:
+            bits = [int(lane < some) for lane in range(lanes)]
+            mask = ir.Constant(ir.VectorType(INT1, lanes), bits)
+        place = self.affine_place(address)
+        return Lanes(place, "row", address.buffer.dtype, lanes, mask).load(self.math)
 
     def prefetch(self, address: Address, distance: int) -> None:
         """Fetch the cache lines that lie `distance` elements behind a row of lanes."""
