@@ -24,7 +24,7 @@ from graphc.kernel.residues import by_residues
 from graphc.kernel.verify import verify
 from graphc.kernel.walk import statement_exprs, walk
 from graphc.ops.lrn import Lrn, LrnGradient, LrnQuotient
-from graphc.ops.moments import InverseDeviation, Moments, Standardize
+from graphc.ops.moments import InverseDeviation, Moments, Standardize, StandardizeGradientSums
 from graphc.ops.neuron import Elu, Relu, Sigmoid
 from graphc.ops.pool import AvgPool, AvgPoolGradient, MaxPool, MaxPoolGradient, pooled_extent
 from graphc.ops.softmax import Softmax
@@ -76,6 +76,8 @@ def cases(seed: int) -> Iterator[Case]:
     yield Elu(), [x]
     yield Softmax(), [x]
     mean, spread = Moments((0, 2, 3)).reference(x)
+    yield Moments((0, 2, 3)), [x * 3 + 2]
+    yield StandardizeGradientSums((0, 2, 3)), [dy, x, mean]
     yield Standardize((0, 2, 3)), [x, mean, InverseDeviation(1e-5).reference(spread)]
 
 

@@ -79,10 +79,13 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_WASTE": [10.0],
         "BATCH_WORK": [0],
         "SHARES": [1, 10**9],
+        "LONGEST_SUM": [30],
+        "MOST_HELD": [0],
+        "FAIR_STRIPS": [1],
     },
+    "row_walk": {"PART": [1, 3, 100], "BYTES_AHEAD": [0]},
     "kept": {"MOST_BYTES": [0]},
     "nest": {"FEW_ITERATIONS": [0, 30], "PART": [1]},
-    "statements": {"LONGEST_SUM": [30]},
     "ahead": {"MOST_PLACES": [0]},
     "register_rows": {"MOST_REGISTERS": [0], "REGISTERS_A_PART": [32]},
 }
@@ -178,7 +181,7 @@ def maps() -> list[Case]:
 
 
 ENOUGH = 2  # kernels whose code depends on a constant
-LOOPS = ("streaming", "strips", "schedule", "kept", "nest", "statements", "ahead", "register_rows")
+LOOPS = ("streaming", "strips", "schedule", "row_walk", "kept", "nest", "ahead", "register_rows")
 
 
 @functools.cache

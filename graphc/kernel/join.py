@@ -240,7 +240,7 @@ def _merged(first: Kernel, second: Kernel, one: Part, two: Part, drop: Collectio
     body = [s for s in one.kernel.body if not (isinstance(s, Store) and s.buffer.name in drop)]
     outputs = [b for b in one.kernel.outputs if b.name not in drop]
     outputs += two.kernel.outputs
-    body = needed(_shared((*body, *two.kernel.body), outputs))
+    body = needed(without_repeats(_in_like_loops((*body, *two.kernel.body)), outputs))
     read = {load.buffer for s in body for e in statement_exprs(s) for load in _all_loads(e)}
     inputs = dict.fromkeys((*one.kernel.inputs, *two.kernel.inputs))
     kernel = Kernel(
@@ -260,7 +260,27 @@ def _all_loads(expr: Expr) -> list[Load]:
     return [part for part in walk(expr) if isinstance(part, Load)]
 
 
-def _shared(body: Sequence[Statement], outputs: Sequence[Buffer]) -> list[Statement]:
+def _in_like_loops(body: Sequence[Statement]) -> list[Statement]:
+    """The statements with one set of loops for all folds of like extents, to be done in one sweep.
+
+    What a fold's own loops are called does not matter.
+    """
+    known: dict[tuple[int, ...], tuple[Axis, ...]] = {}
+    made: list[Statement] = []
+    for statement in body:
+        if isinstance(statement, Fold):
+            axes = known.setdefault(tuple(a.extent for a in statement.axes), statement.axes)
+            change: dict[Expr, Expr] = {
+                Var(old): Var(new) for old, new in zip(statement.axes, axes, strict=True)
+            }
+            changed = rebuild_statement(statement, change)
+            assert isinstance(changed, Fold)
+            statement = replace(changed, axes=axes)
+        made.append(statement)
+    return made
+
+
+def without_repeats(body: Sequence[Statement], outputs: Sequence[Buffer]) -> list[Statement]:
     """The statements without those that repeat an earlier one; checks count too."""
     seen: dict[object, Statement] = {}
     change: dict[Expr, Expr] = {}

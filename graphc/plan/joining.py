@@ -111,16 +111,20 @@ class _Joining:
                     by_array.setdefault(name, []).append(step)
         merged_in: dict[DraftStep, DraftStep] = {}
         for name, steps in by_array.items():
-            first = _latest(merged_in, steps[0])
-            for second in (_latest(merged_in, step) for step in steps[1:]):
-                if first is second or not (
-                    self.reduces(name, first) and self.reduces(name, second)
-                ):
-                    continue
-                joined = self.try_siblings(first, second)
-                if joined is not None:
-                    merged_in[first] = merged_in[second] = joined
-                    first = joined
+            sweeps: list[DraftStep] = []
+            for second in dict.fromkeys(_latest(merged_in, step) for step in steps):
+                for place, first in enumerate(sweeps):
+                    joined = self.try_reductions(name, first, second)
+                    if joined is not None:
+                        merged_in[first] = merged_in[second] = sweeps[place] = joined
+                        break
+                else:
+                    sweeps.append(second)
+
+    def try_reductions(self, name: str, first: DraftStep, second: DraftStep) -> DraftStep | None:
+        if self.reduces(name, first) and self.reduces(name, second):
+            return self.try_siblings(first, second)
+        return None
 
     def reduces(self, name: str, step: DraftStep) -> bool:
         arrays = self.draft.arrays

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphc.ir.graph import Graph
 from graphc.ir.remark import Remark
+from graphc.kernel.factors import take_factors_out
 from graphc.kernel.lang import Kernel
 from graphc.kernel.once import compute_once
 from graphc.plan.algorithm import choose_algorithms
@@ -60,7 +61,7 @@ def plan(
     draft = lower(graph, keep, everything=memory == "all")
     if join:
         join_steps(draft)
-    _compute_once(draft)
+    _simplify(draft)
     choose_algorithms(draft, allowed() if algorithms is None else algorithms)
     commit_in_place(draft)
     overwriting = Overwriting(draft)
@@ -138,12 +139,12 @@ def _program(graph: Graph, draft: Draft, forward_steps: int, memory: Memory) -> 
     )
 
 
-def _compute_once(draft: Draft) -> None:
-    """Let every kernel keep what it would compute again."""
+def _simplify(draft: Draft) -> None:
+    """Let every kernel sum up no more than it must, and keep what it would compute again."""
     made: dict[Kernel, Kernel] = {}
     for step in draft.steps:
         if step.kernel not in made:
-            made[step.kernel] = compute_once(step.kernel)
+            made[step.kernel] = compute_once(take_factors_out(step.kernel))
         step.kernel = made[step.kernel]
 
 

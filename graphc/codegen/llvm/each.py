@@ -11,6 +11,7 @@ from graphc.codegen.llvm.function import EmittedKernel, check_messages, kernel_f
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.row_batch import RowBatch
+from graphc.codegen.llvm.row_walk import RowWalk
 from graphc.codegen.llvm.schedule import Schedule, schedule
 from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.square import Neighbours
@@ -57,6 +58,7 @@ class _Body:
         if plan.batch:
             (axis,) = plan.outer
             self.batch = RowBatch(self.frame, self.values, axis, plan.batch, plan.nodes.statements)
+        self.walk = RowWalk(self.frame, self.values, plan) if plan.walk else None
 
     def emit(self) -> None:
         """The whole function; twice, where stores may go past the caches if arrays are aligned."""
@@ -82,6 +84,8 @@ class _Body:
             pass
         elif self.batch:
             self.batch.emit(self.low, self.high, self.statements.emit)
+        elif self.walk:
+            self.walk.emit(self.low, self.high, self.statements.emit)
         elif plan.outer:
             self.frame.loop(self.low, self.high, 1, [], self._shared)
         elif plan.vector and not plan.serial:

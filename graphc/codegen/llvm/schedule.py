@@ -15,7 +15,7 @@ from graphc.codegen.llvm.lanes import CACHE_LINE
 from graphc.codegen.llvm.merging import merge_loops
 from graphc.codegen.llvm.prices import Prices, weight
 from graphc.codegen.llvm.row_batch import is_sweep, made_locals
-from graphc.codegen.llvm.sweeps import carried_stores, merge_folds
+from graphc.codegen.llvm.sweeps import carried_stores, join_spreads, merge_folds
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import (
     Address,
@@ -28,12 +28,16 @@ from graphc.codegen.nodes import (
     statement_nodes,
 )
 from graphc.codegen.order import ordered_axes, store_stride
-from graphc.ir.types import DTYPES
+from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.lang import Axis
 
 FIRST_CACHE = 16 << 10  # bytes of rows that surely stay there
 MOST_WASTE = 1.25  # a strip may have so many lanes for each that narrower ones would have
 BATCH_WORK = 20  # scalar instructions a row from which on a batch is worth its arrays
+# A float sum of more terms is made of parts, and the parts are added in float64.
+LONGEST_SUM = 64
+FAIR_STRIPS = 16  # so many can be shared by a few threads, though not evenly
+MOST_HELD = 256 << 10  # bytes that sums of all columns may take on the stack of each thread
 SHARES = 64  # the parallel loop has at least so many iterations, where the kernel has
 
 
@@ -45,6 +49,7 @@ class Schedule:
     vector: the `each` axis in lanes. inner: for statements, their own axis in lanes.
     kept: what sweeps keep for later ones on the stack.
     batch: iterations of the shared loop whose scalar statements run in lanes (see `row_batch`).
+    walk: rows are walked whole (see `row_walk`), `lanes` at a time.
     serial: the order of iterations matters; one thread runs them all.
     written_out: no loop of a statement is one: its iterations stand in a row.
     cost: scalar instructions of a whole run, roughly.
@@ -60,6 +65,7 @@ class Schedule:
     carried: dict[FoldNode, StoreNode] = field(default_factory=dict)
     kept: Kept = field(default_factory=Kept)
     batch: int = 0
+    walk: bool = False
     serial: bool = False
     written_out: bool = False
     cost: float = 0.0
@@ -104,7 +110,10 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
         chosen.outer, chosen.loops = scalar[:split], scalar[split:] + bound
     _carry_stores(chosen)
     chosen.batch = _batch(chosen, target)
-    if chosen.vector:
+    if chosen.vector and _walks_rows(chosen, chosen.vector, target):
+        chosen.walk, chosen.lanes = True, _walk_lanes(nodes.extents[chosen.vector], target)
+        join_spreads(nodes)
+    elif chosen.vector:
         # Rows that lie far apart are fetched once, and as wide as registers allow.
         wide = _strip_lanes(nodes.extents[chosen.vector], target)
         chosen.kept = kept_slots(nodes, chosen.vector, wide)
@@ -151,6 +160,48 @@ def _batch(plan: Schedule, target: Target) -> int:
     row = max((nodes.size(s.axes) for s in sweeps), default=0)
     fits = row * DTYPES["float32"] * lanes <= FIRST_CACHE
     return lanes if sweeps and fits and work >= BATCH_WORK else 0
+
+
+def _walks_rows(plan: Schedule, columns: Axis, target: Target) -> bool:
+    """Whether a kernel does no more than to sum up columns that are many and long.
+
+    Where a matrix fits the first cache, it does not matter.
+    """
+    nodes = plan.nodes
+    sweeps = [s for s in nodes.statements if is_sweep(s)]
+    if plan.outer or plan.loops or plan.serial or not sweeps:
+        return False
+    if target.lanes("float32") == 1 or "bool" in made_locals(nodes.statements).values():
+        return False
+    if not all(isinstance(s, FoldNode) and _is_column(s, columns, nodes) for s in sweeps):
+        return False
+    size = nodes.extents[columns] * DTYPES["float32"]
+    totals = 2 * max(len(s.names) for s in sweeps if isinstance(s, FoldNode))
+    held = size * (len(made_locals(nodes.statements)) + totals)
+    long = all(nodes.size(s.axes) * size > target.l1_bytes for s in sweeps)
+    return long and held <= MOST_HELD
+
+
+def _walk_lanes(extent: int, target: Target) -> int:
+    """Two registers' worth; one where strips are too few to be shared fairly."""
+    lanes = target.lanes("float32")
+    fair = extent % (2 * lanes) == 0 or extent >= FAIR_STRIPS * lanes
+    return 2 * lanes if fair and target.registers >= 32 else lanes
+
+
+def _is_column(fold: FoldNode, columns: Axis, nodes: KernelNodes) -> bool:
+    """Whether a fold is a long sum down the columns of matrices, a loop over their rows."""
+    addresses = nodes.addresses(fold)
+    plain = not fold.guards and len(fold.axes) == 1 and is_long_sum(fold, nodes)
+    in_rows = all(not a.parts and a.terms.get(columns, 0) in (0, 1) for a in addresses)
+    written = any(a.buffer.name in nodes.written for a in addresses)
+    return plain and in_rows and not written
+
+
+def is_long_sum(fold: FoldNode, nodes: KernelNodes) -> bool:
+    """Whether a fold is a float sum so long that it is made of parts."""
+    real = all(value.dtype in REAL for value in fold.values)
+    return fold.kind == "sum" and real and nodes.size(fold.axes) > LONGEST_SUM
 
 
 def _enough(nodes: KernelNodes, axes: list[Axis]) -> int:

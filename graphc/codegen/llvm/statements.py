@@ -18,7 +18,7 @@ from graphc.codegen.llvm.loops import (
     whole,
 )
 from graphc.codegen.llvm.nest import Nest
-from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.schedule import Schedule, is_long_sum
 from graphc.codegen.llvm.sweeps import stored_loads
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import (
@@ -32,8 +32,6 @@ from graphc.codegen.nodes import (
 )
 from graphc.ir.types import REAL
 
-# A float sum of more terms is made of parts, and the parts are added in float64.
-LONGEST_SUM = 64
 _LIMITS = {"int32": 2**31, "int64": 2**63}
 
 
@@ -73,7 +71,7 @@ class Statements:
         lanes = self.plan.inner_lanes[fold] if inner else v.lanes
         varying = v.axis is not None and any(v.varies(n) for n in (*fold.values, *fold.guards))
         in_lanes = inner is not None or varying
-        summed = self._summed(fold)
+        summed = is_long_sum(fold, self.plan.nodes)
         start = [
             self._start(fold, position, lanes if in_lanes else 0, "float64" if summed else "")
             for position in range(len(fold.values))
@@ -131,11 +129,6 @@ class Statements:
                 continue
             if store.axes == sweep.axes and store.address.buffer.name not in v.streamed:
                 v.prefetch(store.address, 0)
-
-    def _summed(self, fold: FoldNode) -> bool:
-        """Whether the fold is a float sum so long that it is made of parts."""
-        real = all(value.dtype in REAL for value in fold.values)
-        return fold.kind == "sum" and real and self.plan.nodes.size(fold.axes) > LONGEST_SUM
 
     def _start(self, fold: FoldNode, position: int, lanes: int, wider: str) -> ir.Value:
         dtype = wider or fold.values[position].dtype

@@ -1,18 +1,21 @@
-"""Neighbouring loops of one kernel that become one: less to load, and stored values still at hand.
+"""Loops of one kernel that become one: less to load, and stored values still at hand.
 
-- Folds of one kind over the same loops that read the same array are one fold with more results.
+- Folds of one kind over the same loops that read the same array are one fold with more results,
+  also past statements that neither needs.
 - A store whose values the fold behind it reads is done inside of that fold's loop, element by
   element; the fold takes the value from its register.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from graphc.codegen.nodes import (
     Address,
     FoldNode,
     KernelNodes,
+    LetNode,
     Node,
     StatementNode,
     StoreNode,
@@ -21,22 +24,42 @@ from graphc.codegen.nodes import (
 )
 from graphc.ir.types import REAL
 
+SPREAD = "spread"  # the kind of a fold: a sum, and the squared distances from its mean summed up
+
 
 def merge_folds(nodes: KernelNodes) -> None:
-    """Make one fold of neighbours where neither needs the other's result."""
+    """Make one fold of several where the later ones need nothing that comes after the first."""
     merged: list[StatementNode] = []
     for statement in nodes.statements:
-        before = merged[-1] if merged else None
-        if (
-            isinstance(statement, FoldNode)
-            and isinstance(before, FoldNode)
-            and _are_alike(before, statement)
-        ):
+        before = _earlier(statement, merged) if isinstance(statement, FoldNode) else None
+        if before is not None:
+            assert isinstance(statement, FoldNode)
             before.names += statement.names
             before.values += statement.values
         else:
             merged.append(statement)
     nodes.statements = merged
+
+
+def _earlier(fold: FoldNode, statements: list[StatementNode]) -> FoldNode | None:
+    """The last fold like this one that may do its work, too."""
+    needed, read = _locals(fold), _reads(fold)
+    for before in reversed(statements):
+        if isinstance(before, FoldNode) and _are_alike(before, fold):
+            return before
+        if needed & _made(before) or read & _stored(before):
+            return None
+    return None
+
+
+def _made(statement: StatementNode) -> set[str]:
+    if isinstance(statement, LetNode):
+        return {statement.name}
+    return set(statement.names) if isinstance(statement, FoldNode) else set()
+
+
+def _stored(statement: StatementNode) -> set[str]:
+    return {statement.address.buffer.name} if isinstance(statement, StoreNode) else set()
 
 
 def _are_alike(first: FoldNode, second: FoldNode) -> bool:
@@ -58,6 +81,51 @@ def _locals(fold: FoldNode) -> set[str]:
 
 def _reads(fold: FoldNode) -> set[str]:
     return {name for value in fold.values for name in value.reads}
+
+
+def join_spreads(nodes: KernelNodes) -> None:
+    """Make one fold of a sum and the sum of squared distances from the mean that it gives."""
+    kept: list[StatementNode] = []
+    for statement in nodes.statements:
+        first = _summed_before(statement, kept, nodes) if isinstance(statement, FoldNode) else None
+        if first is not None:
+            assert isinstance(statement, FoldNode)
+            joined = FoldNode(
+                SPREAD,
+                first.names + statement.names,
+                first.values * 2,
+                first.axes,
+                first.guards,
+            )
+            kept[kept.index(first)] = joined
+        else:
+            kept.append(statement)
+    nodes.statements = kept
+
+
+def _summed_before(
+    spread: FoldNode, statements: list[StatementNode], nodes: KernelNodes
+) -> FoldNode | None:
+    """The fold whose mean `spread` is about, where it is about one."""
+    squared = spread.kind == "sum" and len(spread.values) == 1 and spread.values[0].op == "mul"
+    distance = spread.values[0].args[0] if squared else None
+    if distance is None or distance is not spread.values[0].args[1] or distance.op != "sub":
+        return None
+    value, middle = distance.args
+    means = (s for s in statements if isinstance(s, LetNode) and s.name == middle.data)
+    mean = next(means, None) if middle.op == "local" else None
+    if mean is None or mean.value.op != "mul":
+        return None
+    total, share = mean.value.args
+    if total.op != "local" or share.op != "const" or not share.data:
+        return None
+    for fold in statements:
+        if isinstance(fold, FoldNode) and fold.names == (total.data,) and fold.kind == "sum":
+            alike = fold.axes == spread.axes and not fold.guards and not spread.guards
+            whole = math.isclose(share.data * nodes.size(fold.axes), 1.0, rel_tol=1e-6)
+            written = value.reads & nodes.written
+            return fold if alike and whole and fold.values == (value,) and not written else None
+    return None
 
 
 def carried_stores(statements: Iterable[StatementNode]) -> dict[FoldNode, StoreNode]:

@@ -1,0 +1,288 @@
+"""Sums down columns that walk whole rows.
+
+In a channels-last image the sums of one channel meet one element of each row. Lanes along the
+channels take a strip of a row, go down all rows, and come back for the next strip: each strip
+misses all caches again, and fetches of a few lines from every page are slow. Here some rows at a
+time are walked from end to end,
+
+    for some rows: for each strip: add up these rows in registers; add the part to the strip's total
+
+and the totals of all columns wait on the stack. The parts are those in which long sums are made
+anyway, so the numbers stay what they were. Statements between the sums run strip by strip. What
+they and the sums make for others goes to arrays on the stack, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.lanes import TYPES
+from graphc.codegen.llvm.loops import POINTER, Carry, Count, Frame, whole
+from graphc.codegen.llvm.row_batch import Emit, is_sweep, made_locals
+from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.sweeps import SPREAD
+from graphc.codegen.llvm.vector import Values
+from graphc.codegen.nodes import Address, FoldNode, StatementNode, reachable, statement_nodes
+from graphc.ir.types import DTYPES
+from graphc.kernel.lang import Axis
+
+PART = 8  # rows; so many fit the first cache's ways where they lie a page apart
+BYTES_AHEAD = 8192
+WIDE = "float64"  # what totals are added up in
+
+
+class RowWalk:
+    """Emits all statements for a share of the columns; `strip` lanes at a time where it sums up."""
+
+    def __init__(self, frame: Frame, values: Values, plan: Schedule):
+        assert plan.vector is not None
+        self.frame = frame
+        self.values = values
+        self.builder = frame.builder
+        self.axis: Axis = plan.vector
+        self.lanes = plan.lanes
+        self.extent = plan.nodes.extents[plan.vector]
+        self.extents = plan.nodes.extents
+        statements = plan.nodes.statements
+        self.stretches = [(sweep, list(some)) for sweep, some in groupby(statements, is_sweep)]
+        self.dtypes = made_locals(statements)
+        self.arrays = {name: self._array(dtype) for name, dtype in self.dtypes.items()}
+        most = max(len(s.names) for s in statements if isinstance(s, FoldNode) and s.axes)
+        self.totals = [self._array(WIDE) for _ in range(most)]
+        self.pivot = self._array(WIDE)
+
+    def _array(self, dtype: str) -> ir.Value:
+        size = math.ceil(self.extent / self.lanes) * self.lanes
+        array = self.builder.alloca(ir.ArrayType(TYPES[dtype], size))
+        array.align = 64
+        array.type = POINTER  # llvmlite gives it the type of what it points to
+        return array
+
+    def emit(self, low: ir.Value, high: ir.Value, emit: Emit) -> None:
+        """The columns low .. high; `emit` emits one statement where the frame stands."""
+        for sweep, statements in self.stretches:
+            if sweep:
+                for fold in statements:
+                    assert isinstance(fold, FoldNode)
+                    self._fold(fold, low, high)
+            else:
+                self._strips(low, high, partial(self._scalars, statements, emit))
+
+    def _strips(self, low: ir.Value, high: ir.Value, body: Callable[[], None]) -> None:
+        """body() for the columns, some lanes at a time."""
+
+        def strip(i: ir.Value, rest: Count | None, carry: Carry) -> Carry:
+            with self.values.along(self.axis, self.lanes, i, rest):
+                body()
+            return carry
+
+        if self.extent % self.lanes:
+            self.frame.lane_loop(low, high, self.lanes, [], strip)
+        else:  # a share begins and ends at multiples of the lanes: there is no tail
+            self.frame.loop(low, high, self.lanes, [], lambda i, c: strip(i, None, c))
+
+    # -- statements between the sums --
+
+    def _scalars(self, statements: list[StatementNode], emit: Emit) -> None:
+        v = self.values
+        self.take(statements)
+        for statement in statements:
+            emit(statement)
+        for name, dtype in made_locals(statements).items():
+            value = v.locals[name][1]
+            wide = value if isinstance(value.type, ir.VectorType) else v.splat(value)
+            self.put(self.arrays[name], wide, dtype)
+
+    def take(self, statements: Sequence[StatementNode]) -> None:
+        """Load what statements read that others made."""
+        own = made_locals(statements)
+        read = {n for s in statements for node in statement_nodes(s) for n in node.locals}
+        for name, dtype in self.dtypes.items():
+            if name in read and name not in own:
+                self.values.locals[name] = (self.frame.depth, self.get(self.arrays[name], dtype))
+
+    def get(self, array: ir.Value, dtype: str) -> ir.Value:
+        """The strip of an array on the stack."""
+        type_ = ir.VectorType(TYPES[dtype], self.values.lanes)
+        return self.builder.load(self._place(array, dtype), typ=type_, align=DTYPES[dtype])
+
+    def put(self, array: ir.Value, value: ir.Value, dtype: str) -> None:
+        """Set the strip of an array on the stack."""
+        self.builder.store(value, self._place(array, dtype), align=DTYPES[dtype])
+
+    def _place(self, array: ir.Value, dtype: str) -> ir.Value:
+        column = self.values.places[self.axis][1]
+        return self.builder.gep(array, [column], source_etype=TYPES[dtype])
+
+    # -- sums --
+
+    def _fold(self, fold: FoldNode, low: ir.Value, high: ir.Value) -> None:
+        (rows,) = fold.axes
+        sums = (_Spread if fold.kind == SPREAD else _Sums)(self, fold, rows)
+        extent = self.extents[rows]
+        whole_parts = extent // PART * PART
+
+        def part(first: ir.Value, carry: Carry) -> Carry:
+            self._strips(low, high, partial(sums.add, first, PART))
+            return carry
+
+        self._strips(low, high, sums.begin)
+        self.frame.loop(0, whole_parts, PART, [], part)
+        if extent > whole_parts:
+            last = partial(sums.add, whole(whole_parts), extent - whole_parts)
+            self._strips(low, high, last)
+        self._strips(low, high, sums.end)
+
+
+class _Sums:
+    """Plain sums: one total each. All methods speak of the strip where the walk stands."""
+
+    def __init__(self, walk: RowWalk, fold: FoldNode, rows: Axis):
+        self.walk = walk
+        self.fold = fold
+        self.rows = rows
+        self.totals = walk.totals[: len(fold.names)]
+
+    def begin(self) -> None:
+        """Before the first row."""
+        nothing = ir.Constant(ir.VectorType(TYPES[WIDE], self.walk.values.lanes), None)
+        for total in self.totals:
+            self.walk.put(total, nothing, WIDE)
+
+    def add(self, first: ir.Value, count: int) -> None:
+        """Add `count` rows from `first` on."""
+        self.walk.take([self.fold])
+        sums = [_PairwiseSum(self.walk.builder) for _ in self.fold.values]
+        for values in self.rows_from(first, count):
+            for total, value in zip(sums, values, strict=True):
+                total.add(value)
+        self.added([self.wide(some.result()) for some in sums])
+
+    def rows_from(self, first: ir.Value, count: int) -> Iterator[list[ir.Value]]:
+        """What is summed up in each of some rows; those after them are fetched meanwhile."""
+        walk, b = self.walk, self.walk.builder
+        ahead = [(a, _distance(a, self.rows)) for a in _far(self.fold, self.rows, walk.axis)]
+        for number in range(count):
+            row = b.add(first, whole(number))
+            with walk.frame.written_out(), walk.values.at_axis(self.rows, row):
+                for address, distance in ahead:
+                    walk.values.prefetch(address, distance)
+                yield [walk.values.wide(node) for node in self.fold.values]
+
+    def wide(self, part: ir.Value) -> ir.Value:
+        """The part of a sum as it is added to a total."""
+        type_ = ir.VectorType(TYPES[WIDE], part.type.count)
+        return part if part.type == type_ else self.walk.builder.fpext(part, type_)
+
+    def added(self, parts: list[ir.Value]) -> None:
+        """Add parts to the totals."""
+        for total, part in zip(self.totals, parts, strict=True):
+            self.walk.put(total, self.walk.builder.fadd(self.walk.get(total, WIDE), part), WIDE)
+
+    def end(self) -> None:
+        """After the last row: round, for others to read."""
+        self.ended([self.walk.get(total, WIDE) for total in self.totals])
+
+    def ended(self, results: list[ir.Value]) -> None:
+        walk, fold = self.walk, self.fold
+        for name, node, value in zip(fold.names, fold.values, results, strict=True):
+            type_ = ir.VectorType(TYPES[node.dtype], walk.values.lanes)
+            rounded = value if value.type == type_ else walk.builder.fptrunc(value, type_)
+            walk.put(walk.arrays[name], rounded, node.dtype)
+
+
+class _Spread(_Sums):
+    """A sum, and the sum of squared distances from the mean, in one sweep.
+
+    The rows of a part are read twice, from the first cache the second time: their mean c, then the
+    distances from it. With p, an element of the column, the totals are the sums over all parts of
+
+        n (c - p) + sum (x - c)    and    sum (x - c)^2 + (c - p) (n (c - p) + 2 sum (x - c))
+
+    which are sum (x - p) and sum (x - p)^2 (Chan, Golub, LeVeque, "Algorithms for computing the
+    sample variance", 1983). Only in them large numbers cancel, and they are wide.
+    """
+
+    def __init__(self, walk: RowWalk, fold: FoldNode, rows: Axis):
+        super().__init__(walk, fold, rows)
+        self.pivot = walk.pivot
+
+    def begin(self) -> None:
+        super().begin()
+        walk = self.walk
+        walk.take([self.fold])
+        with walk.frame.written_out(), walk.values.at_axis(self.rows, whole(0)):
+            walk.put(self.pivot, self.wide(walk.values.wide(self.fold.values[0])), WIDE)
+
+    def add(self, first: ir.Value, count: int) -> None:
+        walk, b = self.walk, self.walk.builder
+        walk.take([self.fold])
+        values = [row[0] for row in self.rows_from(first, count)]
+        total = _pairwise(b, values)
+        centre = b.fmul(total, walk.values.math.constant(1.0 / count, total.type))
+        distances = [b.fsub(value, centre) for value in values]
+        rest = self.wide(_pairwise(b, distances))
+        square = self.wide(_pairwise(b, [b.fmul(d, d) for d in distances]))
+        far = b.fsub(self.wide(centre), walk.get(self.pivot, WIDE))
+        number = walk.values.math.constant(float(count), far.type)
+        moved = b.fadd(b.fmul(number, far), rest)
+        self.added([moved, b.fadd(square, b.fmul(far, b.fadd(moved, rest)))])
+
+    def end(self) -> None:
+        walk, b = self.walk, self.walk.builder
+        total, square = (walk.get(array, WIDE) for array in self.totals)
+        count = float(walk.extents[self.rows])
+        share = walk.values.math.constant(1.0 / count, total.type)
+        spread = b.fsub(square, b.fmul(b.fmul(total, total), share))
+        zero = ir.Constant(spread.type, None)
+        spread = b.select(b.fcmp_ordered("<", spread, zero), zero, spread)
+        number = walk.values.math.constant(count, total.type)
+        self.ended([b.fadd(total, b.fmul(number, walk.get(self.pivot, WIDE))), spread])
+
+
+class _PairwiseSum:
+    """Adds up numbers in pairs, pairs of pairs and so on: short chains, and little error."""
+
+    def __init__(self, builder: ir.IRBuilder):
+        self.builder = builder
+        self.waiting: list[tuple[int, ir.Value]] = []  # how many numbers, their sum
+
+    def add(self, value: ir.Value) -> None:
+        """One more number."""
+        count = 1
+        while self.waiting and self.waiting[-1][0] == count:
+            value = self.builder.fadd(self.waiting.pop()[1], value)
+            count *= 2
+        self.waiting.append((count, value))
+
+    def result(self) -> ir.Value:
+        """The sum of all of them, of which there is one at least."""
+        *others, (_, total) = self.waiting
+        for _, value in reversed(others):
+            total = self.builder.fadd(value, total)
+        return total
+
+
+def _pairwise(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
+    total = _PairwiseSum(builder)
+    for value in values:
+        total.add(value)
+    return total.result()
+
+
+def _distance(address: Address, rows: Axis) -> int:
+    """How many elements further on to fetch: some rows, a part at least."""
+    step = address.terms[rows]
+    size = step * DTYPES[address.buffer.dtype]
+    return step * max(PART, math.ceil(BYTES_AHEAD / size))
+
+
+def _far(fold: FoldNode, rows: Axis, columns: Axis) -> list[Address]:
+    """The rows of matrices that a fold reads."""
+    loads = [n.address for n in reachable(fold.values) if n.address is not None]
+    return [a for a in loads if a.terms.get(rows, 0) and a.terms.get(columns, 0)]
