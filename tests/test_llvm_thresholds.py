@@ -171,6 +171,7 @@ def maps() -> list[Case]:
         Case(Softmax(1), ((3, 3001),)),
         Case(Softmax(1), ((2, 21, 40, 30),)),
         Case(Softmax(1), ((2, 21, 5, 7),)),
+        Case(Softmax(1), ((2, 21, 4, 8),)),
         Case(SoftmaxGradient(1), ((2, 21, 12, 12),) * 2),
         Case(Moments((0, 2, 3)), (image,)),
         Case(Moments((0, 2, 3)), (image,), (last[0], None, None)),
