@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from graphc.error import NetError, NetWarning
+from graphc.error import NetError, NetWarning, need
 from graphc.frontends.matconvnet.array import is_missing
 from graphc.frontends.matconvnet.block_struct import block_from_struct, block_struct
 from graphc.frontends.matconvnet.mat_file import listed, plain
@@ -51,22 +51,38 @@ def fill_from_struct(net: DagNet, inner: Mapping[str, Any]) -> None:
     """
     net.meta = inner.get("meta", {})
     problems: list[Any] = []
-    for struct in listed(inner["layers"]):
+    for position, struct in enumerate(listed(inner["layers"]), 1):
         try:
-            _add_layer(net, struct)
+            _add_layer(net, _name(struct, f"layer {position}"), struct)
         except NetError as error:
             problems += error.diagnostics
     if problems:
         raise NetError(problems)
-    for struct in listed(inner.get("vars")):
-        if struct["name"] in net.vars:
-            net.vars[struct["name"]].precious = bool(plain(struct.get("precious", 0)))
-    for struct in listed(inner.get("params")):
-        _set_parameter(net, struct)
+    for position, struct in enumerate(listed(inner.get("vars")), 1):
+        name = _name(struct, f"variable {position}")
+        if name in net.vars:
+            precious = _number(struct.get("precious", 0), f"'precious' of variable '{name}'")
+            net.vars[name].precious = bool(precious)
+    for position, struct in enumerate(listed(inner.get("params")), 1):
+        _set_parameter(net, _name(struct, f"parameter {position}"), struct)
 
 
-def _add_layer(net: DagNet, struct: dict[str, Any]) -> None:
-    name, properties = str(struct["name"]), struct.get("block")
+def _name(struct: Any, what: str) -> str:
+    """The name in a layer's, a variable's or a parameter's struct; `what` is for the message."""
+    need(isinstance(struct, dict), f"{what} is no struct")
+    need(isinstance(struct.get("name"), str), f"{what} has no name")
+    return str(struct["name"])
+
+
+def _number(value: Any, what: str) -> float:
+    found = plain(value)
+    if not isinstance(found, (bool, int, float)):
+        raise NetError(f"{what} is not a number")
+    return float(found)
+
+
+def _add_layer(net: DagNet, name: str, struct: dict[str, Any]) -> None:
+    properties = struct.get("block")
     block = block_from_struct(
         name, str(struct.get("type", "")), properties if isinstance(properties, dict) else {}
     )
@@ -79,8 +95,7 @@ def _add_layer(net: DagNet, struct: dict[str, Any]) -> None:
     )
 
 
-def _set_parameter(net: DagNet, struct: dict[str, Any]) -> None:
-    name = str(struct["name"])
+def _set_parameter(net: DagNet, name: str, struct: dict[str, Any]) -> None:
     if name not in net.params:
         warnings.warn(f"parameter '{name}' belongs to no layer", NetWarning, stacklevel=5)
         return
@@ -88,4 +103,4 @@ def _set_parameter(net: DagNet, struct: dict[str, Any]) -> None:
     parameter.value = struct.get("value")
     for field, key in (("learning_rate", "learningRate"), ("weight_decay", "weightDecay")):
         if not is_missing(struct.get(key)):
-            setattr(parameter, field, float(plain(struct[key])))
+            setattr(parameter, field, _number(struct[key], f"'{key}' of parameter '{name}'"))

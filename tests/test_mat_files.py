@@ -322,6 +322,30 @@ def test_blocks_with_missing_fields(tmp_path: Path) -> None:
 # -- saving ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("part", "struct", "said"),
+    [
+        ("layers", {"type": "dagnn.ReLU", "block": {"a": 1.0}}, "layer 1 has no name"),
+        ("layers", {"name": np.ones(3), "block": {"a": 1.0}}, "layer 1 has no name"),
+        ("vars", {"precious": 1.0}, "variable 1 has no name"),
+        ("vars", {"name": "y", "precious": np.ones(20)}, "'precious' of variable 'y'"),
+        ("params", {"value": 1.0}, "parameter 1 has no name"),
+        ("params", {"name": "f", "learningRate": "much"}, "'learningRate' of parameter 'f'"),
+    ],
+)
+def test_a_dagnn_net_with_a_part_missing(
+    tmp_path: Path, part: str, struct: dict[str, Any], said: str
+) -> None:
+    conv = {"name": "c", "type": "dagnn.Conv", "inputs": cell("x"), "outputs": cell("y")}
+    conv |= {"params": cell("f"), "block": {"size": [1.0, 1, 1, 1], "hasBias": 0.0}}
+    whole = {"layers": cell(conv), "vars": cell({"name": "x"}), "params": cell()}
+    scipy.io.savemat(tmp_path / "net.mat", whole)
+    assert list(graphc.DagNet.load(tmp_path / "net.mat").layers) == ["c"]
+    scipy.io.savemat(tmp_path / "net.mat", {**whole, part: cell(struct)})
+    with pytest.raises(NetError, match=said):
+        graphc.DagNet.load(tmp_path / "net.mat")
+
+
 def test_a_dagnn_net_that_is_saved(tmp_path: Path) -> None:
     net = graphc.DagNet()
     conv = dagnn.Conv((3, 2, 2, 4), pad=(1, 0, 2, 0), dilate=(1, 2))
