@@ -43,6 +43,8 @@ def _touched(step: Step) -> list[str]:
     way, contraction = step.kernel.winograd, match(step.kernel)
     if way is None or contraction is None:
         return list(step.arguments)
-    unread = (way.work, contraction.right.buffer.name)
+    unread = {way.work}
+    if way.filters is not None:
+        unread.add(contraction.right.buffer.name)
     pairs = zip(step.kernel.buffers, step.arguments, strict=True)
     return [name for buffer, name in pairs if buffer.name not in unread]

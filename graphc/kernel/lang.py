@@ -360,13 +360,14 @@ Statement = Let | Fold | Store | Check
 class Winograd:
     """That a kernel, a 3x3 convolution, may be run as F(tile x tile, 3x3) (graphc.kernel.winograd).
 
-    filters: its input that holds the weights transformed; the body reads the plain ones. work: its
-    output that is only memory to work in: rows that run apart, of which each uses one.
+    work: its output that is only memory to work in: rows that run apart, of which each uses one.
+    filters: its input that holds the weights transformed; the body reads the plain ones. None: it
+    is the weights' gradient (graphc.kernel.winograd_gradient).
     """
 
     tile: int
-    filters: str
     work: str
+    filters: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@
       y[o, c, i] = div(exp(sub(x[o, c, i], top)), mass) for c:5
 
 A buffer is an output where a statement stores to it. `strides (45, 1, 5)` after a type says that
-it does not lie in row-major order. `winograd 2 u v` ends the first line of a convolution that may
-be run as F(2x2, 3x3) with the filters u and the memory v. Guards follow `where`; `+=` adds; a check
-reads `check CONDITION, "message", VALUE`. A number is an int64, with a point a float32; others name
-their type: `1.0:float64`. The name of a type converts: `int64(x[o])`.
+it does not lie in row-major order. `winograd 2 v u` ends the first line of a convolution that may
+be run as F(2x2, 3x3) with the memory v and the filters u; a weight gradient has no filters. Guards
+follow `where`; `+=` adds; a check reads `check CONDITION, "message", VALUE`. A number is an int64,
+with a point a float32; others name their type: `1.0:float64`. The name of a type converts:
+`int64(x[o])`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def print_kernel(kernel: Kernel) -> str:
     each = f" each {_axes(kernel.each)}" if kernel.each else ""
     way = ""
     if kernel.winograd is not None:
-        way = f" winograd {kernel.winograd.tile} {kernel.winograd.filters} {kernel.winograd.work}"
+        form = kernel.winograd
+        way = f" winograd {form.tile} {form.work} {form.filters or ''}".rstrip()
     lines = [f"kernel {kernel.name}({formals}){each}{way}"]
     lines += [f"  {print_statement(statement)}" for statement in kernel.body]
     return "\n".join(lines) + "\n"
@@ -261,8 +263,9 @@ class _Reader:
 
     def winograd(self) -> Winograd:
         tile = self.whole()
-        filters = self.take("name", "the buffer of the filters")
-        return Winograd(tile, filters, self.take("name", "the buffer to work in"))
+        work = self.take("name", "the buffer to work in")
+        filters = self.take("name", "the buffer of the filters") if self.kind() == "name" else None
+        return Winograd(tile, work, filters)
 
     def buffer(self) -> Buffer:
         name = self.take("name", "a buffer's name")

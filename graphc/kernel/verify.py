@@ -107,7 +107,7 @@ class _Verifier:
             inputs, outputs = (
                 {b.name for b in s} for s in (self.kernel.inputs, self.kernel.outputs)
             )
-            self.need(way.filters in inputs, f"{way.filters} is no input")
+            self.need(way.filters in (None, *inputs), f"{way.filters} is no input")
             self.need(way.work in outputs, f"{way.work} is no output")
         for buffer in self.kernel.outputs:
             if way is not None and buffer.name == way.work:

@@ -372,7 +372,7 @@ _OUTPUT_SLOTS = {2: 100.0, 4: 500.0}
 _FILTER_SLOTS = {2: 400.0, 4: 800.0}
 _PACKING_SLOTS = 440.0  # of the direct sum's weights
 _READING_SLOTS = 8.0  # of one point of a filter, in each strip
-_FEWEST_CHANNELS = 16  # fewer leave most of a transform's lanes empty
+FEWEST_CHANNELS = 16  # fewer leave most of a transform's lanes empty
 
 
 def direct_work(form: Geometry) -> float:
@@ -404,7 +404,7 @@ def is_possible(form: Geometry) -> bool:
 
 def speedup(form: Geometry, tile: int) -> float:
     """How many times faster than the direct sum, by the model; 0 where lanes would be empty."""
-    if min(form.channels.extent, form.outputs.extent) < _FEWEST_CHANNELS:
+    if min(form.channels.extent, form.outputs.extent) < FEWEST_CHANNELS:
         return 0.0
     return direct_work(form) / winograd_work(form, tile)
 

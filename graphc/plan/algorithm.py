@@ -20,34 +20,68 @@ from graphc.kernel.contraction import match
 from graphc.kernel.lang import Buffer, Expr, Kernel, Load, Winograd
 from graphc.kernel.walk import rebuild_statement, statement_exprs, walk
 from graphc.kernel.winograd import Geometry
+from graphc.kernel.winograd_gradient import (
+    gradient_error_bound,
+    gradient_geometry,
+    gradient_speedup,
+    is_possible,
+)
+from graphc.kernel.winograd_gradient import work_shape as gradient_work_shape
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 from graphc.plan.permission import Algorithms
 
 WORTH_IT = 1.05  # modelled speedup from which the other algorithm is taken
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How a step could be Winograd's: what its tiles cost and how exact they are."""
+
+    form: Geometry
+    is_gradient: bool
+
+    def speedup(self, tile: int) -> float:
+        """As `winograd.speedup`."""
+        measure = gradient_speedup if self.is_gradient else winograd.speedup
+        return measure(self.form, tile)
+
+    def error_bound(self, tile: int) -> float:
+        """As `winograd.error_bound`."""
+        measure = gradient_error_bound if self.is_gradient else winograd.error_bound
+        return measure(self.form, tile)
+
+
 def choose_algorithms(draft: Draft, allowed: Algorithms) -> None:
     """Let convolutions be Winograd's where that is allowed and worth it, and say why."""
     readers = draft.readers()
     for step in list(draft.steps):
-        form = _form(step.kernel) if allowed.winograd else None
-        tile = _choice(draft, step, form, allowed) if form is not None else 0
-        if form is not None and tile:
-            _transform(draft, step, form, tile, allowed.threads, readers)
+        way = _way(step.kernel) if allowed.winograd else None
+        tile = _choice(draft, step, way, allowed) if way is not None else 0
+        if way is None or not tile:
+            continue
+        if way.is_gradient:
+            _give_memory(draft, step, way.form, tile, allowed.threads)
+        else:
+            _transform(draft, step, way.form, tile, allowed.threads, readers)
 
 
-def _form(kernel: Kernel) -> Geometry | None:
+def _way(kernel: Kernel) -> _Way | None:
     contraction = match(kernel)
-    form = winograd.geometry(contraction) if contraction is not None else None
-    return form if form is not None and winograd.is_possible(form) else None
+    if contraction is None:
+        return None
+    form = winograd.geometry(contraction)
+    if form is not None and winograd.is_possible(form):
+        return _Way(form, False)
+    form = gradient_geometry(contraction)
+    return _Way(form, True) if form is not None and is_possible(form) else None
 
 
-def _choice(draft: Draft, step: DraftStep, form: Geometry, allowed: Algorithms) -> int:
+def _choice(draft: Draft, step: DraftStep, form: _Way, allowed: Algorithms) -> int:
     """The tile, or 0 for the direct sum."""
-    direct = winograd.error_bound(form, 0)
+    direct = form.error_bound(0)
     subject = f"layer:{step.label}"
     way = "backward" if step.backward else "forward"
-    speed = {tile: winograd.speedup(form, tile) for tile in allowed.winograd}
+    speed = {tile: form.speedup(tile) for tile in allowed.winograd}
     best = max(allowed.winograd, key=lambda tile: speed[tile])
     if allowed.forced:
         best = allowed.winograd[-1]
@@ -62,7 +96,7 @@ def _choice(draft: Draft, step: DraftStep, form: Geometry, allowed: Algorithms) 
             f" rounding is within {direct:.1e} of the largest sum possible",
         )
         return 0
-    bound = winograd.error_bound(form, best)
+    bound = form.error_bound(best)
     why = "as was forced" if allowed.forced else f"{speed[best]:.2g} times as fast by the model"
     draft.remark(
         "algorithm",
@@ -71,6 +105,21 @@ def _choice(draft: Draft, step: DraftStep, form: Geometry, allowed: Algorithms) 
         f" {bound:.1e} of the largest sum possible (the direct sum: {direct:.1e})",
     )
     return best
+
+
+def _give_memory(draft: Draft, step: DraftStep, form: Geometry, tile: int, threads: int) -> None:
+    """Let a weight gradient be Winograd's: all it needs is memory to work in."""
+    shape = gradient_work_shape(form, tile, threads)
+    work = _array(draft, f"{step.writes[0]}~work", shape)
+    (name,) = _free_names(step.kernel, 1)
+    room = Buffer(name, "float32", shape, row_major(shape))
+    step.kernel = replace(
+        step.kernel,
+        name=f"winograd{tile}.{step.kernel.name}",
+        outputs=(*step.kernel.outputs, room),
+        winograd=Winograd(tile, name),
+    )
+    step.arguments = (*step.arguments, work)
 
 
 def _transform(
@@ -101,8 +150,7 @@ def _transform(
         backward=step.backward,
     )
     inputs, outputs = len(step.kernel.inputs), len(step.kernel.outputs)
-    taken = {b.name for b in step.kernel.buffers}
-    names = [name for n in range(len(taken) + 2) if (name := f"a{n}") not in taken][:2]
+    names = _free_names(step.kernel, 2)
     formal = Buffer(names[0], "float32", shape, row_major(shape))
     memory = draft.arrays[work]
     room = Buffer(names[1], "float32", memory.type.shape, memory.strides)
@@ -112,7 +160,7 @@ def _transform(
         name=f"winograd{tile}.{other.name}",
         inputs=(*other.inputs, formal),
         outputs=(*other.outputs, room),
-        winograd=Winograd(tile, formal.name, room.name),
+        winograd=Winograd(tile, room.name, formal.name),
     )
     arguments = list(step.arguments)
     arguments[position] = plain
@@ -126,6 +174,12 @@ def _transform(
             readers[packed].remove(step)
         if not readers[packed]:
             _drop(draft, copy)
+
+
+def _free_names(kernel: Kernel, count: int) -> list[str]:
+    """Names for that many buffers more."""
+    taken = {b.name for b in kernel.buffers}
+    return [name for n in range(len(taken) + count) if (name := f"a{n}") not in taken][:count]
 
 
 def _array(draft: Draft, name: str, shape: tuple[int, ...]) -> str:

@@ -12,11 +12,13 @@ from graphc.codegen.llvm.register_rows import emit_register_rows
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.transpose import emit_transpose
 from graphc.codegen.llvm.winograd import emit_winograd
+from graphc.codegen.llvm.winograd_gradient import emit_winograd_gradient
 from graphc.kernel.lang import Kernel
 
 # Tried in order; each takes the kernel or leaves it (None) to the next. Loops take every kernel.
 EMITTERS: list[Emitter] = [
     emit_winograd,
+    emit_winograd_gradient,
     emit_contraction,
     emit_transpose,
     emit_interleave,

@@ -13,7 +13,6 @@ thread's first run, so two threads never meet, and one thread alone keeps to one
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,11 +27,12 @@ from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.llvm.winograd_product import PointProduct, PointSizes
 from graphc.codegen.llvm.winograd_transform import sandwich
+from graphc.codegen.llvm.winograd_windows import Rows, Tiles
 from graphc.codegen.nodes import KernelNodes, Nodes, StoreNode
 from graphc.kernel import winograd
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Axis, Kernel
-from graphc.kernel.winograd import TRANSFORMS, Geometry, Side, Transform
+from graphc.kernel.winograd import TRANSFORMS, Geometry, Transform
 
 CACHE_PART = 0.8  # of the second-level cache, for what a strip works in
 
@@ -41,7 +41,7 @@ def emit_winograd(
     module: ir.Module, kernel: Kernel, target: Target, name: str
 ) -> EmittedKernel | None:
     """Add `kernel` to `module`; None where it is no convolution that is to be done so."""
-    if kernel.winograd is None:
+    if kernel.winograd is None or kernel.winograd.filters is None:
         return None
     contraction = match(kernel)
     form = None if contraction is None else winograd.geometry(contraction)
@@ -132,15 +132,14 @@ class _Convolution:
         body = replace(kernel, body=contraction.stores, winograd=None)
         self.stores: KernelNodes = Nodes(body).read()
         self.local = contraction.fold.locals[0].name
+        assert kernel.winograd.filters is not None
         self.filters = values.bases[kernel.winograd.filters]
         self.work = values.bases[kernel.winograd.work]
         room = next(b for b in kernel.outputs if b.name == kernel.winograd.work)
         self.row_items = room.shape[1]
         self.pitch = winograd.pitch(form)
         self.points = schedule.transform.points
-        self.regions = winograd.regions(form, schedule.tile)
-        sizes = [form.images * region.rows * region.columns for region in self.regions]
-        self.starts = list(itertools.accumulate(sizes, initial=0))
+        self.tiles = Tiles(self.at, form, schedule.transform)
         self.plane = schedule.strip * self.pitch  # from one point's rows to the next's
         self.block_plane = schedule.strip * form.block
 
@@ -172,104 +171,20 @@ class _Convolution:
 
     def _tile_place(self, number: ir.Value) -> tuple[dict[Axis, ir.Value], list[ir.Value]]:
         """The outer axes' values of a tile of the strip, and its first pixel down and across."""
-        b, tile = self.builder, self.schedule.tile
-        place = b.add(self.first_tile, number)
-        found: list[ir.Value] = []
-        for region, start in zip(self.regions, self.starts, strict=False):
-            if not region.rows * region.columns:
-                continue
-            rest = b.sub(place, whole(start))
-            column = b.add(b.urem(rest, whole(region.columns)), whole(region.column))
-            rest = b.udiv(rest, whole(region.columns))
-            row = b.add(b.urem(rest, whole(region.rows)), whole(region.row))
-            here = [row, column, b.udiv(rest, whole(region.rows))]
-            begun = b.icmp_unsigned(">=", place, whole(start))
-            pairs = zip(here, found, strict=False)
-            found = [b.select(begun, new, old) for new, old in pairs] if found else here
-        corners, rest = [b.mul(at, whole(tile)) for at in found[:2]], found[2]
-        known: dict[Axis, ir.Value] = {}
-        for axis in reversed(self.form.outer):
-            known[axis] = b.urem(rest, whole(axis.extent))
-            rest = b.udiv(rest, whole(axis.extent))
+        known, corners = self.tiles.place(self.builder.add(self.first_tile, number))
         if self.form.group is not None:
             known[self.form.group] = self.group
         return known, corners
-
-    # -- windows --
 
     def _transform_windows(self) -> None:
         each(self.frame, 0, self.count, self._transform_window)
 
     def _transform_window(self, number: ir.Value) -> None:
-        b, data = self.builder, self.form.data
         known, corners = self._tile_place(number)
-        start = self.at.moved(
-            self.values.bases[data.buffer.name],
-            data.constant,
-        )
-        for axis, value in known.items():
-            start = self.at.moved(start, b.mul(value, whole(data.stride(axis))))
-        tops = []
-        for side, corner in zip(self.form.sides, corners, strict=True):
-            start = self.at.moved(start, b.mul(corner, whole(data.stride(side.each))))
-            if side.reversed:
-                start = self.at.moved(start, -2 * data.buffer.strides[side.position])
-            tops.append(b.add(corner, whole(side.first)))
-        target = self.at.moved(self.windows, b.mul(number, whole(self.pitch)))
-        down, across = self.form.sides
-        interior = b.and_(self._all_inside(down, tops[0]), self._all_inside(across, tops[1]))
-        when(self.frame, interior, lambda: self._channels(start, target, None))
-        edge = b.not_(interior)
-        when(self.frame, edge, lambda: self._channels(start, target, self._masks(tops)))
-
-    def _all_inside(self, side: Side, top: ir.Value) -> ir.Value:
-        b = self.builder
-        reach = side.extent - self.schedule.transform.window
-        low = b.icmp_signed(">=", top, whole(0))
-        return b.and_(low, b.icmp_signed("<=", top, whole(reach)))
-
-    def _masks(self, tops: list[ir.Value]) -> list[list[ir.Value]]:
-        """For each line, and for each column, of the window whether it is in the image."""
-        b = self.builder
-        return [
-            [
-                b.icmp_unsigned("<", b.add(top, whole(i)), whole(side.extent))
-                for i in range(self.schedule.transform.window)
-            ]
-            for side, top in zip(self.form.sides, tops, strict=True)
-        ]
-
-    def _channels(
-        self, start: ir.Value, target: ir.Value, masks: list[list[ir.Value]] | None
-    ) -> None:
-        """Transform one window for all channels."""
-        steps = [self.form.data.buffer.strides[side.position] for side in self.form.sides]
-        safe = self.values.bases[self.form.data.buffer.name]
-        window = self.schedule.transform.window
-
-        def body(c: ir.Value, some: Count | None, _: Carry) -> Carry:
-            place = self.at.moved(start, c)
-            safe_place = self.at.moved(safe, c)
-            grid = []
-            for i in range(window):
-                line = []
-                for j in range(window):
-                    pixel = self.at.moved(place, i * steps[0] + j * steps[1])
-                    if masks is None:
-                        line.append(self.at.load(pixel, some))
-                        continue
-                    inside = self.builder.and_(masks[0][i], masks[1][j])
-                    pixel = self.builder.select(inside, pixel, safe_place)
-                    value = self.at.load(pixel, some)
-                    line.append(self.builder.select(inside, value, self.at.zero))
-                grid.append(line)
-            made = sandwich(self.at.math, self.schedule.transform.input, grid)
-            for point, value in enumerate(v for line in made for v in line):
-                there = self.builder.add(c, whole(point * self.plane))
-                self.at.store(value, self.at.moved(target, there))
-            return []
-
-        self.frame.lane_loop(0, self.form.channels.extent, self.schedule.lanes, [], body)
+        target = self.at.moved(self.windows, self.builder.mul(number, whole(self.pitch)))
+        channels = self.form.channels.extent
+        rows = Rows(target, self.plane)
+        self.tiles.transform_window(known, corners, whole(0), channels, rows)
 
     # -- products --
 
@@ -297,16 +212,9 @@ class _Convolution:
 
     def _needed(self, point: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The register tiles, of those of the strip, that have tiles which need a point's sums."""
-        b, s, window = self.builder, self.schedule, self.schedule.transform.window
-        line, column = b.udiv(point, whole(window)), b.urem(point, whole(window))
-        lowest, rightmost = (b.icmp_unsigned("==", at, whole(window - 1)) for at in (line, column))
-        _, inner, lower, corner, end = self.starts
-        low = b.select(rightmost, whole(inner), whole(0))
-        high = b.select(rightmost, whole(corner), whole(end))
-        high = b.select(lowest, whole(lower), high)
-        low = self.at.larger(b.sub(low, self.first_tile), 0)
-        high = self.at.smaller(b.sub(high, self.first_tile), self.count)
-        return b.udiv(low, whole(s.rows)), b.sdiv(b.add(high, whole(s.rows - 1)), whole(s.rows))
+        b, rows = self.builder, self.schedule.rows
+        low, high = self.tiles.needing(point, self.first_tile, self.count)
+        return b.udiv(low, whole(rows)), b.sdiv(b.add(high, whole(rows - 1)), whole(rows))
 
     # -- results --
 

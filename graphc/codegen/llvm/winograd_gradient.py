@@ -1,0 +1,289 @@
+"""The weight gradient of a 3x3 convolution by Winograd's algorithm.
+
+For one block of channels and of outputs after another: strips of tiles that fit the second-level
+cache are transformed, the windows of the data and the squares of dy, and each point adds products
+of matrices, a sum over the strip's tiles, to the block's sums. These are transformed back at last
+and go through the kernel's stores. `graphc.kernel.winograd_gradient` has the formula.
+
+What threads share are runs of blocks. A run works in the row of the scratch array that has the
+number of the thread's first run, so two threads never meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from llvmlite import ir
+
+from graphc.codegen.llvm.function import EmittedKernel, kernel_function
+from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
+from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.operand import Operands
+from graphc.codegen.llvm.shares import each
+from graphc.codegen.llvm.target import Target
+from graphc.codegen.llvm.tiling import parts
+from graphc.codegen.llvm.vector import Values
+from graphc.codegen.llvm.winograd import CACHE_PART
+from graphc.codegen.llvm.winograd_transform import sandwich
+from graphc.codegen.llvm.winograd_windows import Rows, Tiles
+from graphc.codegen.nodes import KernelNodes, Nodes, StoreNode
+from graphc.kernel.contraction import Contraction, match
+from graphc.kernel.lang import Axis, Kernel
+from graphc.kernel.winograd import TRANSFORMS, WORK_BYTES, Geometry, Transform
+from graphc.kernel.winograd_gradient import Blocks, choose_blocks, gradient_geometry
+
+
+def emit_winograd_gradient(
+    module: ir.Module, kernel: Kernel, target: Target, name: str
+) -> EmittedKernel | None:
+    """Add `kernel` to `module`; None where it is no weight gradient that is to be done so."""
+    if kernel.winograd is None or kernel.winograd.filters is not None:
+        return None
+    contraction = match(kernel)
+    form = None if contraction is None else gradient_geometry(contraction)
+    assert contraction is not None and form is not None, "the plan saw a weight gradient"
+    schedule = choose_schedule(form, kernel, target)
+    function = kernel_function(module, kernel, name)
+    builder = ir.IRBuilder(function.append_basic_block())
+    frame = Frame(builder)
+    *buffers, low, high, _ = function.args
+    names = [buffer.name for buffer in kernel.buffers]
+    values = Values(
+        frame, VectorMath(builder, module, target), dict(zip(names, buffers, strict=True))
+    )
+    values.written = frozenset(b.name for b in kernel.outputs)
+    _Gradient(contraction, form, schedule, frame, values).emit(low, high)
+    builder.ret_void()
+    sums = schedule.transform.points * form.tiles(schedule.transform.tile) * form.groups
+    cost = 2.0 * sums * form.channels.extent * form.outputs.extent
+    return EmittedKernel(function, schedule.shares, 1, cost, ())
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the work is cut: blocks, and a register tile of `rows` outputs and `vectors` vectors.
+
+    shares: what threads divide among themselves.
+    """
+
+    transform: Transform
+    blocks: Blocks
+    lanes: int
+    vectors: int
+    rows: int
+    shares: int
+
+
+def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
+    """The blocks that the caches hold and that take the threads the least time."""
+    assert kernel.winograd is not None
+    tile, lanes = kernel.winograd.tile, target.lanes("float32")
+    room = next(b for b in kernel.outputs if b.name == kernel.winograd.work)
+    workers, items = room.shape
+    cache = min(WORK_BYTES, int(CACHE_PART * target.l2_bytes))
+    blocks = choose_blocks(form, tile, workers, cache)
+    assert blocks.items(TRANSFORMS[tile].points) <= items, "the plan made room for them"
+    vectors, rows = _register_tile(blocks.channels // lanes, blocks.outputs, target.registers)
+    shares = min(workers, blocks.shares(form))
+    return Schedule(TRANSFORMS[tile], blocks, lanes, vectors, rows, shares)
+
+
+def _register_tile(vectors: int, outputs: int, registers: int) -> tuple[int, int]:
+    """(vectors, rows) with the most multiplications for each load."""
+    found = [
+        (v, min(outputs, (registers - v - 1) // v))
+        for v in range(1, vectors + 1)
+        if vectors % v == 0 and 2 * v + 1 <= registers
+    ]
+    return max(found, key=lambda size: size[0] * size[1] / (size[0] + size[1]))
+
+
+class _Gradient:
+    """Emits one function."""
+
+    def __init__(
+        self,
+        contraction: Contraction,
+        form: Geometry,
+        schedule: Schedule,
+        frame: Frame,
+        values: Values,
+    ):
+        self.form, self.schedule, self.blocks = form, schedule, schedule.blocks
+        self.frame, self.builder, self.values = frame, frame.builder, values
+        self.at = Operands(frame, values, "float32", schedule.lanes)
+        kernel = contraction.kernel
+        assert kernel.winograd is not None
+        body = replace(kernel, body=contraction.stores, winograd=None)
+        self.stores: KernelNodes = Nodes(body).read()
+        self.local = contraction.fold.locals[0].name
+        self.work = values.bases[kernel.winograd.work]
+        room = next(b for b in kernel.outputs if b.name == kernel.winograd.work)
+        self.row_items = room.shape[1]
+        self.points = schedule.transform.points
+        self.tiles = Tiles(self.at, form, schedule.transform)
+        self.plane = self.blocks.plane(self.blocks.channels)
+        self.dy_plane = self.blocks.plane(self.blocks.outputs)
+
+    # -- shares --
+
+    def emit(self, low: ir.Value, high: ir.Value) -> None:
+        """Shares low .. high - 1."""
+        b, s = self.builder, self.schedule
+        units = self.blocks.shares(self.form)
+        across, down = self.blocks.counts(self.form)
+        self.windows = self.at.moved(self.work, b.mul(low, whole(self.row_items)))
+        self.squares = self.at.moved(self.windows, self.points * self.plane)
+        self.sums = self.at.moved(self.squares, self.points * self.dy_plane)
+        first, last = (b.udiv(b.mul(share, whole(units)), whole(s.shares)) for share in (low, high))
+
+        def unit(index: ir.Value) -> None:
+            column, rest = b.urem(index, whole(across)), b.udiv(index, whole(across))
+            row, self.group = b.urem(rest, whole(down)), b.udiv(rest, whole(down))
+            self.first = b.mul(column, whole(self.blocks.channels))
+            self.first_output = b.mul(row, whole(self.blocks.outputs))
+            self.channels = self._part(self.form.channels, self.first, self.blocks.channels)
+            self.outputs = self._part(self.form.outputs, self.first_output, self.blocks.outputs)
+            self._clear()
+            strip = self.blocks.strip
+            self.frame.loop(0, self.form.tiles(s.transform.tile), strip, [], self._strip)
+            each(self.frame, 0, self.outputs, self._finish)
+
+        each(self.frame, first, last, unit)
+
+    def _part(self, axis: Axis, first: ir.Value, size: int) -> Count:
+        """How much of a block there is."""
+        if axis.extent % size == 0:
+            return size
+        return self.at.smaller(self.builder.sub(whole(axis.extent), first), size)
+
+    def _clear(self) -> None:
+        def clear(i: ir.Value, _: Carry) -> Carry:
+            self.at.store(self.at.zero, self.at.moved(self.sums, i))
+            return []
+
+        end = self.points * self.blocks.plane_of_sums
+        self.frame.loop(0, end, self.schedule.lanes, [], clear)
+
+    # -- strips --
+
+    def _strip(self, first_tile: ir.Value, _: Carry) -> Carry:
+        """Add what the tiles from `first_tile` on give."""
+        b = self.builder
+        left = b.sub(whole(self.form.tiles(self.schedule.transform.tile)), first_tile)
+        count = self.at.smaller(left, self.blocks.strip)
+
+        def transform(number: ir.Value) -> None:
+            known, corners = self.tiles.place(b.add(first_tile, number))
+            if self.form.group is not None:
+                known[self.form.group] = self.group
+            place = self.at.moved(self.windows, b.mul(number, whole(self.blocks.channels)))
+            rows = Rows(place, self.plane)
+            self.tiles.transform_window(known, corners, self.first, self.channels, rows)
+            place = self.at.moved(self.squares, b.mul(number, whole(self.blocks.outputs)))
+            rows = Rows(place, self.dy_plane)
+            self.tiles.transform_result(known, corners, self.first_output, self.outputs, rows)
+
+        each(self.frame, 0, count, transform)
+        each(self.frame, 0, self.points, lambda p: self._point(p, first_tile, count))
+        return []
+
+    def _point(self, point: ir.Value, first_tile: ir.Value, count: ir.Value) -> None:
+        """Add one point's products, in register tiles."""
+        b, s, blocks = self.builder, self.schedule, self.blocks
+        bounds = self.tiles.needing(point, first_tile, count)
+        right = self.at.moved(self.windows, b.mul(point, whole(self.plane)))
+        left = self.at.moved(self.squares, b.mul(point, whole(self.dy_plane)))
+        sums = self.at.moved(self.sums, b.mul(point, whole(blocks.plane_of_sums)))
+        width = s.vectors * s.lanes
+
+        def tiles(first: int, rows: int, number: ir.Value) -> None:
+            row = b.add(whole(first), b.mul(number, whole(rows)))
+            line = self.at.moved(sums, b.mul(row, whole(blocks.channels)))
+            a = self.at.moved(left, row)
+
+            def tile(column: ir.Value) -> None:
+                skip = b.mul(column, whole(width))
+                self._tile(a, self.at.moved(right, skip), self.at.moved(line, skip), rows, bounds)
+
+            each(self.frame, 0, blocks.channels // width, tile)
+
+        first = 0
+        for rows, number in parts(blocks.outputs, s.rows):
+            each(self.frame, 0, number, lambda n, f=first, r=rows: tiles(f, r, n))
+            first += rows * number
+
+    def _tile(
+        self,
+        left: ir.Value,
+        right: ir.Value,
+        sums: ir.Value,
+        rows: int,
+        bounds: tuple[ir.Value, ir.Value],
+    ) -> None:
+        """A register tile's sums over the strip's tiles, added to those so far."""
+        b, lanes, vectors = self.builder, self.at.lanes, self.schedule.vectors
+        width = self.blocks.channels
+
+        def step(k: ir.Value, carry: Carry) -> Carry:
+            line = self.at.moved(right, b.mul(k, whole(self.blocks.channels)))
+            loaded = [self.at.load(self.at.moved(line, j * lanes)) for j in range(vectors)]
+            place, new = self.at.moved(left, b.mul(k, whole(self.blocks.outputs))), []
+            for row in range(rows):
+                one = self.at.everywhere(self.at.moved(place, row))
+                for j, vector in enumerate(loaded):
+                    new.append(self.at.math.fma(one, vector, carry[row * vectors + j]))
+            return new
+
+        found = self.frame.loop(*bounds, 1, [self.at.zero] * (rows * vectors), step)
+        for number, value in enumerate(found):
+            row, j = divmod(number, vectors)
+            place = self.at.moved(sums, row * width + j * lanes)
+            self.at.store(b.fadd(self.at.load(place), value), place)
+
+    # -- results --
+
+    def _finish(self, output: ir.Value) -> None:
+        """Transform the sums of one output back, and store its weights' gradients."""
+        b, blocks, form = self.builder, self.blocks, self.form
+        window = self.schedule.transform.window
+        source = self.at.moved(self.sums, b.mul(output, whole(blocks.channels)))
+        matrix = tuple(zip(*self.schedule.transform.filter, strict=True))
+        self.values.places[form.outputs] = (self.frame.depth, b.add(self.first_output, output))
+        if form.group is not None:
+            self.values.places[form.group] = (self.frame.depth, self.group)
+
+        def body(c: ir.Value, some: Count | None, _: Carry) -> Carry:
+            place = self.at.moved(source, c)
+            grid = [
+                [
+                    self.at.load(self.at.moved(place, (i * window + j) * blocks.plane_of_sums))
+                    for j in range(window)
+                ]
+                for i in range(window)
+            ]
+            for i, line in enumerate(sandwich(self.at.math, matrix, grid)):
+                for j, value in enumerate(line):
+                    with self.frame.scope():
+                        self._store((i, j), b.add(self.first, c), some, value)
+            return []
+
+        self.frame.lane_loop(0, self.channels, self.schedule.lanes, [], body)
+        for axis in (form.outputs, form.group):
+            self.values.places.pop(axis, None)
+
+    def _store(
+        self, taps: tuple[int, int], first: ir.Value, some: Count | None, value: ir.Value
+    ) -> None:
+        """Run the kernel's stores for one tap of a vector of channels."""
+        values, form = self.values, self.form
+        for side, tap in zip(form.sides, taps, strict=True):
+            values.places[side.over] = (self.frame.depth, whole(tap))
+        values.locals[self.local] = (self.frame.depth, value)
+        stores = [s for s in self.stores.statements if isinstance(s, StoreNode)]
+        if self.schedule.lanes == 1:
+            with values.at_axis(form.channels, first), values.under():
+                values.store_all(stores)
+        else:
+            with values.along(form.channels, self.schedule.lanes, first, some), values.under():
+                values.store_all(stores)
