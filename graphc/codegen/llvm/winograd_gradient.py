@@ -12,6 +12,7 @@ number of the thread's first run, so two threads never meet.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from llvmlite import ir
 
@@ -26,11 +27,11 @@ from graphc.codegen.llvm.vector import Values
 from graphc.codegen.llvm.winograd import CACHE_PART
 from graphc.codegen.llvm.winograd_transform import sandwich
 from graphc.codegen.llvm.winograd_windows import Rows, Tiles
-from graphc.codegen.nodes import KernelNodes, Nodes, StoreNode
+from graphc.codegen.nodes import Nodes, StoreNode
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Axis, Kernel
-from graphc.kernel.winograd import TRANSFORMS, WORK_BYTES, Geometry, Transform
-from graphc.kernel.winograd_gradient import Blocks, choose_blocks, gradient_geometry
+from graphc.kernel.winograd import TAPS, TRANSFORMS, WORK_BYTES, Geometry, Transform
+from graphc.kernel.winograd_gradient import Blocks, choose_blocks, gradient_geometry, pitch
 
 
 def emit_winograd_gradient(
@@ -115,15 +116,18 @@ class _Gradient:
         kernel = contraction.kernel
         assert kernel.winograd is not None
         body = replace(kernel, body=contraction.stores, winograd=None)
-        self.stores: KernelNodes = Nodes(body).read()
+        statements = Nodes(body).read().statements
+        self.stores = [s for s in statements if isinstance(s, StoreNode)]
+        steps = {s.address.terms.get(form.channels, 0) for s in self.stores}
+        self.stored_along = max(steps, key=abs)
         self.local = contraction.fold.locals[0].name
         self.work = values.bases[kernel.winograd.work]
         room = next(b for b in kernel.outputs if b.name == kernel.winograd.work)
         self.row_items = room.shape[1]
         self.points = schedule.transform.points
         self.tiles = Tiles(self.at, form, schedule.transform)
-        self.plane = self.blocks.plane(self.blocks.channels)
-        self.dy_plane = self.blocks.plane(self.blocks.outputs)
+        self.pitch = pitch(self.blocks.channels, self.points)
+        self.dy_pitch = pitch(self.blocks.outputs, self.points)
 
     # -- shares --
 
@@ -133,8 +137,8 @@ class _Gradient:
         units = self.blocks.shares(self.form)
         across, down = self.blocks.counts(self.form)
         self.windows = self.at.moved(self.work, b.mul(low, whole(self.row_items)))
-        self.squares = self.at.moved(self.windows, self.points * self.plane)
-        self.sums = self.at.moved(self.squares, self.points * self.dy_plane)
+        self.squares = self.at.moved(self.windows, self.blocks.strip * self.pitch)
+        self.sums = self.at.moved(self.squares, self.blocks.strip * self.dy_pitch)
         first, last = (b.udiv(b.mul(share, whole(units)), whole(s.shares)) for share in (low, high))
 
         def unit(index: ir.Value) -> None:
@@ -162,7 +166,7 @@ class _Gradient:
             self.at.store(self.at.zero, self.at.moved(self.sums, i))
             return []
 
-        end = self.points * self.blocks.plane_of_sums
+        end = self.points * self.blocks.plane
         self.frame.loop(0, end, self.schedule.lanes, [], clear)
 
     # -- strips --
@@ -177,27 +181,59 @@ class _Gradient:
             known, corners = self.tiles.place(b.add(first_tile, number))
             if self.form.group is not None:
                 known[self.form.group] = self.group
-            place = self.at.moved(self.windows, b.mul(number, whole(self.blocks.channels)))
-            rows = Rows(place, self.plane)
+            place = self.at.moved(self.windows, b.mul(number, whole(self.pitch)))
+            rows = Rows(place, self.blocks.channels)
             self.tiles.transform_window(known, corners, self.first, self.channels, rows)
-            place = self.at.moved(self.squares, b.mul(number, whole(self.blocks.outputs)))
-            rows = Rows(place, self.dy_plane)
+            place = self.at.moved(self.squares, b.mul(number, whole(self.dy_pitch)))
+            rows = Rows(place, self.blocks.outputs)
             self.tiles.transform_result(known, corners, self.first_output, self.outputs, rows)
 
         each(self.frame, 0, count, transform)
+        self._look_ahead(first_tile)
         each(self.frame, 0, self.points, lambda p: self._point(p, first_tile, count))
         return []
+
+    def _look_ahead(self, first_tile: ir.Value) -> None:
+        """Find what is transformed next: a strip of the same channels, or the next ones' first."""
+        b, s = self.builder, self.schedule
+        following = b.add(first_tile, whole(self.blocks.strip))
+        total = whole(self.form.tiles(s.transform.tile))
+        is_last = b.icmp_signed(">=", following, total)
+        self.next_tile = b.select(is_last, whole(0), following)
+        self.next_count = self.at.smaller(b.sub(total, self.next_tile), self.blocks.strip)
+        skip = b.select(is_last, whole(self.blocks.channels), whole(0))
+        self.next_channel = b.add(self.first, skip)
+        tiles = sum(count for _, count in parts(self.blocks.outputs, s.rows))
+        self.fetched_at_once = -(-self.blocks.strip // (tiles * self.points))
+        self.slots = tiles
+
+    def _fetch(self, slot: ir.Value) -> None:
+        """Ask for a few of the tiles that are transformed next, while sums are computed."""
+        b, form, blocks = self.builder, self.form, self.blocks
+        low = b.mul(slot, whole(self.fetched_at_once))
+        high = self.at.smaller(b.add(low, whole(self.fetched_at_once)), self.next_count)
+
+        def tile(number: ir.Value) -> None:
+            known, corners = self.tiles.place(b.add(self.next_tile, number))
+            if form.group is not None:
+                known[form.group] = self.group
+            self.tiles.fetch_window(known, corners, self.next_channel, blocks.channels)
+            self.tiles.fetch_result(known, corners, self.first_output, blocks.outputs)
+
+        each(self.frame, low, high, tile)
 
     def _point(self, point: ir.Value, first_tile: ir.Value, count: ir.Value) -> None:
         """Add one point's products, in register tiles."""
         b, s, blocks = self.builder, self.schedule, self.blocks
         bounds = self.tiles.needing(point, first_tile, count)
-        right = self.at.moved(self.windows, b.mul(point, whole(self.plane)))
-        left = self.at.moved(self.squares, b.mul(point, whole(self.dy_plane)))
-        sums = self.at.moved(self.sums, b.mul(point, whole(blocks.plane_of_sums)))
+        right = self.at.moved(self.windows, b.mul(point, whole(blocks.channels)))
+        left = self.at.moved(self.squares, b.mul(point, whole(blocks.outputs)))
+        sums = self.at.moved(self.sums, b.mul(point, whole(blocks.plane)))
         width = s.vectors * s.lanes
 
-        def tiles(first: int, rows: int, number: ir.Value) -> None:
+        def tiles(first: int, slot: int, rows: int, number: ir.Value) -> None:
+            done = b.add(b.mul(point, whole(self.slots)), whole(slot))
+            self._fetch(b.add(done, number))
             row = b.add(whole(first), b.mul(number, whole(rows)))
             line = self.at.moved(sums, b.mul(row, whole(blocks.channels)))
             a = self.at.moved(left, row)
@@ -208,10 +244,10 @@ class _Gradient:
 
             each(self.frame, 0, blocks.channels // width, tile)
 
-        first = 0
-        for rows, number in parts(blocks.outputs, s.rows):
-            each(self.frame, 0, number, lambda n, f=first, r=rows: tiles(f, r, n))
-            first += rows * number
+        first = slot = 0
+        for rows, count in parts(blocks.outputs, s.rows):
+            each(self.frame, 0, count, partial(tiles, first, slot, rows))
+            first, slot = first + rows * count, slot + count
 
     def _tile(
         self,
@@ -226,9 +262,9 @@ class _Gradient:
         width = self.blocks.channels
 
         def step(k: ir.Value, carry: Carry) -> Carry:
-            line = self.at.moved(right, b.mul(k, whole(self.blocks.channels)))
+            line = self.at.moved(right, b.mul(k, whole(self.pitch)))
             loaded = [self.at.load(self.at.moved(line, j * lanes)) for j in range(vectors)]
-            place, new = self.at.moved(left, b.mul(k, whole(self.blocks.outputs))), []
+            place, new = self.at.moved(left, b.mul(k, whole(self.dy_pitch))), []
             for row in range(rows):
                 one = self.at.everywhere(self.at.moved(place, row))
                 for j, vector in enumerate(loaded):
@@ -257,33 +293,61 @@ class _Gradient:
             place = self.at.moved(source, c)
             grid = [
                 [
-                    self.at.load(self.at.moved(place, (i * window + j) * blocks.plane_of_sums))
+                    self.at.load(self.at.moved(place, (i * window + j) * blocks.plane))
                     for j in range(window)
                 ]
                 for i in range(window)
             ]
-            for i, line in enumerate(sandwich(self.at.math, matrix, grid)):
-                for j, value in enumerate(line):
-                    with self.frame.scope():
-                        self._store((i, j), b.add(self.first, c), some, value)
+            made = sandwich(self.at.math, matrix, grid)
+            self._store_taps(made, b.add(self.first, c), some)
             return []
 
         self.frame.lane_loop(0, self.channels, self.schedule.lanes, [], body)
-        for axis in (form.outputs, form.group):
-            self.values.places.pop(axis, None)
+        del self.values.places[form.outputs]
+        if form.group is not None:
+            del self.values.places[form.group]
+
+    def _store_taps(self, made: list[list[ir.Value]], first: ir.Value, some: Count | None) -> None:
+        """Store all taps of a vector of channels, or of `some` of them.
+
+        Where a channel's taps lie side by side, and not a tap's channels, numbers are stored one by
+        one: storing lanes apart takes several times as long.
+        """
+        lanes, taps = self.schedule.lanes, [(i, j) for i in range(TAPS) for j in range(TAPS)]
+        if lanes == 1 or self.stored_along == 1:
+            for i, j in taps:
+                with self.frame.scope():
+                    self._store((i, j), first, some, made[i][j])
+            return
+        for n, (i, j) in enumerate(taps):
+            self.at.store(made[i][j], self.at.moved(self.windows, n * lanes))
+
+        def channel(k: ir.Value) -> None:
+            place = self.at.moved(self.windows, k)
+            for n, tap in enumerate(taps):
+                there = self.at.moved(place, n * lanes)
+                value = self.builder.load(there, typ=self.at.element, align=self.at.item)
+                with self.frame.scope():
+                    self._store(tap, self.builder.add(first, k), None, value, scalar=True)
+
+        each(self.frame, 0, lanes if some is None else some, channel)
 
     def _store(
-        self, taps: tuple[int, int], first: ir.Value, some: Count | None, value: ir.Value
+        self,
+        taps: tuple[int, int],
+        first: ir.Value,
+        some: Count | None,
+        value: ir.Value,
+        scalar: bool = False,
     ) -> None:
-        """Run the kernel's stores for one tap of a vector of channels."""
+        """Run the kernel's stores for one tap of a vector of channels, or of one channel."""
         values, form = self.values, self.form
         for side, tap in zip(form.sides, taps, strict=True):
             values.places[side.over] = (self.frame.depth, whole(tap))
         values.locals[self.local] = (self.frame.depth, value)
-        stores = [s for s in self.stores.statements if isinstance(s, StoreNode)]
-        if self.schedule.lanes == 1:
+        if scalar or self.schedule.lanes == 1:
             with values.at_axis(form.channels, first), values.under():
-                values.store_all(stores)
+                values.store_all(self.stores)
         else:
             with values.along(form.channels, self.schedule.lanes, first, some), values.under():
-                values.store_all(stores)
+                values.store_all(self.stores)

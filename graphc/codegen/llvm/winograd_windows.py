@@ -1,7 +1,6 @@
 """The tiles of a Winograd convolution: where they lie, and their windows, transformed.
 
-Windows that reach over the image's edge read zeros there. What is transformed lies as
-[point][tile][channel].
+Windows that reach over the image's edge read zeros there.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from graphc.codegen.llvm.loops import Carry, Count, whole
-from graphc.codegen.llvm.operand import Operands
+from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.winograd_transform import sandwich
 from graphc.kernel import winograd
@@ -93,13 +92,9 @@ class Tiles:
     ) -> None:
         """The window of a tile: `channels` channels from `first` on."""
         b, data = self.builder, self.form.data
-        start = self.at.moved(self._start(data, known), first)
-        tops = []
-        for side, corner in zip(self.form.sides, corners, strict=True):
-            start = self.at.moved(start, b.mul(corner, whole(data.stride(side.each))))
-            if side.reversed:
-                start = self.at.moved(start, -2 * data.buffer.strides[side.position])
-            tops.append(b.add(corner, whole(side.first)))
+        start = self.at.moved(self._window(known, corners), first)
+        pairs = zip(self.form.sides, corners, strict=True)
+        tops = [b.add(corner, whole(side.first)) for side, corner in pairs]
         window = self.transform.window
         down, across = self.form.sides
         steps = [data.buffer.strides[side.position] for side in self.form.sides]
@@ -113,6 +108,31 @@ class Tiles:
 
         when(self.frame, interior, lambda: run(None))
         when(self.frame, b.not_(interior), lambda: run(self._masks(tops, extents, window)))
+
+    def _window(self, known: dict[Axis, ir.Value], corners: Corners) -> ir.Value:
+        """Where a tile's window begins."""
+        data = self.form.data
+        start = self._start(data, known)
+        for side, corner in zip(self.form.sides, corners, strict=True):
+            step = whole(data.stride(side.each))
+            start = self.at.moved(start, self.builder.mul(corner, step))
+            if side.reversed:
+                start = self.at.moved(start, -2 * data.buffer.strides[side.position])
+        return start
+
+    def fetch_window(
+        self, known: dict[Axis, ir.Value], corners: Corners, first: ir.Value, channels: int
+    ) -> None:
+        """Ask for what a window has that those before it have not: a square within."""
+        start = self.at.moved(self._window(known, corners), first)
+        steps = [self.form.data.buffer.strides[side.position] for side in self.form.sides]
+        self._fetch(self.at.moved(start, sum(steps)), steps, channels)
+
+    def _fetch(self, start: ir.Value, steps: Sequence[int], channels: int) -> None:
+        tile = range(self.transform.tile)
+        for i, j in itertools.product(tile, tile):
+            for c in range(0, channels, LINE_BYTES // self.at.item):
+                self.at.fetch(self.at.moved(start, i * steps[0] + j * steps[1] + c))
 
     def _start(self, operand: Operand, known: dict[Axis, ir.Value]) -> ir.Value:
         start = self.at.moved(self.at.values.bases[operand.buffer.name], operand.constant)
@@ -148,10 +168,8 @@ class Tiles:
     ) -> None:
         """A tile of what lies where the result does, `form.weights` of a weight gradient."""
         b, result, tile = self.builder, self.form.weights, self.transform.tile
-        start = self.at.moved(self._start(result, known), first)
-        steps = [result.stride(side.each) for side in self.form.sides]
-        for corner, step in zip(corners, steps, strict=True):
-            start = self.at.moved(start, b.mul(corner, whole(step)))
+        start, steps = self._square(known, corners)
+        start = self.at.moved(start, first)
         extents = [side.result for side in self.form.sides]
         matrix = tuple(zip(*self.transform.output, strict=True))
         inside = [
@@ -167,6 +185,22 @@ class Tiles:
 
         when(self.frame, interior, lambda: run(None))
         when(self.frame, b.not_(interior), lambda: run(self._masks(corners, extents, tile)))
+
+    def _square(self, known: dict[Axis, ir.Value], corners: Corners) -> tuple[ir.Value, list[int]]:
+        """Where a tile's square begins, and elements to the next pixel down and across."""
+        result = self.form.weights
+        start = self._start(result, known)
+        steps = [result.stride(side.each) for side in self.form.sides]
+        for corner, step in zip(corners, steps, strict=True):
+            start = self.at.moved(start, self.builder.mul(corner, whole(step)))
+        return start, steps
+
+    def fetch_result(
+        self, known: dict[Axis, ir.Value], corners: Corners, first: ir.Value, outputs: int
+    ) -> None:
+        """Ask for what `transform_result` reads."""
+        start, steps = self._square(known, corners)
+        self._fetch(self.at.moved(start, first), steps, outputs)
 
     # -- both --
 
