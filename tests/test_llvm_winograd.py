@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from graphc.kernel.lang import Kernel
 from graphc.kernel.text import parse_kernel, print_kernel
 from graphc.kernel.verify import verify
 from graphc.kernel.winograd import TRANSFORMS, error_bound, geometry, speedup
-from graphc.ops.conv import Conv, ConvDataGradient
+from graphc.kernel.winograd_gradient import gradient_error_bound, gradient_geometry
+from graphc.ops.conv import Conv, ConvDataGradient, ConvWeightGradient
 from graphc.ops.linear import AddBias
 from graphc.ops.neuron import Relu
 from graphc.passes.pipeline import compile_graph
@@ -57,6 +59,7 @@ SHAPES: dict[str, Shape] = {
     "smaller than a window": (2, 16, 2, 2, 130, 1, ((1, 1), (1, 2))),
 }
 F32 = "float32"
+WAYS = ("forward", "data gradient", "weight gradient")
 
 
 def forced(tile: int, threads: int = 2) -> Algorithms:
@@ -64,7 +67,7 @@ def forced(tile: int, threads: int = 2) -> Algorithms:
 
 
 def convolution(shape: Shape, way: str, accumulate: bool = False) -> tuple[Graph, Any]:
-    """A graph x, w (and b) -> y, and the same in numpy."""
+    """A graph x, w (and b) -> y, and the same in numpy; w of a weight gradient is dy."""
     n, channels, height, width, outputs, groups, pads = shape
     fields = ((1, 1), pads, (1, 1), groups)
     forward = Conv(*fields)
@@ -76,7 +79,12 @@ def convolution(shape: Shape, way: str, accumulate: bool = False) -> tuple[Graph
         made = forward.infer(x, w)
         assert isinstance(made, TensorType)
         x, op = made, ConvDataGradient((height, width), *fields)
-    y = op(graph.input("x", x), graph.input("w", w, "parameter"))
+    if way == "weight gradient":
+        made = forward.infer(x, w)
+        assert isinstance(made, TensorType)
+        w, op = made, ConvWeightGradient((3, 3), *fields)
+    weights = graph.input("w", w, "input" if way == "weight gradient" else "parameter")
+    y = op(graph.input("x", x), weights)
     if way == "forward":
         bias = graph.input("b", TensorType(F32, (outputs,)), "parameter")
         y = Relu()(AddBias()(y, bias))
@@ -122,6 +130,20 @@ def compiled(kernels: Sequence[Kernel], target: Target) -> list[NativeKernel]:
     return native
 
 
+def run_kernel(
+    program: Program, values: dict[str, np.ndarray], target: Target, blank: float
+) -> tuple[str, np.ndarray]:
+    """The name of the one Winograd kernel and its result, its filters made first; by themselves."""
+    (kernel,) = winograd_kernels(program)
+    makers = [s.kernel for s in program.steps if s.kernel.name == "winograd_filter"]
+    *first, last = compiled([*makers, kernel], target)
+    known = [values[v] for v in ("x", "w", "b") if v in values]
+    for maker, native in zip(makers, first, strict=True):
+        known += native([values["w"], np.full(maker.outputs[0].shape, blank, F32)])
+    got, _ = last([*known, *(np.full(b.shape, blank, F32) for b in kernel.outputs)])
+    return kernel.name, got
+
+
 def error(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.abs(got - want).max() / np.abs(want).max())
 
@@ -133,25 +155,28 @@ TOLERANCE = {2: 1e-6, 4: 2e-5}  # of the largest value
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("tile", TRANSFORMS)
-@pytest.mark.parametrize("way", ["forward", "data gradient"])
+@pytest.mark.parametrize("way", WAYS)
 def test_every_shape_on_every_target(
     way: str, tile: int, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kernel by kernel, between margins of nan that must not be read nor written."""
     monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
-    for name, shape in SHAPES.items():
+    for shape in SHAPES.values():
         graph, reference = convolution(shape, way)
         values = values_of(graph)
         program = program_of(graph, forced(tile))
-        (kernel,) = winograd_kernels(program)
-        maker = next(s.kernel for s in program.steps if s.kernel.name == "winograd_filter")
-        first, second = compiled([maker, kernel], Target.named(target))
-        filters = np.full(maker.outputs[0].shape, np.nan, F32)
-        (filters,) = first([values["w"], filters])
-        known = [values[v] for v in ("x", "w", "b") if v in values]
-        empty = [np.full(b.shape, np.nan, F32) for b in kernel.outputs]
-        got, _ = second([*known, filters, *empty])
-        assert error(got, reference(values)) <= TOLERANCE[tile], f"{name} {kernel.name}"
+        name, got = run_kernel(program, values, Target.named(target), np.nan)
+        assert error(got, reference(values)) <= TOLERANCE[tile], f"{shape} {name}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_small_caches_cut_the_work_in_small_pieces(way: str) -> None:
+    for shape in ((3, 37, 9, 8, 50, 1, ONE), SHAPES["groups"]):
+        graph, reference = convolution(shape, way)
+        values = values_of(graph)
+        small = replace(Target.host(), l2_bytes=16 << 10)
+        _, got = run_kernel(program_of(graph, forced(2)), values, small, np.nan)
+        assert error(got, reference(values)) <= TOLERANCE[2]
 
 
 @st.composite
@@ -166,7 +191,7 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 
 @settings(max_examples=25, deadline=None)
-@given(shapes(), st.sampled_from(["forward", "data gradient"]), st.sampled_from([2, 4]))
+@given(shapes(), st.sampled_from(WAYS), st.sampled_from([2, 4]))
 def test_shapes_drawn_at_random(shape: Shape, way: str, tile: int) -> None:
     graph, reference = convolution(shape, way)
     values = values_of(graph)
@@ -205,6 +230,46 @@ def test_errors_keep_within_the_bound(tile: int) -> None:
     assert 0 < np.abs(got - exact).max() <= error_bound(form, tile) * largest
 
 
+def test_a_weight_gradient_errs_as_little_as_the_direct_sum() -> None:
+    for shape in ((4, 32, 28, 28, 32, 1, ONE), (8, 64, 13, 13, 48, 1, ONE)):
+        graph, reference = convolution(shape, "weight gradient")
+        values = values_of(graph)
+        want = reference(values)
+        scale = np.sqrt(np.mean(want**2))
+        errors = {
+            tile: float(np.sqrt(np.mean((made - want) ** 2)) / scale)
+            for tile, algorithms in ((0, DIRECT), (2, forced(2)), (4, forced(4)))
+            for made in [result(program_of(graph, algorithms), values)]
+        }
+        assert errors[2] < 1.2 * errors[0], errors
+        assert errors[4] < 1e-5, errors
+
+
+@pytest.mark.parametrize("tile", TRANSFORMS)
+def test_errors_of_a_weight_gradient_keep_within_the_bound(tile: int) -> None:
+    graph, reference = convolution(SHAPES["even"], "weight gradient")
+    values = {name: np.sign(array) / 3 for name, array in values_of(graph).items()}
+    (kernel,) = winograd_kernels(program_of(graph, forced(tile)))
+    contraction = match(kernel)
+    assert contraction is not None
+    form = gradient_geometry(contraction)
+    assert form is not None
+    pixels = form.images * form.sides[0].result * form.sides[1].result
+    got = result(program_of(graph, forced(tile)), values)
+    exact = reference({name: array.astype(F32) for name, array in values.items()})
+    assert 0 < np.abs(got - exact).max() <= gradient_error_bound(form, tile) * pixels / 9
+
+
+def test_the_matrices_make_a_weight_gradient() -> None:
+    rng = np.random.default_rng(0)
+    for tile, transform in TRANSFORMS.items():
+        d, dy = rng.standard_normal((tile + 2, tile + 2)), rng.standard_normal((tile, tile))
+        b, g, a = (np.array(m) for m in (transform.input, transform.filter, transform.output))
+        got = g.T @ ((a.T @ dy @ a) * (b @ d @ b.T)) @ g
+        windows = np.lib.stride_tricks.sliding_window_view(d, (tile, tile))
+        assert np.allclose(got, np.einsum("ijyx,yx->ij", windows, dy), rtol=0, atol=1e-12)
+
+
 def test_the_matrices_make_a_convolution() -> None:
     rng = np.random.default_rng(0)
     for tile, transform in TRANSFORMS.items():
@@ -215,8 +280,9 @@ def test_the_matrices_make_a_convolution() -> None:
         assert np.allclose(got, np.einsum("yxij,ij->yx", windows, w), rtol=0, atol=1e-13)
 
 
-def test_results_do_not_depend_on_threads_or_the_run() -> None:
-    graph, _ = convolution((3, 40, 13, 11, 150, 1, ONE), "forward")
+@pytest.mark.parametrize("way", WAYS)
+def test_results_do_not_depend_on_threads_or_the_run(way: str) -> None:
+    graph, _ = convolution((3, 40, 13, 11, 150, 1, ONE), way)
     values = values_of(graph)
     made = [
         result(program_of(graph, forced(2, planned)), values, used)
@@ -262,19 +328,12 @@ def test_nothing_beyond_the_arrays_is_touched(
     monkeypatch.setattr(
         native_kernels, "Memory", lambda b, array, _: _AtAPageEnd(b, array, at_end=at_end)
     )
-    for way in ("forward", "data gradient"):
+    for way in WAYS:
         for shape in SHAPES.values():
             graph, reference = convolution(shape, way)
             values = values_of(graph)
             program = program_of(graph, forced(tile))
-            (kernel,) = winograd_kernels(program)
-            maker = next(s.kernel for s in program.steps if s.kernel.name == "winograd_filter")
-            first, second = compiled([maker, kernel], Target.host())
-            blank = np.zeros(maker.outputs[0].shape, F32)
-            (filters,) = first([values["w"], blank])
-            known = [values[v] for v in ("x", "w", "b") if v in values]
-            empty = [np.zeros(b.shape, F32) for b in kernel.outputs]
-            got, _ = second([*known, filters.copy(), *empty])
+            _, got = run_kernel(program, values, Target.host(), 0.0)
             assert error(got, reference(values)) <= TOLERANCE[tile]
 
 
@@ -338,7 +397,7 @@ def test_what_matconvnet_gave(tile: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_interpreter_runs_the_plain_sum() -> None:
-    for way in ("forward", "data gradient"):
+    for way in WAYS:
         graph, reference = convolution(SHAPES["groups"], way)
         values = values_of(graph)
         program = program_of(graph, forced(2))
@@ -353,9 +412,16 @@ def test_the_text_of_a_kernel_names_the_way() -> None:
     (kernel,) = winograd_kernels(program_of(graph, forced(2)))
     text = print_kernel(kernel)
     assert kernel.name == "winograd2.conv+add_bias+relu"
-    assert text.splitlines()[0].endswith("winograd 2 a4 a5")
+    assert text.splitlines()[0].endswith("winograd 2 a5 a4")
     verify(kernel)
     verify(parse_kernel(text))
+    assert print_kernel(parse_kernel(text)) == text
+    graph_of_weights, _ = convolution(SHAPES["odd"], "weight gradient")
+    (gradient,) = winograd_kernels(program_of(graph_of_weights, forced(2)))
+    text = print_kernel(gradient)
+    assert gradient.name == "winograd2.conv_weight_gradient"
+    assert text.splitlines()[0].endswith("winograd 2 a3")
+    verify(gradient)
     assert print_kernel(parse_kernel(text)) == text
     (other,) = winograd_kernels(program_of(graph, forced(4)))
     assert fingerprint(other) != fingerprint(kernel)

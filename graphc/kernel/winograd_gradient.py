@@ -238,7 +238,9 @@ def gradient_error_bound(form: Geometry, tile: int) -> float:
     turned = [list(zip(*m, strict=True)) for m in (transform.output, transform.filter)]
     inputs, result, output = transform.input, turned[0], turned[1]
     sizes = [[sum(map(abs, row)) for row in matrix] for matrix in (inputs, result)]
-    growth = max(sum(abs(f) * i * r for f, i, r in zip(row, *sizes, strict=True)) for row in output)
+    growth: float = max(
+        sum(abs(f) * i * r for f, i, r in zip(row, *sizes, strict=True)) for row in output
+    )
     terms = sum(2 * max(sum(f != 0 for f in row) for row in m) for m in (inputs, result, output))
     tiles = form.tiles(tile)
-    return float(growth**2) * tiles / pixels * (tiles + terms) * UNIT_ROUNDOFF
+    return growth * growth * tiles / pixels * (tiles + terms) * UNIT_ROUNDOFF

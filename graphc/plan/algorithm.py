@@ -1,8 +1,8 @@
 """Which convolutions run as Winograd's, by what they cost and what the user allows.
 
 Such a step gets two arrays more: its weights transformed, which a step of its own makes from the
-weights, and memory to work in. Its kernel's body stays the plain sum: the kernel's meaning, and
-what a back end runs that knows no other way.
+weights, and memory to work in, which is all that a weight gradient gets. Its kernel's body stays
+the plain sum: the kernel's meaning, and what a back end runs that knows no other way.
 
 Transformed weights are made at each call, since users may write parameters between any two. At
 batch 8 that is 1 to 10 % of a convolution, 15 % of 512 to 512 channels at 7x7; at batch 1 a third
