@@ -241,6 +241,8 @@ def gradient_error_bound(form: Geometry, tile: int) -> float:
     growth: float = max(
         sum(abs(f) * i * r for f, i, r in zip(row, *sizes, strict=True)) for row in output
     )
-    terms = sum(2 * max(sum(f != 0 for f in row) for row in m) for m in (inputs, result, output))
+    terms: int = sum(
+        2 * max(sum(f != 0 for f in row) for row in m) for m in (inputs, result, output)
+    )
     tiles = form.tiles(tile)
     return growth * growth * tiles / pixels * (tiles + terms) * UNIT_ROUNDOFF
