@@ -12,7 +12,7 @@ reads, and not be certain.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from graphc.ir.types import TensorType, row_major
 from graphc.kernel import winograd
