@@ -234,4 +234,7 @@ class Tiles:
                 self.at.store(value, self.at.moved(target.place, there))
             return []
 
-        self.frame.lane_loop(0, channels, self.at.lanes, [], body)
+        if self.at.lanes == 1:
+            self.frame.loop(0, channels, 1, [], lambda c, carry: body(c, None, carry))
+        else:
+            self.frame.lane_loop(0, channels, self.at.lanes, [], body)
