@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import WORTH_A_TEAM
 from graphc.codegen.nodes import Nodes
+from graphc.error import NetError
 from graphc.plan.program import Program
 from graphc.runtime import cache_folder
 from graphc.runtime.cpu import Executable
@@ -125,3 +129,127 @@ def test_calls_from_several_python_threads():
         worker.join(60)
     for number in range(3):
         np.testing.assert_array_equal(results[number], alone)
+
+
+THREADS = Path("/proc/self/task")
+
+
+def ready(seed: int) -> tuple[Executable, np.ndarray]:
+    """A program with its input, and what it answers."""
+    executable = load(compile_program(chain(20)))
+    executable.bind_new()["x"][...] = np.random.default_rng(seed).standard_normal(SIZE)
+    return executable, run(executable, 1)
+
+
+@pytest.mark.skipif(not THREADS.exists(), reason="threads are counted in Linux's /proc")
+def test_threads_linger_and_go():
+    executable, alone = ready(3)
+    before = len(list(THREADS.iterdir()))
+    for _ in range(5):
+        np.testing.assert_array_equal(run(executable, 4), alone)
+        assert len(list(THREADS.iterdir())) <= before + 3  # no more for each call
+    deadline = time.monotonic() + 20
+    while len(list(THREADS.iterdir())) > before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    np.testing.assert_array_equal(run(executable, 4), alone)
+
+
+def test_code_is_unloaded_while_threads_linger():
+    bundle = compile_program(chain(2))
+    x = np.random.default_rng(4).standard_normal(SIZE)
+    wanted = None
+    for _ in range(30):
+        executable = load(bundle)
+        executable.bind_new()["x"][...] = x
+        found = run(executable, 3)
+        wanted = found if wanted is None else wanted
+        np.testing.assert_array_equal(found, wanted)
+        del executable
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_makes_threads_of_its_own():
+    executable, alone = ready(5)
+    np.testing.assert_array_equal(run(executable, 3), alone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python sees the threads that linger
+        child = os.fork()
+    if child == 0:
+        same = all((run(executable, 3) == alone).all() for _ in range(3))
+        os._exit(0 if same else 1)
+    deadline = time.monotonic() + 60
+    ended, status = os.waitpid(child, os.WNOHANG)
+    while not ended:
+        assert time.monotonic() < deadline, "the child hangs"
+        time.sleep(0.01)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    assert os.waitstatus_to_exitcode(status) == 0
+    np.testing.assert_array_equal(run(executable, 3), alone)
+
+
+def test_calls_of_one_program_at_the_same_time():
+    """The crew is one call's; another call beside it makes threads that end with it."""
+    bundle = compile_program(chain(20))
+    executable = load(bundle)
+    others = [Executable(bundle, executable._functions) for _ in range(2)]
+    x = np.random.default_rng(6).standard_normal(SIZE)
+    for one in (executable, *others):
+        one.bind_new()["x"][...] = x
+    alone = run(executable, 1)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(10):
+            if not (run(others[number], 3) == alone).all():
+                wrong.append(number)
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert not wrong and not any(worker.is_alive() for worker in workers)
+
+
+def checked(k, x, z):
+    """Refuses numbers beyond 100."""
+    (i,) = k.each(SIZE)
+    n = k.let(k.cast(x[i], "int64"))
+    k.check((n > -100) & (n < 100), "too large", n)
+    z[i] = x[i] * 0.0
+
+
+def counted(k, y, z, w):
+    """What may not happen to numbers that were refused."""
+    (i,) = k.each(SIZE)
+    w[i] = y[i] + 1.0 + z[i]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_backward_does_not_run_on_what_forward_refused(threads: int):
+    made = Assembly("refusing")
+    made.user("x", SIZE)
+    made.inner("a", SIZE)
+    made.inner("b", SIZE)
+    made.inner("z", SIZE)
+    made.user("y", SIZE, role="output")
+    made.step(advance, ["x"], ["a"])
+    for number in range(12):
+        source, target = ("a", "b") if number % 2 == 0 else ("b", "a")
+        made.step(advance, [source], [target])
+    made.step(checked, ["x"], ["z"])
+    made.step(counted, ["a", "z"], ["y"])
+    executable = load(compile_program(made.program(forward_steps=14)))
+    arrays = executable.bind_new()
+    arrays["x"][SIZE - 5] = 777.0
+    arrays["y"][...] = 7.0
+    for _ in range(20):
+        with pytest.raises(NetError, match="too large; found 777"):
+            executable.call("both", threads)
+        np.testing.assert_array_equal(arrays["y"], 7.0)
+    arrays["x"][...] = 0.0
+    executable.call("both", threads)
+    np.testing.assert_array_equal(arrays["y"], 1.0)
+    executable.call("backward", threads)
+    np.testing.assert_array_equal(arrays["y"], 1.0)

@@ -18,7 +18,14 @@ from graphc.error import NetError, need
 from graphc.runtime.rate_policy import RatePolicy
 
 # The functions that the machine code of every program exports.
-ENTRIES = ("graphc_forward", "graphc_backward", "graphc_both", "graphc_step", "graphc_timed")
+ENTRIES = (
+    "graphc_forward",
+    "graphc_backward",
+    "graphc_both",
+    "graphc_step",
+    "graphc_timed",
+    "graphc_rest",
+)
 _FIRST_LINE = b"graphc bundle 2\n"
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32

@@ -705,13 +705,20 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
 
 
 %team = type { ptr, ptr, i64, i64, i64, ptr, [2 x i64], i64, [7 x i64], i64, [7 x i64] }
-%member = type { ptr, i64 }
+; What a thread works for, its number there, its state (0: there is none, 1: it lingers, 2: it was
+; called), its handle (null: none to join), and whether it is to linger.
+%member = type { ptr, i64, i64, ptr, i64, [3 x i64] }
+; Whether a call has the crew, the process it lives in, and its members, each on its own cache line.
+%crew = type { i64, i64, [6 x i64], [256 x %member] }
+@graphc_crew = internal global %crew zeroinitializer, align 64
 ; clock_gettime or the like, the clock it is to read, and for each step room for a struct timespec.
 %timer = type { ptr, i32, ptr }
 
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(ptr, ptr)
 declare i32 @sched_yield()
+declare i32 @getpid()
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare void @llvm.x86.sse2.pause()
 
 ; Wait a moment; after many moments, let somebody else run.
@@ -796,6 +803,20 @@ barrier:
   call void @graphc_barrier(ptr %team, i64 %size)
   br label %ready
 ready:
+  %may_stop = icmp eq i64 %s, 4
+  %begun = icmp ne i64 %s, %first
+  %looks = and i1 %may_stop, %begun
+  br i1 %looks, label %look, label %go
+look:
+  %found = load i64, ptr %error
+  %refused = icmp ne i64 %found, 0
+  br i1 %together, label %seen, label %decide
+seen:
+  call void @graphc_barrier(ptr %team, i64 %size)
+  br label %decide
+decide:
+  br i1 %refused, label %done, label %go
+go:
   br i1 %timed, label %note, label %run
 note:
   call void @graphc_note(ptr %timer, i64 %s)
@@ -813,13 +834,18 @@ done:
 
 define internal ptr @graphc_thread(ptr %member) nounwind {
 entry:
-  %team = load ptr, ptr %member
   %number_place = getelementptr %member, ptr %member, i32 0, i32 1
+  %state_place = getelementptr %member, ptr %member, i32 0, i32 2
+  %lingers_place = getelementptr %member, ptr %member, i32 0, i32 4
+  br label %serve
+serve:
+  %team = load ptr, ptr %member
   %number = load i64, ptr %number_place
+  %lingers = load i64, ptr %lingers_place
   %size_place = getelementptr %team, ptr %team, i32 0, i32 4
   br label %wait
 wait:
-  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %spins = phi i64 [ 0, %serve ], [ %more, %again ]
   %size = load atomic i64, ptr %size_place acquire, align 8
   %unknown = icmp eq i64 %size, 0
   br i1 %unknown, label %again, label %walk
@@ -829,15 +855,117 @@ again:
   br label %wait
 walk:
   call void @graphc_walk(ptr %team, i64 %number)
+  %stays = icmp ne i64 %lingers, 0
+  br i1 %stays, label %linger, label %gone
+linger:
+  store atomic i64 1, ptr %state_place release, align 8
+  br label %idle
+idle:
+  %waited = phi i64 [ 0, %linger ], [ %waited_more, %wait_more ], [ %waited, %leave ]
+  %state = load atomic i64, ptr %state_place acquire, align 8
+  switch i64 %state, label %serve [ i64 0, label %gone
+                                    i64 1, label %still_idle ]
+still_idle:
+  %long = icmp ugt i64 %waited, 2000
+  br i1 %long, label %leave, label %wait_more
+wait_more:
+  call void @graphc_pause(i64 %waited)
+  %waited_more = add i64 %waited, 1
+  br label %idle
+leave:
+  %left = cmpxchg ptr %state_place, i64 1, i64 0 acq_rel monotonic
+  %is_gone = extractvalue { i64, i1 } %left, 1
+  br i1 %is_gone, label %gone, label %idle
+gone:
   ret ptr null
+}
+
+; Whether a member of the crew could be called to work, its fields being set; else it is made.
+define internal i1 @graphc_call(ptr %member) nounwind {
+entry:
+  %state_place = getelementptr %member, ptr %member, i32 0, i32 2
+  %handle_place = getelementptr %member, ptr %member, i32 0, i32 3
+  %swapped = cmpxchg ptr %state_place, i64 1, i64 2 acq_rel monotonic
+  %called = extractvalue { i64, i1 } %swapped, 1
+  br i1 %called, label %yes, label %other
+other:
+  call void @graphc_join(ptr %member)
+  store atomic i64 2, ptr %state_place monotonic, align 8
+  %status = call i32 @pthread_create(ptr %handle_place, ptr null, ptr @graphc_thread, ptr %member)
+  %failed = icmp ne i32 %status, 0
+  br i1 %failed, label %no, label %yes
+yes:
+  ret i1 true
+no:
+  store ptr null, ptr %handle_place
+  store atomic i64 0, ptr %state_place monotonic, align 8
+  ret i1 false
+}
+
+; Wait for the end of a thread that is about to end, if there is one.
+define internal void @graphc_join(ptr %member) nounwind {
+entry:
+  %handle_place = getelementptr %member, ptr %member, i32 0, i32 3
+  %handle = load ptr, ptr %handle_place
+  %none = icmp eq ptr %handle, null
+  br i1 %none, label %done, label %join
+join:
+  %ignored = call i32 @pthread_join(ptr %handle, ptr null)
+  store ptr null, ptr %handle_place
+  br label %done
+done:
+  ret void
+}
+
+; Wait until a member that lingers has done its part of a call.
+define internal void @graphc_await(ptr %member) nounwind {
+entry:
+  %state_place = getelementptr %member, ptr %member, i32 0, i32 2
+  br label %wait
+wait:
+  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %state = load atomic i64, ptr %state_place acquire, align 8
+  %works = icmp eq i64 %state, 2
+  br i1 %works, label %again, label %done
+again:
+  call void @graphc_pause(i64 %spins)
+  %more = add i64 %spins, 1
+  br label %wait
+done:
+  ret void
+}
+
+; The members for a call: the crew, or where another call has that, the caller's own. In a process
+; that was forked the crew is forgotten: its threads are in the other one.
+define internal ptr @graphc_members(ptr %own) nounwind {
+entry:
+  %before = atomicrmw xchg ptr @graphc_crew, i64 1 acquire
+  %free = icmp eq i64 %before, 0
+  br i1 %free, label %crew, label %apart
+crew:
+  %members = getelementptr %crew, ptr @graphc_crew, i32 0, i32 3
+  %process_place = getelementptr %crew, ptr @graphc_crew, i32 0, i32 1
+  %process = load i64, ptr %process_place
+  %id = call i32 @getpid()
+  %here = sext i32 %id to i64
+  %same = icmp eq i64 %process, %here
+  br i1 %same, label %known, label %forget
+forget:
+  call void @llvm.memset.p0.i64(ptr %members, i8 0, i64 16384, i1 false)
+  store i64 %here, ptr %process_place
+  br label %known
+known:
+  ret ptr %members
+apart:
+  call void @llvm.memset.p0.i64(ptr %own, i8 0, i64 16384, i1 false)
+  ret ptr %own
 }
 
 define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, ptr %error,
   ptr %timer) nounwind {
 entry:
   %team = alloca %team, align 64
-  %members = alloca [256 x %member], align 16
-  %handles = alloca [256 x ptr], align 16
+  %own = alloca [256 x %member], align 64
   store ptr %slots, ptr %team
   %error_place = getelementptr %team, ptr %team, i32 0, i32 1
   store ptr %error, ptr %error_place
@@ -873,18 +1001,23 @@ counted:
   %following = add i64 %s, 1
   br label %count
 weigh:
-  %worth = icmp sge i64 %work, 4800000
-  br i1 %worth, label %create, label %start
+  %worth = icmp sge i64 %work, 800000
+  br i1 %worth, label %gather, label %start
+gather:
+  %members = call ptr @graphc_members(ptr %own)
+  %apart = icmp eq ptr %members, %own
+  %lingering = select i1 %apart, i64 0, i64 1
+  br label %create
 create:
-  %t = phi i64 [ 1, %weigh ], [ %next, %made ]
-  %member = getelementptr [256 x %member], ptr %members, i64 0, i64 %t
+  %t = phi i64 [ 1, %gather ], [ %next, %made ]
+  %member = getelementptr %member, ptr %members, i64 %t
   store ptr %team, ptr %member
   %number_place = getelementptr %member, ptr %member, i32 0, i32 1
   store i64 %t, ptr %number_place
-  %handle = getelementptr [256 x ptr], ptr %handles, i64 0, i64 %t
-  %status = call i32 @pthread_create(ptr %handle, ptr null, ptr @graphc_thread, ptr %member)
-  %failed = icmp ne i32 %status, 0
-  br i1 %failed, label %start, label %made
+  %lingers_place = getelementptr %member, ptr %member, i32 0, i32 4
+  store i64 %lingering, ptr %lingers_place
+  %called = call i1 @graphc_call(ptr %member)
+  br i1 %called, label %made, label %start
 made:
   %next = add i64 %t, 1
   %all = icmp eq i64 %next, %threads
@@ -892,23 +1025,69 @@ made:
 start:
   ; Where the system refuses a thread, the team is those that were made.
   %size = phi i64 [ 1, %entry ], [ 1, %weigh ], [ %t, %create ], [ %threads, %made ]
+  %all_members = phi ptr [ null, %entry ], [ null, %weigh ], [ %members, %create ],
+                         [ %members, %made ]
   store atomic i64 %size, ptr %size_place release, align 8
   call void @graphc_walk(ptr %team, i64 0)
-  br label %join
-join:
-  %j = phi i64 [ 1, %start ], [ %joined, %one ]
+  %alone = icmp eq ptr %all_members, null
+  br i1 %alone, label %end, label %leave
+leave:
+  %with_own = icmp eq ptr %all_members, %own
+  br label %each
+each:
+  %j = phi i64 [ 1, %leave ], [ %following_j, %done_one ]
   %left = icmp slt i64 %j, %size
-  br i1 %left, label %one, label %end
+  br i1 %left, label %one, label %all_done
 one:
-  %joining_place = getelementptr [256 x ptr], ptr %handles, i64 0, i64 %j
-  %joining = load ptr, ptr %joining_place
-  %ignored = call i32 @pthread_join(ptr %joining, ptr null)
-  %joined = add i64 %j, 1
-  br label %join
+  %leaving = getelementptr %member, ptr %all_members, i64 %j
+  br i1 %with_own, label %join, label %await
+join:
+  call void @graphc_join(ptr %leaving)
+  br label %done_one
+await:
+  call void @graphc_await(ptr %leaving)
+  br label %done_one
+done_one:
+  %following_j = add i64 %j, 1
+  br label %each
+all_done:
+  br i1 %with_own, label %end, label %give_back
+give_back:
+  store atomic i64 0, ptr @graphc_crew release, align 8
+  br label %end
 end:
   %code = load i64, ptr %error
   %short = trunc i64 %code to i32
   ret i32 %short
+}
+
+; Send the crew away, unless a call has it.
+define void @graphc_rest() nounwind {
+entry:
+  %before = atomicrmw xchg ptr @graphc_crew, i64 1 acquire
+  %free = icmp eq i64 %before, 0
+  br i1 %free, label %crew, label %done
+crew:
+  %process_place = getelementptr %crew, ptr @graphc_crew, i32 0, i32 1
+  %process = load i64, ptr %process_place
+  %id = call i32 @getpid()
+  %here = sext i32 %id to i64
+  %same = icmp eq i64 %process, %here
+  br i1 %same, label %each, label %give_back
+each:
+  %j = phi i64 [ 1, %crew ], [ %next, %each ]
+  %member = getelementptr %crew, ptr @graphc_crew, i32 0, i32 3, i64 %j
+  %state_place = getelementptr %member, ptr %member, i32 0, i32 2
+  %told = cmpxchg ptr %state_place, i64 1, i64 0 acq_rel monotonic
+  call void @graphc_join(ptr %member)
+  %next = add i64 %j, 1
+  %more = icmp slt i64 %next, 256
+  br i1 %more, label %each, label %give_back
+give_back:
+  store atomic i64 0, ptr @graphc_crew release, align 8
+  br label %done
+done:
+  ret void
 }
 
 define internal void @graphc_step_0(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {
@@ -1101,7 +1280,7 @@ done:
   ret void
 }
 @graphc_steps = internal constant [9 x ptr] [ptr @graphc_step_0, ptr @graphc_step_1, ptr @graphc_step_2, ptr @graphc_step_3, ptr @graphc_step_4, ptr @graphc_step_5, ptr @graphc_step_6, ptr @graphc_step_7, ptr @graphc_step_8]
-@graphc_waits = internal constant [9 x i8] [i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0, i8 0]
+@graphc_waits = internal constant [9 x i8] [i8 0, i8 0, i8 0, i8 0, i8 1, i8 0, i8 0, i8 0, i8 0]
 @graphc_work = internal constant [9 x i64] [i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0, i64 0]
 
 define i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error) nounwind {
@@ -1117,16 +1296,10 @@ define i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error) nounwind {
 }
 
 define i32 @graphc_both(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code = call i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error)
-  %refused = icmp ne i32 %code, 0
-  br i1 %refused, label %done, label %go_on
-go_on:
-  %second = call i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error)
-  ret i32 %second
-done:
+  %code = call i32 @graphc_run(ptr %slots, i64 0, i64 9, i32 %threads, ptr %error,
+    ptr null)
   ret i32 %code
 }
-
 
 define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
   %first = sext i32 %step to i64

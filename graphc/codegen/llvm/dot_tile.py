@@ -190,18 +190,20 @@ class DotProduct:
 
                 def tile(row: ir.Value, rows: int) -> None:
                     inside = b.sub(row, first_row)
-                    place = self.at.moved(block, b.mul(inside, whole(tiling.chunk)))
+                    near_row = self.at.moved(block, b.mul(inside, whole(tiling.chunk)))
                     number = b.udiv(b.sub(row, first_row), whole(tiling.rows))
                     following = self._following(near, b.mul(number, whole(self.ahead)))
 
                     def body(i: ir.Value, carry: Carry) -> Carry:
                         for ahead in following:
                             self.at.fetch(self.at.moved(ahead, i))
-                        return self._step(place, near, i, carry, rows, row_step=tiling.chunk)
+                        return self._step(near_row, near, i, carry, rows, row_step=tiling.chunk)
 
-                    new = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
-                    for where, value in zip(sums_of(slot, row, rows), new, strict=True):
-                        self.at.store(b.fadd(self.at.load(where), value), where)
+                    places = sums_of(slot, row, rows)
+                    sums = [self.at.load(place) for place in places]
+                    sums = self.frame.loop(start, end, tiling.lanes, sums, body)
+                    for value, where in zip(sums, places, strict=True):
+                        self.at.store(value, where)
 
                 self._row_tiles(panel, tile)
 

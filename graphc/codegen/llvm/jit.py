@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -41,4 +44,11 @@ def load(bundle: Bundle) -> Executable:
         raise NetError(f"the machine code of '{bundle.name}' cannot be loaded: {error}") from None
     addresses = {entry: int(tracker[entry]) for entry in ENTRIES}
     keep: tuple[Any, ...] = (tracker, engine)
-    return Executable(bundle, Functions(addresses, keep))
+    functions = Functions(addresses, keep)
+    # Threads may linger in the code: it is held until they were sent away.
+    weakref.finalize(functions, _send_away, ctypes.CFUNCTYPE(None)(addresses["graphc_rest"]), keep)
+    return Executable(bundle, functions)
+
+
+def _send_away(rest: Callable[[], None], keep: Any) -> None:
+    rest()

@@ -10,15 +10,21 @@ from graphc.codegen.llvm.target import Target
 from graphc.plan.program import Program
 from graphc.runtime.bundle import ENTRIES, Bundle
 
+_UNLOADING = """
+@llvm.global_dtors = appending global [1 x { i32, ptr, ptr }]
+  [{ i32, ptr, ptr } { i32 65535, ptr @graphc_rest, ptr null }]
+"""
+
 
 def compile_linkable(program: Program, target: Target, prefix: str) -> Bundle:
     """A bundle whose machine code calls its entries `PREFIX_run_forward`, `PREFIX_run_backward` ...
 
     They can be called within the shared library or program that they are linked into, and are not
-    seen from outside of it.
+    seen from outside of it. When that is unloaded, threads that linger in it are sent away.
     """
     machine = target.machine(position_independent=True)
-    module = llvm.parse_assembly(emit_program(program, target, kernel_keys(program)).text)
+    text = emit_program(program, target, kernel_keys(program)).text
+    module = llvm.parse_assembly(f"{text}\n{_UNLOADING}")
     for entry in ENTRIES:
         function = module.get_function(entry)
         function.name = f"{prefix}_run_{entry.removeprefix('graphc_')}"

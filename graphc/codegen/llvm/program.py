@@ -1,11 +1,12 @@
 """A whole Program as one LLVM module.
 
 Every distinct kernel becomes one function; every step a small function that takes its buffers'
-places from the table of slots and a thread's share of the kernel's loop; five entries run them:
+places from the table of slots and a thread's share of the kernel's loop; these entries run them:
 
     i32 graphc_forward / graphc_backward / graphc_both (ptr slots, i32 threads, ptr error)
     i32 graphc_step (ptr slots, i32 step, i32 threads, ptr error)
     i32 graphc_timed (ptr slots, i32 first, i32 last, i32 threads, ptr error, ptr timer)
+    void graphc_rest ()
 
 `error` are two int64: 0 or the number of a failed check (from 1, in the bundle's table), and the
 value it shows. The result is that number.
@@ -71,7 +72,7 @@ def emit_program(program: Program, target: Target, keys: Sequence[str]) -> Emitt
     module.triple = target.triple
     module.data_layout = str(target.machine(position_independent=True).target_data)
     runs = _runs(module, program, target, keys)
-    parts = [str(module), team_text(target)]
+    parts = [str(module), team_text(target, _stop(program))]
     first_check = 0
     for number, (step, run) in enumerate(zip(program.steps, runs, strict=True)):
         parts.append(_step_text(number, run, program, first_check))
@@ -79,6 +80,8 @@ def emit_program(program: Program, target: Target, keys: Sequence[str]) -> Emitt
     work = [int(run.kernel.cost) if run.kernel and run.is_shared else 0 for run in runs]
     touched = [(run.reads, run.writes) for run in runs]
     flags = waits(program, touched, [run.is_shared for run in runs])
+    if _stop(program) > 0:
+        flags[_stop(program)] = True
     parts.append(_tables_text(flags, work))
     parts.append(_entries_text(program))
     functions = {run.kernel.function.name for run in runs if run.kernel}
@@ -217,6 +220,16 @@ def _tables_text(flags: Sequence[bool], work: Sequence[int]) -> str:
     )
 
 
+def _stop(program: Program) -> int:
+    """The first step of backward, where forward has checks: it may not run on what these refused.
+
+    Backward may change parameters. -1: nothing stops a call.
+    """
+    forward = program.steps[: program.forward_steps]
+    checked = any(isinstance(s, Check) for step in forward for s in step.kernel.body)
+    return len(forward) if checked and len(forward) < len(program.steps) else -1
+
+
 def _entries_text(program: Program) -> str:
     count, forward = len(program.steps), program.forward_steps
     ranges = {
@@ -224,9 +237,6 @@ def _entries_text(program: Program) -> str:
         "graphc_backward": (forward, count),
         "graphc_both": (0, count),
     }
-    checked = any(isinstance(s, Check) for t in program.steps[:forward] for s in t.kernel.body)
-    if checked:
-        del ranges["graphc_both"]
     parts = [
         f"""
 define i32 @{name}(ptr %slots, i32 %threads, ptr %error) nounwind {{
@@ -236,19 +246,6 @@ define i32 @{name}(ptr %slots, i32 %threads, ptr %error) nounwind {{
 }}"""
         for name, (first, last) in ranges.items()
     ]
-    if checked:  # backward may change parameters, so it does not run on what forward refused
-        parts.append("""
-define i32 @graphc_both(ptr %slots, i32 %threads, ptr %error) nounwind {
-  %code = call i32 @graphc_forward(ptr %slots, i32 %threads, ptr %error)
-  %refused = icmp ne i32 %code, 0
-  br i1 %refused, label %done, label %go_on
-go_on:
-  %second = call i32 @graphc_backward(ptr %slots, i32 %threads, ptr %error)
-  ret i32 %second
-done:
-  ret i32 %code
-}
-""")
     parts.append("""
 define i32 @graphc_step(ptr %slots, i32 %step, i32 %threads, ptr %error) nounwind {
   %first = sext i32 %step to i64
