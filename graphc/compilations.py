@@ -79,7 +79,20 @@ def is_whole(number: object) -> bool:
 
 def keeping(signature: Signature, blobs: Iterable[str]) -> Signature:
     """The signature, with more blobs to be read after the call."""
+    blobs = tuple(blobs)
+    if set(blobs) <= set(signature.keep):
+        return signature
     return replace(signature, keep=driver.names([*signature.keep, *blobs]))
+
+
+def accumulating(signature: Signature, accumulate: bool) -> Signature:
+    """The signature, with parameter gradients that are added to what is there, or are not."""
+    if signature.accumulate == accumulate:
+        return signature
+    return replace(signature, accumulate=accumulate)
+
+
+_Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class Compilations:
@@ -102,7 +115,10 @@ class Compilations:
         self.shapes: dict[str, tuple[int, ...]] = {n: tuple(s) for n, s in shapes.items()}
         self.made: dict[Signature, Compilation] = {}
         self.working_memory = WorkingMemory()
+        # Asked for at every call, and slow to make.
         self._fronts: dict[Signature, CaffeNet] = {}
+        self._asked: dict[Signature, Signature] = {}  # of the front end
+        self._signatures: dict[tuple[object, ...], Signature] = {}
 
     def front(self) -> CaffeNet:
         """The net as the front end builds it for the shapes of now."""
@@ -115,7 +131,9 @@ class Compilations:
         self._fronts[driver.front_signature(self.signature())] = front
 
     def _front(self, signature: Signature) -> CaffeNet:
-        asked = driver.front_signature(signature)
+        if signature not in self._asked:
+            self._asked[signature] = driver.front_signature(signature)
+        asked = self._asked[signature]
         if asked not in self._fronts:
             self._fronts[asked] = driver.front(self.definition, asked)
         return self._fronts[asked]
@@ -129,7 +147,14 @@ class Compilations:
 
     def signature(self, **changed: Any) -> Signature:
         """That of a forward pass for the shapes of now, with changed fields."""
-        return driver.with_shapes(replace(self.base, **changed), self.shapes)
+        shapes = self._shapes()
+        key = (shapes, *changed.items())
+        if key not in self._signatures:
+            self._signatures[key] = replace(self.base, shapes=shapes, **changed)
+        return self._signatures[key]
+
+    def _shapes(self) -> _Shapes:
+        return tuple(sorted(self.shapes.items()))
 
     def default(self) -> Signature:
         """The one with gradients for what Caffe's rule says."""

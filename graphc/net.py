@@ -25,7 +25,13 @@ from graphc.back_ends import back_end
 from graphc.blob import Blob, Named, ParameterBlob
 from graphc.blob_values import BlobValues
 from graphc.call_arguments import explained
-from graphc.compilations import Compilations, checked_signature, is_whole, keeping
+from graphc.compilations import (
+    Compilations,
+    accumulating,
+    checked_signature,
+    is_whole,
+    keeping,
+)
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
@@ -409,7 +415,7 @@ class Net:
     def _accumulating(self, signature: Signature) -> Signature:
         """Add to the parameter gradients unless all that this call touches were cleared."""
         touched = {name for name in signature.wrt if name in self.arrays.parameters}
-        return replace(signature, accumulate=bool(touched - self.arrays.cleared))
+        return accumulating(signature, bool(touched - self.arrays.cleared))
 
     def _give(self, gradients: Mapping[str, Any]) -> None:
         """Copy arrays into the gradients of blobs, all of them or none."""
@@ -422,7 +428,7 @@ class Net:
 
     def _gradients(self, made: Compilation, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Those of these names after this backward pass, which is the one to prepare from now."""
-        self._custom = replace(made.signature, accumulate=False)
+        self._custom = accumulating(made.signature, False)
         return {name: self._values.gradient(name) for name in names}
 
     def _made_for(self, signature: Signature) -> Compilation:

@@ -60,6 +60,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_TILE": [3],
         "MOST_PACKED": [1],
         "FEWEST_SHARES": [1],
+        "MOST_PARTIAL": [1, 8],
         "COPIED_BYTES": [0],
         "SCRATCH_BYTES": [2048],
     },

@@ -26,7 +26,7 @@ ENTRIES = (
     "graphc_timed",
     "graphc_rest",
 )
-_FIRST_LINE = b"graphc bundle 2\n"
+_FIRST_LINE = b"graphc bundle 3\n"
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32
 

@@ -87,12 +87,20 @@ class WorkingMemory:
 
     def __init__(self) -> None:
         self._bytes = np.zeros(0, np.uint8)
+        self._address = 0
+
+    def address(self, size: int) -> int:
+        """Where the first `size` bytes lie."""
+        if size > self._bytes.size or not self._address:
+            self._address = int(self.of(size).ctypes.data)
+        return self._address
 
     def of(self, size: int) -> np.ndarray:
         """The first `size` bytes. What lay there is lost where there were fewer."""
         if size > self._bytes.size:
             self._bytes = np.zeros(0, np.uint8)  # give the old ones back first
             self._bytes = aligned_zeros((size,), "uint8")
+            self._address = 0
         return self._bytes[:size]
 
 
@@ -145,6 +153,8 @@ class Executable:
         last to first and are in Fortran order. Raises NetError where one is not like this.
         """
         for name, array in arrays.items():
+            if self._holds(name, array):
+                continue
             if name not in self._numbers:
                 hint = did_you_mean(name, self._numbers)
                 raise NetError(
@@ -153,6 +163,10 @@ class Executable:
             number = self._numbers[name]
             _check_array(array, self.bundle.slots[number], self.bundle.column_major)
             self._take(name, array)
+
+    def _holds(self, name: str, array: np.ndarray) -> bool:
+        """Whether it is bound already, and still where it was: a view's memory cannot be moved."""
+        return self.arrays.get(name) is array and not array.flags.owndata
 
     def _take(self, name: str, array: np.ndarray) -> None:
         self.arrays[name] = array
@@ -230,7 +244,8 @@ class Executable:
         self.only_forward = what == "forward"
         kind = time.CLOCK_MONOTONIC if clock is None else clock
         starting, steps = 0.0, []
-        for part in self._ranges(what):
+        whole = [range(len(self.bundle.steps))]  # the code itself stops at what a check refused
+        for part in whole if what == "both" else self._ranges(what):
             stamps = np.zeros((len(self.bundle.steps), 2), np.int64)
             timer = _Timer(_clock_function(), kind, stamps.ctypes.data)
             begun = time.clock_gettime_ns(kind)
@@ -257,7 +272,7 @@ class Executable:
 
     def _begin(self) -> None:
         self._ready()
-        self._table[0] = self.arena.ctypes.data
+        self._table[0] = self.working_memory.address(self.bundle.arena_bytes)
 
     def _ready(self) -> None:
         if len(self.arrays) < len(self._numbers):
@@ -294,19 +309,23 @@ def _clock_function() -> int:
 
 def _check_array(array: np.ndarray, slot: SlotEntry, column_major: bool) -> None:
     shape = slot.shape[::-1] if column_major else slot.shape
-    need(
-        isinstance(array, np.ndarray)
-        and array.dtype == np.dtype(slot.dtype)
-        and array.shape == shape,
-        f"'{slot.name}' needs an array {slot.dtype}{list(shape)}, not {_shown(array)}",
-    )
-    order = "column-major" if column_major else "row-major"
-    fine = array.flags.f_contiguous if column_major else array.flags.c_contiguous
-    need(fine, f"the array of '{slot.name}' is not {order}")
-    need(
-        array.size == 0 or array.ctypes.data % ALIGNMENT == 0,
-        f"the array of '{slot.name}' does not begin at a multiple of {ALIGNMENT} bytes",
-    )
+    fits = isinstance(array, np.ndarray) and array.dtype == _dtype(slot.dtype)
+    if not fits or array.shape != shape:
+        raise NetError(
+            f"'{slot.name}' needs an array {slot.dtype}{list(shape)}, not {_shown(array)}"
+        )
+    if not (array.flags.f_contiguous if column_major else array.flags.c_contiguous):
+        order = "column-major" if column_major else "row-major"
+        raise NetError(f"the array of '{slot.name}' is not {order}")
+    if array.size and array.ctypes.data % ALIGNMENT:
+        raise NetError(
+            f"the array of '{slot.name}' does not begin at a multiple of {ALIGNMENT} bytes"
+        )
+
+
+@cache
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(name)
 
 
 def _shown(array: object) -> str:

@@ -168,6 +168,9 @@ class CudaExecutable(Executable):
 
     # -- arrays --
 
+    def _holds(self, name: str, array: np.ndarray) -> bool:
+        return False  # `_take` sees whether its numbers are on the device
+
     def _take(self, name: str, array: np.ndarray) -> None:
         if name not in self.arrays or self.arrays.held(name) is not resident(array):
             self.arrays[name] = array

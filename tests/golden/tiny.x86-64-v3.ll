@@ -866,10 +866,10 @@ idle:
   switch i64 %state, label %serve [ i64 0, label %gone
                                     i64 1, label %still_idle ]
 still_idle:
-  %long = icmp ugt i64 %waited, 2000
+  %long = icmp ugt i64 %waited, 4000
   br i1 %long, label %leave, label %wait_more
 wait_more:
-  call void @graphc_pause(i64 %waited)
+  call void @llvm.x86.sse2.pause()
   %waited_more = add i64 %waited, 1
   br label %idle
 leave:

@@ -123,8 +123,9 @@ class DotProduct:
 
         def tile(row: ir.Value, rows: int) -> None:
             place = self.at.along(left, tiling.a, tiling.row, row)
-            sums = self._fold(tiling.over, place, right, self._zeros(rows), rows)
-            self._store_all(row, first, sums)
+            zeros = self._zeros(rows) * tiling.partial
+            sums = self._fold(tiling.over, place, right, zeros, rows)
+            self._store_all(row, first, self._added(sums, rows * self.columns))
 
         self._row_tiles(panel, tile)
 
@@ -133,6 +134,13 @@ class DotProduct:
             i, j = divmod(number, self.columns)
             column = self.builder.add(first, whole(j))
             self._store(self.builder.add(row, whole(i)), column, self._total(value))
+
+    def _added(self, sums: Carry, pairs: int) -> Carry:
+        """The partial sums of each pair, added in halves."""
+        while len(sums) > pairs:
+            half = len(sums) // 2
+            sums = [self.builder.fadd(*two) for two in zip(sums[:half], sums[half:], strict=True)]
+        return sums
 
     def _zeros(self, rows: int) -> Carry:
         return [self.at.zero] * (rows * self.columns)
@@ -190,20 +198,18 @@ class DotProduct:
 
                 def tile(row: ir.Value, rows: int) -> None:
                     inside = b.sub(row, first_row)
-                    near_row = self.at.moved(block, b.mul(inside, whole(tiling.chunk)))
+                    place = self.at.moved(block, b.mul(inside, whole(tiling.chunk)))
                     number = b.udiv(b.sub(row, first_row), whole(tiling.rows))
                     following = self._following(near, b.mul(number, whole(self.ahead)))
 
                     def body(i: ir.Value, carry: Carry) -> Carry:
                         for ahead in following:
                             self.at.fetch(self.at.moved(ahead, i))
-                        return self._step(near_row, near, i, carry, rows, row_step=tiling.chunk)
+                        return self._step(place, near, i, carry, rows, row_step=tiling.chunk)
 
-                    places = sums_of(slot, row, rows)
-                    sums = [self.at.load(place) for place in places]
-                    sums = self.frame.loop(start, end, tiling.lanes, sums, body)
-                    for value, where in zip(sums, places, strict=True):
-                        self.at.store(value, where)
+                    new = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
+                    for where, value in zip(sums_of(slot, row, rows), new, strict=True):
+                        self.at.store(b.fadd(self.at.load(where), value), where)
 
                 self._row_tiles(panel, tile)
 
@@ -280,29 +286,46 @@ class DotProduct:
             low, high = self.loops.clipped(axis, 0, self.product.extents[axis])
             return self.frame.loop(low, high, 1, sums, outer)
         extent = self.product.extents[tiling.along]
-        full = extent - extent % lanes
+        pairs = rows * self.columns
+        step = lanes * tiling.partial
 
-        def body(i: ir.Value, carry: Carry) -> Carry:
-            for n in range(self.columns):
-                ahead = self.at.moved(right, n * step + AHEAD_BYTES // self.at.item)
-                self.at.fetch(self.at.moved(ahead, i))
-            return self._step(left, right, i, carry, rows)
+        def steps(start: Count, carry: Carry, some: int, fetch: bool = True) -> Carry:
+            """The vectors of `some` elements from `start` on, each for a partial sum of its own."""
+            new = list(carry)
+            for part, offset in enumerate(range(0, some, lanes)):
+                known = isinstance(start, int)
+                i = start + offset if known else self.builder.add(start, whole(offset))
+                if fetch:
+                    self._fetch_ahead(right, i)
+                own = slice(part * pairs, (part + 1) * pairs)
+                tail = None if offset + lanes <= some else some - offset
+                new[own] = self._step(left, right, i, new[own], rows, tail)
+            return new
 
-        step = self._stride(tiling.b, tiling.column)
+        full = extent - extent % step
         if tiling.source is not None and full <= MOST_UNROLLED * lanes:
             for start in range(0, full, lanes):
-                sums = self._step(left, right, whole(start), sums, rows)
+                sums = steps(start, sums, lanes, fetch=False)
         else:
-            sums = self.frame.chunked(0, full, lanes, sums, body, PartialSums(LONGEST_SUM))
-        if full == extent:
-            return sums
-        return self._step(left, right, whole(full), sums, rows, extent - full)
+
+            def body(i: ir.Value, carry: Carry) -> Carry:
+                return steps(i, carry, step)
+
+            sums = self.frame.chunked(0, full, step, sums, body, PartialSums(LONGEST_SUM))
+        return steps(full, sums, extent - full, fetch=False)
+
+    def _fetch_ahead(self, right: ir.Value, i: Count) -> None:
+        """Ask for the lines of the columns that come some time after point i."""
+        step = self._stride(self.tiling.b, self.tiling.column)
+        for n in range(self.columns):
+            ahead = self.at.moved(right, n * step + AHEAD_BYTES // self.at.item)
+            self.at.fetch(self.at.moved(ahead, i), level=1 if self.tiling.partial > 1 else 2)
 
     def _step(
         self,
         left: ir.Value,
         right: ir.Value,
-        i: ir.Value,
+        i: Count,
         sums: Carry,
         rows: int,
         tail: int | None = None,

@@ -17,6 +17,7 @@ MOST_GROUP = 32
 MOST_PACKED = 24  # rows of a panel that is packed
 FEWEST_SHARES = 32
 SCRATCH_BYTES = 96 << 10
+MOST_PARTIAL = 4  # sums at once that hide how long a multiply-add takes
 PACKED_PART = 0.4  # of the first-level cache, for packed rows; columns pass through the rest
 COPIED_BYTES = 32 << 10  # of a b that is copied
 # What loads add to a step: lines of the smaller operand are in the first-level cache.
@@ -30,7 +31,8 @@ class DotTiling:
     along: the contiguous fold axis. over: the other folds, outermost first. outer: the other `each`
     axes. panel, group: rows and tiles of columns that one share covers. chunk: all row tiles of a
     panel pass over so many points of `along`, which stay in the first-level cache, before any goes
-    on; 0: each tile's sum is done at once.
+    on; 0: each tile's sum is done at once. partial: sums of each pair of points, to which vectors
+    along the fold are added by turns.
     """
 
     a: Factor
@@ -47,6 +49,7 @@ class DotTiling:
     panel: int = 1
     group: int = 1
     chunk: int = 0
+    partial: int = 1
     cost: float = 0.0
 
 
@@ -140,7 +143,19 @@ def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
     cost, _, rows, tiling.columns = min(found)
     tiling.rows = -rows
     tiling.cost = cost * product.size(tiling.outer)
+    if all_rows == 1 and tiling.source is None:
+        _read_row_by_row(tiling, along // tiling.lanes, all_columns)
     _choose_chunks(tiling, product, target)
+
+
+def _read_row_by_row(tiling: DotTiling, vectors: int, all_columns: int) -> None:
+    """Let a matrix that is read once be read in the order in which it lies.
+
+    One sum would wait for itself: several partial ones keep as many additions under way.
+    """
+    while 2 * tiling.partial <= min(MOST_PARTIAL, vectors):
+        tiling.partial *= 2
+    tiling.columns = min(tiling.columns, MOST_PARTIAL // tiling.partial, all_columns)
 
 
 def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:

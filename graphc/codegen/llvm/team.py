@@ -5,8 +5,8 @@ share of each one; they wait for each other only before steps that touch what ot
 Waiting spins for a short time, then offers the core to others. With one thread, or too little work
 for more, none of this runs.
 
-A thread that has done its part lingers for some tenths of a millisecond, and a call that comes
-meanwhile has it at once: making a thread takes as long as a small net's whole step. The crew that
+A thread that has done its part lingers for a moment, and a call that comes meanwhile has it at
+once: making a thread takes as long as a small net's whole step. The crew that
 lingers belongs to one call at a time. A call beside it makes threads of its own, which end with it;
 so does a process that was forked, in which no thread lingers. `graphc_rest` sends the crew away: it
 must run before the code is unloaded.
@@ -25,7 +25,9 @@ LARGEST_TEAM = 256
 # those far apart lose little.
 WORTH_A_TEAM = 100_000
 SPINS = 1000
-LINGERS = 2000  # waits of a thread without work: these, and as many offers of its core, end it
+# How often a thread without work looks for some, which takes some 50 microseconds. It never offers
+# its core meanwhile: it might come back to another one's, the caller's, and wait for that.
+LINGERS = 4000
 
 # slots, error, first step, last step, size (0 until it is known), timer or null; then, each on its
 # own cache line, how many have arrived at a barrier, and how many barriers are behind.
@@ -198,7 +200,7 @@ still_idle:
   %long = icmp ugt i64 %waited, @LINGERS@
   br i1 %long, label %leave, label %wait_more
 wait_more:
-  call void @graphc_pause(i64 %waited)
+  @PAUSE@
   %waited_more = add i64 %waited, 1
   br label %idle
 leave:

@@ -45,6 +45,9 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
             best = tiling
     if best is None:
         return None
+    if best.row is None:  # blocks are all there is to share
+        vectors = -(-product.extents[best.vector] // best.lanes)
+        best.vectors = even_strip(vectors, best.vectors)
     _arrange_folds(best, product, target)
     best.groups = row_groups(best, product)
     if sum(max(1, len(group.pieces)) for group in best.groups) > MOST_PIECES:
