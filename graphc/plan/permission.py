@@ -31,7 +31,7 @@ FAST_MATH = ("winograd4", "tf32")
 def allowed(
     exact: bool = False, fast_math: Sequence[str] = (), threads: int = Algorithms.threads
 ) -> Algorithms:
-    """What a user allows: F(2x2, 3x3), whose error is below the direct sum's, unless `exact`.
+    """What a user allows: F(2x2, 3x3), no less exact than the direct sum, unless `exact`.
 
     fast_math: "winograd4" allows F(4x4, 3x3), too, which is some 20 times less exact; "tf32" is for
     a GPU's code alone. Raises NetError for another word there, or where the two contradict each
