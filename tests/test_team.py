@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from native_programs import Assembly
 
-from graphc.codegen.llvm import team
+from graphc.codegen.llvm import crew
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.codegen.llvm.program import waits
@@ -160,7 +160,7 @@ def test_threads_linger_and_go():
 
 @pytest.fixture
 def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team, "LINGERS", 10**8)  # more than a second
+    monkeypatch.setattr(crew, "LINGERS", 10**8)  # more than a second
 
 
 @pytest.mark.usefixtures("long_waits")

@@ -703,134 +703,19 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   br i1 %".85", label %".9", label %".10"
 }
 
-
 %team = type { ptr, ptr, i64, i64, i64, ptr, [2 x i64], i64, [7 x i64], i64, [7 x i64] }
+
 ; What a thread works for, its number there, its state (0: there is none, 1: it lingers, 2: it was
 ; called), its handle (null: none to join), and whether it is to linger.
 %member = type { ptr, i64, i64, ptr, i64, [3 x i64] }
 ; Whether a call has the crew, the process it lives in, and its members, each on its own cache line.
 %crew = type { i64, i64, [6 x i64], [256 x %member] }
 @graphc_crew = internal global %crew zeroinitializer, align 64
-; clock_gettime or the like, the clock it is to read, and for each step room for a struct timespec.
-%timer = type { ptr, i32, ptr }
 
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(ptr, ptr)
-declare i32 @sched_yield()
 declare i32 @getpid()
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
-declare void @llvm.x86.sse2.pause()
-
-; Wait a moment; after many moments, let somebody else run.
-define internal void @graphc_pause(i64 %spins) nounwind {
-entry:
-  call void @llvm.x86.sse2.pause()
-  %long = icmp ugt i64 %spins, 1000
-  br i1 %long, label %yield, label %done
-yield:
-  %ignored = call i32 @sched_yield()
-  br label %done
-done:
-  ret void
-}
-
-define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
-entry:
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
-  %behind = getelementptr %team, ptr %team, i32 0, i32 9
-  %now = load atomic i64, ptr %behind monotonic, align 8
-  %before = atomicrmw add ptr %arrived, i64 1 acq_rel
-  %count = add i64 %before, 1
-  %last = icmp eq i64 %count, %size
-  br i1 %last, label %release, label %wait
-release:
-  store atomic i64 0, ptr %arrived monotonic, align 8
-  %next = add i64 %now, 1
-  store atomic i64 %next, ptr %behind release, align 8
-  ret void
-wait:
-  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
-  %seen = load atomic i64, ptr %behind acquire, align 8
-  %still = icmp eq i64 %seen, %now
-  br i1 %still, label %again, label %done
-again:
-  call void @graphc_pause(i64 %spins)
-  %more = add i64 %spins, 1
-  br label %wait
-done:
-  ret void
-}
-
-define internal void @graphc_note(ptr %timer, i64 %step) nounwind {
-entry:
-  %clock = load ptr, ptr %timer
-  %kind_place = getelementptr %timer, ptr %timer, i32 0, i32 1
-  %kind = load i32, ptr %kind_place
-  %times_place = getelementptr %timer, ptr %timer, i32 0, i32 2
-  %times = load ptr, ptr %times_place
-  %time = getelementptr [2 x i64], ptr %times, i64 %step
-  %ignored = call i32 %clock(i32 %kind, ptr %time)
-  ret void
-}
-
-define internal void @graphc_walk(ptr %team, i64 %thread) nounwind {
-entry:
-  %slots = load ptr, ptr %team
-  %error_place = getelementptr %team, ptr %team, i32 0, i32 1
-  %error = load ptr, ptr %error_place
-  %first_place = getelementptr %team, ptr %team, i32 0, i32 2
-  %first = load i64, ptr %first_place
-  %last_place = getelementptr %team, ptr %team, i32 0, i32 3
-  %last = load i64, ptr %last_place
-  %size_place = getelementptr %team, ptr %team, i32 0, i32 4
-  %size = load i64, ptr %size_place
-  %together = icmp ugt i64 %size, 1
-  %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
-  %timer = load ptr, ptr %timer_place
-  %has_timer = icmp ne ptr %timer, null
-  %is_caller = icmp eq i64 %thread, 0
-  %timed = and i1 %has_timer, %is_caller
-  %some = icmp slt i64 %first, %last
-  br i1 %some, label %step, label %done
-step:
-  %s = phi i64 [ %first, %entry ], [ %following, %run ]
-  %flag_place = getelementptr i8, ptr @graphc_waits, i64 %s
-  %flag = load i8, ptr %flag_place
-  %flagged = icmp ne i8 %flag, 0
-  %waits = and i1 %flagged, %together
-  br i1 %waits, label %barrier, label %ready
-barrier:
-  call void @graphc_barrier(ptr %team, i64 %size)
-  br label %ready
-ready:
-  %may_stop = icmp eq i64 %s, 4
-  %begun = icmp ne i64 %s, %first
-  %looks = and i1 %may_stop, %begun
-  br i1 %looks, label %look, label %go
-look:
-  %found = load i64, ptr %error
-  %refused = icmp ne i64 %found, 0
-  br i1 %together, label %seen, label %decide
-seen:
-  call void @graphc_barrier(ptr %team, i64 %size)
-  br label %decide
-decide:
-  br i1 %refused, label %done, label %go
-go:
-  br i1 %timed, label %note, label %run
-note:
-  call void @graphc_note(ptr %timer, i64 %s)
-  br label %run
-run:
-  %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
-  %function = load ptr, ptr %function_place
-  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error)
-  %following = add i64 %s, 1
-  %more = icmp slt i64 %following, %last
-  br i1 %more, label %step, label %done
-done:
-  ret void
-}
 
 define internal ptr @graphc_thread(ptr %member) nounwind {
 entry:
@@ -961,6 +846,152 @@ apart:
   ret ptr %own
 }
 
+; Send the crew away, unless a call has it.
+define void @graphc_rest() nounwind {
+entry:
+  %before = atomicrmw xchg ptr @graphc_crew, i64 1 acquire
+  %free = icmp eq i64 %before, 0
+  br i1 %free, label %crew, label %done
+crew:
+  %process_place = getelementptr %crew, ptr @graphc_crew, i32 0, i32 1
+  %process = load i64, ptr %process_place
+  %id = call i32 @getpid()
+  %here = sext i32 %id to i64
+  %same = icmp eq i64 %process, %here
+  br i1 %same, label %each, label %give_back
+each:
+  %j = phi i64 [ 1, %crew ], [ %next, %each ]
+  %member = getelementptr %crew, ptr @graphc_crew, i32 0, i32 3, i64 %j
+  %state_place = getelementptr %member, ptr %member, i32 0, i32 2
+  %told = cmpxchg ptr %state_place, i64 1, i64 0 acq_rel monotonic
+  call void @graphc_join(ptr %member)
+  %next = add i64 %j, 1
+  %more = icmp slt i64 %next, 256
+  br i1 %more, label %each, label %give_back
+give_back:
+  store atomic i64 0, ptr @graphc_crew release, align 8
+  br label %done
+done:
+  ret void
+}
+
+; clock_gettime or the like, the clock it is to read, and for each step room for a struct timespec.
+%timer = type { ptr, i32, ptr }
+
+declare i32 @sched_yield()
+declare void @llvm.x86.sse2.pause()
+
+; Wait a moment; after many moments, let somebody else run.
+define internal void @graphc_pause(i64 %spins) nounwind {
+entry:
+  call void @llvm.x86.sse2.pause()
+  %long = icmp ugt i64 %spins, 1000
+  br i1 %long, label %yield, label %done
+yield:
+  %ignored = call i32 @sched_yield()
+  br label %done
+done:
+  ret void
+}
+
+define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
+entry:
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
+  %behind = getelementptr %team, ptr %team, i32 0, i32 9
+  %now = load atomic i64, ptr %behind monotonic, align 8
+  %before = atomicrmw add ptr %arrived, i64 1 acq_rel
+  %count = add i64 %before, 1
+  %last = icmp eq i64 %count, %size
+  br i1 %last, label %release, label %wait
+release:
+  store atomic i64 0, ptr %arrived monotonic, align 8
+  %next = add i64 %now, 1
+  store atomic i64 %next, ptr %behind release, align 8
+  ret void
+wait:
+  %spins = phi i64 [ 0, %entry ], [ %more, %again ]
+  %seen = load atomic i64, ptr %behind acquire, align 8
+  %still = icmp eq i64 %seen, %now
+  br i1 %still, label %again, label %done
+again:
+  call void @graphc_pause(i64 %spins)
+  %more = add i64 %spins, 1
+  br label %wait
+done:
+  ret void
+}
+
+define internal void @graphc_note(ptr %timer, i64 %step) nounwind {
+entry:
+  %clock = load ptr, ptr %timer
+  %kind_place = getelementptr %timer, ptr %timer, i32 0, i32 1
+  %kind = load i32, ptr %kind_place
+  %times_place = getelementptr %timer, ptr %timer, i32 0, i32 2
+  %times = load ptr, ptr %times_place
+  %time = getelementptr [2 x i64], ptr %times, i64 %step
+  %ignored = call i32 %clock(i32 %kind, ptr %time)
+  ret void
+}
+
+define internal void @graphc_walk(ptr %team, i64 %thread) nounwind {
+entry:
+  %slots = load ptr, ptr %team
+  %error_place = getelementptr %team, ptr %team, i32 0, i32 1
+  %error = load ptr, ptr %error_place
+  %first_place = getelementptr %team, ptr %team, i32 0, i32 2
+  %first = load i64, ptr %first_place
+  %last_place = getelementptr %team, ptr %team, i32 0, i32 3
+  %last = load i64, ptr %last_place
+  %size_place = getelementptr %team, ptr %team, i32 0, i32 4
+  %size = load i64, ptr %size_place
+  %together = icmp ugt i64 %size, 1
+  %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
+  %timer = load ptr, ptr %timer_place
+  %has_timer = icmp ne ptr %timer, null
+  %is_caller = icmp eq i64 %thread, 0
+  %timed = and i1 %has_timer, %is_caller
+  %some = icmp slt i64 %first, %last
+  br i1 %some, label %step, label %done
+step:
+  %s = phi i64 [ %first, %entry ], [ %following, %run ]
+  %flag_place = getelementptr i8, ptr @graphc_waits, i64 %s
+  %flag = load i8, ptr %flag_place
+  %flagged = icmp ne i8 %flag, 0
+  %waits = and i1 %flagged, %together
+  br i1 %waits, label %barrier, label %ready
+barrier:
+  call void @graphc_barrier(ptr %team, i64 %size)
+  br label %ready
+ready:
+  %may_stop = icmp eq i64 %s, 4
+  %begun = icmp ne i64 %s, %first
+  %looks = and i1 %may_stop, %begun
+  br i1 %looks, label %look, label %go
+look:
+  %found = load i64, ptr %error
+  %refused = icmp ne i64 %found, 0
+  br i1 %together, label %seen, label %decide
+seen:
+  call void @graphc_barrier(ptr %team, i64 %size)
+  br label %decide
+decide:
+  br i1 %refused, label %done, label %go
+go:
+  br i1 %timed, label %note, label %run
+note:
+  call void @graphc_note(ptr %timer, i64 %s)
+  br label %run
+run:
+  %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
+  %function = load ptr, ptr %function_place
+  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error)
+  %following = add i64 %s, 1
+  %more = icmp slt i64 %following, %last
+  br i1 %more, label %step, label %done
+done:
+  ret void
+}
+
 define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, ptr %error,
   ptr %timer) nounwind {
 entry:
@@ -1059,35 +1090,6 @@ end:
   %code = load i64, ptr %error
   %short = trunc i64 %code to i32
   ret i32 %short
-}
-
-; Send the crew away, unless a call has it.
-define void @graphc_rest() nounwind {
-entry:
-  %before = atomicrmw xchg ptr @graphc_crew, i64 1 acquire
-  %free = icmp eq i64 %before, 0
-  br i1 %free, label %crew, label %done
-crew:
-  %process_place = getelementptr %crew, ptr @graphc_crew, i32 0, i32 1
-  %process = load i64, ptr %process_place
-  %id = call i32 @getpid()
-  %here = sext i32 %id to i64
-  %same = icmp eq i64 %process, %here
-  br i1 %same, label %each, label %give_back
-each:
-  %j = phi i64 [ 1, %crew ], [ %next, %each ]
-  %member = getelementptr %crew, ptr @graphc_crew, i32 0, i32 3, i64 %j
-  %state_place = getelementptr %member, ptr %member, i32 0, i32 2
-  %told = cmpxchg ptr %state_place, i64 1, i64 0 acq_rel monotonic
-  call void @graphc_join(ptr %member)
-  %next = add i64 %j, 1
-  %more = icmp slt i64 %next, 256
-  br i1 %more, label %each, label %give_back
-give_back:
-  store atomic i64 0, ptr @graphc_crew release, align 8
-  br label %done
-done:
-  ret void
 }
 
 define internal void @graphc_step_0(ptr %slots, i64 %thread, i64 %threads, ptr %error) nounwind {

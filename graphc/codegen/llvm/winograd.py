@@ -25,7 +25,7 @@ from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.shares import each, when
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
-from graphc.codegen.llvm.winograd_product import PointProduct, PointSizes
+from graphc.codegen.llvm.winograd_product import PointProduct, PointSizes, register_tile
 from graphc.codegen.llvm.winograd_transform import sandwich
 from graphc.codegen.llvm.winograd_windows import Rows, Tiles
 from graphc.codegen.nodes import KernelNodes, Nodes, StoreNode
@@ -88,7 +88,7 @@ def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
     """The largest strips that the caches hold."""
     assert kernel.winograd is not None
     tile, lanes = kernel.winograd.tile, target.lanes("float32")
-    vectors, rows = _register_tile(form.block // lanes, target.registers)
+    vectors, rows = register_tile(form.block // lanes, winograd.FEWEST_TILES, target.registers)
     room = next(b for b in kernel.outputs if b.name == kernel.winograd.work)
     workers, items = room.shape
     each_tile = winograd.items_per_tile(form, tile)
@@ -101,16 +101,6 @@ def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
     strips = -(-tiles // strip)
     shares = min(workers, form.groups * strips * form.blocks)
     return Schedule(tile, lanes, vectors, rows, strip, strips, shares)
-
-
-def _register_tile(vectors: int, registers: int) -> tuple[int, int]:
-    """(vectors, rows) with the most multiplications for each load."""
-    found = [
-        (v, min(winograd.FEWEST_TILES, (registers - v - 1) // v))
-        for v in range(1, vectors + 1)
-        if vectors % v == 0 and 2 * v + 1 <= registers
-    ]
-    return max(found, key=lambda size: size[0] * size[1] / (size[0] + size[1]))
 
 
 class _Convolution:

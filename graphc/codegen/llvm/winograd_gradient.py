@@ -25,6 +25,7 @@ from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.tiling import parts
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.llvm.winograd import CACHE_PART
+from graphc.codegen.llvm.winograd_product import register_tile
 from graphc.codegen.llvm.winograd_transform import sandwich
 from graphc.codegen.llvm.winograd_windows import Rows, Tiles
 from graphc.codegen.nodes import Nodes, StoreNode
@@ -84,19 +85,9 @@ def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
     cache = min(WORK_BYTES, int(CACHE_PART * target.l2_bytes))
     blocks = choose_blocks(form, tile, workers, cache)
     assert blocks.items(TRANSFORMS[tile].points) <= items, "the plan made room for them"
-    vectors, rows = _register_tile(blocks.channels // lanes, blocks.outputs, target.registers)
+    vectors, rows = register_tile(blocks.channels // lanes, blocks.outputs, target.registers)
     shares = min(workers, blocks.shares(form))
     return Schedule(TRANSFORMS[tile], blocks, lanes, vectors, rows, shares)
-
-
-def _register_tile(vectors: int, outputs: int, registers: int) -> tuple[int, int]:
-    """(vectors, rows) with the most multiplications for each load."""
-    found = [
-        (v, min(outputs, (registers - v - 1) // v))
-        for v in range(1, vectors + 1)
-        if vectors % v == 0 and 2 * v + 1 <= registers
-    ]
-    return max(found, key=lambda size: size[0] * size[1] / (size[0] + size[1]))
 
 
 class _Gradient:

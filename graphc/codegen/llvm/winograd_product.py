@@ -33,6 +33,16 @@ class PointSizes:
     groups: int
 
 
+def register_tile(vectors: int, most_rows: int, registers: int) -> tuple[int, int]:
+    """(vectors, rows) with the most multiplications for each load, of so many at most."""
+    found = [
+        (v, min(most_rows, (registers - v - 1) // v))
+        for v in range(1, vectors + 1)
+        if vectors % v == 0 and 2 * v + 1 <= registers
+    ]
+    return max(found, key=lambda size: size[0] * size[1] / (size[0] + size[1]))
+
+
 class PointProduct:
     """Emits products[tile, output] = sum over channels of windows[tile, channel] * filters."""
 
