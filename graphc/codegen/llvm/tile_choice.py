@@ -248,48 +248,15 @@ def _cost(
     product: Product, target: Target, tiling: Tiling, extent: int, deep: int, whole: int
 ) -> float:
     """Modelled time of the whole product, in slots of which a core has two a cycle."""
-    steps = product.size(product.over)
-    item = ITEM_BYTES[tiling.a.buffer.dtype]
-    row_step, deep_step = (
-        item * tiling.a.strides.get(axis, 0) if axis else 0 for axis in (tiling.row, tiling.deep)
-    )
-    sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)  # of the first-level cache, in pages
-    met = deep if deep_step % WAY_BYTES == 0 else 1  # points of `deep` that share a set
-    ways = max(target.l1_bytes // WAY_BYTES, 8)
-    stride = max(product.store_strides(tiling.vector), key=abs)
-    per_store = 2.0
-    if stride != 1:
-        per_store = (2.0 if stride * item % WAY_BYTES else SLOW_STORE) * tiling.lanes
-
-    def near(vectors: int) -> bool:
-        """Whether what tiles read of b, one after another, stays in the first-level cache."""
-        return min(steps, CHUNK) * vectors * target.vector_bytes <= target.l1_bytes
-
-    def step(rows: int, vectors: int) -> float:
-        lines = vectors * max(target.vector_bytes, 16) / (32 if near(vectors) else 16)
-        loads: float = rows * (vectors if tiling.elementwise else 1)
-        if tiling.sliding:
-            loads = loads / rows * overlapping(tiling, product, rows)
-            loads /= product.extents[tiling.sliding]
-        loads *= 3 if tiling.a.spread else 1
-        pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
-        busy = max(rows * vectors, 8, loads + vectors * pieces + 2, lines)
-        in_one_set = -(-rows // deep // sets) * met
-        few = max(FEW_WAYS, ways * 2 // 3)
-        return busy * (2.0 if in_one_set > ways else 1.35 if in_one_set > few else 1.0)
-
-    def tile(rows: int, vectors: int) -> float:
-        stores = rows * vectors * per_store * len(product.store_nodes())
-        return steps * step(rows, vectors) + 30 + 3 * rows * vectors + stores
-
+    time = _TileTime(product, target, tiling, deep)
     total = 0.0
     for vectors, blocks in parts(whole, tiling.vectors):
         for rows, tiles in row_parts(extent, tiling.rows, bool(tiling.fixed)):
-            total += blocks * tiles * tile(rows * deep, vectors)
+            total += blocks * tiles * time.tile(rows * deep, vectors)
     if tiling.packing:
         sums = extent * deep * tiling.vectors * tiling.lanes * 4
         panels = -(-sums // scratch_bytes(target))
-        total += steps * whole * panels * 12.0
+        total += time.steps * whole * panels * 12.0
     if tiling.row is None:
         total *= 1 + 6 / tiling.vectors  # a matrix read once: memory is fastest in long pieces
     if tiling.elementwise:
@@ -298,6 +265,56 @@ def _cost(
         total *= 1.03  # the last block is code of its own
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
     return total * others
+
+
+class _TileTime:
+    """Modelled time of one tile, in slots.
+
+    sets, ways: of the first-level cache, as far as rows of a reach them. met: points of `deep`
+    that share a set.
+    """
+
+    def __init__(self, product: Product, target: Target, tiling: Tiling, deep: int):
+        self.product, self.target, self.tiling, self.deep = product, target, tiling, deep
+        self.steps = product.size(product.over)
+        item = ITEM_BYTES[tiling.a.buffer.dtype]
+        row_step, deep_step = (
+            item * tiling.a.strides.get(axis, 0) if axis else 0
+            for axis in (tiling.row, tiling.deep)
+        )
+        self.sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)
+        self.met = deep if deep_step % WAY_BYTES == 0 else 1
+        self.ways = max(target.l1_bytes // WAY_BYTES, 8)
+        stride = max(product.store_strides(tiling.vector), key=abs)
+        self.store = 2.0 * len(product.store_nodes())
+        if stride != 1:
+            slow = 2.0 if stride * item % WAY_BYTES else SLOW_STORE
+            self.store = slow * tiling.lanes * len(product.store_nodes())
+
+    def tile(self, rows: int, vectors: int) -> float:
+        """That of all steps of a tile, its beginning and its stores."""
+        sums = rows * vectors
+        return self.steps * self.step(rows, vectors) + 30 + 3 * sums + sums * self.store
+
+    def step(self, rows: int, vectors: int) -> float:
+        """That of one term of all its sums: the busiest of what a core does at once."""
+        tiling, vector_bytes = self.tiling, self.target.vector_bytes
+        near = min(self.steps, CHUNK) * vectors * vector_bytes <= self.target.l1_bytes
+        lines = vectors * max(vector_bytes, 16) / (32 if near else 16)
+        pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
+        loads = self._loads(rows, vectors)
+        busy = max(rows * vectors, 8, loads + vectors * pieces + 2, lines)
+        in_one_set = -(-rows // self.deep // self.sets) * self.met
+        few = max(FEW_WAYS, self.ways * 2 // 3)
+        return busy * (2.0 if in_one_set > self.ways else 1.35 if in_one_set > few else 1.0)
+
+    def _loads(self, rows: int, vectors: int) -> float:
+        tiling = self.tiling
+        loads: float = rows * (vectors if tiling.elementwise else 1)
+        if tiling.sliding:
+            loads = loads / rows * overlapping(tiling, self.product, rows)
+            loads /= self.product.extents[tiling.sliding]
+        return loads * (3 if tiling.a.spread else 1)
 
 
 # -- folds ------------------------------------------------------------------------------------
