@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphc.error import Diagnostic, NetError
 from graphc.ir.types import DTYPES, TensorType, row_major
@@ -188,7 +188,7 @@ def _program(reader: _Reader) -> Program:
     return Program(
         name=reader.name,
         slots=tuple(reader.slots),
-        buffers=reader.buffers,
+        buffers=_with_needs(reader.buffers, steps),
         steps=steps,
         forward_steps=sum(not line.backward for line in reader.steps),
         arena_bytes=reader.arena_bytes,
@@ -196,6 +196,29 @@ def _program(reader: _Reader) -> Program:
         readable={},
         overwritten={},
     )
+
+
+def _with_needs(
+    buffers: dict[str, ProgramBuffer], steps: tuple[Step, ...]
+) -> dict[str, ProgramBuffer]:
+    """The buffers, each with the last step that has a use for it or for another one of its bytes.
+
+    Two that live at one time share bytes only where one is a view of the other.
+    """
+    used = {name: number for number, step in enumerate(steps) for name in step.arguments}
+    made: dict[str, ProgramBuffer] = {}
+    for name, place in buffers.items():
+        views = (
+            other.name
+            for other in buffers.values()
+            if other.slot == place.slot
+            and max(other.first, place.first) < min(other.last, place.last)
+            and other.offset < place.offset + place.span_bytes
+            and place.offset < other.offset + other.span_bytes
+        )
+        needed = max([used.get(name, -1), *(used.get(view, -1) for view in views)])
+        made[name] = replace(place, needed=needed)
+    return made
 
 
 def _kernel(lines: list[tuple[str, Span]]) -> Kernel:
