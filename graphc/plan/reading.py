@@ -1,8 +1,7 @@
 """Reads the text of a Program back: what `graphc.plan.text` prints.
 
 The text holds what a program does and where its bytes lie. It does not hold what was said about it:
-remarks, bounds of memory, for how long each value is needed, and which blobs can be read after a
-call are empty in what is read.
+remarks, bounds of memory, and by what a blob was overwritten are empty in what is read.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from graphc.error import Diagnostic, NetError
 from graphc.ir.types import DTYPES, TensorType, row_major
 from graphc.kernel.lang import Kernel
 from graphc.kernel.text import parse_kernel
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Slot, Step
+from graphc.plan.text import READABLE_SECTIONS
 from graphc.source import Source, Span
 
 _NAME = r'(?:"(?:[^"\\]|\\.)*"|[^\s,()"\\]+)'
@@ -27,14 +27,16 @@ _SLOT = re.compile(rf"  (?P<number>\d+) (?P<role>\w+) (?P<name>{_NAME}): (?P<typ
 _BUFFER = re.compile(
     rf"  (?P<name>{_NAME}): (?P<type>\w+\[[\d, ]*\])(?: strides \((?P<strides>[\d, ]*)\))?"
     r" slot (?P<slot>\d+) \+ (?P<offset>\d+), steps (?P<first>\d+)\.\.(?P<last>\d+)"
+    r"(?:, needed to (?P<needed>\d+))?"
 )
+_READABLE = re.compile(rf"  (?P<blob>{_NAME}) in (?P<buffer>{_NAME})")
 _STEP = re.compile(
     rf"  (?P<number>\d+) (?P<layer>{_NAMES})(?: \((?P<kind>[^()]*)\))?: (?P<kernel>k\d+)"
     rf"(?: (?P<reads>{_NAMES}))? -> (?P<writes>{_NAMES})"
 )
 _KERNEL = re.compile(r"  (?P<name>k\d+) = (?P<head>kernel .*)")
 _ROLES = ("input", "output", "parameter", "constant", "gradient", "state")
-_SECTIONS = ("slots", "buffers", "forward", "backward", "kernels")
+_SECTIONS = ("slots", "buffers", *READABLE_SECTIONS, "forward", "backward", "kernels")
 
 
 @dataclass
@@ -53,6 +55,7 @@ class _Reader:
     arena_bytes: int = 0
     slots: list[Slot] = field(default_factory=list)
     buffers: dict[str, ProgramBuffer] = field(default_factory=dict)
+    readable: tuple[dict[str, str], dict[str, str]] = field(default_factory=lambda: ({}, {}))
     steps: list[_StepLine] = field(default_factory=list)
     kernels: dict[str, list[tuple[str, Span]]] = field(default_factory=dict)
 
@@ -95,6 +98,12 @@ def _read(reader: _Reader, section: str, line: str, span: Span) -> None:
         _read_slot(reader, line, span)
     elif section == "buffers":
         _read_buffer(reader, line, span)
+    elif section in READABLE_SECTIONS:
+        held = _match(_READABLE, line, span, "conv1 in conv1")
+        buffer = _unquoted(held["buffer"])
+        if buffer not in reader.buffers:
+            raise NetError(Diagnostic(f"there is no buffer '{buffer}'", span))
+        reader.readable[READABLE_SECTIONS.index(section)][_unquoted(held["blob"])] = buffer
     elif section in ("forward", "backward"):
         found = _match(_STEP, line, span, "0 conv1 (Convolution): k1 data, conv1/0 -> conv1")
         if int(found["number"]) != len(reader.steps):
@@ -141,6 +150,7 @@ def _read_buffer(reader: _Reader, line: str, span: Span) -> None:
         offset=int(found["offset"]),
         first=int(found["first"]),
         last=int(found["last"]),
+        needed=int(found["needed"] or found["last"]),
     )
     if len(strides) != type.rank:
         raise NetError(Diagnostic(f"{type} needs {type.rank} strides", span))
@@ -188,37 +198,15 @@ def _program(reader: _Reader) -> Program:
     return Program(
         name=reader.name,
         slots=tuple(reader.slots),
-        buffers=_with_needs(reader.buffers, steps),
+        buffers=reader.buffers,
         steps=steps,
         forward_steps=sum(not line.backward for line in reader.steps),
         arena_bytes=reader.arena_bytes,
         memory=MemoryReport(reader.arena_bytes, 0, 0, 0, slots),
-        readable={},
+        readable=reader.readable[1],
         overwritten={},
+        readable_forward=reader.readable[0],
     )
-
-
-def _with_needs(
-    buffers: dict[str, ProgramBuffer], steps: tuple[Step, ...]
-) -> dict[str, ProgramBuffer]:
-    """The buffers, each with the last step that has a use for it or for another one of its bytes.
-
-    Two that live at one time share bytes only where one is a view of the other.
-    """
-    used = {name: number for number, step in enumerate(steps) for name in step.arguments}
-    made: dict[str, ProgramBuffer] = {}
-    for name, place in buffers.items():
-        views = (
-            other.name
-            for other in buffers.values()
-            if other.slot == place.slot
-            and max(other.first, place.first) < min(other.last, place.last)
-            and other.offset < place.offset + place.span_bytes
-            and place.offset < other.offset + other.span_bytes
-        )
-        needed = max([used.get(name, -1), *(used.get(view, -1) for view in views)])
-        made[name] = replace(place, needed=needed)
-    return made
 
 
 def _kernel(lines: list[tuple[str, Span]]) -> Kernel:

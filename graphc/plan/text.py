@@ -6,6 +6,8 @@
       1 input data: float32[16, 3, 227, 227]
     buffers
       conv1: float32[16, 96, 55, 55] strides (290400, 1, 5280, 96) slot 0 + 0, steps 2..40
+    readable after forward
+      conv1 in conv1
     forward
       2 conv1, relu1 (Convolution, ReLU): k1 data~channels-last, conv1/0~packed, conv1/1 -> conv1
     backward
@@ -13,8 +15,9 @@
     kernels
       k1 = kernel conv(...)
 
-Equal kernels are printed once. A name that holds a space, a comma, a bracket or a quote is quoted
-as in JSON. `graphc.plan.reading` reads the text back.
+`needed to 3` behind a buffer's steps says that after step 3 only a reader of the blob has a use for
+it. Equal kernels are printed once. A name that holds a space, a comma, a bracket or a quote is
+quoted as in JSON. `graphc.plan.reading` reads the text back.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from graphc.kernel.text import print_kernel
 from graphc.plan.program import Program, ProgramBuffer
 
 _BARE = re.compile(r'[^\s,()"\\]+')
+READABLE_SECTIONS = ("readable after forward", "readable after all")
 
 
 def print_program(program: Program, kernels: bool = True) -> str:
@@ -44,6 +48,12 @@ def print_program(program: Program, kernels: bool = True) -> str:
         lines.append(f"  {number} {slot.role} {shown_name(slot.name)}: {slot.type}")
     lines.append("buffers")
     lines += [f"  {_buffer(buffer)}" for buffer in program.buffers.values()]
+    for title, blobs in zip(
+        READABLE_SECTIONS, (program.readable_forward, program.readable), strict=True
+    ):
+        if blobs:
+            lines.append(title)
+        lines += [f"  {shown_name(blob)} in {shown_name(held)}" for blob, held in blobs.items()]
     for position, step in enumerate(program.steps):
         if position == 0 and program.forward_steps:
             lines.append("forward")
@@ -75,4 +85,5 @@ def _buffer(buffer: ProgramBuffer) -> str:
     text = f"{shown_name(buffer.name)}: {buffer.dtype}[{shape}]"
     if buffer.strides != row_major(buffer.shape):
         text += f" strides ({', '.join(map(str, buffer.strides))})"
-    return f"{text} slot {buffer.slot} + {buffer.offset}, steps {buffer.first}..{buffer.last}"
+    text += f" slot {buffer.slot} + {buffer.offset}, steps {buffer.first}..{buffer.last}"
+    return text if buffer.needed == buffer.last else f"{text}, needed to {buffer.needed}"
