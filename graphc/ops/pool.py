@@ -140,17 +140,7 @@ class MaxPool(Op):
     def kernel(self, k: Writer, x: Array, y: Array, index: Array) -> None:
         n, c, *t = k.each(*y.shape)
         j = k.axes(*self.size)
-        place, inside = window.image_index(
-            k,
-            t,
-            j,
-            extents=x.shape[2:],
-            counts=self.output,
-            kernel=self.size,
-            strides=self.strides,
-            pads=self.pads,
-            dilations=(1,) * len(t),
-        )
+        place, inside = _image_index(self, k, t, j, x.shape[2:])
         # 32 bits, as a real has, so that the comparison and the choice work on equal vectors.
         position = _as_index(k, _flat(j, self.size), "int32")
         best, found = k.argmax(j, x[(n, c, *place)], position, inside)
@@ -295,17 +285,7 @@ class AvgPool(Op):
     def kernel(self, k: Writer, x: Array, y: Array) -> None:
         n, c, *t = k.each(*y.shape)
         j = k.axes(*self.size)
-        place, inside = window.image_index(
-            k,
-            t,
-            j,
-            extents=x.shape[2:],
-            counts=self.output,
-            kernel=self.size,
-            strides=self.strides,
-            pads=self.pads,
-            dilations=(1,) * len(t),
-        )
+        place, inside = _image_index(self, k, t, j, x.shape[2:])
         total = k.sum(j, x[(n, c, *place)], inside)
         y[(n, c, *t)] = total / _divisor(self, k, t, x.shape[2:], self.output, x.dtype)
 
@@ -398,6 +378,27 @@ def _positions(shape: Extents, size: Extents, count: int) -> Sample:
         TensorType(dtype, shape),
         lambda rng: rng.integers(0, count, shape).astype(dtype),
         differentiable=False,
+    )
+
+
+def _image_index(
+    op: MaxPool | AvgPool,
+    k: Writer,
+    position: Sequence[Expr],
+    tap: Sequence[Expr],
+    extents: Extents,
+) -> tuple[list[Expr], Expr | None]:
+    """Where in the image a window's element lies, and the guard that it lies inside."""
+    return window.image_index(
+        k,
+        position,
+        tap,
+        extents=extents,
+        counts=op.output,
+        kernel=op.size,
+        strides=op.strides,
+        pads=op.pads,
+        dilations=(1,) * len(extents),
     )
 
 
