@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,20 @@ def test_the_infogain_pair(sample: Any) -> None:
         ]
         assert errors[0] <= 1e-6
         assert (errors[1] <= 1e-5) == unfused_is_right
+
+
+def test_the_readme_runs_an_old_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = SAMPLES.parent
+    monkeypatch.chdir(root)
+    text = (root / "README.md").read_text()
+    (code,) = re.findall(r"Run an old net, .*?```python\n(.*?)```", text, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["scores"].argmax() == 7
+    # The score of a seven rises along its own gradient.
+    step = 1e-3 * scope["saliency"]
+    weights = graphc.Net(SAMPLES / "digits.prototxt", weights=SAMPLES / "digits.caffemodel")
+    near = weights.forward(data=scope["seven"] + step)["score"][0, 7]
+    predicted = scope["scores"][0, 7] + float((scope["saliency"] * step).sum())
+    assert near == pytest.approx(predicted, rel=1e-3)
+    assert near > scope["scores"][0, 7]
