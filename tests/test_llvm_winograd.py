@@ -456,7 +456,18 @@ def test_it_is_taken_where_it_wins_and_the_plan_says_why() -> None:
     assert not winograd_kernels(direct.program)
     assert all("few channels" in sentence for sentence in sentences(direct))
     assert not winograd_kernels(lowered(stride=2).program)
-    assert sentences(lowered(stride=2)) == []
+    for sentence in sentences(lowered(stride=2)):
+        assert "is a direct sum of 1,152 products; Winograd's forms need 3x3" in sentence
+        # 9 taps and 128 channels, each sum rounded once a product.
+        assert "rounding is within 6.9e-05 of the largest sum possible" in sentence
+    assert len(sentences(lowered(stride=2))) == 2
+
+
+def test_why_a_sum_stays_direct() -> None:
+    exact, double = sentences(lowered(exact=True)), sentences(lowered(dtype="float64"))
+    assert all("for the CPU, where exact sums are not asked for" in s for s in exact)
+    assert all("float32" in s and "1.3e-13" in s for s in double)
+    assert len(exact) == len(double) == 2
 
 
 def test_exact_and_fast_math() -> None:

@@ -12,11 +12,12 @@ reads, and not be certain.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from graphc.ir.types import TensorType, row_major
 from graphc.kernel import winograd
-from graphc.kernel.contraction import match
+from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Buffer, Expr, Kernel, Load, Winograd
 from graphc.kernel.walk import rebuild_statement, statement_exprs, walk
 from graphc.kernel.winograd import Geometry
@@ -30,6 +31,7 @@ from graphc.kernel.winograd_gradient import work_shape as gradient_work_shape
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
 from graphc.plan.permission import Algorithms
 
+UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
 WORTH_IT = 1.05  # modelled speedup from which the other algorithm is taken
 
 
@@ -55,20 +57,53 @@ def choose_algorithms(draft: Draft, allowed: Algorithms) -> None:
     """Let convolutions be Winograd's where that is allowed and worth it, and say why."""
     readers = draft.readers()
     for step in list(draft.steps):
-        way = _way(step.kernel) if allowed.winograd else None
-        tile = _choice(draft, step, way, allowed) if way is not None else 0
-        if way is None or not tile:
+        contraction = match(step.kernel)
+        if contraction is None:
             continue
-        if way.is_gradient:
+        way = _way(contraction)
+        if way is None or not allowed.winograd:
+            _stay_direct(draft, step, contraction, way)
+            continue
+        tile = _choice(draft, step, way, allowed)
+        if tile and way.is_gradient:
             _give_memory(draft, step, way.form, tile, allowed.threads)
-        else:
+        elif tile:
             _transform(draft, step, way.form, tile, allowed.threads, readers)
 
 
-def _way(kernel: Kernel) -> _Way | None:
-    contraction = match(kernel)
-    if contraction is None:
-        return None
+def _stay_direct(draft: Draft, step: DraftStep, contraction: Contraction, way: _Way | None) -> None:
+    terms = math.prod(axis.extent for axis in contraction.over)
+    why = ""
+    if way is not None:
+        why = "; Winograd's forms are for the CPU, where exact sums are not asked for"
+    elif _has_windows(contraction):
+        why = (
+            "; Winograd's forms need 3x3 windows that move by one pixel, float32, and a sum over"
+            " channels that lie together"
+        )
+    bound = terms * UNIT_ROUNDOFF[contraction.left.buffer.dtype]
+    draft.remark(
+        "algorithm",
+        f"layer:{step.label}",
+        f"{step.kernel.name} ({_direction(step)}) is a direct sum of {terms:,} products{why};"
+        f" rounding is within {bound:.1e} of the largest sum possible",
+    )
+
+
+def _has_windows(contraction: Contraction) -> bool:
+    """Whether an index is a position and a tap, as one of a convolution of more than 1x1 is."""
+    return any(
+        len(position.affine.terms) > 1 or position.divisor > 1
+        for operand in (contraction.left, contraction.right)
+        for position in operand.index
+    )
+
+
+def _direction(step: DraftStep) -> str:
+    return "backward" if step.backward else "forward"
+
+
+def _way(contraction: Contraction) -> _Way | None:
     form = winograd.geometry(contraction)
     if form is not None and winograd.is_possible(form):
         return _Way(form, False)
@@ -80,7 +115,7 @@ def _choice(draft: Draft, step: DraftStep, form: _Way, allowed: Algorithms) -> i
     """The tile, or 0 for the direct sum."""
     direct = form.error_bound(0)
     subject = f"layer:{step.label}"
-    way = "backward" if step.backward else "forward"
+    way = _direction(step)
     speed = {tile: form.speedup(tile) for tile in allowed.winograd}
     best = max(allowed.winograd, key=lambda tile: speed[tile])
     if allowed.forced:
