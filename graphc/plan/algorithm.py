@@ -166,49 +166,65 @@ def _transform(
     readers: dict[str, list[DraftStep]],
 ) -> None:
     """Change the step, and put one before it that makes its filters."""
-    weights = form.weights.buffer
-    position = [b.name for b in step.kernel.inputs].index(weights.name)
+    position = [b.name for b in step.kernel.inputs].index(form.weights.buffer.name)
     packed = step.arguments[position]
     copy = _copy_that_makes(draft, packed)
     plain = copy.reads[0] if copy else packed
-    shape = winograd.filter_shape(form, tile)
-    filters = _array(draft, f"{plain}~winograd{tile}", shape)
+    filters = _array(draft, f"{plain}~winograd{tile}", winograd.filter_shape(form, tile))
     work = _array(draft, f"{step.writes[0]}~work", winograd.work_shape(form, tile, threads))
+    maker = _filter_step(draft, step, form, tile, plain, filters)
+    inputs, outputs = len(step.kernel.inputs), len(step.kernel.outputs)
+    step.kernel = _with_filters(draft, step.kernel, form, tile, plain, work)
+    arguments = list(step.arguments)
+    arguments[position] = plain
+    step.arguments = (*arguments[:inputs], filters, *arguments[inputs : inputs + outputs], work)
+    draft.steps.insert(draft.steps.index(step), maker)
+    if copy is None:
+        return
+    for other in draft.steps:
+        if copy in other.after:
+            other.after |= {maker, step}  # they read what the copy was made from
+    if packed not in draft.sources(step.reads):
+        readers[packed].remove(step)
+    if not readers[packed]:
+        _drop(draft, copy)
+
+
+def _filter_step(
+    draft: Draft, step: DraftStep, form: Geometry, tile: int, plain: str, filters: str
+) -> DraftStep:
+    """The step that makes `filters` from the weights as the user has them."""
+    weights = form.weights.buffer
     source = Buffer("a0", weights.dtype, weights.shape, draft.arrays[plain].strides)
+    shape = winograd.filter_shape(form, tile)
     target = Buffer("a1", "float32", shape, row_major(shape))
-    kernel = winograd.filter_kernel(form, tile, source, target)
-    maker = DraftStep(
-        kernel,
+    return DraftStep(
+        winograd.filter_kernel(form, tile, source, target),
         (plain, filters),
         layers=step.layers[:1],
         kinds=("winograd_filter",),
         backward=step.backward,
     )
-    inputs, outputs = len(step.kernel.inputs), len(step.kernel.outputs)
-    names = _free_names(step.kernel, 2)
+
+
+def _with_filters(
+    draft: Draft, kernel: Kernel, form: Geometry, tile: int, plain: str, work: str
+) -> Kernel:
+    """The kernel with an input more, its filters, and an output more, its memory to work in."""
+    weights = form.weights.buffer
+    names = _free_names(kernel, 2)
+    shape = winograd.filter_shape(form, tile)
     formal = Buffer(names[0], "float32", shape, row_major(shape))
     memory = draft.arrays[work]
     room = Buffer(names[1], "float32", memory.type.shape, memory.strides)
-    other = _reading(step.kernel, weights, replace(weights, strides=draft.arrays[plain].strides))
-    step.kernel = replace(
+    other = _reading(kernel, weights, replace(weights, strides=draft.arrays[plain].strides))
+    return replace(
         other,
         name=f"winograd{tile}.{other.name}",
         inputs=(*other.inputs, formal),
         outputs=(*other.outputs, room),
         winograd=Winograd(tile, room.name, formal.name),
     )
-    arguments = list(step.arguments)
-    arguments[position] = plain
-    step.arguments = (*arguments[:inputs], filters, *arguments[inputs : inputs + outputs], work)
-    draft.steps.insert(draft.steps.index(step), maker)
-    for other_step in draft.steps:
-        if copy is not None and copy in other_step.after:
-            other_step.after |= {maker, step}  # they read what the copy was made from
-    if copy is not None:
-        if packed not in draft.sources(step.reads):
-            readers[packed].remove(step)
-        if not readers[packed]:
-            _drop(draft, copy)
 
 
 def _free_names(kernel: Kernel, count: int) -> list[str]:
