@@ -81,7 +81,7 @@ def key(net: CaffeNet, asked: object, machine: str) -> str | None:
         text = print_graph(net.graph, data=False, places=False)
     except NetError:  # a field that has no text
         return None
-    digest = hashlib.sha256(_version().encode())
+    digest = hashlib.sha256(_digest_of_this_process().encode())
     for part in (machine, repr(asked), repr(list(net.parameters)), repr(_variables()), text):
         digest.update(f"{len(part)} {part}\n".encode())
     for name, array in data.items():
@@ -110,8 +110,13 @@ def _variables() -> list[tuple[str, str]]:
 
 
 @functools.cache
-def _version() -> str:
-    """A digest of the compiler itself, and what it is made with."""
+def _digest_of_this_process() -> str:
+    """That of the compiler as it was when it was first asked for: reading all of it takes time."""
+    return compiler_digest()
+
+
+def compiler_digest() -> str:
+    """A digest of the compiler itself, as its files are now, and of what it is made with."""
     made_with = f"Python {platform.python_version()}, numpy {np.__version__}"
     digest = hashlib.sha256(made_with.encode())
     root = os.path.dirname(__file__)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 
 import graphc
 from graphc import compilation_cache, driver, lowering
+from graphc.compilation_cache import compiler_digest
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning
 from graphc.frontends.caffe.caffemodel import write_blob
@@ -29,7 +30,8 @@ from graphc.summary import Summary
 
 TEXT = """
 name: "small"
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 4 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 4 dim: 3 dim: 6 dim: 6 } } }
 layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 4 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 5 kernel_size: 3 weight_filler { type: "xavier" } } }
@@ -39,7 +41,7 @@ layer { name: "drop" type: "Dropout" bottom: "conv" top: "conv" }
 layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
   inner_product_param { num_output: 7 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
-"""  # noqa: E501
+"""
 RNG = np.random.default_rng(3)
 INPUTS = {
     "data": RNG.standard_normal((4, 3, 6, 6)).astype(np.float32),
@@ -298,27 +300,25 @@ def test_another_source_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     copy = tmp_path / "graphc"
     shutil.copytree(package, copy)
     monkeypatch.setattr(compilation_cache, "__file__", str(copy / "compilation_cache.py"))
-    version: Callable[[], str] = compilation_cache._version.__wrapped__  # type: ignore[attr-defined]
-    here = version()
-    assert version() == here
+    here = compiler_digest()
+    assert compiler_digest() == here
     (copy / "bench" / "work.py").write_text("")
-    assert version() == here
-    versions = {here}
+    assert compiler_digest() == here
+    digests = {here}
     for place in ("plan/cheap.py", "passes/clean.py", "codegen/llvm/tile.py", "ops/conv.py"):
         text = (copy / place).read_text()
         (copy / place).write_text(text + "#\n")
-        versions.add(version())
+        digests.add(compiler_digest())
         (copy / place).write_text(text)
     (copy / "ops" / "conv.py").rename(copy / "ops" / "convolve.py")
-    versions.add(version())
-    assert len(versions) == 6
+    digests.add(compiler_digest())
+    assert len(digests) == 6
 
 
 def test_a_numpy_of_another_version_misses(monkeypatch: pytest.MonkeyPatch) -> None:
-    version: Callable[[], str] = compilation_cache._version.__wrapped__  # type: ignore[attr-defined]
-    here = version()
+    here = compiler_digest()
     monkeypatch.setattr(np, "__version__", "0.0")
-    assert version() != here
+    assert compiler_digest() != here
 
 
 def test_an_operator_that_is_not_graphcs_own(
