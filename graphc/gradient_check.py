@@ -23,7 +23,7 @@ from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.filler import fill
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.random_inputs import input_kinds, random_input
-from graphc.weights import fill_parameters, load_weights
+from graphc.weights import start_parameters
 
 Progress = Callable[[int, int, str], None]
 
@@ -128,8 +128,7 @@ def _parameters(front: CaffeNet, weights: Any, seed: int) -> Arrays:
     """All parameters: loaded, or random ones that let every path count."""
     arrays = {name: np.zeros(held.type.shape) for name, held in front.parameters.items()}
     if weights is not None:
-        fill_parameters(front, arrays, seed)
-        load_weights(front, arrays, weights)
+        start_parameters(front, arrays, seed, weights)
         return arrays
     rng = np.random.default_rng([seed, 1])
     for name, held in front.parameters.items():

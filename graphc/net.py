@@ -46,7 +46,7 @@ from graphc.phase import TEST, Phase
 from graphc.plan.budget import Memory
 from graphc.sources.feeds import Feeds
 from graphc.sources.memory import image_rows
-from graphc.weights import fill_parameters, load_weights, save_weights, share_parameters
+from graphc.weights import load_weights, save_weights, share_parameters, start_parameters
 
 if TYPE_CHECKING:
     from graphc.summary import Summary
@@ -168,9 +168,7 @@ class Net:
         for name in base.keep:
             known = name.removesuffix(".diff") in front.graph.blobs
             need(known, f"keep: {unknown('blob', name, self.blobs)}")
-        fill_parameters(self.front(), self.arrays.parameters, seed)
-        if weights is not None:
-            load_weights(self.front(), self.arrays.parameters, weights)
+        start_parameters(front, self.arrays.parameters, int(seed), weights)
         self._warn_about_zeros(weights)
 
     # -- what the user sees -----------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from graphc.frontends.caffe.caffemodel import (
     read_weights,
     write_weights,
 )
-from graphc.frontends.caffe.filler import fill_in_place
+from graphc.frontends.caffe.filler import check_fit, draws, fill, fill_in_place
 from graphc.frontends.caffe.hdf5 import is_hdf5, read_hdf5_weights, write_hdf5_weights
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.runtime.parameter_file import is_parameter_file, read_parameters
@@ -25,29 +26,52 @@ from graphc.runtime.parameter_file import is_parameter_file, read_parameters
 Arrays = MutableMapping[str, np.ndarray]
 
 
-def fill_parameters(net: CaffeNet, parameters: Arrays, seed: int) -> None:
-    """Fill every parameter as its definition says; without a filler, with Caffe's constant 0."""
-    rng = np.random.default_rng(seed)
-    for name, held in net.parameters.items():
-        if held.initial is None:
-            fill_in_place(parameters[name], held.filler, rng)
-        else:
-            parameters[name][...] = held.initial
+@dataclass(frozen=True)
+class Brought:
+    """What a source has for a net: read, and found to fit.
+
+    Attributes:
+        names: the parameters that it has values for, by owner.
+        values: name and array of each; they can be asked for once.
+    """
+
+    names: frozenset[str]
+    values: Iterable[tuple[str, np.ndarray]]
+
+    def copy_into(self, parameters: Arrays) -> None:
+        """Write the values into the net's arrays."""
+        for name, array in self.values:
+            assign(parameters[name], array, name)
+
+
+def start_parameters(net: CaffeNet, parameters: Arrays, seed: int, weights: Any = None) -> None:
+    """Give every parameter its first values: those of `weights`, and by fillers what these lack.
+
+    weights, errors: as for `brought`; None: fillers alone.
+    """
+    found = Brought(frozenset(), ()) if weights is None else brought(net, weights)
+    _fill(net, parameters, seed, found.names)
+    found.copy_into(parameters)
 
 
 def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
-    """Load by layer name; what the net lacks is ignored, what the source lacks keeps its values.
+    """Load by layer name; arguments and errors as for `brought`. On an error nothing is loaded."""
+    brought(net, weights).copy_into(parameters)
+
+
+def brought(net: CaffeNet, weights: Any) -> Brought:
+    """What a source has for a net, by layer name; what the net lacks is ignored.
 
     Args:
         weights: a .caffemodel or .caffemodel.h5 path, a .weights file of a compiled net, a dict of
             layer name -> sequence of arrays (or of `conv1/0` -> array), or `"random:SEED"`: msra
             weights, zero biases.
     Raises:
-        NetError: all blob counts and shapes that disagree, at once; nothing is loaded then.
+        NetError: where the source cannot be read or none of its layers is the net's; all blob
+            counts and shapes that disagree, at once.
     """
     if isinstance(weights, str) and weights.startswith("random:"):
-        _randomise(net, parameters, weights.removeprefix("random:"))
-        return
+        return _random(net, weights.removeprefix("random:"))
     if isinstance(weights, Mapping):
         source, where = Weights("the given weights"), "the given weights"
         for layer, blobs in _by_layer(weights).items():
@@ -59,65 +83,84 @@ def load_weights(net: CaffeNet, parameters: Arrays, weights: Any) -> None:
         kind = type(weights).__name__
         raise NetError(f"weights are a path, a dict or 'random:SEED', not {kind}")
     elif is_parameter_file(weights):
-        _load_compiled(net, parameters, Path(weights))
-        return
+        return _of_compiled(net, Path(weights))
     elif is_hdf5(Path(weights)):
-        _load_hdf5(net, parameters, Path(weights))
-        return
+        return _of_hdf5(net, Path(weights))
     else:
         source, where = read_weights(Path(weights)), str(weights)
-    new: Arrays = {}
+    new: dict[str, np.ndarray] = {}
     problems: list[Diagnostic] = []
     for layer, keys in _layers(net).items():
         if layer not in source.blobs:
             continue
         owners = [net.owners[key] for key in keys]
         try:
-            arrays = source.fitted(layer, [parameters[owner].shape for owner in owners])
+            arrays = source.fitted(layer, [_shape(net, owner) for owner in owners])
         except NetError as error:
             problems.extend(error.diagnostics)
         else:
             new.update(zip(owners, arrays, strict=True))
-    _take(net, parameters, new, problems, list(source.blobs), where)
+    return _fitting(net, new, problems, list(source.blobs), where)
 
 
-def _take(
+def _fill(net: CaffeNet, parameters: Arrays, seed: int, but: Collection[str]) -> None:
+    """Fill parameters as their definitions say; without a filler, with Caffe's constant 0.
+
+    Those named in `but` get their values elsewhere. They are drawn all the same where a later one
+    is drawn: a seed gives a parameter the same values, whatever others are loaded.
+    """
+    rng = np.random.default_rng(seed)
+    drawing = [n for n, p in net.parameters.items() if p.initial is None and draws(p.filler)]
+    while drawing and drawing[-1] in but:
+        drawing.pop()
+    for name, held in net.parameters.items():
+        if held.initial is not None:
+            parameters[name][...] = held.initial
+        elif name not in but or name in drawing:
+            fill_in_place(parameters[name], held.filler, rng)
+        elif held.filler is not None:
+            check_fit(held.type.shape, held.filler)
+
+
+def _shape(net: CaffeNet, owner: str) -> tuple[int, ...]:
+    return net.parameters[owner].type.shape
+
+
+def _fitting(
     net: CaffeNet,
-    parameters: Arrays,
-    new: Arrays,
+    new: Mapping[str, np.ndarray],
     problems: list[Diagnostic],
     layers: Sequence[str],
     where: str,
-) -> None:
-    """Copy the new values in, all of them or none."""
+) -> Brought:
+    """The new values, unless something is wrong with them or there are none."""
     if problems:
         raise NetError(problems)
     if not new and layers and net.parameters:
         have = ", ".join(layers[:5])
         raise NetError(f"{where}: no layer name is one of the net's; the source has {have} ...")
-    for name, array in new.items():
-        assign(parameters[name], array, name)
+    return Brought(frozenset(new), new.items())
 
 
-def _load_compiled(net: CaffeNet, parameters: Arrays, path: Path) -> None:
-    """Load the weights of a compiled net, or what one has trained."""
+def _of_compiled(net: CaffeNet, path: Path) -> Brought:
+    """The weights of a compiled net, or what one has trained."""
     stored = read_parameters(path).arrays
     new = {name: stored[name] for name in net.parameters if name in stored}
     wrong = [
         Diagnostic(
-            f"parameter '{name}' has shape {list(parameters[name].shape)}, '{path}' holds"
+            f"parameter '{name}' has shape {list(_shape(net, name))}, '{path}' holds"
             f" {list(array.shape)}"
         )
         for name, array in new.items()
-        if array.shape != parameters[name].shape
+        if array.shape != _shape(net, name)
     ]
-    _take(net, parameters, new, wrong, list(stored), str(path))
+    return _fitting(net, new, wrong, list(stored), str(path))
 
 
-def _load_hdf5(net: CaffeNet, parameters: Arrays, path: Path) -> None:
-    """Load a .caffemodel.h5; a shared parameter may stand only in the layer that made it."""
+def _of_hdf5(net: CaffeNet, path: Path) -> Brought:
+    """What a .caffemodel.h5 holds; a shared parameter may stand only in the layer that made it."""
     source = read_hdf5_weights(path)
-    new: Arrays = {}
+    new: dict[str, np.ndarray] = {}
     problems: list[Diagnostic] = []
     for layer, keys in _layers(net).items():
         stored = source.get(layer)
@@ -131,17 +174,17 @@ def _load_hdf5(net: CaffeNet, parameters: Arrays, path: Path) -> None:
             if index not in stored:
                 if owner == key:
                     problems.append(Diagnostic(f"'{path}' lacks parameter {index} of '{layer}'"))
-            elif stored[index].shape != parameters[owner].shape:
+            elif stored[index].shape != _shape(net, owner):
                 problems.append(
                     Diagnostic(
                         f"parameter {index} of layer '{layer}' has shape"
-                        f" {list(parameters[owner].shape)}, '{path}' holds"
+                        f" {list(_shape(net, owner))}, '{path}' holds"
                         f" {list(stored[index].shape)}"
                     )
                 )
             else:
                 new[owner] = stored[index]
-    _take(net, parameters, new, problems, list(source), str(path))
+    return _fitting(net, new, problems, list(source), str(path))
 
 
 def share_parameters(
@@ -222,7 +265,7 @@ def _by_layer(weights: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
     return dict(gathered)
 
 
-def _randomise(net: CaffeNet, parameters: Arrays, seed: str) -> None:
+def _random(net: CaffeNet, seed: str) -> Brought:
     """Matrices by msra, vectors 0: but factors and slopes as filled, batch norm with moments 0, 1.
 
     A layer whose first parameter is a vector multiplies by it, so that keeps its filler's value;
@@ -231,17 +274,18 @@ def _randomise(net: CaffeNet, parameters: Arrays, seed: str) -> None:
     if not seed.isdigit():
         raise NetError(f"weights 'random:SEED' needs a whole number, not '{seed}'")
     rng = np.random.default_rng(int(seed))
-    for name, held in net.parameters.items():
-        shape = held.type.shape
-        index = name.rpartition("/")[2]
-        if held.initial is not None:
-            continue
-        if not held.learned:
-            parameters[name][...] = 0 if index == "0" else 1
-        elif len(shape) < 2 and index == "0":
-            fill_in_place(parameters[name], held.filler, rng)
-        elif len(shape) < 2:
-            parameters[name][...] = 0
-        else:
-            fan_in = max(1, int(np.prod(shape[1:])))
-            parameters[name][...] = rng.standard_normal(shape, np.float32) * np.sqrt(2.0 / fan_in)
+    own = [name for name, held in net.parameters.items() if held.initial is None]
+    return Brought(frozenset(own), ((name, _drawn(net, name, rng)) for name in own))
+
+
+def _drawn(net: CaffeNet, name: str, rng: np.random.Generator) -> np.ndarray:
+    """Random values of one parameter."""
+    held = net.parameters[name]
+    shape = held.type.shape
+    is_first = name.rpartition("/")[2] == "0"
+    if not held.learned:
+        return np.full(shape, 0 if is_first else 1, np.float32)
+    if len(shape) < 2:
+        return fill(shape, held.filler if is_first else None, rng)
+    fan_in = max(1, int(np.prod(shape[1:])))
+    return np.asarray(rng.standard_normal(shape, np.float32) * np.sqrt(2.0 / fan_in))

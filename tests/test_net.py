@@ -25,6 +25,8 @@ from trunk_nets import (
 )
 
 import graphc
+from graphc.error import NetError
+from graphc.frontends.caffe.filler import fill_in_place
 from graphc.runtime.cpu import Executable
 
 # -- what a net shows ------------------------------------------------------------------------------
@@ -92,6 +94,57 @@ def test_weights_of_some_layers_leave_the_others() -> None:
     net.copy_from({"ip": [np.ones((7, 20)), np.zeros(7)], "stranger": [np.zeros(3)]})
     assert np.array_equal(net.params["conv"][0].data, held)
     assert (net.params["ip"][0].data == 1).all()
+
+
+THREE = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "a" type: "InnerProduct" bottom: "data" top: "a" inner_product_param { num_output: 6
+  weight_filler { type: "gaussian" sparse: 2 } bias_filler { type: "constant" value: 2 } } }
+layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 5
+  weight_filler { type: "positive_unitball" } bias_filler { type: "uniform" } } }
+layer { name: "c" type: "InnerProduct" bottom: "b" top: "c" inner_product_param { num_output: 4
+  weight_filler { type: "msra" } } }
+"""
+
+
+@pytest.mark.parametrize("loaded", ["a", "b", "c", "ab", "bc", "ac", "abc"])
+def test_loaded_weights_leave_the_others_as_their_seed_fills_them(
+    loaded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[tuple[int, ...]] = []
+
+    def noted(array: np.ndarray, filler: Any, generator: np.random.Generator) -> None:
+        filled.append(array.shape)
+        fill_in_place(array, filler, generator)
+
+    monkeypatch.setattr("graphc.weights.fill_in_place", noted)
+    whole = graphc.Net(THREE, seed=7)
+    given = {layer: [np.full(p.shape, 3.0) for p in whole.params[layer]] for layer in loaded}
+    everything = len(filled)
+    net = graphc.Net(THREE, seed=7, weights=given)
+    for layer, blobs in net.params.items():
+        for blob, other in zip(blobs, whole.params[layer], strict=True):
+            wanted = np.full(blob.shape, 3.0) if layer in loaded else other.data
+            assert np.array_equal(blob.data, wanted)
+    spared = {"a": 1, "b": 0, "c": 2, "ab": 1, "bc": 4, "ac": 3, "abc": 6}[loaded]
+    assert len(filled) == everything + 6 - spared
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sparse: 2", "sparse: 9", "'sparse' 9 is more than the 6 outputs"),
+        ('"msra"', '"bilinear"', "bilinear needs a square 4-d blob"),
+        ("num_output: 6", "num_output: 0", "num_output"),
+    ],
+)
+def test_a_wrong_filler_is_refused_though_weights_are_loaded(
+    old: str, new: str, message: str
+) -> None:
+    text = THREE.replace(old, new)
+    for given in (None, "random:1"):
+        with pytest.raises(NetError, match=message):
+            graphc.Net(text, weights=given)
 
 
 def test_double_weights_stay_exact() -> None:
@@ -213,7 +266,7 @@ def test_an_overwritten_blob_names_keep() -> None:
         for read in (lambda b: b.data, lambda b: b.diff):
             try:
                 read(net.blobs[name])
-            except graphc.NetError as error:
+            except NetError as error:
                 lost.append(name)
                 assert "keep=" in str(error)
                 assert name in str(error)
@@ -304,7 +357,7 @@ def test_a_reshape_that_does_not_fit_is_refused_and_forgotten() -> None:
     net = scores()
     wanted = net.forward(data=DATA)["prob"].copy()
     net.blobs["data"].reshape(4, 3, 9, 9)
-    with pytest.raises(graphc.NetError, match="parameter 'ip/0'"):
+    with pytest.raises(NetError, match="parameter 'ip/0'"):
         net.reshape()
     assert net.blobs["data"].shape == (4, 3, 6, 6)
     np.testing.assert_array_equal(net.forward()["prob"], wanted)

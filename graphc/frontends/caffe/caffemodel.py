@@ -308,9 +308,10 @@ def _values(runs: list[memoryview], dtype: type[np.floating]) -> FloatArray:
         raise wire.WireError(f"a run of {size}-byte numbers ends inside a number")
     little = np.dtype(dtype).newbyteorder("<")
     arrays = [np.frombuffer(run, little) for run in runs]
+    one = len(arrays) == 1
+    joined = arrays[0] if one else np.concatenate([*arrays, np.zeros(0, dtype)])
     with np.errstate(over="ignore"):
-        joined = np.concatenate(arrays) if arrays else np.zeros(0)
-        return joined.astype(np.float32)
+        return joined.astype(np.float32, copy=one)
 
 
 # Writing

@@ -51,11 +51,9 @@ def fill_in_place(
         array[...] = 0
         return
     check_filler(filler)
-    kind = filler.get("type")
-    if kind != "constant" and (not array.shape or array.size == 0):
-        raise _refused(filler, f"cannot fill a blob of shape {array.shape}")
+    check_fit(array.shape, filler)
     if array.dtype == np.float32 and array.flags.c_contiguous:
-        _FILLERS[kind](array.astype(np.float32, copy=False), filler, generator)
+        _FILLERS[filler.get("type")](array.astype(np.float32, copy=False), filler, generator)
     else:
         array[...] = fill(array.shape, filler, generator)
 
@@ -80,6 +78,22 @@ def check_filler(filler: Message) -> None:
         raise _refused(filler, f"'min' {low} is above 'max' {high}", "min")
 
 
+def check_fit(shape: Shape, filler: Message) -> None:
+    """Raise NetError for a filler, otherwise right, that cannot fill a blob of this shape."""
+    kind, sparse = filler.get("type"), filler.get("sparse")
+    if kind != "constant" and math.prod(shape) * len(shape) == 0:
+        raise _refused(filler, f"cannot fill a blob of shape {shape}")
+    if kind == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
+        raise _refused(filler, f"bilinear needs a square 4-d blob, not {shape}")
+    if kind == "gaussian" and sparse > shape[0]:
+        raise _refused(filler, f"'sparse' {sparse} is more than the {shape[0]} outputs", "sparse")
+
+
+def draws(filler: Message | None) -> bool:
+    """Whether the filler takes numbers from the generator."""
+    return filler is not None and filler.get("type") not in ("constant", "bilinear")
+
+
 def is_all_zero(filler: Message | None) -> bool:
     """Whether the filler leaves nothing but zeros, as Caffe's default does."""
     return filler is None or (filler.get("type") == "constant" and filler.get("value") == 0)
@@ -98,10 +112,7 @@ def _gaussian(values: FloatArray, filler: Message, generator: np.random.Generato
     _normal(values, std, generator, mean)
     if sparse < 0:
         return
-    outputs = values.shape[0]
-    if sparse > outputs:
-        raise _refused(filler, f"'sparse' {sparse} is more than the {outputs} outputs", "sparse")
-    values[generator.random(values.shape, np.float32) >= sparse / outputs] = 0
+    values[generator.random(values.shape, np.float32) >= sparse / values.shape[0]] = 0
 
 
 def _positive_unitball(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
@@ -126,8 +137,6 @@ def _msra(values: FloatArray, filler: Message, generator: np.random.Generator) -
 def _bilinear(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
     """With f = ceil(K / 2) and c = (K - 1) / (2 f): (1 - |x/f - c|) (1 - |y/f - c|)."""
     shape = values.shape
-    if len(shape) != 4 or shape[2] != shape[3]:
-        raise _refused(filler, f"bilinear needs a square 4-d blob, not {shape}")
     factor = math.ceil(shape[3] / 2)
     centre = (shape[3] - 1) / (2 * factor)
     line = 1 - np.abs(np.arange(shape[3]) / factor - centre)
