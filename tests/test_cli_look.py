@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from test_cli_options import REGRESSION, SAMPLES, graphc
 
+import graphc as package
 from graphc.ir.reader import parse_graph
 
 FROZEN = SAMPLES / "frozen_trunk.prototxt"
@@ -72,6 +73,52 @@ def test_names_steer_no_terminal(words: tuple[str, ...], tmp_path: Path) -> None
     if words[0] in ("summary", "grad", "check"):
         assert r"\x1b[1mb" in shown or r"\x1b]0;title" in shown or r"x\u202e" in shown
         assert "\nb" not in shown
+
+
+LOOKING = [("show",), ("plan",), ("plan", "--compare"), ("summary",), ("explain",)]
+NO_LAYERS = 'graph "none"\ninput %x: float32[2]\nblob x = %x\noutput x = %x\n'
+
+
+@pytest.mark.parametrize("verb", [*LOOKING, ("inspect", "--json"), ("compile", "-o", "net.so")])
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("nothing.caffemodel", "cannot read 'nothing.caffemodel': No such file"),
+        (str(REGRESSION), "is damaged or no Caffe file"),
+        (str(SAMPLES / "digits.caffemodel"), "no layer name is one of the net's"),
+        ("random:many", "needs a whole number, not 'many'"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_an_error_everywhere(
+    verb: tuple[str, ...], weights: str, said: str
+) -> None:
+    result = graphc(*verb, REGRESSION, "--weights", weights)
+    assert result.exit_code == 3, result.output
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("verb", [("show",), ("plan",), ("summary",), ("explain",)])
+@pytest.mark.parametrize("has_parameters", [True, False])
+def test_weights_for_a_graphs_text_too(
+    verb: tuple[str, ...], has_parameters: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.ir"
+    shown = graphc("show", REGRESSION, "--mode", "infer").stdout
+    path.write_text(shown if has_parameters else NO_LAYERS)
+    assert graphc(*verb, path).exit_code == 0
+    result = graphc(*verb, path, "--weights", "nothing.npz")
+    assert result.exit_code == 3, result.output
+    assert "cannot read 'nothing.npz'" in result.stderr
+
+
+def test_weights_that_fit_change_nothing(tmp_path: Path) -> None:
+    package.Net(REGRESSION, weights="random:3").save(tmp_path / "net.caffemodel")
+    for verb in LOOKING:
+        plain = graphc(*verb, REGRESSION)
+        assert plain.exit_code == 0
+        for weights in (tmp_path / "net.caffemodel", "random:1"):
+            assert graphc(*verb, REGRESSION, "--weights", weights).stdout == plain.stdout
 
 
 def test_a_shown_graph_parses_back() -> None:

@@ -45,6 +45,7 @@ def compare_modes(options: NetOptions) -> None:
     with progress("planning") as tell:
         tell(0, PLANS, "reuse")
         made = open_session(replace(options, memory="reuse")).lowered(stages=True)
+        options = replace(options, weights=None)  # they have been looked at
         tell(1, PLANS, "all")
         modes = [_mode(replace(options, memory="all")), _counted("reuse", made)]
         modes += _budgets(options, made.program.arena_bytes, tell)

@@ -115,7 +115,12 @@ class IrSession:
         return choices_of(self.options, self.target)
 
     def lowered(self, stages: bool = False) -> Lowered:
-        """The plan of the graph as it is written; with its backward pass if one is asked for."""
+        """The plan of the graph as it is written; with its backward pass if one is asked for.
+
+        Weights that are named must fit, though no plan depends on them.
+        """
+        if self.options.weights is not None:
+            _parameters(self.graph, self.options)
         given, wrt = self.targets()
         keep = list(self.options.keep or ())
         held = {name: name for v in self.graph.inputs("parameter") if (name := v.name)}
@@ -201,9 +206,9 @@ def _parameters(graph: Graph, options: NetOptions) -> dict[str, np.ndarray]:
     """
     statistics = [v for v in graph.inputs("state") if _STORED.fullmatch(v.name)]
     values = [*graph.inputs("parameter"), *statistics]
-    if not values:
-        return {}
     source = options.weights
+    if not values and source is None:
+        return {}
     need(
         source,
         f"the graph has {len(values)} parameters and a text holds none of their values; add"

@@ -208,15 +208,21 @@ def choices_of(options: NetOptions, target: str = "cpu", libraries: str = "auto"
 
 
 def lowered(options: NetOptions, stages: bool = False) -> Compilation:
-    """The program that the options mean, up to the plan: with gradients if any are defined."""
+    """The program that the options mean, up to the plan: with gradients if any are defined.
+
+    The weights, of which no plan depends, must fit all the same.
+    """
     shapes = shapes_of(options)
     definition = definition_of(options)
 
     import graphc.driver as driver
+    from graphc.weights import brought
 
     signature = forward_signature(options)
     front = driver.front(definition, signature)
     need_known_inputs(front.inputs, shapes)
+    if options.weights is not None:
+        brought(front, options.weights)
     given, wrt = gradients_of(options, front)
     signature = replace(signature, given=driver.names(given), wrt=driver.names(wrt))
     warn(front)
