@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from compiled_nets import (
 import graphc
 from graphc import artifact
 from graphc.artifact import save
+from graphc.codegen.c_api import visible_text
+from graphc.error import visible
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,63 @@ def test_program_refuses_bad_inputs(infer_program: Path):
     assert not (infer_program.parent / "refused.npy").exists()
     done = run(infer_program, "data=good.npy", "-o", "score=/nowhere/out.npy", code=3)
     assert "'/nowhere/out.npy' cannot be written" in done.stderr
+
+
+# -- names and paths on a terminal ----------------------------------------------------------------
+
+HOSTILE = r"""name: "net"
+layer { name: "label" type: "Input" top: "\303\251\033c" input_param { shape { dim: 2 } } }
+layer { name: "in" type: "Input" top: "x\342\200\256" input_param { shape { dim: 2 dim: 3 } } }
+layer {
+  name: "fc\n\033]0;title\007" type: "InnerProduct" bottom: "x\342\200\256" top: "a\r\n\033[1mb\t"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } }
+}
+layer { name: "\033[31m" type: "SoftmaxWithLoss" bottom: "a\r\n\033[1mb\t" bottom: "\303\251\033c"
+  top: "\033loss" }
+"""
+
+
+@needs_compiler
+def test_names_steer_no_terminal(tmp_path: Path):
+    """As those of a net's layers do not in Python."""
+    Sample(HOSTILE, wrt=["x\u202e"]).save(tmp_path / "net", "exe")
+    for name, labels in (("right", [0, 3]), ("wrong", [0, 9])):
+        np.save(tmp_path / f"{name}.npy", np.array(labels, np.float32))
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    (tmp_path / "odd\n.npy").write_bytes(b"\x93NUMPY\1\0\0\1{'descr': '<\x1b[2J'".ljust(266))
+    x, label = "x\u202e=x.npy", "é\x1bc={}.npy".format
+    program = tmp_path / "net"
+    said = [
+        (run(program, "--help").stdout, r"  x\u202e [2, 3]"),
+        (run(program, x, label("right")).stdout, r"\x1bloss [] "),
+        (run(program, x, label("right"), x, code=2).stderr, r"'x\u202e' is given twice"),
+        (run(program, x, code=2).stderr, r"é\x1bc=FILE"),
+        (run(program, "\x9b\U000e0041=1", code=2).stderr, r"'\x9b\U000e0041=1' is no"),
+        (run(program, x, label("x"), code=3).stderr, r"'é\x1bc' needs [2]"),
+        (run(program, x, label("wrong"), code=3).stderr, r"layer '\x1b[31m'"),
+        (run(program, x, label("odd\n"), code=3).stderr, r"'odd\n.npy' holds '<\x1b[2J'"),
+    ]
+    for shown, wanted in said:
+        assert wanted in shown
+        assert shown.replace("\n", "").isprintable()
+    assert all(len(shown.splitlines()) == 1 for shown, _ in said[2:])
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [["-std=c99"], ["-std=c++17", "-x", "c++"]], ids=" ".join)
+def test_texts_are_shown_as_python_shows_them(flags: list[str], tmp_path: Path):
+    main = "int main(int n, char **texts) { print_visible(stdout, texts[n - 1]); return 0; }"
+    includes = "#include <stdio.h>\n#include <stddef.h>\n"
+    (tmp_path / "show.c").write_text(f"{includes}{visible_text()}{main}\n")
+    compiled(tmp_path, *STRICT, *flags, "show.c", "-o", "show")
+    known = [chr(n) for n in range(1, 0x110000) if unicodedata.category(chr(n)) not in ("Cn", "Cs")]
+    for start in range(0, len(known), 20000):
+        text = "".join(known[start : start + 20000])
+        shown = subprocess.run([tmp_path / "show", text], capture_output=True, check=True).stdout
+        assert shown.decode() == visible(text, ends="")
+    broken = b"a\xff\xc3|\xed\xa0\x80\xc0\xaf\xf4\x90\x80\x80\xe2\x80"
+    shown = subprocess.run([tmp_path / "show", broken], capture_output=True, check=True).stdout
+    assert shown == rb"a\xff\xc3|\xed\xa0\x80\xc0\xaf\xf4\x90\x80\x80\xe2\x80"
 
 
 @needs_compiler

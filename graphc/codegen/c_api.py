@@ -268,6 +268,7 @@ def main_text(interface: Interface) -> str:
     parts = (*shared, "picture.c", "run.c") if training is None else (*shared, "train.c")
     others = '", a picture (P2, P3, P5, P6) or a .raw file"' if training is None else ""
     words = {
+        "VISIBLE": visible_text(),
         "OTHER_FILES": others,
         "METHOD": training.method if training else "",
         "DTYPE": interface.dtype,
@@ -278,6 +279,11 @@ def main_text(interface: Interface) -> str:
         "COLUMN_MAJOR": str(int(interface.bundle.column_major)),
     }
     return "".join(_filled(part, interface, **words) for part in parts)
+
+
+def visible_text() -> str:
+    """C, and C++ too: `print_visible(stream, text)`, which no text can steer a terminal by."""
+    return (_FOLDER / "visible.c").read_text()
 
 
 def weights_assembly(interface: Interface, file_name: str) -> str:

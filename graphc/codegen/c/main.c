@@ -18,6 +18,8 @@
 #define COLUMN_MAJOR @COLUMN_MAJOR@ /* of an array's axes the first varies fastest, not the last */
 #define WEIGHTS_FILE @WEIGHTS_FILE@ /* beside the program; NULL: they are embedded */
 
+#define MOST_AXES 64
+
 enum { WRONG_USAGE = 2, BAD_INPUT = 3 };
 
 /* An array that the user can name, with what was said about it. */
@@ -36,12 +38,19 @@ typedef struct {
     int count;
 } arrays;
 
-static void fail(int exit_code, const char *format, ...) {
-    va_list rest;
+@VISIBLE@static void fail(int exit_code, const char *format, ...) {
+    va_list rest, again;
     va_start(rest, format);
+    va_copy(again, rest);
+    int length = vsnprintf(NULL, 0, format, rest);
+    char *text = malloc((size_t)(length < 0 ? 0 : length) + 1);
     fputs("@NET@: error: ", stderr);
-    vfprintf(stderr, format, rest);
+    if (length >= 0 && text != NULL) {
+        vsnprintf(text, (size_t)length + 1, format, again);
+        print_visible(stderr, text);
+    }
     fputc('\n', stderr);
+    va_end(again);
     va_end(rest);
     exit(exit_code);
 }
@@ -111,17 +120,28 @@ static array *named(arrays list, const char *argument) {
 
 /* ---- texts ---- */
 
-static void print_shape(FILE *stream, int rank, const int64_t *shape) {
-    fputc('[', stream);
-    for (int i = 0; i < rank; i++) fprintf(stream, "%s%" PRId64, i ? ", " : "", shape[i]);
-    fputc(']', stream);
+/* A shape as people read it, [2, 3], up to the next call. */
+static const char *shape_text(int rank, const int64_t *shape) {
+    static char text[24 * MOST_AXES];
+    int end = 0;
+    text[end++] = '[';
+    for (int i = 0; i < rank && i < MOST_AXES - 1; i++)
+        end += snprintf(text + end, 24, "%s%" PRId64, i ? ", " : "", shape[i]);
+    memcpy(text + end, "]", 2);
+    return text;
+}
+
+/* An array's name and shape. */
+static void print_array(const array *row) {
+    print_visible(stdout, row->name);
+    printf("%s %s", row->suffix, shape_text(row->rank, row->shape));
 }
 
 static void print_arrays(const char *head, arrays list) {
     printf("%s (%s, @ORDER@):\n", head, REAL_NAME);
     for (int i = 0; i < list.count; i++) {
-        printf("  %s%s ", list.rows[i].name, list.rows[i].suffix);
-        print_shape(stdout, list.rows[i].rank, list.rows[i].shape);
+        printf("  ");
+        print_array(&list.rows[i]);
         putchar('\n');
     }
 }
@@ -153,11 +173,10 @@ static int64_t check_shape(const char *text, const array *row, const char *path,
         for (text = end; *text == ',' || *text == ' '; text++) continue;
     }
     if (same && rank == row->rank) return items;
-    fprintf(stderr, "@NET@: error: '%s' has shape %.*s, '%s%s' needs ", path,
-            (int)strcspn(start, ")") + 1, start, row->name, row->suffix);
-    print_shape(stderr, row->rank, row->shape);
-    fputs(any_items && row->rank > 0 ? ", with any number of items\n" : "\n", stderr);
-    exit(BAD_INPUT);
+    fail(BAD_INPUT, "'%s' has shape %.*s, '%s%s' needs %s%s", path, (int)strcspn(start, ")") + 1,
+         start, row->name, row->suffix, shape_text(row->rank, row->shape),
+         any_items && row->rank > 0 ? ", with any number of items" : "");
+    return 0;
 }
 
 /* As check_shape; *in_order tells whether the elements lie in the file as they do in memory. */

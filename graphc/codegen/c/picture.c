@@ -1,8 +1,6 @@
 
 /* ---- pictures and bare numbers ---- */
 
-#define MOST_AXES 64
-
 /* How the pixels of a picture, 0 .. 255, become numbers. */
 typedef struct {
     double means[3], scale; /* (pixel - mean) * scale, a mean for each channel of the net */
@@ -59,13 +57,10 @@ static void read_picture(FILE *file, const array *row, int kind, const look *how
         fail(BAD_INPUT, "'%s' has %" PRId64 " shades; pictures of up to 255 are read", row->file, white);
     int64_t wanted[4] = {1, colours, height, width}, turned[4] = {height, width, colours, 1};
     const int64_t *shape = COLUMN_MAJOR ? turned : wanted;
-    if (row->rank != 4 || memcmp(row->shape, shape, sizeof wanted) != 0) {
-        fprintf(stderr, "@NET@: error: '%s' has %d channel%s of %" PRId64 " x %" PRId64 ", '%s' needs ",
-                row->file, colours, colours == 1 ? "" : "s", height, width, row->name);
-        print_shape(stderr, row->rank, row->shape);
-        fputc('\n', stderr);
-        exit(BAD_INPUT);
-    }
+    if (row->rank != 4 || memcmp(row->shape, shape, sizeof wanted) != 0)
+        fail(BAD_INPUT, "'%s' has %d channel%s of %" PRId64 " x %" PRId64 ", '%s' needs %s",
+             row->file, colours, colours == 1 ? "" : "s", height, width, row->name,
+             shape_text(row->rank, row->shape));
     read_pixels(file, row, colours, is_text, white, how);
     if ((is_text ? next_sign(file) : fgetc(file)) != EOF) fail(BAD_INPUT, "'%s' is longer than its header says", row->file);
 }

@@ -2,7 +2,9 @@
 /* ---- running a net once ---- */
 
 static void print_help(const char *program, arrays given, arrays made) {
-    printf("usage: %s NAME=FILE ... [-o NAME=FILE.npy ...]\n\n", program);
+    printf("usage: ");
+    print_visible(stdout, program);
+    printf(" NAME=FILE ... [-o NAME=FILE.npy ...]\n\n");
     printf("Runs the net @NET@ on arrays. Without -o it prints what comes out. A FILE is a .npy, a\n"
            "PGM or PPM picture (P2, P3, P5, P6) of the input's size, or a .raw: numbers alone.\n\n");
     print_arrays("inputs", given);
@@ -22,8 +24,7 @@ static void print_help(const char *program, arrays given, arrays made) {
 /* A summary of a result that goes to no file. */
 static void print_result(const array *row) {
     const @NET@_real *values = row->memory;
-    printf("%s%s ", row->name, row->suffix);
-    print_shape(stdout, row->rank, row->shape);
+    print_array(row);
     if (row->size == 1) {
         printf(" %.9g\n", (double)values[0]);
         return;

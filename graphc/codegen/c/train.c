@@ -9,7 +9,9 @@ typedef struct {
 } feed;
 
 static void print_help(const char *program, arrays given, arrays made) {
-    printf("usage: %s NAME=FILE.npy ... --save FILE.weights [--steps N]\n\n", program);
+    printf("usage: ");
+    print_visible(stdout, program);
+    printf(" NAME=FILE.npy ... --save FILE.weights [--steps N]\n\n");
     printf("Trains the net @NET@ by @METHOD@ on arrays in .npy files. Their first axis counts the\n"
            "items, as many in each file; every pass takes the next ones, and begins again after\n"
            "the last. An iteration has %d pass%s; it changes the parameters.\n\n",

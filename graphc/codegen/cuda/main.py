@@ -10,6 +10,7 @@ nvcc builds it with only the driver needed to run, and g++ with `cuda_on_cpu.h` 
 
 from __future__ import annotations
 
+from graphc.codegen.c_api import visible_text
 from graphc.codegen.cuda.program import quoted
 from graphc.runtime.bundle import SlotEntry
 from graphc.runtime.launch import CudaBundle
@@ -42,8 +43,10 @@ struct Array {
 
 @TABLES@
 
-static void stop(const std::string& what) {
-  fprintf(stderr, "error: %s\n", what.c_str());
+@VISIBLE@static void stop(const std::string& what) {
+  fputs("error: ", stderr);
+  print_visible(stderr, what.c_str());
+  fputc('\n', stderr);
   exit(1);
 }
 static void must(cudaError_t failed, const char* what) {
@@ -151,7 +154,8 @@ def main_text(bundle: CudaBundle) -> str:
             "};",
         ]
     )
-    return _INCLUDES + bundle.text + _MAIN.replace("@TABLES@", tables)
+    program = _MAIN.replace("@TABLES@", tables).replace("@VISIBLE@", visible_text())
+    return _INCLUDES + bundle.text + program
 
 
 def file_name(slot: str) -> str:
