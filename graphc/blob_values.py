@@ -48,12 +48,12 @@ class BlobValues:
     def diff(self, name: str) -> np.ndarray:
         """The one gradient array of a blob: what backward left there, or what the user writes.
 
-        Raises NetError where the plan has reused the gradient's memory.
+        Raises NetError where the plan has reused the gradient's memory, or no step makes it.
         """
         made = self.calls.went_back
         inner = f"{name}.diff"
         known = self.calls.known_diffs
-        if made is None or name in known or inner not in made.surface.blobs:
+        if made is None or name in known or not _has_gradient(made, name):
             return self.own_diff(name)
         assert made.executable is not None
         if inner in made.executable.bundle.readable:
@@ -94,6 +94,21 @@ class BlobValues:
         copy = executable.read(name)
         copy.flags.writeable = False
         return copy
+
+
+def _has_gradient(made: Compilation, name: str) -> bool:
+    """Whether a gradient arrives at a blob, made on its own or not."""
+    if f"{name}.diff" in made.surface.blobs:
+        return True
+    from graphc.passes.backward import named_value, wanted_values
+
+    graph, signature = made.caffe.graph, made.signature
+    value = graph.blobs[name]
+    if value not in wanted_values(graph, [named_value(graph, other) for other in signature.wrt]):
+        return False
+    sources = [value for value, _ in graph.losses]
+    sources += [named_value(graph, other, last=True) for other in signature.given]
+    return any(value is source or value in graph.reaching(source) for source in sources)
 
 
 def _gone(made: Compilation, name: str) -> str:

@@ -111,5 +111,12 @@ def test_an_unknown_filler_is_guessed() -> None:
 
 def test_blobs_that_cannot_be_filled() -> None:
     for shape in ((), (0, 3)):
-        with pytest.raises(NetError, match="cannot fill a blob of shape"):
-            filled("type: 'xavier'", *shape)
+        for text in ("'xavier'", "'msra'", "'positive_unitball'", "'gaussian' sparse: 1"):
+            with pytest.raises(NetError, match="cannot fill a blob of shape"):
+                filled(f"type: {text}", *shape)
+
+
+def test_a_single_number_is_drawn() -> None:
+    draws = [filled("type: 'gaussian' mean: 5 std: 0.5", seed=seed) for seed in range(400)]
+    assert abs(np.mean(draws) - 5) < 0.1 and abs(np.std(draws) - 0.5) < 0.05
+    assert 2 <= filled("type: 'uniform' min: 2 max: 3") < 3

@@ -26,6 +26,7 @@ from graphc.dagnn import (
     Pooling,
     ReLU,
     ROIPooling,
+    Scale,
     Sum,
 )
 from graphc.error import NetError
@@ -318,6 +319,24 @@ def test_a_given_derivative_is_added_to_that_of_readers() -> None:
     net.eval({"input": x, "label": t}, {"objective": 1, "prediction": extra})
     for name, parameter in net.params.items():
         np.testing.assert_allclose(parameter.der, alone[name] + given[name], rtol=1e-10)
+
+
+def test_variables_that_are_equal_have_derivatives_of_their_own() -> None:
+    net = graphc.DagNet()
+    net.mode, net.conserve_memory = "test", False
+    triple = Scale(size=(1, 1, 1, 1), has_bias=False)
+    net.add_layer("drop", DropOut(), "x", "kept")
+    for name in ("left", "right"):
+        net.add_layer(name, ReLU(), "kept", name)
+        net.add_layer(f"{name} end", triple, name, f"{name} out", "w")
+    net.add_layer("end", triple, "x", "out", "w")
+    net.params["w"].value = np.full((1, 1, 1, 1), 3.0)
+    x = np.abs(real(2, 3, 4, 5)) + 1
+    net.eval({"x": x}, {"left out": 1, "right out": 10, "out": 100})
+    wanted = {"x": 333, "kept": 33, "left": 3, "right": 30}
+    assert {name: np.unique(net.vars[name].der).tolist() for name in wanted} == {
+        name: [number] for name, number in wanted.items()
+    }
 
 
 def test_a_layer_without_its_input_is_left_out() -> None:

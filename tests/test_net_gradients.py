@@ -64,6 +64,58 @@ def test_gradients_of_several_blobs_at_once() -> None:
     close(found["ip/1"], wanted.sum(axis=0), 1e-12)
 
 
+EQUAL_BLOBS = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "left" type: "Split" bottom: "x" top: "left" top: "right" }
+layer { name: "drop" type: "Dropout" bottom: "left" top: "drop" }
+layer { name: "relu" type: "ReLU" bottom: "drop" top: "relu" }
+layer { name: "again" type: "ReLU" bottom: "drop" top: "again" }
+layer { name: "joined" type: "Concat" bottom: "again" top: "joined" }
+layer { name: "flat" type: "Reshape" bottom: "joined" top: "flat"
+  reshape_param { shape { dim: 6 } } }
+layer { name: "square" type: "Reshape" bottom: "flat" top: "square"
+  reshape_param { shape { dim: 3 dim: 2 } } }
+layer { name: "one" type: "Reduction" bottom: "relu" top: "one" loss_weight: 1 }
+layer { name: "two" type: "Reduction" bottom: "joined" top: "two" loss_weight: 2 }
+layer { name: "four" type: "Reduction" bottom: "flat" top: "four" loss_weight: 4 }
+layer { name: "eight" type: "Reduction" bottom: "square" top: "eight" loss_weight: 8 }
+layer { name: "sixteen" type: "Reduction" bottom: "right" top: "sixteen" loss_weight: 16 }
+layer { name: "more" type: "Reduction" bottom: "x" top: "more" loss_weight: 32 }
+"""
+# The weights of the losses that each blob leads to, by its own readers alone.
+LOSSES_BEHIND = {
+    **{"x": 63, "left": 15, "right": 16, "drop": 15, "relu": 1, "again": 14},
+    **{"joined": 14, "flat": 12, "square": 8},
+}
+
+
+@pytest.mark.parametrize("asked", [*([name] for name in LOSSES_BEHIND), [*LOSSES_BEHIND]])
+def test_equal_blobs_have_gradients_of_their_own(asked: list[str]) -> None:
+    for net in (graphc.Net(EQUAL_BLOBS), graphc.Net(EQUAL_BLOBS, memory="all")):
+        net.forward(x=np.ones((2, 3)))
+        found = net.backward(wrt=asked)
+        assert {name: array.tolist() for name, array in found.items()} == {
+            name: np.full(net.blobs[name].data.shape, LOSSES_BEHIND[name]).tolist()
+            for name in asked
+        }
+
+
+@pytest.mark.parametrize("name", LOSSES_BEHIND)
+def test_a_gradient_that_is_read_is_the_blob_s_own_or_refused(name: str) -> None:
+    for memory in ("reuse", "all"):
+        net = graphc.Net(EQUAL_BLOBS, memory=memory)
+        net.forward(x=np.ones((2, 3)))
+        net.backward(wrt=["x"])
+        try:
+            assert (net.blobs[name].diff == LOSSES_BEHIND[name]).all()
+        except graphc.NetError as error:
+            assert f"keep='{name}.diff'" in str(error)
+        net = graphc.Net(EQUAL_BLOBS, memory=memory, keep=[f"{name}.diff"])
+        net.forward(x=np.ones((2, 3)))
+        net.backward(wrt=["x"])
+        assert (net.blobs[name].diff == LOSSES_BEHIND[name]).all()
+
+
 def test_wrt_names_one_blob() -> None:
     net = scores()
     net.forward(data=DATA)

@@ -92,6 +92,25 @@ def test_zero_and_minus_zero_are_not_equal():
     assert not np.signbit(found["plus"]).any()
 
 
+def test_blobs_whose_gradient_is_asked_for_stay_apart():
+    graph, x = start(2, 3)
+    for name in ("a", "b"):
+        graph.blobs[name] = x * 2.0
+    graph.blobs["same"] = Copy()(graph.blobs["a"])
+    graph.blobs["flat"] = View((6,))(graph.blobs["same"])
+    graph.outputs["y"] = View((3, 2))(graph.blobs["flat"]) * 3.0
+    graph.outputs["z"] = graph.blobs["b"] * 3.0
+    made = clean(graph)
+    assert made.blobs["a"] is made.blobs["b"] is made.blobs["same"]
+    assert made.bypassed == {"a", "b", "same", "flat"}
+    asked = ["b", "same", "flat"]
+    made = clean(graph, alive=asked, apart=asked)
+    assert names(made) == ["times", "times", "copy", "view", "view", "times", "times"]
+    assert made.producer(made.outputs["z"]).inputs == (made.blobs["b"],)
+    assert not made.bypassed
+    assert names(clean(made)) == ["times", "view", "times", "times"]
+
+
 def test_dead_nodes_go_and_kept_blobs_stay():
     graph, x = start(3)
     graph.blobs["a"] = x * 2.0

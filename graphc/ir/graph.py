@@ -106,6 +106,8 @@ class Graph:
         blobs: the user's names -> values (an in-place chain's name means its last value).
         losses: (value, weight) pairs whose weighted sums add up to the loss.
         kept: names of blobs that must survive the call.
+        bypassed: names of blobs with other readers than the user's layers: passes have let some
+            read an equal value instead, so that a gradient made here is not the blob's.
         remarks: why things are as they are.
         constants: data of the inputs whose role is `constant`.
         unchecked: a pattern graph; types are not inferred.
@@ -123,6 +125,7 @@ class Graph:
         self.blobs: dict[str, Value] = {}
         self.losses: list[tuple[Value, float]] = []
         self.kept: set[str] = set()
+        self.bypassed: set[str] = set()
         self.remarks: list[Remark] = []
         self.constants: dict[str, np.ndarray] = {}
         self.unchecked = unchecked
@@ -298,6 +301,7 @@ class Graph:
         new = Graph(self.name, self.unchecked)
         new.remarks = list(self.remarks)
         new.kept = set(self.kept)
+        new.bypassed = set(self.bypassed)
         new.constants = dict(self.constants)
         mapping: dict[Value, Value] = {}
         for value in self.inputs():

@@ -42,8 +42,9 @@ def backward(
 
     Each (value, weight) of `graph.losses` seeds the walk with `weight` everywhere. Results are
     `outputs["NAME.diff"]`, or `updates["NAME.diff"]` for `accumulate`; all gradients met on the way
-    are in `blobs["BLOB.diff"]`, and one whose name is in `graph.kept` is made too. A wanted value
-    that no gradient arrives at has zeros as output, or no update at all, and a remark says why.
+    are in `blobs["BLOB.diff"]`, except those of blobs that are bypassed, and one whose name is in
+    `graph.kept` is made too. A wanted value that no gradient arrives at has zeros as output, or no
+    update at all, and a remark says why.
 
     Raises NetError for an unknown name, and where an operator on the way has no gradient.
     """
@@ -98,7 +99,7 @@ class _Walk:
         self.graph = graph
         self.states = states
         self.forward = list(graph.nodes)
-        self.wanted = _wanted(graph, targets)
+        self.wanted = wanted_values(graph, targets)
         self.gradients: dict[Value, Value] = {}
         self.cuts: dict[tuple[Node, Value], str] = {}
         self.sources: list[Value] = []
@@ -203,7 +204,8 @@ class _Walk:
         return "; ".join(dict.fromkeys(reasons)) or "every path to a loss goes through integers"
 
 
-def _wanted(graph: Graph, targets: Sequence[Value]) -> set[Value]:
+def wanted_values(graph: Graph, targets: Iterable[Value]) -> set[Value]:
+    """The real values that a gradient must pass on its way to `targets`, and these."""
     wanted = {value for value in targets if value.type.is_real}
     for node in graph.nodes:
         if not node.op.gradient_stops and any(value in wanted for value in node.inputs):
@@ -243,9 +245,11 @@ def _gradients_of(node: Node, arrived: list[Value | None]) -> tuple[Value | None
 def _enter_blobs(graph: Graph, gradients: dict[Value, Value], states: dict[Value, str]) -> None:
     """Enter `BLOB.diff` for every blob and input with a gradient, and give the value that name.
 
-    What is added to a state is left out: the user's name stands for the state.
+    What is added to a state is left out: the user's name stands for the state. So is a blob that
+    other readers of an equal value have been given to, or lost to: this gradient is not its own.
     """
-    named = {value.name: value for value in graph.inputs()} | graph.blobs
+    blobs = {name: value for name, value in graph.blobs.items() if name not in graph.bypassed}
+    named = {value.name: value for value in graph.inputs()} | blobs
     for name, value in named.items():
         if value in gradients and value not in states:
             graph.blobs[f"{name}.diff"] = gradients[value]

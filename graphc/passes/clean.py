@@ -7,6 +7,9 @@
 - a Fill moves through the core operators, so that the seed of a loss costs nothing;
 - equal operators on equal inputs are computed once (gradients ask again for what forward made);
 - nodes that no end depends on are dropped, unless they have an effect.
+
+Values that are equal have gradients of their own: that of each is made by its own readers. So a
+blob whose gradient is asked for is neither merged with another value nor passed by.
 """
 
 from __future__ import annotations
@@ -28,13 +31,19 @@ STAGE = "clean"
 Simpler = Value | tuple[Op, tuple[Value, ...]]
 
 
-def clean(graph: Graph, alive: Iterable[str] = (), release_stops: bool = False) -> Graph:
+def clean(
+    graph: Graph,
+    alive: Iterable[str] = (),
+    release_stops: bool = False,
+    apart: Iterable[str] = (),
+) -> Graph:
     """An equal graph in canonical form.
 
-    `alive` names blobs that somebody will ask for later (a gradient given or wanted there). With
-    `release_stops` StopGradient goes too, for use after `backward`.
+    `alive` names blobs that somebody will ask for later (a gradient given or wanted there), `apart`
+    those whose gradient is wanted. With `release_stops` StopGradient goes too, for use after
+    `backward`.
     """
-    new = _Sweep(graph, release_stops).run()
+    new = _Sweep(graph, release_stops, apart).run()
     return without_dead(new, alive=[new.blobs[name] for name in alive if name in new.blobs])
 
 
@@ -65,10 +74,13 @@ def without_dead(
 class _Sweep:
     """One walk in topological order: every node meets inputs that are in canonical form already."""
 
-    def __init__(self, graph: Graph, release_stops: bool):
+    def __init__(self, graph: Graph, release_stops: bool, apart: Iterable[str]):
         self.graph = graph
         self.release_stops = release_stops
         self.new, self.mapping = graph.shell()
+        # Values, of both graphs, that keep their readers, and those that have lost some or gained.
+        self.apart = {graph.blobs[name] for name in apart if name in graph.blobs}
+        self.mixed: set[Value] = set()
         self.computed: dict[tuple[str, tuple[Value, ...]], Node] = {}
 
     def run(self) -> Graph:
@@ -76,32 +88,43 @@ class _Sweep:
         for node in self.graph.nodes:
             self._visit(node)
         new = self.graph.finish(self.new, self.mapping)
+        for name, value in self.graph.blobs.items():
+            if value in self.mixed or self.mapping.get(value) in self.mixed:
+                new.bypassed.add(name)
         name_after_blobs(new)
         return new
 
     def _visit(self, node: Node) -> None:
         op, inputs = node.op, tuple(self.mapping[value] for value in node.inputs)
+        is_apart = not self.apart.isdisjoint(node.outputs)
         if len(node.outputs) == 1:
             step = self._simpler(op, inputs, node.outputs[0].type)
             while isinstance(step, tuple):
                 op, inputs = step
                 step = self._simpler(op, inputs, node.outputs[0].type)
-            if step is not None:
+            if step is not None and not is_apart:
                 self.mapping[node.outputs[0]] = step
+                self.mixed.add(node.outputs[0])
                 self._remark(node, f"it gives what {step} is and costs nothing")
                 return
-        self.mapping.update(zip(node.outputs, self._apply(node, op, inputs), strict=True))
+        self.mapping.update(zip(node.outputs, self._apply(node, op, inputs, is_apart), strict=True))
 
-    def _apply(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    def _apply(
+        self, node: Node, op: Op, inputs: tuple[Value, ...], is_apart: bool
+    ) -> tuple[Value, ...]:
         key = (str(op), inputs)
-        before = self.computed.get(key)
+        before = None if is_apart else self.computed.get(key)
         # A node without inputs is cheaper to make again than to keep in memory.
         if before is not None and inputs and not op.has_effect:
             self._remark(node, f"it computes {before.outputs[0]} again, so that is used")
+            self.mixed.update(before.outputs)
             return before.outputs
         names = [value.name for value in node.outputs]
         outputs = self.new.apply(op, *inputs, names=names, origin=node.origin)
-        self.computed[key] = self.new.nodes[-1]
+        if is_apart:
+            self.apart.update(outputs)
+        else:
+            self.computed[key] = self.new.nodes[-1]
         return outputs
 
     def _remark(self, node: Node, sentence: str) -> None:
@@ -123,7 +146,7 @@ class _Sweep:
         return None
 
     def _source(self, value: Value) -> Op | None:
-        node = self.new.producer(value)
+        node = None if value in self.apart else self.new.producer(value)
         return node.op if node else None
 
     def _with_constant(self, op: Op, inputs: tuple[Value, ...]) -> Simpler | None:
@@ -137,15 +160,17 @@ class _Sweep:
 
     def _joined(self, op: Op, x: Value) -> Simpler | None:
         """A View of a View, a Transpose of a Transpose."""
-        node = self.new.producer(x)
-        if node is None:
+        node = None if x in self.apart else self.new.producer(x)
+        if node is None or type(op) is not type(node.op):
             return None
-        if isinstance(op, View) and isinstance(node.op, View):
+        if not isinstance(op, View | Transpose):
+            return None
+        self.mixed.add(x)
+        if isinstance(op, View):
             return op, node.inputs
-        if isinstance(op, Transpose) and isinstance(node.op, Transpose):
-            first = node.op.permutation
-            return Transpose(tuple(first[axis] for axis in op.permutation)), node.inputs
-        return None
+        assert isinstance(node.op, Transpose)
+        first = node.op.permutation
+        return Transpose(tuple(first[axis] for axis in op.permutation)), node.inputs
 
     def _filled(self, op: Op, x: Value, type: TensorType) -> Simpler | None:
         """A core operator on a Fill is a Fill."""

@@ -281,6 +281,7 @@ def _once(graph: Graph, known: list[Rule], protected: dict[str, str]) -> Graph |
         )
         # A fused operator may give more than the one it stands for, for its own gradient.
         mapping[node.outputs[0]] = outputs[0]
+        new.bypassed.update(n for n, value in graph.blobs.items() if value in fusion.inside)
         _explain(graph, node, fusion)
         changed = True
     new.remarks = list(graph.remarks)

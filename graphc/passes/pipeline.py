@@ -77,19 +77,21 @@ def order(
     asked = frozenset([*wrt, *kept])
     alive = sorted({*asked, *given})
     # First clean: patterns are matched literally, so fuse wants one way of writing things.
-    passes = [Pass("clean", "brings the net into canonical form", lambda g: clean(g, alive))]
+    # Values that are asked for a gradient stay as they are until it is made.
+    tidy = partial(clean, alive=alive, apart=asked)
+    passes = [Pass("clean", "brings the net into canonical form", tidy)]
     if fuse:
         # Before backward: a fused loss has a gradient of its own, which is exact and cheap; the
         # gradient of the pair it replaces loses digits and cannot be recognised afterwards.
         passes.append(Pass("fuse", "puts fused operators in place", lambda g: fuse_pass(g, asked)))
         # What a fusion has left over must not be differentiated.
-        passes.append(Pass("sweep", "drops what fusion left over", lambda g: clean(g, alive)))
+        passes.append(Pass("sweep", "drops what fusion left over", tidy))
     if blockwise_loss:
         # Behind fuse: it looks for the fused loss. Before backward: it has a gradient of its own.
         passes.append(
             Pass("blockwise", "lets last layers work in blocks", lambda g: blockwise(g, asked))
         )
-        passes.append(Pass("sweep again", "drops what is replaced", lambda g: clean(g, alive)))
+        passes.append(Pass("sweep again", "drops what is replaced", tidy))
     if asked or given:
         # Only where backward would keep the large image; and before it, to change its gradient.
         passes.append(Pass("commute", "moves relu behind max pooling", lambda g: commute(g, alive)))

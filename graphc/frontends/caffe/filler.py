@@ -35,8 +35,10 @@ def fill(
     bilinear             the weights that enlarge an image by interpolation
 
     n is the number of inputs of one output, count / shape[0]; with variance_norm FAN_OUT
-    count / shape[1]; with AVERAGE their mean. Raises NetError for an unknown filler and for
-    parameters that make no sense.
+    count / shape[1]; with AVERAGE their mean. A single number, such as the slope that all channels
+    of a PReLU share, has no axis 0 and is constant, uniform or gaussian.
+
+    Raises NetError for an unknown filler and for parameters that make no sense.
     """
     values: FloatArray = np.zeros(tuple(int(size) for size in shape), np.float32)
     fill_in_place(values, filler, generator)
@@ -81,11 +83,13 @@ def check_filler(filler: Message) -> None:
 def check_fit(shape: Shape, filler: Message) -> None:
     """Raise NetError for a filler, otherwise right, that cannot fill a blob of this shape."""
     kind, sparse = filler.get("type"), filler.get("sparse")
-    if kind != "constant" and math.prod(shape) * len(shape) == 0:
+    # The other fillers, and sparse ones, count outputs along axis 0.
+    alone = kind == "uniform" or (kind == "gaussian" and sparse < 0)
+    if kind != "constant" and (math.prod(shape) == 0 or not (shape or alone)):
         raise _refused(filler, f"cannot fill a blob of shape {shape}")
     if kind == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
         raise _refused(filler, f"bilinear needs a square 4-d blob, not {shape}")
-    if kind == "gaussian" and sparse > shape[0]:
+    if kind == "gaussian" and sparse >= 0 and sparse > shape[0]:
         raise _refused(filler, f"'sparse' {sparse} is more than the {shape[0]} outputs", "sparse")
 
 

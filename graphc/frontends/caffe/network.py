@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from graphc.error import Diagnostic, NetError, did_you_mean
@@ -39,7 +40,7 @@ from graphc.frontends.caffe.layer import (
 )
 from graphc.frontends.caffe.layer_definition import LOSS_TYPES, LayerDefinition
 from graphc.frontends.caffe.python_layer import PythonLayer
-from graphc.ir.core.elementwise import StopGradient
+from graphc.ir.core.elementwise import Copy, StopGradient
 from graphc.ir.graph import Graph, Origin, Value
 
 
@@ -254,7 +255,20 @@ class _Builder:
                 f"{len(definition.params)} param messages, but the layer has {owned} parameters"
             )
         self._warn_softmax_twice(definition)
-        return values
+        return self._apart(definition, values)
+
+    def _apart(self, definition: LayerDefinition, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        """The tops; what another blob is already, as a Split's are, becomes a value of its own.
+
+        Blobs that are equal differ in their gradients.
+        """
+        taken = set(self.graph.blobs.values())
+        made: list[Value] = []
+        for name, value in zip_longest(definition.tops, values):
+            in_place = name is not None and self.graph.blobs.get(name) is value
+            made.append(Copy()(value) if value in taken and not in_place else value)
+            taken.add(made[-1])
+        return tuple(made)
 
     def _parameter_count(self, definition: LayerDefinition) -> int:
         prefix = f"{definition.name}/"
@@ -269,6 +283,8 @@ class _Builder:
             return
         maker = self.graph.blobs[definition.bottoms[0]]
         node = self.graph.producer(maker)
+        while node is not None and node.op.is_identity:
+            node = self.graph.producer(node.inputs[0])
         if node is not None and node.origin.kind == "Softmax":
             context = LayerContext(self.around, definition, [])
             context.warn(

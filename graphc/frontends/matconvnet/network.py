@@ -13,6 +13,7 @@ from typing import Any
 from graphc.error import NetError
 from graphc.frontends.matconvnet.block import Block, Surroundings
 from graphc.frontends.matconvnet.blocks import BatchNorm
+from graphc.ir.core.elementwise import Copy
 from graphc.ir.graph import Graph, Origin, Value
 from graphc.ir.types import TensorType
 
@@ -125,7 +126,9 @@ def _add(
     (name,) = layer.outputs
     if name in graph.blobs:
         raise _placed(layer, f"its output '{name}' is made already")
-    if result.role is None and name not in graph.values and result not in graph.blobs.values():
+    if result in graph.blobs.values():
+        result = Copy()(result)  # variables that are equal differ in their derivatives
+    if result.role is None and name not in graph.values:
         graph.rename(result, name)
     graph.blobs[name] = result
     made.executed.append(layer)
