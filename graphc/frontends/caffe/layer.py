@@ -18,9 +18,9 @@ import numpy as np
 
 from graphc.error import Diagnostic, NetError
 from graphc.frontends.caffe.filler import check_filler
-from graphc.frontends.caffe.layer_definition import LayerDefinition
+from graphc.frontends.caffe.layer_definition import LayerDefinition, ParamDefinition
 from graphc.frontends.caffe.message import Message
-from graphc.ir.core.elementwise import Add
+from graphc.ir.core.elementwise import Add, StopGradient
 from graphc.ir.core.fill import Fill
 from graphc.ir.core.view import View
 from graphc.ir.graph import Graph, Value
@@ -62,7 +62,8 @@ def layer(
 class Parameter:
     """One learned array: `name` is `conv1/0`, the layer's name and the index there.
 
-    It starts with `initial` where that is given, else as the filler says.
+    It starts with `initial` where that is given, else as the filler says. `written` are the
+    multipliers that the text gives, here or at a layer that shares it.
     """
 
     name: str
@@ -73,6 +74,20 @@ class Parameter:
     layer: str = ""
     learned: bool = True  # False for batch norm's statistics
     initial: np.ndarray | None = None
+    written: set[str] = field(default_factory=set)
+
+    def take_multipliers(self, spec: ParamDefinition) -> str:
+        """Take over the multipliers that a `param` writes.
+
+        Returns the first that another layer has written otherwise; empty where they agree.
+        """
+        for name in ("lr_mult", "decay_mult"):
+            if getattr(spec, f"gives_{name}"):
+                if name in self.written and getattr(self, name) != getattr(spec, name):
+                    return name
+                setattr(self, name, getattr(spec, name))
+                self.written.add(name)
+        return ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +143,8 @@ class Surroundings:
     python_layers: dict[str, Any] = field(default_factory=dict)  # by name, the user's objects
     data_layers: list[DataLayer] = field(default_factory=list)
     streams: int = 0
+    # Names of parameters that some layers share with lr_mult 0, others without.
+    partly_frozen: frozenset[str] = frozenset()
 
 
 class LayerContext:
@@ -174,18 +191,28 @@ class LayerContext:
         key = f"{self.layer.name}/{index}"
         spec = self.layer.params[index] if index < len(self.layer.params) else None
         shared_name = spec.name if spec else ""
-        if shared_name and shared_name in self.around.shared:
+        if spec and shared_name in self.around.shared:
             return self._share(key, self.around.shared[shared_name], tuple(shape), spec)
         type = TensorType(self.dtype, tuple(shape))
         made = Parameter(key, type, filler, layer=self.layer.name, learned=learned, initial=initial)
         if spec:
-            made.lr_mult = spec.lr_mult
-            made.decay_mult = spec.decay_mult
+            made.take_multipliers(spec)
         self.around.parameters[key] = made
         self.around.owners[key] = key
         if shared_name:
             self.around.shared[shared_name] = key
-        return self.graph.input(key, type, "parameter" if learned else "state")
+        value = self.graph.input(key, type, "parameter" if learned else "state")
+        return self._resting(value, spec) if spec else value
+
+    def _resting(self, value: Value, spec: ParamDefinition) -> Value:
+        """A shared parameter as a layer sees it that adds nothing to its gradient: lr_mult 0."""
+        if spec.lr_mult != 0 or spec.name not in self.around.partly_frozen:
+            return value
+        self.remark(
+            f"its lr_mult 0 keeps it from adding to the gradient of '{spec.name}', which others do"
+        )
+        resting: Value = StopGradient()(value)
+        return resting
 
     def statistics(self, index: int, shape: tuple[int, ...]) -> Value:
         """A parameter that calls renew and nobody learns, such as batch norm's averages.
@@ -209,7 +236,7 @@ class LayerContext:
         """Let the call leave `value` in the state of that name."""
         self.graph.updates[f"{self.layer.name}.{name}"] = value
 
-    def _share(self, key: str, owner: str, shape: tuple[int, ...], spec: Any) -> Value:
+    def _share(self, key: str, owner: str, shape: tuple[int, ...], spec: ParamDefinition) -> Value:
         value = self.graph.values[owner]
         held = self.around.parameters[owner]
         permissive = spec.share_mode == "PERMISSIVE"
@@ -223,11 +250,10 @@ class LayerContext:
                 f"cannot share parameter '{spec.name}': {owner} has {held.type.size} elements,"
                 f" {key} needs {int(np.prod(shape))}"
             )
-        for what in ("lr_mult", "decay_mult"):
-            if getattr(spec, f"gives_{what}") and getattr(spec, what) != getattr(held, what):
-                raise self.fail(f"shared parameter '{spec.name}' has a different {what} in {owner}")
+        if what := held.take_multipliers(spec):
+            raise self.fail(f"shared parameter '{spec.name}' has a different {what} in {owner}")
         self.around.owners[key] = owner
-        return value if value.shape == shape else View(shape)(value)
+        return self._resting(value if value.shape == shape else View(shape)(value), spec)
 
     def constant(self, name: str, array: np.ndarray) -> Value:
         """Data that belongs to the definition, as a value."""

@@ -74,6 +74,17 @@ class LayerDefinition:
         """Parameter values that stand in the definition itself (BlobProto); most often none."""
         return self.message.all("blobs")
 
+    def rate(self, index: int) -> float:
+        """What this layer says of the learning rate of its parameter `index`: its lr_mult."""
+        return self.params[index].lr_mult if index < len(self.params) else 1.0
+
+    @property
+    def top_weights(self) -> tuple[float, ...]:
+        """The loss weight of each top, those that a loss layer makes up included."""
+        is_loss = self.type in LOSS_TYPES
+        given = self.loss_weights or ((1.0,) if is_loss else ())
+        return given + (0.0,) * (max(len(self.tops), int(is_loss)) - len(given))
+
     def bottom_span(self, index: int) -> Span:
         """Where the name of bottom `index` stands."""
         return self.message.span_of("bottom", index)

@@ -14,7 +14,7 @@ loss weight (Caffe overwrites one with the other).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -29,7 +29,7 @@ from graphc.frontends.caffe import rows as _rows  # noqa: F401
 from graphc.frontends.caffe import shapes as _shapes  # noqa: F401
 from graphc.frontends.caffe import vision as _vision  # noqa: F401
 from graphc.frontends.caffe.definition import NetDefinition
-from graphc.frontends.caffe.gradient_rules import Refusal, has_gradient, is_forced
+from graphc.frontends.caffe.gradient_rules import BackwardRule
 from graphc.frontends.caffe.layer import (
     LAYERS,
     DataLayer,
@@ -113,9 +113,19 @@ def build(
         infogain_input,
         frozenset(masks),
         dict(shapes or {}),
+        partly_frozen=_partly_frozen(definition),
     )
     builder = _Builder(definition, around)
     return builder.run(_selected(definition, *only))
+
+
+def _partly_frozen(definition: NetDefinition) -> frozenset[str]:
+    """Names of parameters to whose gradient some sharers add and others, with lr_mult 0, do not."""
+    if definition.force_backward:
+        return frozenset()
+    specs = [spec for layer in definition.layers for spec in layer.params if spec.name]
+    moving = {spec.name for spec in specs if spec.lr_mult != 0}
+    return frozenset(spec.name for spec in specs if spec.lr_mult == 0 and spec.name in moving)
 
 
 def _selected(
@@ -161,11 +171,8 @@ class _Builder:
         self.broken: set[str] = set()
         self.read: set[str] = set()
         self.weighted: set[str] = set()
-        self.need: dict[str, bool] = {}  # blob -> some gradient reaches below it
-        self.unforced: set[str] = set()  # blobs for which it does without force_backward
-        self.refusals: list[Refusal] = []
-        self.forced_inputs: dict[str, bool] = {}
-        self.wanted: list[str] = []
+        self.rule = BackwardRule(definition.force_backward)
+        self.wanted: dict[str, None] = {}  # parameters that get a gradient, in order
         self.net = CaffeNet(self.graph, definition, [], self.around.parameters, self.around.owners)
 
     def run(self, layers: list[LayerDefinition]) -> CaffeNet:
@@ -191,7 +198,7 @@ class _Builder:
                 raise NetError(f"no shape is known for blob '{name}', which the part reads")
             context = LayerContext(self.around, definition, [])
             self.graph.blobs[name] = context.input(name, ())
-            self.need[name] = False
+            self.rule.add_input(name)
 
     # -- one layer --
 
@@ -209,8 +216,8 @@ class _Builder:
             self.errors.extend(_placed(error, definition))
             self.broken.update(definition.tops)
             return
-        needed = self._needs(definition, values)
-        self._name_tops(definition, values, needed)
+        self._name_tops(definition, values)
+        self._note_gradients(definition)
         for value, weight in zip(values, weights, strict=False):
             if weight:
                 self.graph.losses.append((value, weight))
@@ -249,7 +256,7 @@ class _Builder:
             )
         if values and not definition.tops and definition.type not in LOSS_TYPES:
             raise context.fail(f"{definition.type} needs a top")
-        owned = self._parameter_count(definition)
+        owned = len(list(self._own_parameters(definition)))
         if len(definition.params) > owned:
             raise context.fail(
                 f"{len(definition.params)} param messages, but the layer has {owned} parameters"
@@ -269,10 +276,6 @@ class _Builder:
             made.append(Copy()(value) if value in taken and not in_place else value)
             taken.add(made[-1])
         return tuple(made)
-
-    def _parameter_count(self, definition: LayerDefinition) -> int:
-        prefix = f"{definition.name}/"
-        return sum(key.startswith(prefix) for key in self.around.owners)
 
     def _warn_softmax_twice(self, definition: LayerDefinition) -> None:
         """A loss with its own softmax, fed with probabilities, trains badly and says nothing."""
@@ -320,7 +323,7 @@ class _Builder:
                     definition.span,
                 )
             return weights + [0.0] * (tops - len(weights))
-        if not definition.type.endswith("Loss"):
+        if definition.type not in LOSS_TYPES:
             return [0.0] * tops
         subject = f"blob:{definition.tops[0]}" if definition.tops else f"layer:{definition.name}"
         self.graph.remark(
@@ -333,9 +336,7 @@ class _Builder:
 
     # -- names --
 
-    def _name_tops(
-        self, definition: LayerDefinition, values: tuple[Value, ...], needed: bool
-    ) -> None:
+    def _name_tops(self, definition: LayerDefinition, values: tuple[Value, ...]) -> None:
         for name, value in zip(definition.tops, values, strict=False):
             held = self.graph.blobs.get(name)
             if held is not None and held is not value:
@@ -344,10 +345,7 @@ class _Builder:
             if value.role is None and free:
                 self.graph.rename(value, name)
             self.graph.blobs[name] = value
-            self.need[name] = needed
             self.read.discard(name)
-            if value.role == "input" and definition.type == "Input":
-                self.need[name] = False
 
     def _retire(self, name: str, held: Value, definition: LayerDefinition) -> None:
         """An in-place layer takes the blob's name; the earlier value is named after its maker."""
@@ -367,32 +365,25 @@ class _Builder:
 
     # -- gradients --
 
-    def _needs(self, definition: LayerDefinition, tops: tuple[Value, ...]) -> bool:
-        """Whether a gradient must pass this layer, by Caffe's rule; notes what is wanted."""
-        force = self.definition.force_backward
-        needed = unforced = False
-        for position, name in enumerate(definition.bottoms):
-            need, own = self.need.get(name, False), name in self.unforced
-            if definition.propagate_down:
-                need = own = definition.propagate_down[position]
-            forced = force and is_forced(definition, position)
-            need = need or forced
-            if (forced or own) and not has_gradient(definition, position):
-                self.refusals.append(Refusal(definition, position, forced, tops))
-            if need and self.graph.blobs[name].role == "input":
-                self.forced_inputs[name] = True
-            needed, unforced = needed or need, unforced or own
-        for key in [k for k in self.around.owners if k.startswith(f"{definition.name}/")]:
-            held = self.around.parameters[self.around.owners[key]]
-            unforced = unforced or (held.learned and held.lr_mult != 0)
-            if held.learned and (held.lr_mult != 0 or force):
-                needed = True
-                if held.name not in self.wanted:
-                    self.wanted.append(held.name)
-        self.unforced.difference_update(definition.tops)
-        if unforced:
-            self.unforced.update(definition.tops)
-        return needed
+    def _note_gradients(self, definition: LayerDefinition) -> None:
+        """Tell the rule of the layer, and note which of its parameters want a gradient."""
+        learns = False
+        for index, held in self._own_parameters(definition):
+            # Caffe asks the definition alone: statistics without a written rate count, too.
+            is_moving = definition.rate(index) != 0
+            learns = learns or is_moving
+            if held.learned and (is_moving or self.definition.force_backward):
+                self.wanted[held.name] = None
+        blobs = self.graph.blobs
+        inputs = [name for name in definition.tops if blobs[name].role == "input"]
+        self.rule.add(definition, inputs, learns)
+
+    def _own_parameters(self, definition: LayerDefinition) -> Iterator[tuple[int, Parameter]]:
+        """The layer's parameters by index; a shared one is the owner's."""
+        for key, owner in self.around.owners.items():
+            layer, _, index = key.rpartition("/")
+            if layer == definition.name:
+                yield int(index), self.around.parameters[owner]
 
     def _finish(self) -> None:
         graph = self.graph
@@ -401,6 +392,7 @@ class _Builder:
         net.python_layers = self.around.python_layers
         net.selections = self.around.selections
         net.data_layers = self.around.data_layers
+        self.rule.finish()
         net.inputs = [v.name for v in graph.inputs("input")]
         produced = [top for layer, tops in net.layer_tops.items() for top in tops]
         loose = {name for name in produced if name not in self.read}
@@ -408,12 +400,11 @@ class _Builder:
         net.warnings = list(self.definition.warnings) + self.around.warnings
         net.seeds = [name for name in graph.outputs if name not in self.weighted]
         if graph.losses or self.definition.force_backward:
-            inputs = [name for name in net.inputs if self.forced_inputs.get(name)]
-            net.default_wrt = inputs + self.wanted
+            inputs = [name for name in net.inputs if self.rule.has_input_gradient(name)]
+            net.default_wrt = [*inputs, *self.wanted]
         if not self.definition.force_backward:
             net.seeds = []
-        found = (refusal.diagnostic(graph) for refusal in self.refusals)
-        net.refusals = [diagnostic for diagnostic in found if diagnostic is not None]
+        net.refusals = list(self.rule.refusals())
         self._remark_frozen()
 
     def _remark_frozen(self) -> None:
