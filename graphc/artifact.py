@@ -179,6 +179,8 @@ def save(
     program = contents.program
     need(place.absolute().parent.is_dir(), f"there is no folder '{place.parent}'")
     need(not place.is_dir(), f"'{place}' is a folder")
+    is_text = form in ("llvm", "asm")
+    need(is_text or place.is_file() or not place.exists(), f"'{place}' is no file to be replaced")
     try:
         if form == "llvm":
             place.write_text(llvm_text(program, chosen))

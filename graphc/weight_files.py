@@ -23,8 +23,8 @@ from graphc.frontends.caffe.caffemodel import (
     Weights,
     read_blob,
     read_weights,
-    write_beside,
     write_blob,
+    write_parts,
     write_weights,
 )
 from graphc.frontends.caffe.definition import read_net
@@ -126,7 +126,7 @@ def write_whole_npy(path: str | Path, array: np.ndarray) -> None:
     """Write a .npy beside its place and rename it. Raises NetError where that fails."""
     held = io.BytesIO()
     np.save(held, array, allow_pickle=False)
-    write_beside(path, [held.getbuffer()])
+    write_parts(path, [held.getbuffer()])
 
 
 def _read(path: Path) -> Weights:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphc.error import NetError
-from graphc.frontends.caffe import caffemodel, schema
+from graphc.frontends.caffe import schema
 from graphc.frontends.caffe.caffemodel import read_blob, read_weights, write_weights
 
 FILES = cases_folder() / "caffe" / "files"
@@ -192,7 +192,7 @@ def test_a_failed_write_leaves_the_older_file(
     def full(number: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(caffemodel.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(NetError, match="No space left"):
         write_weights(path, "net", {"fc": [np.ones(3, "f4")]})
     assert [p.name for p in tmp_path.iterdir()] == ["x.caffemodel"]

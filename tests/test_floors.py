@@ -19,6 +19,7 @@ FLOORS = {
     "graphc.columns": 0,
     "graphc.call_arguments": 0,
     "graphc.phase": 0,
+    "graphc.whole_file": 0,
     "graphc.ir": 1,
     "graphc.runtime": 1,
     "graphc.passes": 2,

@@ -78,7 +78,7 @@ def upgrade(
             raise typer.BadParameter("weights are not printed; name a file", param_hint="--output")
         convert(net, output, json=json)
         return
-    from graphc.frontends.caffe.caffemodel import write_beside
+    from graphc.frontends.caffe.caffemodel import write_parts
     from graphc.frontends.caffe.prototxt import read_source
     from graphc.frontends.caffe.writer import upgraded_text
 
@@ -88,7 +88,7 @@ def upgrade(
     if _has_comments(source.text):
         note(f"warning: the comments of '{net}' are lost")
     if output:
-        write_beside(output, [text.encode()])
+        write_parts(output, [text.encode()])
     if json:
         print_json({"net": net, "written": output, "text": None if output else text})
     elif not output:

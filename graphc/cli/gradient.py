@@ -15,11 +15,11 @@ from graphc.cli.report import (
     print_json,
     say,
     write_arrays,
-    write_whole,
 )
 from graphc.cli.run import OUTPUT, array_table, need_all_inputs, summary, times
 from graphc.cli.session import Session, open_session, pairs
 from graphc.error import NetError, did_you_mean
+from graphc.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphc.cli.options import NetOptions
-from graphc.cli.report import busy, need_writable, note, print_json, write_whole
+from graphc.cli.report import busy, need_writable, note, print_json
 from graphc.cli.session import open_session
 from graphc.error import NetError
+from graphc.whole_file import write_whole
 
 if TYPE_CHECKING:
     from graphc.bench.profile import Profile

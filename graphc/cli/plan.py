@@ -10,7 +10,7 @@ import typer
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json, say
 from graphc.cli.session import need_no_gradients, open_session, open_solver
-from graphc.error import NetError
+from graphc.whole_file import write_whole
 
 if TYPE_CHECKING:
     from graphc.plan.program import Program
@@ -76,10 +76,8 @@ def _planned(options: NetOptions, solver: str | None) -> Program:
 def _draw(program: Program, path: Path) -> None:
     from graphc.plan.timeline import timeline_svg
 
-    try:
-        path.write_text(timeline_svg(program), "utf-8")
-    except OSError as error:
-        raise NetError(f"cannot write '{path}': {error.strerror}") from None
+    picture = timeline_svg(program).encode()
+    write_whole(path, lambda file: file.writelines([picture]))
 
 
 def _print(program: Program, everything: bool) -> None:

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 
 from graphc.columns import columns
 from graphc.error import NetError, NetWarning, visible
+from graphc.whole_file import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,6 +135,8 @@ def need_writable(path: str | None) -> None:
     """Raise NetError before long work whose result could not be written."""
     if path is None:
         return
+    if _is_device(path):
+        return
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         raise NetError(f"cannot write '{path}': there is no folder '{folder}'")
@@ -142,6 +144,12 @@ def need_writable(path: str | None) -> None:
         raise NetError(f"cannot write '{path}': it is a folder")
     if not os.access(folder, os.W_OK):
         raise NetError(f"cannot write '{path}': the folder '{folder}' is not writable")
+
+
+def _is_device(path: str) -> bool:
+    """Whether something is there that can be written to and is neither a file nor a folder."""
+    place = Path(path)
+    return place.exists() and not (place.is_file() or place.is_dir()) and os.access(place, os.W_OK)
 
 
 def need_array_path(path: str | None, count: int) -> None:
@@ -179,23 +187,3 @@ def _write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-
-
-def write_whole(path: str, fill: Callable[[IO[bytes]], None]) -> None:
-    """Write a file that is there whole or not at all. Raises NetError where that fails."""
-    place = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=place.absolute().parent, prefix=".writing-")
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, place)
-    except OSError as error:
-        raise NetError(f"cannot write '{path}': {error.strerror}") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from graphc.error import NetError, need
 from graphc.runtime.bundle import Bundle, Training
 from graphc.runtime.cpu import Executable, refuse_nan
 from graphc.runtime.parameter_file import write_parameters
+from graphc.whole_file import write_whole
 
 
 class Trainer:
@@ -110,15 +111,12 @@ class Trainer:
         It is a weights file: for this net's compiled forms, for `graphc.Solver.restore` and, as
         weights, for `graphc.Net`. Raises NetError where it cannot be written.
         """
-        beside = Path(f"{path}.part")
-        try:
-            with beside.open("wb") as file:
-                slots = self.bundle.slots
-                write_parameters(file, slots, self.arrays, self._iteration, self._passes)
-            os.replace(beside, path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise NetError(f"cannot write '{path}': {error.strerror}") from None
+
+        def fill(file: BinaryIO) -> None:
+            slots = self.bundle.slots
+            write_parameters(file, slots, self.arrays, self._iteration, self._passes)
+
+        write_whole(path, fill)
 
     # -- inside -----------------------------------------------------------------------------
 

@@ -7,10 +7,7 @@ inside of it), and written in the current one or, for Caffe before 2015, in `lay
 from __future__ import annotations
 
 import math
-import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 from graphc.error import Diagnostic, NetError
 from graphc.frontends.caffe import schema, wire
 from graphc.frontends.caffe.upgrade import V1_TYPES
+from graphc.whole_file import write_whole
 
 FloatArray = NDArray[np.float32]
 
@@ -165,7 +163,7 @@ def write_weights(
     size = sum(len(part) for part in parts)
     if size > LARGEST_FILE:
         raise NetError(f"the weights need {size} bytes; a caffemodel can have {LARGEST_FILE}")
-    write_beside(path, parts)
+    write_parts(path, parts)
 
 
 def write_blob(path: str | Path, array: NDArray[np.floating]) -> None:
@@ -173,24 +171,12 @@ def write_blob(path: str | Path, array: NDArray[np.floating]) -> None:
 
     The file is written whole or not at all; NetError if that fails.
     """
-    write_beside(path, blob_parts(array))
+    write_parts(path, blob_parts(array))
 
 
-def write_beside(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file under another name in its folder, then rename it. NetError if that fails."""
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with beside.open("xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise NetError(f"cannot write '{path}': {error.strerror or error}") from None
+def write_parts(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file of these parts, whole or not at all. NetError if that fails."""
+    write_whole(path, lambda file: file.writelines(parts))
 
 
 # Reading

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.error import NetError
-from graphc.frontends.caffe.caffemodel import write_beside
+from graphc.frontends.caffe.caffemodel import write_parts
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 Layers = dict[str, dict[int, NDArray[np.float32]]]
@@ -84,7 +84,7 @@ def write_hdf5_weights(
             group = data.require_group(layer)
             for index, array in arrays.items():
                 group.create_dataset(str(index), data=np.asarray(array, "<f4"))
-    write_beside(path, [held.getbuffer()])
+    write_parts(path, [held.getbuffer()])
 
 
 def hdf5_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:

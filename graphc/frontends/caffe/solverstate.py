@@ -27,7 +27,7 @@ from graphc.frontends.caffe.caffemodel import (
     read_file,
     read_stored,
     string_field,
-    write_beside,
+    write_parts,
 )
 from graphc.frontends.caffe.hdf5 import hdf5_library, is_hdf5
 
@@ -94,7 +94,7 @@ def write_solverstate(path: str | Path, state: SolverState) -> None:
             f"the state needs {size} bytes; a solverstate can have {LARGEST_FILE}:"
             " write it in HDF5 (snapshot_format: HDF5)"
         )
-    write_beside(path, parts)
+    write_parts(path, parts)
 
 
 # -- HDF5 -----------------------------------------------------------------------------------------
@@ -146,4 +146,4 @@ def _write_hdf5(path: str | Path, state: SolverState) -> None:
         history = file.create_group("history")
         for index, array in enumerate(state.history):
             history.create_dataset(str(index), data=np.asarray(array, "<f4"))
-    write_beside(path, [held.getbuffer()])
+    write_parts(path, [held.getbuffer()])

@@ -6,8 +6,6 @@ array, numbers double arrays, None and () the empty array [].
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphc.error import NetError
+from graphc.whole_file import write_whole
 
 
 class Structs(list[dict[str, Any]]):
@@ -38,18 +37,11 @@ def write_mat(path: str | Path, variables: Mapping[str, Any]) -> None:
         from scipy.io import savemat
     except ImportError:
         raise NetError(f"'{path}' needs scipy to be written: pip install scipy") from None
-    place = Path(path)
     encoded = {name: _encoded(value, name) for name, value in variables.items()}
     try:
-        handle, temporary = tempfile.mkstemp(dir=place.absolute().parent, suffix=".mat")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                savemat(file, encoded, long_field_names=True, oned_as="row")
-            os.replace(temporary, place)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise NetError(f"cannot write '{path}': {error.strerror or error}") from None
+        write_whole(path, lambda file: savemat(file, encoded, long_field_names=True, oned_as="row"))
+    except NetError:
+        raise
     except Exception as error:
         # scipy's own classes: an array past 4 GiB, a name that MATLAB does not take
         raise NetError(f"cannot write '{path}': {error}") from None
