@@ -89,7 +89,7 @@ def check_fit(shape: Shape, filler: Message) -> None:
         raise _refused(filler, f"cannot fill a blob of shape {shape}")
     if kind == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
         raise _refused(filler, f"bilinear needs a square 4-d blob, not {shape}")
-    if kind == "gaussian" and sparse >= 0 and sparse > shape[0]:
+    if kind == "gaussian" and shape and sparse > shape[0]:
         raise _refused(filler, f"'sparse' {sparse} is more than the {shape[0]} outputs", "sparse")
 
 
