@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphc.call_arguments import unknown
 from graphc.compilations import Compilations
 from graphc.driver import Compilation
 from graphc.error import NetError
-from graphc.gradient_request import unknown
 from graphc.net_arrays import NetArrays
 from graphc.net_calls import NetCalls
 

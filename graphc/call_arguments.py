@@ -1,13 +1,13 @@
-"""Arguments that a function does not take, said in a sentence with a suggestion."""
+"""Arguments as users write them: names, and what a function does not take, said in a sentence."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from graphc.error import NetError, did_you_mean
+from graphc.error import NetError, did_you_mean, need
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
@@ -52,3 +52,20 @@ def why_misfit(
         told.append(f"'{word}'" + (f" ({hint.rstrip('?')}?)" if hint else ""))
     rest = "" if all("(" in word for word in told) else f"; there are {', '.join(known)}"
     return f"{name} has no argument {' and no '.join(told)}{rest}"
+
+
+def as_names(given: Iterable[str] | str, what: str) -> tuple[str, ...]:
+    """Names in order, each once; a single one may stand alone."""
+    found = (given,) if isinstance(given, str) else given
+    need(
+        isinstance(found, Iterable) and all(isinstance(name, str) for name in found),
+        f"{what} is a sequence of names, not {given!r}",
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """`there is no layer 'conv11'; did you mean 'conv1'?`"""
+    shown = [k for k in known if ":" not in k]
+    hint = did_you_mean(str(name), shown)
+    return f"there is no {kind} '{name}'" + (f"; {hint}" if hint else "")

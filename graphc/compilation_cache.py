@@ -1,7 +1,7 @@
-"""Whole compilations kept on disk: a net that was compiled once starts without its compiler.
+"""Whole compilations kept on disk: what was compiled once starts without the compiler.
 
-What is kept is a bundle, as `graphc compile --emit bundle` writes it, and the few facts that a net
-asks for when it has run it. The name of a file is a digest of all that a compilation depends on,
+What is kept is a bundle, as `graphc compile --emit bundle` writes it, and the few facts that those
+ask for who have run it. The name of a file is a digest of all that a compilation depends on,
 graphc's own sources among it; whoever looks inside gets the stages made anew. Errors are never
 kept, and the front end, whose warnings and errors are those that a user sees, always runs.
 """
@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.error import NetError
-from graphc.frontends.caffe.network import CaffeNet
 from graphc.ir.graph import Graph
 from graphc.ir.op import REGISTRY
 from graphc.ir.printer import print_graph
@@ -39,22 +38,22 @@ _ONLY_SHOWING = {"bench", "cli", "report"}
 
 @dataclass(frozen=True)
 class Surface:
-    """What a net asks for of a compilation that it runs.
+    """What is asked for of a compilation by those who run it.
 
     Attributes:
         blobs: names of all blobs and gradients, `conv1.diff`, that the graph has after all passes.
-        outputs: what the call returns.
+        outputs: what the call returns, in order.
         constants: data that belong to the definition, by slot.
     """
 
     blobs: frozenset[str]
-    outputs: frozenset[str]
+    outputs: tuple[str, ...]
     constants: Mapping[str, np.ndarray]
 
     @classmethod
     def of(cls, graph: Graph) -> Surface:
         """That of a graph after all passes."""
-        return cls(frozenset(graph.blobs), frozenset(graph.outputs), graph.constants)
+        return cls(frozenset(graph.blobs), tuple(graph.outputs), graph.constants)
 
 
 @dataclass(frozen=True)
@@ -65,24 +64,26 @@ class Kept:
     surface: Surface
 
 
-def key(net: CaffeNet, asked: object, machine: str) -> str | None:
-    """The name for what is compiled of a net; None where it cannot be kept.
+def key(graph: Graph, asked: object, machine: str) -> str | None:
+    """The name for what is compiled of a front end's graph; None where it cannot be kept.
 
-    asked: the signature. machine: all that code depends on besides the program. Code of the user's
-    has no digest: a net with Python layers is not kept, and none where an operator, which a pass
-    might put into any net, is not graphc's own.
+    Args:
+        asked: what it is compiled for; its `repr` tells all that matters.
+        machine: all that code depends on besides the program.
+    Code of the user's has no digest: nothing is kept where an operator, which a pass might put into
+    any graph, is not graphc's own. (The caller keeps no graph that calls functions of the user's.)
     """
-    data = net.graph.constants
-    if net.python_layers or sum(array.nbytes for array in data.values()) > _MOST_CONSTANT_BYTES:
+    data = graph.constants
+    if sum(array.nbytes for array in data.values()) > _MOST_CONSTANT_BYTES:
         return None
     if not _only_own_operators():
         return None
     try:
-        text = print_graph(net.graph, data=False, places=False)
+        text = print_graph(graph, data=False, places=False)
     except NetError:  # a field that has no text
         return None
     digest = hashlib.sha256(_digest_of_this_process().encode())
-    for part in (machine, repr(asked), repr(list(net.parameters)), repr(_variables()), text):
+    for part in (machine, repr(asked), repr(_variables()), text):
         digest.update(f"{len(part)} {part}\n".encode())
     for name, array in data.items():
         digest.update(f"{name!r} {array.dtype} {array.shape}\n".encode())
@@ -160,13 +161,13 @@ def _parsed(content: bytes) -> Kept | None:
             end += slot_bytes(slot)
     if end != len(content):
         return None
-    return Kept(bundle, Surface(frozenset(facts["blobs"]), frozenset(facts["outputs"]), constants))
+    return Kept(bundle, Surface(frozenset(facts["blobs"]), tuple(facts["outputs"]), constants))
 
 
 def write(name: str, kept: Kept) -> None:
     """Keep a compilation. Where that cannot be done, it is compiled again next time."""
     bundle, surface = kept.bundle, kept.surface
-    names = {"blobs": sorted(surface.blobs), "outputs": sorted(surface.outputs)}
+    names = {"blobs": sorted(surface.blobs), "outputs": list(surface.outputs)}
     facts, program = json.dumps(names).encode(), bundle.content()
     arrays = [
         np.ascontiguousarray(surface.constants[slot.name], slot.dtype).tobytes()

@@ -10,11 +10,12 @@ import numpy as np
 
 from graphc import driver
 from graphc.back_ends import back_end, need_library_choice
+from graphc.call_arguments import as_names
 from graphc.driver import Compilation, Signature
 from graphc.error import need
 from graphc.frontends.caffe.definition import NetDefinition
 from graphc.frontends.caffe.network import CaffeNet
-from graphc.gradient_request import as_names, request
+from graphc.gradient_request import request
 from graphc.phase import TEST, TRAIN, Phase
 from graphc.plan.budget import Memory, memory_mode
 from graphc.plan.permission import allowed

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphc.call_arguments import as_names
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
@@ -15,7 +16,6 @@ from graphc.frontends.matconvnet.block import WEIGHTS
 from graphc.frontends.matconvnet.blocks import BatchNorm, DropOut
 from graphc.frontends.matconvnet.loss_blocks import Loss
 from graphc.frontends.matconvnet.network import MatLayer, executed, execution_order, reached
-from graphc.gradient_request import as_names
 from graphc.graph_call import Choices
 from graphc.mat_call import CompiledPieces, Piece, PieceCall, compile_piece
 from graphc.remaining import Remaining, computed, ends

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,7 +66,9 @@ from graphc.frontends.matconvnet.network import (
 from graphc.ir.op import Op
 from graphc.mat_call import CompiledPieces
 from graphc.plan.budget import Memory, memory_mode
-from graphc.summary import Summary
+
+if TYPE_CHECKING:
+    from graphc.summary import Summary
 
 __all__ = [
     "LRN", "BatchNorm", "BilinearSampler", "Block", "Concat", "Conv", "ConvTranspose", "Crop",

@@ -189,8 +189,9 @@ def compile_net(
     for layer in caffe.python_layers:
         need_processor(layer, signature.target)
     key = None
-    if chosen.machine is not None:
-        key = compilation_cache.key(caffe, signature, chosen.machine())
+    if chosen.machine is not None and not caffe.python_layers:
+        asked = (signature, list(caffe.parameters))
+        key = compilation_cache.key(caffe.graph, asked, chosen.machine())
     made = _from_disk(caffe, signature, watch, key) if key else None
     made = made or _compiled(caffe, signature, watch, key)
     made.seconds.update(watch.seconds)

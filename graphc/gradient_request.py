@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graphc.call_arguments import as_names, unknown
 from graphc.driver import names as once_each
-from graphc.error import NetError, did_you_mean, need
+from graphc.error import NetError
 from graphc.frontends.caffe.gradient_rules import has_gradient
 from graphc.frontends.caffe.network import CaffeNet
 
@@ -91,20 +92,3 @@ def _need_gradient(net: CaffeNet, name: str) -> None:
     if readers and not any(has_gradient(layer, position) for layer, position in readers):
         layer = readers[0][0]
         raise NetError(f"'{name}' has no gradient: {layer.label} ({layer.type}) gives it none")
-
-
-def as_names(given: Iterable[str] | str, what: str) -> tuple[str, ...]:
-    """Names in order, each once; a single one may stand alone."""
-    found = (given,) if isinstance(given, str) else given
-    need(
-        isinstance(found, Iterable) and all(isinstance(name, str) for name in found),
-        f"{what} is a sequence of names, not {given!r}",
-    )
-    return once_each(found)
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """`there is no layer 'conv11'; did you mean 'conv1'?`"""
-    shown = [k for k in known if ":" not in k]
-    hint = did_you_mean(str(name), shown)
-    return f"there is no {kind} '{name}'" + (f"; {hint}" if hint else "")

@@ -92,9 +92,9 @@ class PieceCall:
         return self._value(self.net.moments[layer])
 
     def _run(self, backward: bool) -> None:
-        program = self.call.program
-        first = program.forward_steps if backward else 0
-        steps = program.steps[first : None if backward else program.forward_steps]
+        bundle = self.call.executable.bundle
+        first = bundle.forward_steps if backward else 0
+        steps = bundle.steps[first : None if backward else bundle.forward_steps]
         if not steps:
             return
         what = "backward" if backward else "forward"
@@ -112,7 +112,7 @@ class PieceCall:
 
     def _derivative(self, name: str) -> np.ndarray:
         diff = f"{name}.diff"
-        if diff in self.call.graph.outputs or diff in self.call.program.readable:
+        if diff in self.call.surface.outputs or diff in self.call.executable.bundle.readable:
             return self.call.get(diff)
         # No gradient arrives: the derivative of a count of errors, for instance.
         value = self.net.graph.blobs[name]

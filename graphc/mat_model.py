@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,18 +26,18 @@ from graphc.frontends.matconvnet.loss_blocks import L2Loss, Loss
 from graphc.frontends.matconvnet.mat_file import listed, plain, read_mat
 from graphc.frontends.matconvnet.network import PARAMETER, MatLayer, MatNet, execution_order
 from graphc.frontends.matconvnet.simplenn import chain, layer_structs, weight_numbers
-from graphc.graph_call import lower_graph
 from graphc.ir.graph import Graph
 from graphc.lowered import Layer, Learning, Lowered
 from graphc.mat_call import Piece, piece_graph
-from graphc.passes.pipeline import Compiled
 from graphc.phase import TEST, Phase
-from graphc.plan.program import Program
-from graphc.report.graph_picture import layers_picture
 from graphc.runtime.cpu import aligned_zeros
 from graphc.simple_net import SimpleNet
 from graphc.simple_run import Result
-from graphc.summary import Summary, summarise
+
+if TYPE_CHECKING:
+    from graphc.passes.pipeline import Compiled
+    from graphc.plan.program import Program
+    from graphc.summary import Summary
 
 Array = np.ndarray
 Size = tuple[int, ...]
@@ -269,11 +269,15 @@ def summary_of(net: SimpleNet | DagNet, sizes: Mapping[str, Size]) -> Summary:
 
     Raises NetError where neither the net nor `sizes` say the size of an input.
     """
+    from graphc.summary import summarise
+
     return summarise(_lowered_of(net, sizes))
 
 
 def picture_of(net: SimpleNet | DagNet) -> str | None:
     """The layers as SVG; None where the net does not say the sizes of its inputs."""
+    from graphc.report.graph_picture import layers_picture
+
     try:
         return layers_picture(_lowered_of(net, {}).forward)
     except NetError:
@@ -281,6 +285,8 @@ def picture_of(net: SimpleNet | DagNet) -> str | None:
 
 
 def _lowered_of(net: SimpleNet | DagNet, sizes: Mapping[str, Size]) -> Lowered:
+    from graphc.graph_lowering import lower_graph
+
     model = MatModel.of_dagnn(net) if isinstance(net, DagNet) else MatModel.of_simplenn(net)
     piece = model.piece(model.input_sizes(sizes), values=model.outputs)
     built, targets, keep = piece_graph(model.name, model.layers, piece)

@@ -24,7 +24,7 @@ from graphc.arrays import checked
 from graphc.back_ends import back_end
 from graphc.blob import Blob, Named, ParameterBlob
 from graphc.blob_values import BlobValues
-from graphc.call_arguments import explained
+from graphc.call_arguments import as_names, explained, unknown
 from graphc.compilations import (
     Compilations,
     accumulating,
@@ -37,7 +37,6 @@ from graphc.error import NetError, NetWarning, need
 from graphc.frontends.caffe.definition import NetDefinition, read_net
 from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.network import CaffeNet
-from graphc.gradient_request import as_names, unknown
 from graphc.net_arrays import NetArrays
 from graphc.net_calls import NetCalls
 from graphc.net_parts import NetParts

@@ -11,10 +11,10 @@ import numpy as np
 from graphc import driver
 from graphc.arrays import assign
 from graphc.blob_values import BlobValues
+from graphc.call_arguments import unknown
 from graphc.compilations import Compilations, keeping
 from graphc.driver import Compilation
 from graphc.error import NetError, need
-from graphc.gradient_request import unknown
 from graphc.net_arrays import NetArrays
 from graphc.net_calls import NetCalls
 from graphc.runtime.cpu import aligned_zeros, refuse_nan

@@ -17,19 +17,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphc.call_arguments import explained
+from graphc.call_arguments import as_names, explained
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet.mat_write import Cell, write_mat
 from graphc.frontends.matconvnet.network import MODES, MatLayer
 from graphc.frontends.matconvnet.simplenn import read_layers, tidy
-from graphc.gradient_request import as_names
 from graphc.graph_call import Choices
 from graphc.mat_call import CompiledPieces, Piece, PieceCall, compile_piece
 from graphc.plan.budget import Memory, memory_mode
 from graphc.simple_run import Result, Run
-from graphc.summary import Summary
+
+if TYPE_CHECKING:
+    from graphc.summary import Summary
 
 
 class SimpleNet:

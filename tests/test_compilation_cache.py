@@ -485,8 +485,7 @@ def test_the_front_end_builds_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_graph_without_places_is_the_same_text_elsewhere() -> None:
-    one = driver.front(read_net(TEXT), Signature())
-    other = driver.front(read_net("\n\n" + TEXT), Signature())
-    keys = [compilation_cache.key(net, Signature(), "a machine") for net in (one, other)]
+    one, other = (driver.front(read_net(text), Signature()).graph for text in (TEXT, f"\n\n{TEXT}"))
+    keys = [compilation_cache.key(graph, Signature(), "a machine") for graph in (one, other)]
     assert keys[0] == keys[1] is not None
     assert compilation_cache.key(one, Signature(), "another") != keys[0]

@@ -60,6 +60,7 @@ FLOORS = {
     "graphc.training_net": 5,
     "graphc.solver": 5,
     "graphc.graph_call": 5,
+    "graphc.graph_lowering": 5,
     "graphc.collector": 1,
     "graphc.loss_budget": 5,
     "graphc.mat_call": 5,

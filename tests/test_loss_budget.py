@@ -7,7 +7,8 @@ import pytest
 
 import graphc
 from graphc.error import NetError
-from graphc.graph_call import Choices, lower_graph
+from graphc.graph_call import Choices
+from graphc.graph_lowering import lower_graph
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.loss_budget import BLOCKS

@@ -15,9 +15,11 @@ import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.cli.axes import CAFFE
 from graphc.cli.options import Mode, NetOptions
 from graphc.cli.session import Results, choices_of, given_names
+from graphc.compilation_cache import Surface
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.caffe.caffemodel import read_weights
-from graphc.graph_call import Choices, GraphCall, compile_graph_call, lower_graph
+from graphc.graph_call import Choices, GraphCall, compile_graph_call
+from graphc.graph_lowering import lower_graph
 from graphc.ir.graph import Graph
 from graphc.ir.reader import parse_graph
 from graphc.ir.verify import verify
@@ -68,7 +70,8 @@ class IrSession:
         """Everything that the text says."""
         started = time.perf_counter()
         program = self._planned(kept)
-        call = GraphCall(self.graph, program, self._choices.loaded(program))
+        executable = self._choices.loaded(program)
+        call = GraphCall(executable, Surface.of(self.graph), lambda: (self.graph, program))
         return self._run(call, arrays, [*self.outputs, *kept], started)
 
     def gradients(self, arrays: Arrays, seeds: Arrays, wrt: Sequence[str]) -> Results:

@@ -24,7 +24,7 @@ from graphc.cli.session import (
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet.array import four_axes
 from graphc.frontends.matconvnet.network import PARAMETER, MatNet
-from graphc.graph_call import compile_graph_call, lower_graph
+from graphc.graph_call import compile_graph_call
 from graphc.ir.graph import Graph
 from graphc.lowered import Lowered
 from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
@@ -272,6 +272,8 @@ class _Built:
         self, given: Sequence[str], options: NetOptions, stages: bool = False
     ) -> tuple[Compiled, Program]:
         """All passes and the plan."""
+        from graphc.graph_lowering import lower_graph
+
         callbacks = bool(self.net.callbacks)
         return lower_graph(
             self.net.graph, self.wrt, given, self.keep, callbacks, stages, choices_of(options)

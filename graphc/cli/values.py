@@ -11,11 +11,11 @@ import numpy as np
 import typer
 
 from graphc import picture
+from graphc.call_arguments import unknown
 from graphc.cli.axes import CAFFE, Axes
 from graphc.cli.options import Channels, InputOptions
 from graphc.cli.report import note
 from graphc.error import NetError, need
-from graphc.gradient_request import unknown
 from graphc.random_inputs import InputKind, input_kinds, random_input
 
 if TYPE_CHECKING:
