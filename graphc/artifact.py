@@ -80,17 +80,14 @@ class Contents:
     @classmethod
     def of(cls, made: Compilation) -> Contents:
         """Those of a Caffe net. Raises NetError where parts of it need Python."""
-        from graphc.driver import loss_outputs
-
         _need_portable(made.caffe)
         graph = made.caffe.graph
-        weights = [weight for _, weight in graph.losses]
         return cls(
             made.program,
             made.graph.constants,
             tuple(graph.outputs),
             made.signature.wrt if made.signature.update is None else (),
-            tuple(zip(loss_outputs(graph), weights, strict=True)),
+            tuple(made.losses),
             tuple(graph.updates),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -86,8 +87,12 @@ def keeping(signature: Signature, blobs: Iterable[str]) -> Signature:
     return replace(signature, keep=driver.names([*signature.keep, *blobs]))
 
 
+@functools.lru_cache(maxsize=256)
 def accumulating(signature: Signature, accumulate: bool) -> Signature:
-    """The signature, with parameter gradients that are added to what is there, or are not."""
+    """The signature, with parameter gradients that are added to what is there, or are not.
+
+    The same one each time: asked for at every call, and what is compiled is looked up by it.
+    """
     if signature.accumulate == accumulate:
         return signature
     return replace(signature, accumulate=accumulate)
@@ -120,6 +125,7 @@ class Compilations:
         self._fronts: dict[Signature, CaffeNet] = {}
         self._asked: dict[Signature, Signature] = {}  # of the front end
         self._signatures: dict[tuple[object, ...], Signature] = {}
+        self._sorted: tuple[dict[str, tuple[int, ...]], _Shapes] = ({}, ())
 
     def front(self) -> CaffeNet:
         """The net as the front end builds it for the shapes of now."""
@@ -155,7 +161,10 @@ class Compilations:
         return self._signatures[key]
 
     def _shapes(self) -> _Shapes:
-        return tuple(sorted(self.shapes.items()))
+        """The shapes of now; they are sorted anew where some have changed."""
+        if self.shapes != self._sorted[0]:
+            self._sorted = dict(self.shapes), tuple(sorted(self.shapes.items()))
+        return self._sorted[1]
 
     def default(self) -> Signature:
         """The one with gradients for what Caffe's rule says."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,14 @@ class Signature:
     update: UpdateRule | None = None
     target: str = "cpu"
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
+    def __hash__(self) -> int:
+        """Counted once: what is compiled is looked up by signatures at every call."""
+        return self._hash
+
 
 @dataclass
 class Compilation:
@@ -120,6 +128,13 @@ class Compilation:
     def surface(self) -> Surface:
         """What the net asks for that runs this."""
         return self.kept.surface if self.kept else Surface.of(self.graph)
+
+    @cached_property
+    def losses(self) -> list[tuple[str, float]]:
+        """The outputs that the net's loss is the weighted sum of, and their weights."""
+        graph = self.caffe.graph
+        weights = [weight for _, weight in graph.losses]
+        return list(zip(loss_outputs(graph), weights, strict=True))
 
     @property
     def remarks(self) -> list[Remark]:

@@ -253,8 +253,7 @@ class _Function:
         for name in names:
             shape = self.made.caffe.graph.blobs[name].shape
             self.coefficients[name] = rng.standard_normal(shape)
-        graph = self.made.caffe.graph
-        for output, (_, weight) in zip(driver.loss_outputs(graph), graph.losses, strict=True):
+        for output, weight in self.made.losses:
             self.coefficients[output] = np.full(self.arrays[output].shape, weight)
 
     def forward(self) -> Arrays:

@@ -204,22 +204,20 @@ class Net:
     @property
     def loss(self) -> float:
         """The weighted sum of all losses of the last forward pass."""
-        graph = self._calls.ran_forward("the loss").caffe.graph
-        return sum(
-            weight * float(self.arrays.outputs[name].sum())
-            for name, (_, weight) in zip(driver.loss_outputs(graph), graph.losses, strict=True)
-        )
+        outputs = self.arrays.outputs
+        losses = self._calls.ran_forward("the loss").losses
+        return sum(weight * float(np.add.reduce(outputs[n], axis=None)) for n, weight in losses)
 
     def set_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Copy arrays into net inputs. Shapes must agree up to trailing ones."""
-        known = self.inputs
+        held = self.arrays.inputs
         numbers = {}
         for name, array in inputs.items():
-            if name not in known:
-                raise NetError(unknown("net input", name, known))
-            numbers[name] = checked(array, self.arrays.inputs[name].shape, f"input '{name}'")
+            if name not in held:
+                raise NetError(unknown("net input", name, self.inputs))
+            numbers[name] = checked(array, held.bound(name).shape, f"input '{name}'")
         for name, array in numbers.items():
-            self.arrays.inputs[name][...] = array
+            held[name][...] = array
         if inputs:
             self._calls.is_current = False
             self.feeds.note_given(inputs)

@@ -56,13 +56,11 @@ class NetArrays:
         # What puts states back to how the last forward pass found them.
         self._before: dict[str, Callable[[], None]] = {}
 
-    def of(self, slot: SlotEntry, made: Compilation, inputs: Arrays) -> np.ndarray:
-        """The memory behind one slot of a program; `inputs` are those of the call."""
-        table, name = self._place(slot, made, inputs)
-        return table.bound(name)
+    def place(self, slot: SlotEntry, made: Compilation, inputs: Arrays) -> tuple[Arrays, str]:
+        """The table and the name of a program's slot, whose array is made where there is none.
 
-    def _place(self, slot: SlotEntry, made: Compilation, inputs: Arrays) -> tuple[Arrays, str]:
-        """The table and the name of a slot's array, which is made where there is none."""
+        `inputs` are those of the call.
+        """
         name = slot.name
         if slot.role == "input":
             return (self.extra if name in self.extra else inputs), name

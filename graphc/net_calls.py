@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+
 from graphc.driver import Compilation
 from graphc.error import NetError
 from graphc.net_arrays import NetArrays
-from graphc.runtime.cpu import refuse_nan
+from graphc.runtime.cpu import Executable, refuse_nan
 from graphc.runtime.host_arrays import Arrays
+
+
+@dataclass(frozen=True)
+class _Binding:
+    """What an executable is bound to: (table, name, the array there) of every slot."""
+
+    executable: Executable
+    rows: list[tuple[Arrays, str, np.ndarray]]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the tables still have these arrays, where they were."""
+        for table, name, array in self.rows:
+            if name not in table or table.bound(name) is not array:
+                return False
+        return True
 
 
 class NetCalls:
@@ -24,6 +44,7 @@ class NetCalls:
     def __init__(self, arrays: NetArrays, threads: int):
         self.arrays, self.threads = arrays, threads
         self.known_diffs: set[str] = set()
+        self._bindings: dict[int, _Binding] = {}  # by the executable's id
         self._arena_is_spent = False  # backward has overwritten what forward left for it
         self.forget()
 
@@ -85,10 +106,25 @@ class NetCalls:
         """One native call on the net's arrays; `inputs` stand in for those of the net."""
         executable = made.executable
         assert executable is not None
-        own = self.arrays.inputs if inputs is None else inputs
-        slots = [slot for slot in executable.bundle.slots if slot.role != "arena"]
-        executable.bind({slot.name: self.arrays.of(slot, made, own) for slot in slots})
+        binding = self._bindings.get(id(executable))
+        if binding is None or inputs is not None or not binding.holds:
+            self._bind(made, executable, inputs)
         executable.call(which, self.threads)
+
+    def _bind(self, made: Compilation, executable: Executable, inputs: Arrays | None) -> None:
+        """Bind every slot, and note to what; looking again is most of a small call's time."""
+        self._bindings.pop(id(executable), None)
+        own = self.arrays.inputs if inputs is None else inputs
+        rows, bound = [], {}
+        for slot in executable.bundle.slots:
+            if slot.role != "arena":
+                table, name = self.arrays.place(slot, made, own)
+                bound[slot.name] = table.bound(name)
+                rows.append((table, name, bound[slot.name]))
+        executable.bind(bound)
+        # An array that owns its memory may move it.
+        if inputs is None and not any(array.flags.owndata for array in bound.values()):
+            self._bindings[id(executable)] = _Binding(executable, rows)
 
     def _note_backward(self, made: Compilation) -> None:
         signature = made.signature

@@ -38,6 +38,8 @@ class TrainingNet(Net):
         self._rate = self.arrays.extra[RATE] = aligned_zeros((), self.arrays.dtype)
         self._advance: Callable[[], object] | None = None
         self._rule = _rule(self, definition)
+        # What is compiled for steps, with and without a rule, and for which signature of forward.
+        self._step_signatures: dict[bool, tuple[Signature, Signature]] = {}
 
     # -- what the user sees -----------------------------------------------------------------
 
@@ -124,11 +126,16 @@ class TrainingNet(Net):
 
     def _step_signature(self, rule: UpdateRule | None) -> Signature:
         """Of a pass that changes parameters; without a rule, of one that adds to the gradients."""
-        front = self.front()
-        if front.refusals:
-            raise NetError(front.refusals)
-        names = tuple(learned.name for learned in self._rule.parameters)
-        return self.compilations.signature(wrt=names, update=rule, accumulate=rule is None)
+        forward, adds = self.compilations.signature(), rule is None
+        known = self._step_signatures.get(adds)
+        if known is None or known[0] is not forward:
+            front = self.front()
+            if front.refusals:
+                raise NetError(front.refusals)
+            names = tuple(learned.name for learned in self._rule.parameters)
+            made = self.compilations.signature(wrt=names, update=rule, accumulate=adds)
+            known = self._step_signatures[adds] = (forward, made)
+        return known[1]
 
     def _correction(self, iteration: int) -> float:
         if self._rule.method != "Adam":

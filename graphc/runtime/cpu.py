@@ -292,10 +292,11 @@ class Executable:
 
 def refuse_nan(inputs: Mapping[str, np.ndarray]) -> None:
     """Raise NetError for a nan among the inputs: here it can still be named."""
-    for name, array in inputs.items():
-        with np.errstate(all="ignore"):
-            doubtful = array.size and np.isnan(array.sum())
-        if doubtful and np.isnan(array).any():
+    with np.errstate(all="ignore"):
+        doubtful = [name for name in inputs if math.isnan(np.add.reduce(inputs[name], axis=None))]
+    for name in doubtful:
+        array = inputs[name]
+        if np.isnan(array).any():
             first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
             raise NetError(f"input '{name}' holds nan, first at {list(first)}")
 
