@@ -39,11 +39,14 @@ class NetCalls:
         began_inside: the layer that a forward pass began at, with given blobs.
         went_back: what ran backward since then.
         known_diffs: the blobs whose array of gradients holds what that has left.
+        left_by_parts: names in the arrays' outputs that only parts of the net have written, since
+            the whole net ran.
     """
 
     def __init__(self, arrays: NetArrays, threads: int):
         self.arrays, self.threads = arrays, threads
         self.known_diffs: set[str] = set()
+        self.left_by_parts: set[str] = set()
         self._bindings: dict[int, _Binding] = {}  # by the executable's id
         self._arena_is_spent = False  # backward has overwritten what forward left for it
         self.forget()
@@ -67,6 +70,8 @@ class NetCalls:
         self.is_current = False
         self.went_back = None
         self.arrays.note_states(made)
+        if self.left_by_parts:
+            self._drop_parts(made)
         try:
             self.run(made, which)
         except NetError:
@@ -76,6 +81,13 @@ class NetCalls:
             raise
         self.adopt(made)
         self._arena_is_spent = False
+
+    def _drop_parts(self, made: Compilation) -> None:
+        """Forget what parts have left, for their blobs get other values now."""
+        for name in self.left_by_parts - {*made.surface.outputs}:
+            if name in self.arrays.outputs:
+                del self.arrays.outputs[name]
+        self.left_by_parts.clear()
 
     def adopt(self, made: Compilation) -> None:
         """Let `made` be what ran forward last, on the inputs as they are."""

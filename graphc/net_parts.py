@@ -76,7 +76,7 @@ class NetParts:
 
     def _run(self, made: Compilation, part: Arrays) -> None:
         arrays = self.arrays
-        noted = arrays.noted()
+        noted, before = arrays.noted(), set(arrays.outputs)
         whole = made.signature.only[0] is None
         hidden = () if whole else [name for name in arrays.outputs if name not in self.values.names]
         losses = {name: arrays.outputs.pop(name) for name in hidden}
@@ -88,6 +88,7 @@ class NetParts:
             raise
         finally:
             arrays.outputs.update(losses)
+            self.calls.left_by_parts |= set(arrays.outputs) - before
             if not whole:
                 arrays.note_again(noted)
         for name in set(part) & set(arrays.inputs):

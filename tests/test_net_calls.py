@@ -131,6 +131,30 @@ def test_other_shapes_and_back() -> None:
     assert loss(net) == wanted != one
 
 
+def test_a_whole_pass_forgets_what_a_part_has_left() -> None:
+    net = make_net(keep=["a", "b"])
+    wanted = loss(net)
+    scores = net.blobs["b"].data.copy()
+    for _ in range(2):
+        net.forward(start="b", end="b", a=np.zeros((2, 5)))
+        assert not net.blobs["b"].data.any()
+        assert net.loss == wanted
+    net.forward(start="b", end="loss", a=np.zeros((2, 5)))
+    assert net.loss == wanted != net.blobs["loss"].data
+    assert loss(net) == wanted == net.blobs["loss"].data
+    np.testing.assert_array_equal(net.blobs["b"].data, scores)
+
+
+def test_a_part_before_the_first_whole_pass() -> None:
+    net = make_net(keep=["b"])
+    net.forward(end="loss", **FEED)
+    net.forward(start="b", a=np.zeros((2, 5)), label=FEED["label"])
+    zeros = net.blobs["loss"].data.copy()
+    assert zeros == pytest.approx(np.log(3), rel=1e-6)
+    assert loss(net) == net.blobs["loss"].data != zeros
+    assert net.blobs["b"].data.any()
+
+
 def test_a_solver_goes_on_from_a_snapshot(tmp_path: Path) -> None:
     """Whose states come into arrays that programs are bound to."""
     path = tmp_path / "solver.prototxt"
