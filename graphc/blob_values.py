@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
+from graphc.arrays import checked
 from graphc.call_arguments import unknown
 from graphc.compilations import Compilations
 from graphc.driver import Compilation
@@ -13,7 +17,7 @@ from graphc.net_calls import NetCalls
 
 
 class BlobValues:
-    """Reads the blobs of one net, `names`."""
+    """Reads the blobs of one net, `names`, and takes the gradients that are given for them."""
 
     def __init__(self, compilations: Compilations, arrays: NetArrays, calls: NetCalls):
         self.compilations, self.arrays, self.calls = compilations, arrays, calls
@@ -76,6 +80,15 @@ class BlobValues:
         if owner in self.arrays.parameters:
             return self.arrays.parameter_diff(owner)
         return self.own_diff(name)
+
+    def give(self, gradients: Mapping[str, Any]) -> None:
+        """Copy arrays into the gradients of blobs, all of them or none."""
+        numbers = {
+            name: checked(array, self.own_diff(name).shape, f"the gradient of '{name}'")
+            for name, array in gradients.items()
+        }
+        for name, array in numbers.items():
+            self.own_diff(name)[...] = array
 
     def read(self, made: Compilation, name: str) -> np.ndarray:
         """A copy of an inner blob from where the program left it; outputs and inputs themselves.

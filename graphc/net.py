@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc import driver
-from graphc.arrays import checked
 from graphc.back_ends import back_end
-from graphc.blob import Blob, Named, ParameterBlob
+from graphc.blob import Blob, Named
 from graphc.blob_values import BlobValues
 from graphc.call_arguments import as_names, explained, unknown
 from graphc.compilations import (
@@ -39,13 +38,12 @@ from graphc.frontends.caffe.layer import LAYERS
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.net_arrays import NetArrays
 from graphc.net_calls import NetCalls
+from graphc.net_inputs import NetInputs
+from graphc.net_parameters import NetParameters
 from graphc.net_parts import NetParts
 from graphc.net_shapes import NetShapes
 from graphc.phase import TEST, Phase
 from graphc.plan.budget import Memory
-from graphc.sources.feeds import Feeds
-from graphc.sources.memory import image_rows
-from graphc.weights import load_weights, save_weights, share_parameters, start_parameters
 
 if TYPE_CHECKING:
     from graphc.summary import Summary
@@ -158,17 +156,20 @@ class Net:
         self._values = BlobValues(self.compilations, self.arrays, self._calls)
         self._parts = NetParts(self.compilations, self.arrays, self._calls, self._values)
         self._shapes = NetShapes(self.compilations, self.arrays, self._calls, self._parts)
-        self.feeds = Feeds(front.data_layers, int(seed))
+        self._inputs = NetInputs(self.definition, front, self.arrays, self._calls, int(seed))
+        self._parameters = NetParameters(self.compilations, self.arrays, self._calls)
+        self.feeds = self._inputs.feeds
         names = self._values.names
         self.blobs = Named("blob", {n: Blob(n, self._values, self._shapes) for n in names})
-        self.params = self._parameter_lists(front)
+        self.params = self._parameters.by_layer()
         for name in shapes or ():
             need(name in self.arrays.inputs, unknown("net input", name, self.arrays.inputs))
         for name in base.keep:
             known = name.removesuffix(".diff") in front.graph.blobs
             need(known, f"keep: {unknown('blob', name, self.blobs)}")
-        start_parameters(front, self.arrays.parameters, int(seed), weights)
-        self._warn_about_zeros(weights)
+        self._parameters.start(int(seed), weights)
+        for warning in (*self.warnings, *self._parameters.warnings(weights)):
+            warnings.warn(warning, NetWarning, stacklevel=3)
 
     # -- what the user sees -----------------------------------------------------------------
 
@@ -210,17 +211,7 @@ class Net:
 
     def set_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Copy arrays into net inputs. Shapes must agree up to trailing ones."""
-        held = self.arrays.inputs
-        numbers = {}
-        for name, array in inputs.items():
-            if name not in held:
-                raise NetError(unknown("net input", name, self.inputs))
-            numbers[name] = checked(array, held.bound(name).shape, f"input '{name}'")
-        for name, array in numbers.items():
-            held[name][...] = array
-        if inputs:
-            self._calls.is_current = False
-            self.feeds.note_given(inputs)
+        self._inputs.put(inputs)
 
     def set_input_arrays(self, data: Any, labels: Any) -> None:
         """What the net's MemoryData layer serves: one batch after another, again from the start.
@@ -229,11 +220,7 @@ class Net:
             data: images [N, C, H, W]; N is a multiple of the layer's batch size.
             labels: N numbers.
         """
-        layer = next((d for d in self.definition.layers if d.type == "MemoryData"), None)
-        if layer is None:
-            raise NetError("the net has no MemoryData layer")
-        shape = self.arrays.inputs[layer.tops[0]].shape
-        self.feeds.put(layer.tops, image_rows(layer.name, shape, data, labels))
+        self._inputs.serve_images(data, labels)
 
     def forward(
         self,
@@ -253,12 +240,12 @@ class Net:
             need(name in self.blobs, unknown("blob", name, self.blobs))
         if start is not None or end is not None:
             if start is None:
-                self._fill_inputs(inputs)
+                self._inputs.fill(inputs)
             self.reshape()
             return self._parts.forward(start, end, wanted, inputs)
         self.reshape()
         self.set_inputs(inputs)
-        self._fill_inputs()
+        self._inputs.fill()
         self._count_selected()
         signature = self._accumulating(self._custom or self.compilations.default())
         self._calls.forward(self.compilations.compiled(keeping(signature, wanted)))
@@ -290,7 +277,7 @@ class Net:
         signature, returned = self.compilations.backward(
             gradients, diffs=diffs, start=start, end=end, wrt=wrt
         )
-        self._give(gradients)
+        self._values.give(gradients)
         if not signature.wrt:
             return {}
         need(self._calls.active is not None, "backward needs a forward pass first")
@@ -299,7 +286,8 @@ class Net:
                 f"the last forward pass began at layer '{self._calls.began_inside}' with values"
                 " given for what it reads; backward needs one that begins at the inputs"
             )
-        made = self._made_for(self._accumulating(signature))
+        signature = self._accumulating(signature)
+        made = self._calls.serving(signature) or self.compilations.compiled(signature)
         self._calls.backward(made)
         return self._gradients(made, returned)
 
@@ -314,10 +302,10 @@ class Net:
         given = dict(gradients or {})
         signature, returned = self.compilations.backward(given, wrt=wrt)
         self.set_inputs(inputs or {})
-        self._fill_inputs()
+        self._inputs.fill()
         if self._count_selected():
             signature = driver.with_shapes(signature, self.compilations.shapes)
-        self._give(given)
+        self._values.give(given)
         made = self.compilations.compiled(self._accumulating(signature))
         self._calls.both(made)
         return self._gradients(made, returned)
@@ -337,8 +325,7 @@ class Net:
 
     def copy_from(self, weights: Any) -> None:
         """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`."""
-        load_weights(self.front(), self.arrays.parameters, weights)
-        self._calls.is_current = False
+        self._parameters.load(weights)
 
     def values(self) -> dict[str, np.ndarray]:
         """All that lasts from call to call, as programs name it: parameters, `conv1/0`, and states
@@ -351,18 +338,11 @@ class Net:
 
         Raises NetError where the nets have another dtype, or a layer's parameters other shapes.
         """
-        need(
-            self.arrays.dtype == other.arrays.dtype,
-            f"a net of {self.arrays.dtype} cannot share with one of {other.arrays.dtype}",
-        )
-        share_parameters(
-            self.front(), self.arrays.parameters, other.front(), other.arrays.parameters
-        )
-        self._calls.is_current = False
+        self._parameters.share(other._parameters)
 
     def save(self, path: str | Path) -> None:
         """Write a .caffemodel (HDF5 where the path ends in .h5), whole or not at all."""
-        save_weights(self.front(), self.arrays.parameters, path)
+        self._parameters.save(path)
 
     def prepare(self, wrt: Sequence[str] | None = None, given: Sequence[str] = ()) -> Compilation:
         """Compile for calls with these gradients, ahead of the first of them.
@@ -401,43 +381,15 @@ class Net:
 
     # -- signatures -------------------------------------------------------------------------
 
-    def _parameter_lists(self, front: CaffeNet) -> dict[str, list[ParameterBlob]]:
-        lists: dict[str, list[ParameterBlob]] = Named("layer with parameters", {})
-        for key, owner in front.owners.items():
-            lists.setdefault(key.rpartition("/")[0], []).append(ParameterBlob(owner, self.arrays))
-        return lists
-
     def _accumulating(self, signature: Signature) -> Signature:
         """Add to the parameter gradients unless all that this call touches were cleared."""
         touched = {name for name in signature.wrt if name in self.arrays.parameters}
         return accumulating(signature, bool(touched - self.arrays.cleared))
 
-    def _give(self, gradients: Mapping[str, Any]) -> None:
-        """Copy arrays into the gradients of blobs, all of them or none."""
-        numbers = {
-            name: checked(array, self._values.own_diff(name).shape, f"the gradient of '{name}'")
-            for name, array in gradients.items()
-        }
-        for name, array in numbers.items():
-            self._values.own_diff(name)[...] = array
-
     def _gradients(self, made: Compilation, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Those of these names after this backward pass, which is the one to prepare from now."""
         self._custom = accumulating(made.signature, False)
         return {name: self._values.gradient(name) for name in names}
-
-    def _made_for(self, signature: Signature) -> Compilation:
-        """What ran last, where it serves this signature and only keeps more blobs; else its own."""
-        made = self._calls.active
-        if made is None or not set(signature.keep) <= set(made.signature.keep):
-            return self.compilations.compiled(signature)
-        same = replace(made.signature, keep=signature.keep) == signature
-        return made if same else self.compilations.compiled(signature)
-
-    def _fill_inputs(self, given: Iterable[str] = ()) -> None:
-        """Let the data layers serve the next batch."""
-        self.feeds.note_given(given)
-        self.feeds.fill(self.arrays.inputs)
 
     def _count_selected(self) -> bool:
         """Follow what Filter layers let pass; whether that has changed."""
@@ -445,16 +397,3 @@ class Net:
         if changed and self._custom is not None:
             self._custom = driver.with_shapes(self._custom, self.compilations.shapes)
         return changed
-
-    def _warn_about_zeros(self, weights: Any) -> None:
-        for warning in self.front().warnings:
-            warnings.warn(str(warning), NetWarning, stacklevel=3)
-        for layer, blobs in self.params.items():
-            first = blobs[0].data
-            if first.ndim > 1 and first.size and not first.any():
-                where = (
-                    "as loaded" if weights is not None else "by Caffe's default filler, constant 0"
-                )
-                warnings.warn(
-                    f"layer '{layer}': all its weights are zero ({where})", NetWarning, stacklevel=3
-                )

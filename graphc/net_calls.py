@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graphc.driver import Compilation
+from graphc.driver import Compilation, Signature
 from graphc.error import NetError
 from graphc.net_arrays import NetArrays
 from graphc.runtime.cpu import Executable, refuse_nan
@@ -63,6 +63,13 @@ class NetCalls:
         if self.active is None:
             raise NetError(f"{what} is known after a forward pass")
         return self.active
+
+    def serving(self, signature: Signature) -> Compilation | None:
+        """What ran last, where it serves this signature and only keeps more blobs."""
+        made = self.active
+        if made is None or not set(signature.keep) <= set(made.signature.keep):
+            return None
+        return made if replace(made.signature, keep=signature.keep) == signature else None
 
     def forward(self, made: Compilation, which: str = "forward") -> None:
         """A forward pass, or `both`. Raises NetError for a NaN among inputs, or a wrong label."""

@@ -37,6 +37,8 @@ FLOORS = {
     "graphc.artifact": 5,
     "graphc.net_arrays": 5,
     "graphc.net_calls": 5,
+    "graphc.net_inputs": 5,
+    "graphc.net_parameters": 5,
     "graphc.net_parts": 5,
     "graphc.net_shapes": 5,
     "graphc.blob_values": 5,
