@@ -106,12 +106,13 @@ class Solver:
             "fast_math": fast_math,
             "libraries": libraries,
         }
+        named = [definition.folder / name for name in definition.weights]
+        first, *others = [weights] if weights is not None else named or [None]
         self.net = TrainingNet(
-            self.definition, weights=weights, keep=keep, memory=memory, shapes=shapes, **shared
+            self.definition, weights=first, keep=keep, memory=memory, shapes=shapes, **shared
         )
-        if weights is None:
-            for name in self.definition.weights:
-                self.net.copy_from(self.definition.folder / name)
+        for path in others:
+            self.net.copy_from(path)
         self.net._advance = self.step
         self.test_nets = [self._test_net(test.net, shared) for test in self.definition.tests]
         self.listeners: list[Callable[[Event], None]] = []

@@ -183,13 +183,21 @@ def test_seed_fills_the_parameters() -> None:
     assert (first != other).any()
 
 
-def test_weights_of_the_definition(tmp_path: Path) -> None:
-    source = make(least_squares(f"{FIXED} random_seed: 8"))
-    source.net.save(tmp_path / "a.caffemodel")
+@pytest.mark.parametrize("files", ["a", "b, a"])
+def test_weights_of_the_definition(
+    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of them counts, and nothing is filled that they bring."""
+    for name, seed in (("a", 8), ("b", 9)):
+        source = make(least_squares(f"{FIXED} random_seed: {seed}"))
+        source.net.save(tmp_path / name)
+    wanted = make(least_squares(f"{FIXED} random_seed: 8")).net.params["fc"][0].data
     path = tmp_path / "solver.prototxt"
-    path.write_text(least_squares(f'{FIXED} weights: "a.caffemodel"'))
-    made = make(path)
-    np.testing.assert_array_equal(made.net.params["fc"][0].data, source.net.params["fc"][0].data)
+    path.write_text(least_squares(f'{FIXED} weights: "{files}"'))
+    filled: list[object] = []
+    monkeypatch.setattr("graphc.weights.fill_in_place", lambda *given: filled.append(given))
+    np.testing.assert_array_equal(make(path).net.params["fc"][0].data, wanted)
+    assert filled == []
 
 
 MEMORY = """
