@@ -115,6 +115,27 @@ def test_method_on_least_squares(method: str, variant: str) -> None:
         np.testing.assert_allclose(got, history, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_net_that_learns_a_single_number(passes: int) -> None:
+    """Its gradient, and the sum of squares that clips it, are one number, seen in two shapes."""
+    net = """
+    layer { name: "data" type: "Input" top: "x" top: "t" input_param { shape { dim: 6 dim: 1 } } }
+    layer { name: "scale" type: "Scale" bottom: "x" top: "y" scale_param { filler { value: 2 } } }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
+    """
+    fields = f"iter_size: {passes} clip_gradients: 0.5 base_lr: 0.1 lr_policy: 'fixed'"
+    solver = make(f"{fields} type: 'SGD' net_param {{ {net} }}", dtype="float64")
+    x = np.random.default_rng(0).standard_normal((6, 1))
+    t = 9 * x + 1
+    w = 2.0
+    for _ in range(3):
+        solver.step(feed=lambda: {"x": x, "t": t})
+        gradient = passes * float(((w * x - t) * x).sum()) / 6
+        assert abs(gradient) > 0.5
+        w -= 0.1 * math.copysign(0.5, gradient) / passes
+        assert solver.net.params["scale"][0].data.item() == pytest.approx(w, rel=1e-12)
+
+
 MOVES = {"conv/0": 1.0, "conv/1": 1.0, "scale/0": 1.0, "scale/1": 1.0, "prelu/0": 1.0}
 
 MOVES |= {"again/1": 2.0, "fc/0": 1.0, "fc/1": 1.0}

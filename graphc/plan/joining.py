@@ -80,6 +80,9 @@ class _Joining:
         if not self.worth_it(producer, consumer):
             return None
         passed = {name for name in producer.writes if name in consumer.reads}
+        others = self.draft.sources(name for name in consumer.reads if name not in passed)
+        if not others.isdisjoint(producer.writes):
+            return None  # it reads what the producer writes through a view, too
         is_fill = not producer.reads and len(producer.writes) == 1
         dropped = {name for name in passed if is_fill or self.only_for(name, consumer)}
         place = self.place[consumer]
@@ -112,7 +115,9 @@ class _Joining:
         merged_in: dict[DraftStep, DraftStep] = {}
         for name, steps in by_array.items():
             sweeps: list[DraftStep] = []
-            for second in dict.fromkeys(_latest(merged_in, step) for step in steps):
+            # In the order they run in: some have moved when they were joined for another array.
+            latest = {_latest(merged_in, step) for step in steps}
+            for second in sorted(latest, key=lambda step: self.place[step]):
                 for place, first in enumerate(sweeps):
                     joined = self.try_reductions(name, first, second)
                     if joined is not None:
