@@ -10,6 +10,7 @@ a caret:
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -74,9 +75,18 @@ class Span:
             left, right = max(0, first - _AROUND), first + _AROUND
             prefix = "..." if left else ""
         shown = prefix + line[left:right].expandtabs(4) + ("..." if right < len(line) else "")
-        before = len(prefix + line[left:first].expandtabs(4))
-        width = max(1, len(line[first : min(last, right)].expandtabs(4)))
+        before = _columns(prefix + line[left:first].expandtabs(4))
+        width = max(1, _columns(line[first : min(last, right)].expandtabs(4)))
         return f"    {_printable(shown)}\n    {' ' * before}^{'~' * (width - 1)}"
+
+
+def _columns(text: str) -> int:
+    """How wide a terminal shows a text: signs of East Asia take two columns, accents none."""
+    if text.isascii():
+        return len(text)
+    accents = sum(unicodedata.combining(sign) > 0 for sign in text)
+    wide = sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
+    return len(text) - accents + wide
 
 
 def _printable(line: str) -> str:

@@ -106,6 +106,39 @@ def test_a_warning_is_printed_once_and_not_on_stdout(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["outputs"]["ip"]["max"] == 0
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "frob --json",
+        "run --json",
+        "bench --json net",
+        f"plan {REGRESSION} --threads 0 --json",
+        f"run {REGRESSION} --input x=what --input target=fill:0 --json",
+        f"show {REGRESSION} --json --as fortran",
+    ],
+)
+def test_wrong_usage_is_json_where_asked_for(words: str) -> None:
+    result = graphc(*words.split())
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert json.loads(result.stderr)["error"]
+
+
+def test_an_error_in_json_holds_the_warnings_before_it(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'input: "a" input_shape { dim: 2 dim: 3 }\n'
+        'layer { name: "ip" type: "InnerProduct" bottom: "a" top: "ip"'
+        " inner_product_param { num_output: 2 } }\n"
+    )
+    result = graphc("run", net, "--json")
+    assert result.exit_code == 3
+    told = json.loads(result.stderr)
+    assert "no value is given for input 'a'" in told["error"]
+    assert len(told["notes"]) == 1
+    assert "all its weights are zero" in told["notes"][0]
+
+
 def test_help_does_not_load_the_compiler() -> None:
     code = (
         "import sys, graphc.cli\n"

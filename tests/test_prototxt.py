@@ -228,6 +228,36 @@ def test_spaces_of_the_web_are_one_warning() -> None:
     assert str(warning.span) == "net.prototxt:1:1"
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    text = "\ufeffname: 3\n"
+    (tmp_path / "net.prototxt").write_text(text)
+    for source in (text, tmp_path / "net.prototxt"):
+        parsed = parse(read_source(source))
+        assert parsed.warnings == []
+        (error,) = parsed.errors
+        assert error.span is not None
+        assert (error.span.line, error.span.column) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("line", "columns"),
+    [
+        ("name: 3", 6),
+        ("\tname:\t3", 12),
+        ('layer { name: "conv" bottom: 3 }', 29),
+        ('layer { name: "слой" bottom: 3 }', 29),
+        ('layer { name: "畳み込み" bottom: 3 }', 33),
+        ('layer { name: "cafe\u0301" bottom: 3 }', 29),
+        ('layer { name: "😀" bottom: 3 }', 27),
+    ],
+)
+def test_the_caret_stands_under_the_word(line: str, columns: int) -> None:
+    (error,) = parse(read_source(line + "\n")).errors
+    assert error.span is not None
+    _, caret = error.span.excerpt().splitlines()
+    assert caret.partition("^")[0] == " " * (4 + columns)
+
+
 def test_typographic_quotes_are_told_and_read() -> None:
     parsed = broken("layer { name: “conv1” type: 'ReLU' }")
     (error,) = parsed.errors

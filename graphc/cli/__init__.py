@@ -29,6 +29,7 @@ from graphc.cli.run import run
 from graphc.cli.show import show
 from graphc.cli.summary import summary
 from graphc.cli.train import train
+from graphc.cli.usage import Verbs
 from graphc.error import visible
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
@@ -39,6 +40,7 @@ VERBS = (
 
 app = typer.Typer(
     name="graphc",
+    cls=Verbs,
     help="Compiles neural-network definitions, and their backward pass, into native programs.",
     no_args_is_help=True,
     add_completion=False,

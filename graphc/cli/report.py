@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from graphc.whole_file import write_whole
 if TYPE_CHECKING:
     import numpy as np
 
+_HELD: ContextVar[list[str] | None] = ContextVar("_HELD", default=None)
+
 CHECK_FAILED = 1
 BAD_INPUT = 3
 
@@ -28,17 +31,33 @@ BAD_INPUT = 3
 @contextlib.contextmanager
 def reporting(as_json: bool) -> Iterator[None]:
     """Errors and warnings of the block go to stderr; an error ends the command with code 3."""
-    with warnings.catch_warnings():
+    with _holding_notes(as_json), warnings.catch_warnings():
         warnings.simplefilter("always", NetWarning)
         warnings.showwarning = _once_each(warnings.showwarning)
         try:
             yield
         except NetError as error:
-            _print_error(error, as_json)
+            print_error(error, as_json)
             raise typer.Exit(BAD_INPUT) from None
         except MemoryError as error:
-            _print_error(NetError(f"there is not enough memory: {error}"), as_json)
+            print_error(NetError(f"there is not enough memory: {error}"), as_json)
             raise typer.Exit(BAD_INPUT) from None
+
+
+@contextlib.contextmanager
+def _holding_notes(as_json: bool) -> Iterator[None]:
+    """With `as_json`, notes wait for the end: an error is then one JSON text that holds them."""
+    _HELD.set([] if as_json else None)
+    try:
+        yield
+    except typer.BadParameter:  # told in JSON, too, by `graphc.cli.usage`
+        _HELD.set(None)
+        raise
+    finally:
+        held = _HELD.get() or ()
+        _HELD.set(None)
+        for text in held:
+            note(text)
 
 
 def _once_each(others: Callable[..., None]) -> Callable[..., None]:
@@ -57,10 +76,13 @@ def _once_each(others: Callable[..., None]) -> Callable[..., None]:
     return show
 
 
-def _print_error(error: NetError, as_json: bool) -> None:
+def print_error(error: NetError, as_json: bool) -> None:
+    """An error on stderr, as text or as JSON."""
     if as_json:
         found = [diagnostic.as_json() for diagnostic in error.diagnostics]
-        note(json.dumps({"error": str(error), "diagnostics": found}, indent=2))
+        text = {"error": str(error), "diagnostics": found, "notes": _HELD.get() or []}
+        _HELD.set(None)
+        note(json.dumps(text, indent=2))
         return
     text = str(error)
     note(text if "error: " in text else f"error: {text}")
@@ -74,8 +96,12 @@ def say(text: str, end: str = "\n", colour: str | None = None, bold: bool = Fals
 
 
 def note(text: str) -> None:
-    """A line beside the result: stderr."""
-    typer.echo(visible(text), err=True)
+    """A line beside the result: stderr, or where notes are held."""
+    held = _HELD.get()
+    if held is None:
+        typer.echo(visible(text), err=True)
+    else:
+        held.append(visible(text))
 
 
 def print_json(data: Any) -> None:

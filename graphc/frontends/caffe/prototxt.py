@@ -23,6 +23,7 @@ from graphc.frontends.caffe.tokens import Token
 from graphc.source import Source, Span
 
 LARGEST_TEXT = 1 << 28
+BYTE_ORDER_MARK = "\ufeff"  # editors on Windows put it in front of UTF-8; protobuf skips it
 _CLOSING = {"{": "}", "<": ">"}
 
 _OLD_FIELDS = {
@@ -54,7 +55,7 @@ def read_source(text: str | Path | Source) -> Source:
     if isinstance(text, Source):
         return text
     if isinstance(text, str) and ("\n" in text or "{" in text):
-        return Source("<text>", text)
+        return Source("<text>", text.removeprefix(BYTE_ORDER_MARK))
     try:
         with Path(text).open("rb") as file:
             data = file.read(LARGEST_TEXT + 1)
@@ -64,7 +65,7 @@ def read_source(text: str | Path | Source) -> Source:
     if len(data) > LARGEST_TEXT:
         raise NetError(f"'{text}' is larger than {LARGEST_TEXT >> 20} MiB: not a net definition")
     try:
-        return Source(str(text), data.decode())
+        return Source(str(text), data.decode().removeprefix(BYTE_ORDER_MARK))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = data[error.start]
