@@ -162,6 +162,27 @@ def test_as_a_module_and_its_exit_code() -> None:
     assert refused.stderr.startswith("error: ")
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_result_that_cannot_be_printed(more: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "graphc", "summary", REGRESSION, *more]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == "error: cannot write the result: No space left on device\n"
+    left = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert left.stdout is not None
+    left.stdout.close()
+    _, said = left.communicate()
+    assert (left.returncode, said) == (141, "")
+
+
+def test_an_error_that_cannot_be_printed_has_its_code() -> None:
+    command = [sys.executable, "-m", "graphc", "summary", "absent.prototxt"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
 def test_a_fault_of_ours_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
     import graphc.cli as cli
     import graphc.plan.explain as explain

@@ -25,12 +25,12 @@ from graphc.cli.inspect import inspect
 from graphc.cli.options import verb
 from graphc.cli.plan import plan
 from graphc.cli.profile import profile
+from graphc.cli.report import note
 from graphc.cli.run import run
 from graphc.cli.show import show
 from graphc.cli.summary import summary
 from graphc.cli.train import train
 from graphc.cli.usage import Verbs
-from graphc.error import visible
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
 VERBS = (
@@ -81,9 +81,8 @@ def main() -> None:
         if os.environ.get("GRAPHC_TRACEBACK"):
             raise
         kind = type(error).__name__
-        print(
-            f"graphc: internal error: {kind}: {visible(str(error))}\n"
-            "this is a fault in graphc; GRAPHC_TRACEBACK=1 shows where",
-            file=sys.stderr,
+        note(
+            f"graphc: internal error: {kind}: {error!s}\n"
+            "this is a fault in graphc; GRAPHC_TRACEBACK=1 shows where"
         )
         sys.exit(INTERNAL_ERROR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -26,6 +27,7 @@ _HELD: ContextVar[list[str] | None] = ContextVar("_HELD", default=None)
 
 CHECK_FAILED = 1
 BAD_INPUT = 3
+BROKEN_PIPE = 141  # what the shell says of others that write where nobody reads any more
 
 
 @contextlib.contextmanager
@@ -92,16 +94,38 @@ def say(text: str, end: str = "\n", colour: str | None = None, bold: bool = Fals
     """Part of the result: stdout. What would steer a terminal is escaped, tabs and lines stay."""
     shown = visible(text, ends="\n\t")
     styled = typer.style(shown, fg=colour, bold=bold) if colour or bold else shown
-    typer.echo(styled + end, nl=False)
+    _put(styled + end)
 
 
 def note(text: str) -> None:
     """A line beside the result: stderr, or where notes are held."""
     held = _HELD.get()
     if held is None:
-        typer.echo(visible(text), err=True)
+        _put(visible(text) + "\n", err=True)
     else:
         held.append(visible(text))
+
+
+def _put(text: str, err: bool = False) -> None:
+    """Print. Where that fails (a full disk, a reader that left), end with the code that says so."""
+    try:
+        typer.echo(text, nl=False, err=err)
+    except OSError as error:
+        _close(sys.stderr if err else sys.stdout)
+        if err:
+            return  # there is no one left to tell; the exit code still does
+        if error.errno == errno.EPIPE:
+            raise typer.Exit(BROKEN_PIPE) from None
+        note(f"error: cannot write the result: {error.strerror}")
+        raise typer.Exit(BAD_INPUT) from None
+
+
+def _close(stream: TextIO) -> None:
+    """Let what a stream still holds go nowhere: Python would try again, and complain, at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def print_json(data: Any) -> None:
