@@ -90,9 +90,13 @@ def need(condition: object, message: str) -> None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'kernel_size'?`, or nothing where no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else ""
+    """`did you mean 'kernel_size'?`, or nothing where no known word is close.
+
+    Small and large letters count as the same: RELU is ReLU, not ELU.
+    """
+    words = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(word.casefold(), words, n=1, cutoff=0.6)
+    return f"did you mean '{words[close[0]]}'?" if close else ""
 
 
 class NetWarning(UserWarning):

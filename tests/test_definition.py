@@ -162,6 +162,17 @@ def test_a_wrong_type_of_old_does_not_cascade(fields: str, said: str) -> None:
     assert said in only.message
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("RELU", "ReLU"), ("CONVOLUTION", "Convolution"), ("relu", "ReLU"), ("Elu", "ELU")],
+)
+def test_small_and_large_letters_are_the_same_to_a_suggestion(given: str, meant: str) -> None:
+    with pytest.raises(NetError, match=f"did you mean '{meant}'") as caught:
+        known = {"Convolution", "ReLU", "ELU", "Input"}
+        read_net(DATA + layer("a", given, "data", "y"), layer_types=known)
+    assert len(caught.value.diagnostics) == 1
+
+
 def test_a_misspelt_bottom_field_does_not_cascade() -> None:
     text = DATA + layer("a", "ReLU", "data", "a").replace("top", "tpo") + layer("b", "X", "a", "b")
     assert refusal(text).count("error:") == 1

@@ -121,7 +121,7 @@ def _put(text: str, err: bool = False) -> None:
 
 
 def _close(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere: Python would try again, and complain, at its end."""
+    """Let what a stream still holds go nowhere: Python would try again at its end, and complain."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
