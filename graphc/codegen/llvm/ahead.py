@@ -1,23 +1,29 @@
-"""Windows that move over an image: what a kernel should fetch from memory ahead of its windows.
+"""What a kernel should fetch from memory ahead of what it computes.
 
 The rows that windows meet are several streams, and a processor notices too late where these go: a
 window waits for memory although it computes little. So a kernel with windows asks for all that it
 will read some way ahead, but for what a window shares with the one before it along any loop.
+
+A map reads its arrays from end to end. A processor follows, but it begins anew at each page, and
+the computation of elements that have not come yet leaves it no room to look further. A sum over
+rows that do not follow each other, those of a channel, begins anew at each row, too.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.target import Target
-from graphc.codegen.nodes import Address, FoldNode, reachable, statement_nodes
+from graphc.codegen.nodes import Address, FoldNode, Node, reachable, statement_nodes
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
 BYTES_AHEAD = 4096
+ROW_BYTES_AHEAD = 8192
 MOST_PLACES = 64  # loads of one window that are looked at
 _Row = tuple[str, tuple[tuple[Axis, int], ...]]
 
@@ -26,6 +32,8 @@ def fetched_ahead(plan: Schedule, target: Target) -> list[tuple[Address, int]]:
     """Addresses, each with how many elements further on lies what is to be fetched."""
     if plan.vector is None or target.lanes("float32") == 1:
         return []
+    if _is_map(plan):
+        return list(_map_ahead(plan, plan.vector, target))
     rows: dict[_Row, dict[int, Address]] = {}
     overlap = False
     for statement in plan.nodes.statements:
@@ -45,6 +53,61 @@ def fetched_ahead(plan: Schedule, target: Target) -> list[tuple[Address, int]]:
         for address in places.values()
         if not _was_met(address, places, plan)
     ]
+
+
+def _is_map(plan: Schedule) -> bool:
+    """Whether each iteration only makes its own elements."""
+    return not any(getattr(statement, "axes", ()) for statement in plan.nodes.statements)
+
+
+def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[tuple[Address, int]]:
+    """The rows that a map reads; those that it reads again and again stay in the caches."""
+    every = {n: None for s in plan.nodes.statements for n in reachable(statement_nodes(s))}
+    addresses = dict.fromkeys(node.address for node in every if node.address is not None)
+    rows = [*plan.outer, *plan.loops]
+    for address in addresses:
+        if not _is_far_row(address, vector, target):
+            continue
+        item = DTYPES[address.buffer.dtype]
+        step = abs(address.terms.get(rows[-1], 0)) if rows else plan.nodes.extents[vector]
+        if step == plan.nodes.extents[vector] or step * item > ROW_BYTES_AHEAD:
+            yield address, ROW_BYTES_AHEAD // item
+        elif step:
+            yield address, address.terms[rows[-1]] * -(-ROW_BYTES_AHEAD // (step * item))
+
+
+def folded_ahead(plan: Schedule, target: Target) -> dict[FoldNode, list[tuple[Address, int]]]:
+    """The same for each fold in lanes along one of its own loops.
+
+    What an earlier fold has read is near, if that was less than a cache holds.
+    """
+    found: dict[FoldNode, list[tuple[Address, int]]] = {}
+    near: set[Node] = set()
+    for fold in plan.nodes.statements:
+        if not isinstance(fold, FoldNode) or fold in plan.carried or fold not in plan.inner:
+            continue
+        loads = [n for n in reachable(statement_nodes(fold)) if n.address and n not in near]
+        found[fold] = list(_rows_ahead(fold, loads, plan, target))
+        if plan.nodes.size(fold.axes) * DTYPES["float32"] <= target.l2_bytes // 2:
+            near.update(loads)
+    return found
+
+
+def _rows_ahead(
+    fold: FoldNode, loads: list[Node], plan: Schedule, target: Target
+) -> Iterator[tuple[Address, int]]:
+    inner = plan.inner[fold]
+    extent = plan.nodes.extents[inner]
+    rows = [*plan.outer, *plan.loops, *(axis for axis in fold.axes if axis != inner)]
+    for address in dict.fromkeys(n.address for n in loads):
+        if address is None or not _is_far_row(address, inner, target):
+            continue
+        item = DTYPES[address.buffer.dtype]
+        step = address.terms.get(rows[-1], 0) if rows else 0
+        if step in (0, extent) or extent * item > 2 * ROW_BYTES_AHEAD:
+            yield address, ROW_BYTES_AHEAD // item
+        else:
+            yield address, step * -(-ROW_BYTES_AHEAD // (extent * item))
 
 
 def _is_far_row(address: Address, vector: Axis, target: Target) -> bool:

@@ -213,6 +213,8 @@ class Frame:
             return self.loop(start, stop, step, carry, body)
         b, reach = self.builder, parts.length * step
         if isinstance(start, int) and isinstance(stop, int) and stop - start <= reach:
+            if start >= stop:
+                return list(carry)
             return parts.added(b, carry, self.loop(start, stop, step, parts.zeros(carry), body))
 
         def one(first: ir.Value, sums: Carry) -> Carry:

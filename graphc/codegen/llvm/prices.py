@@ -37,7 +37,10 @@ WEIGHTS = {
     "mod": 8,
     "random_bits": 25,
 }
-HEAVY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow", "random_bits"))
+HEAVY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow"))
+# Each of its rounds waits for the one before: only many blocks side by side keep a processor busy.
+# So many lanes' blocks take half the registers.
+DRAWN = "random_bits"
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,12 @@ class Prices:
         self.ordered = ordered
         self.below = {s: reachable(statement_nodes(s)) for s in nodes.statements}
         every = {node for found in self.below.values() for node in found}
-        self.heavy = any(node.op in HEAVY for node in every)
+        self.drawn = any(node.op == DRAWN for node in every)
         self.width = target.lanes(_main_dtype(nodes, every))
         self.registers = target.registers
         self.most = 4 if target.registers >= 32 else 2
+        if self.drawn:
+            self.most = target.registers // 2
         self.gather = 1.5 if target.vector_bytes >= 64 else 2.5
         self.scatter = 1.5 if target.vector_bytes >= 64 else 5.0
 
@@ -106,6 +111,7 @@ class Prices:
         statements = self.nodes.statements
         lets = [s.value for s in statements if isinstance(s, LetNode)]
         shared = sum(axis in value.axes or bool(value.locals) for value in lets)
+        shared += 2 * self.drawn  # the words of a block
         lanes = self.width * self.most
         while lanes > self.width and shared * lanes > self.registers * self.width:
             lanes //= 2

@@ -25,6 +25,7 @@ from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import POINTER, Carry, Count, Frame, whole
 from graphc.codegen.llvm.row_batch import Emit, is_sweep, made_locals
 from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.spread import about_pivot, sum_and_spread, widened
 from graphc.codegen.llvm.sweeps import SPREAD
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import Address, FoldNode, StatementNode, reachable, statement_nodes
@@ -32,7 +33,9 @@ from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
 PART = 8  # rows; so many fit the first cache's ways where they lie a page apart
-BYTES_AHEAD = 8192
+# Rows of several arrays: each is a stream of its own, and a processor follows few of these.
+PART_OF_SEVERAL = 2
+BYTES_AHEAD = 8192  # of all arrays together
 WIDE = "float64"  # what totals are added up in
 
 
@@ -124,15 +127,15 @@ class RowWalk:
     def _fold(self, fold: FoldNode, low: ir.Value, high: ir.Value) -> None:
         (rows,) = fold.axes
         sums = (_Spread if fold.kind == SPREAD else _Sums)(self, fold, rows)
-        extent = self.extents[rows]
-        whole_parts = extent // PART * PART
+        extent, size = self.extents[rows], sums.part
+        whole_parts = extent // size * size
 
         def part(first: ir.Value, carry: Carry) -> Carry:
-            self._strips(low, high, partial(sums.add, first, PART))
+            self._strips(low, high, partial(sums.add, first, size))
             return carry
 
         self._strips(low, high, sums.begin)
-        self.frame.loop(0, whole_parts, PART, [], part)
+        self.frame.loop(0, whole_parts, size, [], part)
         if extent > whole_parts:
             last = partial(sums.add, whole(whole_parts), extent - whole_parts)
             self._strips(low, high, last)
@@ -147,6 +150,8 @@ class _Sums:
         self.fold = fold
         self.rows = rows
         self.totals = walk.totals[: len(fold.names)]
+        self.read = _far(fold, rows, walk.axis)
+        self.part = PART if len({a.buffer for a in self.read}) < 2 else PART_OF_SEVERAL
 
     def begin(self) -> None:
         """Before the first row."""
@@ -161,12 +166,12 @@ class _Sums:
         for values in self.rows_from(first, count):
             for total, value in zip(sums, values, strict=True):
                 total.add(value)
-        self.added([self.wide(some.result()) for some in sums])
+        self.added([widened(self.walk.builder, some.result()) for some in sums])
 
     def rows_from(self, first: ir.Value, count: int) -> Iterator[list[ir.Value]]:
         """What is summed up in each of some rows; those after them are fetched meanwhile."""
         walk, b = self.walk, self.walk.builder
-        ahead = [(a, _distance(a, self.rows)) for a in _far(self.fold, self.rows, walk.axis)]
+        ahead = [(a, self._distance(a)) for a in self.read]
         for number in range(count):
             row = b.add(first, whole(number))
             with walk.frame.written_out(), walk.values.at_axis(self.rows, row):
@@ -174,10 +179,11 @@ class _Sums:
                     walk.values.prefetch(address, distance)
                 yield [walk.values.wide(node) for node in self.fold.values]
 
-    def wide(self, part: ir.Value) -> ir.Value:
-        """The part of a sum as it is added to a total."""
-        type_ = ir.VectorType(TYPES[WIDE], part.type.count)
-        return part if part.type == type_ else self.walk.builder.fpext(part, type_)
+    def _distance(self, address: Address) -> int:
+        """How many elements further on to fetch: some rows, a part at least."""
+        step = address.terms[self.rows]
+        size = step * DTYPES[address.buffer.dtype] * len(self.read)
+        return step * max(self.part, math.ceil(BYTES_AHEAD / size))
 
     def added(self, parts: list[ir.Value]) -> None:
         """Add parts to the totals."""
@@ -199,13 +205,8 @@ class _Sums:
 class _Spread(_Sums):
     """A sum, and the sum of squared distances from the mean, in one sweep.
 
-    The rows of a part are read twice, from the first cache the second time: their mean c, then the
-    distances from it. With p, an element of the column, the totals are the sums over all parts of
-
-        n (c - p) + sum (x - c)    and    sum (x - c)^2 + (c - p) (n (c - p) + 2 sum (x - c))
-
-    which are sum (x - p) and sum (x - p)^2 (Chan, Golub, LeVeque, "Algorithms for computing the
-    sample variance", 1983). Only in them large numbers cancel, and they are wide.
+    The rows of a part are read twice, from the first cache the second time: their mean is c, and
+    the pivot an element of the column (see `spread`).
     """
 
     def __init__(self, walk: RowWalk, fold: FoldNode, rows: Axis):
@@ -217,7 +218,7 @@ class _Spread(_Sums):
         walk = self.walk
         walk.take([self.fold])
         with walk.frame.written_out(), walk.values.at_axis(self.rows, whole(0)):
-            walk.put(self.pivot, self.wide(walk.values.wide(self.fold.values[0])), WIDE)
+            walk.put(self.pivot, widened(walk.builder, walk.values.wide(self.fold.values[0])), WIDE)
 
     def add(self, first: ir.Value, count: int) -> None:
         walk, b = self.walk, self.walk.builder
@@ -226,23 +227,17 @@ class _Spread(_Sums):
         total = _pairwise(b, values)
         centre = b.fmul(total, walk.values.math.constant(1.0 / count, total.type))
         distances = [b.fsub(value, centre) for value in values]
-        rest = self.wide(_pairwise(b, distances))
-        square = self.wide(_pairwise(b, [b.fmul(d, d) for d in distances]))
-        far = b.fsub(self.wide(centre), walk.get(self.pivot, WIDE))
+        rest = widened(b, _pairwise(b, distances))
+        square = widened(b, _pairwise(b, [b.fmul(d, d) for d in distances]))
+        far = b.fsub(widened(b, centre), walk.get(self.pivot, WIDE))
         number = walk.values.math.constant(float(count), far.type)
-        moved = b.fadd(b.fmul(number, far), rest)
-        self.added([moved, b.fadd(square, b.fmul(far, b.fadd(moved, rest)))])
+        self.added(list(about_pivot(b, number, far, rest, square)))
 
     def end(self) -> None:
-        walk, b = self.walk, self.walk.builder
+        walk = self.walk
         total, square = (walk.get(array, WIDE) for array in self.totals)
-        count = float(walk.extents[self.rows])
-        share = walk.values.math.constant(1.0 / count, total.type)
-        spread = b.fsub(square, b.fmul(b.fmul(total, total), share))
-        zero = ir.Constant(spread.type, None)
-        spread = b.select(b.fcmp_ordered("<", spread, zero), zero, spread)
-        number = walk.values.math.constant(count, total.type)
-        self.ended([b.fadd(total, b.fmul(number, walk.get(self.pivot, WIDE))), spread])
+        count, pivot = float(walk.extents[self.rows]), walk.get(self.pivot, WIDE)
+        self.ended(list(sum_and_spread(walk.values.math, count, pivot, total, square)))
 
 
 class _PairwiseSum:
@@ -273,13 +268,6 @@ def _pairwise(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
     for value in values:
         total.add(value)
     return total.result()
-
-
-def _distance(address: Address, rows: Axis) -> int:
-    """How many elements further on to fetch: some rows, a part at least."""
-    step = address.terms[rows]
-    size = step * DTYPES[address.buffer.dtype]
-    return step * max(PART, math.ceil(BYTES_AHEAD / size))
 
 
 def _far(fold: FoldNode, rows: Axis, columns: Axis) -> list[Address]:

@@ -119,6 +119,8 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
         chosen.kept = kept_slots(nodes, chosen.vector, wide)
         if chosen.kept.slots:
             chosen.lanes = wide
+    else:
+        _join_long_spreads(chosen, target)
     chosen.cost = operations(nodes)
     return chosen
 
@@ -141,6 +143,20 @@ def _carry_stores(plan: Schedule) -> None:
         plan.carried[fold] = store
         if fold in plan.inner_lanes:
             plan.inner_lanes[fold] = min(plan.inner_lanes[fold], plan.inner_lanes[store])
+
+
+def _join_long_spreads(plan: Schedule, target: Target) -> None:
+    """Find mean and variance in one sweep where the second would miss the first cache."""
+
+    def may(first: FoldNode, second: FoldNode) -> bool:
+        size = plan.nodes.size(first.axes) * DTYPES[first.values[0].dtype]
+        inner = plan.inner.get(first)
+        free = not {first, second} & plan.carried.keys()
+        alike = inner is not None and inner == plan.inner.get(second)
+        return free and alike and size > target.l1_bytes
+
+    for joined, first in join_spreads(plan.nodes, may).items():
+        plan.inner[joined], plan.inner_lanes[joined] = plan.inner[first], plan.inner_lanes[first]
 
 
 def _batch(plan: Schedule, target: Target) -> int:

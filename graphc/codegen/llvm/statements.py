@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.ahead import folded_ahead
 from graphc.codegen.llvm.casts import cast
 from graphc.codegen.llvm.kept import KeptArrays
 from graphc.codegen.llvm.lanes import TYPES, is_vector
@@ -19,7 +21,8 @@ from graphc.codegen.llvm.loops import (
 )
 from graphc.codegen.llvm.nest import Nest
 from graphc.codegen.llvm.schedule import Schedule, is_long_sum
-from graphc.codegen.llvm.sweeps import stored_loads
+from graphc.codegen.llvm.spread import SpreadParts, everywhere, sum_and_spread, widened
+from graphc.codegen.llvm.sweeps import SPREAD, stored_loads
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import (
     CheckNode,
@@ -31,6 +34,7 @@ from graphc.codegen.nodes import (
     reachable,
 )
 from graphc.ir.types import REAL
+from graphc.kernel.lang import Axis
 
 _LIMITS = {"int32": 2**31, "int64": 2**63}
 
@@ -46,6 +50,7 @@ class Statements:
         self.builder = frame.builder
         self.math = values.math
         self.carried = set(plan.carried.values())
+        self.ahead = folded_ahead(plan, values.math.target)
         values.tops = _tops(plan.nodes.statements)
         extent = plan.nodes.extents[plan.kept.axis] if plan.kept.axis else 0
         self.kept = KeptArrays(frame.builder, plan.kept, plan.lanes, extent)
@@ -66,6 +71,9 @@ class Statements:
     # -- folds --
 
     def _fold(self, fold: FoldNode) -> None:
+        if fold.kind == SPREAD:
+            self._spread(fold)
+            return
         inner = self.plan.inner.get(fold)
         v = self.values
         lanes = self.plan.inner_lanes[fold] if inner else v.lanes
@@ -87,6 +95,7 @@ class Statements:
                 v.remember(store.value, stored_loads(store, fold))
             else:
                 self.kept.take(fold, v)
+                self._fetch_rows(fold)
             combined = self._combined(fold, carry, in_lanes)
             self.kept.put(fold, v)
             return combined
@@ -101,6 +110,51 @@ class Statements:
             if summed and node.dtype != "float64":
                 value = cast(v, value, "float64", node.dtype)
             v.locals[name] = (self.frame.depth, value)
+
+    def _spread(self, fold: FoldNode) -> None:
+        """A sum and the spread about its mean, in lanes along an own axis (see `spread`)."""
+        v, b, m = self.values, self.builder, self.math
+        inner, lanes = self.plan.inner[fold], self.plan.inner_lanes[fold]
+        node = fold.values[0]
+        pivot = self._first_mean(fold, inner, lanes)
+        wide_pivot = widened(b, pivot)
+        nest = Nest(v, self.plan, fold, inner, lanes, True)
+        ((place, part),) = nest.parts.items()
+        parts = SpreadParts(part.length, math=m, pivot=pivot, wide_pivot=wide_pivot)
+        nest.parts[place] = parts
+
+        def leaf(carry: Carry) -> Carry:
+            self._fetch_rows(fold)
+            return parts.one_more(v.wide(node), carry, v.active)
+
+        total, square, *_ = nest.run(parts.first(), leaf)
+        sums = [self._across("sum", wide, "float64") for wide in (total, square)]
+        middle = b.extract_element(wide_pivot, ir.Constant(INT32, 0))
+        count = float(self.plan.nodes.size(fold.axes))
+        for name, wide in zip(fold.names, sum_and_spread(m, count, middle, *sums), strict=True):
+            found = wide if node.dtype == "float64" else cast(v, wide, "float64", node.dtype)
+            v.locals[name] = (self.frame.depth, found)
+
+    def _first_mean(self, fold: FoldNode, inner: Axis, lanes: int) -> ir.Value:
+        """The mean of what a fold meets first, in all lanes: no outlier alone decides it."""
+        v, b, extent = self.values, self.builder, self.plan.nodes.extents[inner]
+        with contextlib.ExitStack() as inside:
+            inside.enter_context(self.frame.written_out())
+            for axis in fold.axes:
+                if axis != inner:
+                    inside.enter_context(v.at_axis(axis, whole(0)))
+            rest = extent if extent < lanes else None
+            inside.enter_context(v.along(inner, lanes, whole(0), rest))
+            first = v.wide(fold.values[0])
+            if v.active is not None:
+                first = b.select(v.active, first, ir.Constant(first.type, None))
+            total = self._across("sum", first, fold.values[0].dtype)
+            mean = b.fmul(total, self.math.like(total, 1 / min(extent, lanes)))
+            return everywhere(b, mean, first.type)
+
+    def _fetch_rows(self, fold: FoldNode) -> None:
+        for address, distance in self.ahead.get(fold, ()):
+            self.values.prefetch(address, distance)
 
     def _fetch_next(self, store: StoreNode) -> None:
         """Have the next iteration's elements fetched while this one computes.

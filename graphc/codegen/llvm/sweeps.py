@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from graphc.codegen.nodes import (
     Address,
@@ -83,13 +83,22 @@ def _reads(fold: FoldNode) -> set[str]:
     return {name for value in fold.values for name in value.reads}
 
 
-def join_spreads(nodes: KernelNodes) -> None:
-    """Make one fold of a sum and the sum of squared distances from the mean that it gives."""
+def join_spreads(
+    nodes: KernelNodes, may: Callable[[FoldNode, FoldNode], bool] = lambda first, second: True
+) -> dict[FoldNode, FoldNode]:
+    """Make one fold of a sum and the sum of squared distances from the mean that it gives.
+
+    `may` is asked for each two of them. Each fold so made, with the first of the two.
+    """
     kept: list[StatementNode] = []
+    made: dict[FoldNode, FoldNode] = {}
     for statement in nodes.statements:
         first = _summed_before(statement, kept, nodes) if isinstance(statement, FoldNode) else None
         if first is not None:
             assert isinstance(statement, FoldNode)
+            if not may(first, statement):
+                kept.append(statement)
+                continue
             joined = FoldNode(
                 SPREAD,
                 first.names + statement.names,
@@ -98,9 +107,11 @@ def join_spreads(nodes: KernelNodes) -> None:
                 first.guards,
             )
             kept[kept.index(first)] = joined
+            made[joined] = first
         else:
             kept.append(statement)
     nodes.statements = kept
+    return made
 
 
 def _summed_before(
