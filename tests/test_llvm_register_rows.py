@@ -16,7 +16,8 @@ from graphc.codegen.llvm.chained_steps import chain_at
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.codegen.llvm.program import emit_program, kernel_keys
-from graphc.codegen.llvm.register_rows import MOST_REGISTERS, emit_register_rows
+from graphc.codegen.llvm.register_rows import emit_register_rows
+from graphc.codegen.llvm.row_kernel import MOST_REGISTERS
 from graphc.codegen.llvm.target import Target
 from graphc.ir.graph import Graph
 from graphc.ir.op import Op

@@ -88,7 +88,8 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     "kept": {"MOST_BYTES": [0]},
     "nest": {"FEW_ITERATIONS": [0, 30], "PART": [1]},
     "ahead": {"MOST_PLACES": [0]},
-    "register_rows": {"MOST_REGISTERS": [0], "REGISTERS_A_PART": [32]},
+    "row_kernel": {"MOST_REGISTERS": [0]},
+    "register_rows": {"REGISTERS_A_PART": [32]},
 }
 
 
@@ -183,7 +184,17 @@ def maps() -> list[Case]:
 
 
 ENOUGH = 2  # kernels whose code depends on a constant
-LOOPS = ("streaming", "strips", "schedule", "row_walk", "kept", "nest", "ahead", "register_rows")
+LOOPS = (
+    "streaming",
+    "strips",
+    "schedule",
+    "row_walk",
+    "kept",
+    "nest",
+    "ahead",
+    "row_kernel",
+    "register_rows",
+)
 
 
 @functools.cache

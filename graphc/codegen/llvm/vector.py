@@ -30,7 +30,7 @@ from graphc.ir.types import DTYPES, REAL
 from graphc.kernel.lang import Axis
 
 if TYPE_CHECKING:
-    from graphc.codegen.llvm.register_rows import RegisterRows
+    from graphc.codegen.llvm.row_registers import RowRegisters
 
 __all__ = ["SUFFIXES", "TYPES", "Values"]
 
@@ -62,7 +62,7 @@ class Values:
         self.streamed: frozenset[str] = frozenset()
         self.tops: dict[str, Node] = {}
         self.neighbours: Neighbours | None = None
-        self.rows: RegisterRows | None = None
+        self.rows: RowRegisters | None = None
         self.guarded = 0
         self._changing: list[Node] = []
 
