@@ -30,8 +30,8 @@ _Row = tuple[str, tuple[tuple[Axis, int], ...]]
 
 def fetched_ahead(plan: Schedule, target: Target) -> list[tuple[Address, int]]:
     """Addresses, each with how many elements further on lies what is to be fetched."""
-    if plan.vector is None or target.lanes("float32") == 1:
-        return []
+    if plan.vector is None or plan.kept.slots or target.lanes("float32") == 1:
+        return []  # strips that are kept fetch for themselves
     if _is_map(plan):
         return list(_map_ahead(plan, plan.vector, target))
     rows: dict[_Row, dict[int, Address]] = {}

@@ -53,6 +53,7 @@ class _Body:
         self.values.neighbours = Neighbours(every, plan.nodes.written, plan.outer + plan.loops)
         self.plan = plan
         self.statements = Statements(self.frame, self.values, plan, error)
+        self.statements.uneven = self.streams.uneven
         self.ahead = fetched_ahead(plan, target)
         self.batch: RowBatch | None = None
         if plan.batch:

@@ -1,9 +1,13 @@
-"""What one sweep keeps for the next, where lanes run along positions and sweeps along an axis.
+"""What one sweep keeps for the next on the stack, and not where the result will be.
 
-A softmax over maps sweeps the classes of 64 positions several times. Its rows are short and far
-apart: where their distance is a multiple of a page they push each other out of the caches, and what
-is stored only to be read and stored again fetches lines for nothing. So that, and what a sweep
-loads for later ones, goes to a small array on the stack, which lies densely.
+Strips: lanes run along positions and sweeps along an axis. A softmax over maps sweeps the classes
+of 64 positions several times. Its rows are short and far apart: where their distance is a multiple
+of a page they push each other out of the caches, and what is stored only to be read and stored
+again fetches lines for nothing. So that, and what a sweep loads for later ones, goes to a small
+array on the stack, which lies densely.
+
+Rows: lanes run along the axis that is swept. There, too, what is stored only to be read and stored
+again is kept: a result that goes past the caches is never fetched.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from dataclasses import dataclass, field
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.lanes import TYPES
+from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
 from graphc.codegen.llvm.loops import POINTER, whole
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import (
@@ -41,9 +45,13 @@ class Slot:
 
 @dataclass
 class Kept:
-    """Slots by the sweep that fills them. `temporary` stores fill one and do nothing else."""
+    """Slots by the sweep that fills them. `temporary` stores fill one and do nothing else.
+
+    axis: what is swept. padding: elements behind a row that vectors may touch; 0 for strips.
+    """
 
     axis: Axis | None = None
+    padding: int = 0
     slots: dict[StatementNode, Slot] = field(default_factory=dict)
     temporary: set[StoreNode] = field(default_factory=set)
 
@@ -66,6 +74,26 @@ def kept_slots(nodes: KernelNodes, vector: Axis, lanes: int) -> Kept:
                 found.temporary.add(sweep)
     size = sum(DTYPES[slot.source.dtype] for slot in found.slots.values())
     return found if size * lanes * nodes.extents[own[0]] <= MOST_BYTES else Kept()
+
+
+def kept_rows(nodes: KernelNodes, inner: dict[StatementNode, Axis], lanes: int) -> Kept:
+    """What the sweeps of a kernel keep whose vectors, of at most `lanes`, run along rows."""
+    sweeps = [s for s in nodes.statements if isinstance(s, FoldNode | StoreNode) and s.axes]
+    swept = {(s.axes, inner.get(s)) for s in sweeps}
+    if len(swept) != 1 or any(s.guards for s in sweeps):
+        return Kept()
+    ((axes, own),) = swept
+    if own is None or axes != (own,):
+        return Kept()
+    found = Kept(own, lanes)
+    for place, sweep in enumerate(sweeps):
+        if isinstance(sweep, StoreNode):
+            slot = _slot(sweep, sweeps[place + 1 :], own, own, nodes)
+            if slot is not None:
+                found.slots[sweep] = slot
+                found.temporary.add(sweep)
+    size = sum(DTYPES[slot.source.dtype] for slot in found.slots.values())
+    return found if size * nodes.extents[own] <= MOST_BYTES else Kept()
 
 
 def _slot(
@@ -135,12 +163,13 @@ def _is_row(place: Address, own: Axis, vector: Axis) -> bool:
 
 
 class KeptArrays:
-    """The arrays on the stack: one for each slot, a vector of lanes an iteration."""
+    """The arrays on the stack: one for each slot, `lanes` elements a place of the axis."""
 
     def __init__(self, builder: ir.IRBuilder, kept: Kept, lanes: int, extent: int):
         self.builder = builder
         self.kept = kept
         self.lanes = lanes
+        extent += kept.padding
         self.arrays: dict[Slot, ir.Value] = {}
         last: tuple[Slot, ir.Value] | None = None
         for filler, slot in kept.slots.items():
@@ -153,7 +182,7 @@ class KeptArrays:
     def _array(self, slot: Slot, extent: int) -> ir.Value:
         dtype = slot.source.dtype
         array = self.builder.alloca(ir.ArrayType(TYPES[dtype], self.lanes * extent))
-        array.align = DTYPES[dtype] * self.lanes
+        array.align = max(CACHE_LINE, DTYPES[dtype] * self.lanes)
         array.type = POINTER  # llvmlite gives it the type of what it points to
         return array
 
@@ -161,20 +190,23 @@ class KeptArrays:
         """Let what was put away be known in this iteration of a statement's loop."""
         for slot, array in self.arrays.items():
             for node in slot.taken.get(statement, ()):
-                type_ = ir.VectorType(TYPES[node.dtype], self.lanes)
-                place = self._place(slot, values)
-                loaded = self.builder.load(place, typ=type_, align=array.align)
+                type_ = ir.VectorType(TYPES[node.dtype], values.lanes)
+                place = self._place(slot, array, values)
+                loaded = self.builder.load(place, typ=type_, align=self._align(slot))
                 values.frame.scopes[values.level(node)].memo[node] = loaded
 
     def put(self, statement: StatementNode, values: Values) -> None:
         """Put away what later statements need of this one."""
         slot = self.kept.slots.get(statement)
         if slot is not None:
-            place, align = self._place(slot, values), self.arrays[slot].align
-            self.builder.store(values.wide(slot.source), place, align=align)
+            place = self._place(slot, self.arrays[slot], values)
+            self.builder.store(values.wide(slot.source), place, align=self._align(slot))
 
-    def _place(self, slot: Slot, values: Values) -> ir.Value:
+    def _place(self, slot: Slot, array: ir.Value, values: Values) -> ir.Value:
         assert self.kept.axis is not None
         step = self.builder.mul(values.places[self.kept.axis][1], whole(self.lanes))
-        element = TYPES[slot.source.dtype]
-        return self.builder.gep(self.arrays[slot], [step], source_etype=element)
+        return self.builder.gep(array, [step], source_etype=TYPES[slot.source.dtype])
+
+    def _align(self, slot: Slot) -> int:
+        """Bytes at a multiple of which vectors lie: in rows they begin anywhere."""
+        return DTYPES[slot.source.dtype] * self.lanes

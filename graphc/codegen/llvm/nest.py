@@ -12,8 +12,10 @@ from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import INT1, INT64, Carry, Count, Frame, PartialSums, whole
 from graphc.codegen.llvm.narrow_lanes import is_everywhere
 from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.streaming import before_aligned
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import (
+    Address,
     FoldNode,
     Node,
     StatementNode,
@@ -21,6 +23,7 @@ from graphc.codegen.nodes import (
     reachable,
     statement_nodes,
 )
+from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
 # Loops of so few iterations are written out, if their bodies together are no longer than that: a
@@ -89,6 +92,7 @@ class Nest:
                 self.guards.setdefault(place, []).append(guard)
         self.needs_branch = _reads_one_place(statement, lane_axis)
         self.written_out = False
+        self.aligned: Address | None = None
         self.is_short = self._is_short(statement)
 
     def _parts(self, fold: FoldNode | StoreNode) -> dict[int, PartialSums]:
@@ -241,8 +245,27 @@ class Nest:
 
         parts = self.parts.get(place)
         if axis == self.inner:
+            if self.aligned is not None:
+                start = self._first_lanes(axis, self.aligned, carry, lanes)
+                return self.frame.lane_loop(start, stop, self.lanes, carry, lanes)
             return self.frame.lane_loop(start, stop, self.lanes, carry, lanes, parts)
         return self.frame.chunked(start, stop, 1, carry, single, parts)
+
+    def _first_lanes(
+        self,
+        axis: Axis,
+        address: Address,
+        carry: Carry,
+        body: Callable[[ir.Value, Count | None, Carry], Carry],
+    ) -> ir.Value:
+        """A part of a vector of a store, so that the next ones are aligned; where those begin."""
+        with self.frame.written_out(), self.values.at_axis(axis, whole(0)):
+            place, _ = self.values.place(address)
+        size = self.values.math.target.vector_bytes
+        some = before_aligned(self.builder, place, DTYPES[address.buffer.dtype], size)
+        any_ = self.builder.icmp_unsigned("!=", some, whole(0))
+        self.frame.guard(any_, carry, lambda c: body(whole(0), some, c))
+        return some
 
     def _range(self, place: int, axis: Axis) -> tuple[Count, Count]:
         """Where the loop begins and ends, clipped by the guards that are its bounds."""

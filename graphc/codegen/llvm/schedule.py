@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from graphc.codegen.llvm.kept import Kept, kept_slots
+from graphc.codegen.llvm.kept import Kept, kept_rows, kept_slots
 from graphc.codegen.llvm.lanes import CACHE_LINE
 from graphc.codegen.llvm.merging import merge_loops
 from graphc.codegen.llvm.prices import Prices, weight
@@ -121,6 +121,8 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
             chosen.lanes = wide
     else:
         _join_long_spreads(chosen, target)
+        if chosen.outer and not chosen.batch and chosen.inner:
+            chosen.kept = kept_rows(nodes, chosen.inner, max(chosen.inner_lanes.values()))
     chosen.cost = operations(nodes)
     return chosen
 

@@ -51,6 +51,7 @@ class Statements:
         self.math = values.math
         self.carried = set(plan.carried.values())
         self.ahead = folded_ahead(plan, values.math.target)
+        self.uneven: StoreNode | None = None
         values.tops = _tops(plan.nodes.statements)
         extent = plan.nodes.extents[plan.kept.axis] if plan.kept.axis else 0
         self.kept = KeptArrays(frame.builder, plan.kept, plan.lanes, extent)
@@ -254,7 +255,20 @@ class Statements:
             self._store_one(store)
             return carry
 
-        Nest(self.values, self.plan, store, inner, lanes, False).run([], leaf)
+        if inner and store is self.uneven:
+            # One register at a time: what is left at a row's end is less than a line.
+            lanes = self.math.target.lanes(store.address.buffer.dtype)
+            self.values.fetch(self._end_of_row(store, inner), to_write=True)
+            nest = Nest(self.values, self.plan, store, inner, lanes, False)
+            nest.aligned = store.address
+        else:
+            nest = Nest(self.values, self.plan, store, inner, lanes, False)
+        nest.run([], leaf)
+
+    def _end_of_row(self, store: StoreNode, inner: Axis) -> ir.Value:
+        last = whole(self.plan.nodes.extents[inner] - 1)
+        with self.frame.written_out(), self.values.at_axis(inner, last):
+            return self.values.affine_place(store.address)
 
     def _store_one(self, store: StoreNode) -> None:
         """One iteration's store, to the array or to where it is kept for a later one."""

@@ -60,9 +60,11 @@ def streams_of(plan: Schedule, target: Target) -> Streams:
     if even or len(large) != 1:
         return Streams(frozenset(even))
     ((name, (store, *others)),) = large.items()
-    long = bool(plan.vector and nodes.extents[plan.vector] >= LEAST_VECTORS * plan.lanes)
+    axis = plan.inner.get(store, plan.vector)
+    own = (axis,) if store in plan.inner else ()
+    long = axis is not None and nodes.extents[axis] >= LEAST_VECTORS * _lanes(store, plan)
     drawn = any(node.op == "random_bits" for node in every)  # made for lanes at even places
-    if others or drawn or not long or not plan.outer or store.axes:
+    if others or drawn or not long or not plan.outer or store.axes != own:
         return Streams()
     return Streams(frozenset([name]), store)
 
@@ -83,9 +85,12 @@ def _is_large_row(store: StoreNode, plan: Schedule, target: Target) -> bool:
     )
 
 
+def _lanes(store: StoreNode, plan: Schedule) -> int:
+    return plan.inner_lanes[store] if store in plan.inner else plan.lanes
+
+
 def _lane_bytes(store: StoreNode, plan: Schedule) -> int:
-    lanes = plan.inner_lanes[store] if store in plan.inner else plan.lanes
-    return lanes * DTYPES[store.address.buffer.dtype]
+    return _lanes(store, plan) * DTYPES[store.address.buffer.dtype]
 
 
 def _is_even(store: StoreNode, target: Target, plan: Schedule) -> bool:

@@ -369,9 +369,9 @@ class Values:
             )
             self.fetch(there)
 
-    def fetch(self, place: ir.Value) -> None:
-        """Fetch a cache line to read it soon. Any address will do, mapped or not."""
-        hints = [ir.Constant(INT32, hint) for hint in (0, 3, 1)]
+    def fetch(self, place: ir.Value, to_write: bool = False) -> None:
+        """Fetch a cache line to use it soon. Any address will do, mapped or not."""
+        hints = [ir.Constant(INT32, hint) for hint in (int(to_write), 3, 1)]
         self.math.intrinsic("llvm.prefetch.p0", VOID, place, *hints)
 
     def remember(self, value: Node, loads: list[Node]) -> None:
