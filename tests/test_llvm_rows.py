@@ -18,6 +18,7 @@ from graphc.kernel.join import join_siblings
 from graphc.kernel.lang import Kernel
 from graphc.kernel.once import compute_once
 from graphc.ops.loss import SoftmaxLogLoss, SoftmaxLogLossGradient
+from graphc.ops.softmax import Softmax
 
 
 def sweep(shape: tuple[int, ...], axis: int, ignore: int | None = None) -> Kernel:
@@ -110,7 +111,40 @@ def test_large_strips_are_stored_past_the_caches(places: int):
     agrees(kernel, shape, 1, target=target)
 
 
+def test_strips_of_many_classes_are_narrower():
+    kernel = sweep((2500, 200), 0)
+    if Target.host().lanes("float32") == 16:
+        assert planned(kernel).lanes == 32
+    agrees(kernel, (2500, 200), 0)
+
+
 def test_strips_that_do_not_fit_are_not_kept():
-    kernel = sweep((4000, 1024), 0)
+    kernel = sweep((9000, 512), 0)
     assert not planned(kernel).kept.slots
-    agrees(kernel, (4000, 1024), 0)
+    agrees(kernel, (9000, 512), 0)
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3", "x86-64-v2", "scalar"])
+@pytest.mark.parametrize("classes", [1000, 1001, 1007, 1024, 1039])
+def test_long_rows_are_kept_and_stored_past_the_caches(classes: int, target: str):
+    machine = replace(Target.named(target), l2_bytes=1024)
+    kernel = compute_once(kernel_of(Softmax(1), *[[TensorType("float32", (9, classes))]] * 2))
+    plan = schedule(Nodes(kernel).read(), machine)
+    streams = streams_of(plan, machine)
+    wide = machine.vector_bytes >= 32
+    assert bool(plan.kept.slots) == (machine.lanes("float32") > 1)
+    assert bool(streams.buffers) == wide
+    uneven = 4 * classes % machine.vector_bytes != 0
+    assert (streams.uneven is not None) == (wide and uneven)
+    (native,) = compile_kernels([kernel], machine)
+    assert not isinstance(native, Exception), native
+    x = np.random.default_rng(3).standard_normal((9, classes)).astype(np.float32)
+    x[4] = -np.inf
+    x[4, 17] = 3.0
+    wanted = Softmax(1).reference(x.astype(np.float64))
+    for shift in (0, 4, 32):
+        (y,) = native([x, np.full(x.shape, np.nan, "f")], shift=shift)
+        np.testing.assert_allclose(y, wanted, rtol=2e-6, atol=1e-37)
+        assert (y[4] == wanted[4]).all()
+    (y,) = native([x, np.full(x.shape, np.nan, "f")], shared={0: 0})
+    np.testing.assert_allclose(y, wanted, rtol=2e-6, atol=1e-37)

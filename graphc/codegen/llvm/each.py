@@ -139,7 +139,9 @@ class _Body:
                 low = self._first_lanes(axis, uneven, body)
             elif self._is_guarded(axis):
                 return self._peeled(axis, body)
-        elif self.plan.nodes.extents[axis] % self.plan.lanes == 0:
+        if self.statements.next is not None:
+            self.statements.next.first, self.statements.next.stop = low, high
+        if not self.plan.outer and self.plan.nodes.extents[axis] % self.plan.lanes == 0:
             # Shares begin and end at multiples of the lanes: there is no tail.
             return self.frame.loop(
                 low, high, self.plan.lanes, [], lambda i, carry: body(i, None, carry)

@@ -32,7 +32,7 @@ from graphc.codegen.nodes import (
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
-MOST_BYTES = 512 << 10  # on the stack of each thread; half of a usual second cache
+MOST_BYTES = 1 << 20  # on the stack of each thread; a usual second cache
 
 
 @dataclass(eq=False)
@@ -163,49 +163,83 @@ def _is_row(place: Address, own: Axis, vector: Axis) -> bool:
 
 
 class KeptArrays:
-    """The arrays on the stack: one for each slot, `lanes` elements a place of the axis."""
+    """The arrays on the stack: one for each slot, `lanes` elements a place of the axis.
 
-    def __init__(self, builder: ir.IRBuilder, kept: Kept, lanes: int, extent: int):
+    ahead: the slot whose rows of the next strip are put away while this one is computed; its array
+    has two halves.
+    """
+
+    def __init__(
+        self, builder: ir.IRBuilder, kept: Kept, lanes: int, extent: int, ahead: Slot | None = None
+    ):
         self.builder = builder
         self.kept = kept
         self.lanes = lanes
-        extent += kept.padding
+        self.extent = extent + kept.padding
+        self.ahead = ahead
         self.arrays: dict[Slot, ir.Value] = {}
         last: tuple[Slot, ir.Value] | None = None
         for filler, slot in kept.slots.items():
             # What is read for the last time where the next is made leaves its place to it.
             free = last is not None and list(last[0].taken)[-1] is filler
             fits = last is not None and last[0].source.dtype == slot.source.dtype
-            self.arrays[slot] = last[1] if last and free and fits else self._array(slot, extent)
+            self.arrays[slot] = last[1] if last and free and fits else self._array(slot)
             last = slot, self.arrays[slot]
 
-    def _array(self, slot: Slot, extent: int) -> ir.Value:
+    def _array(self, slot: Slot) -> ir.Value:
         dtype = slot.source.dtype
-        array = self.builder.alloca(ir.ArrayType(TYPES[dtype], self.lanes * extent))
+        size = self.lanes * self.extent * (2 if slot is self.ahead else 1)
+        array = self.builder.alloca(ir.ArrayType(TYPES[dtype], size))
         array.align = max(CACHE_LINE, DTYPES[dtype] * self.lanes)
         array.type = POINTER  # llvmlite gives it the type of what it points to
         return array
 
     def take(self, statement: StatementNode, values: Values) -> None:
         """Let what was put away be known in this iteration of a statement's loop."""
-        for slot, array in self.arrays.items():
-            for node in slot.taken.get(statement, ()):
+        for slot in self.arrays:
+            nodes = slot.taken.get(statement, [])
+            if slot is self.ahead and self.kept.slots.get(statement) is slot:
+                nodes = [slot.source] if self._is_ready(slot, values) else []
+            for node in nodes:
                 type_ = ir.VectorType(TYPES[node.dtype], values.lanes)
-                place = self._place(slot, array, values)
+                place = self._place(slot, values)
                 loaded = self.builder.load(place, typ=type_, align=self._align(slot))
                 values.frame.scopes[values.level(node)].memo[node] = loaded
 
     def put(self, statement: StatementNode, values: Values) -> None:
         """Put away what later statements need of this one."""
         slot = self.kept.slots.get(statement)
-        if slot is not None:
-            place = self._place(slot, self.arrays[slot], values)
-            self.builder.store(values.wide(slot.source), place, align=self._align(slot))
+        if slot is not None and not self._is_ready(slot, values):
+            self.store(slot, values.wide(slot.source), values)
 
-    def _place(self, slot: Slot, array: ir.Value, values: Values) -> ir.Value:
+    def _is_ready(self, slot: Slot, values: Values) -> bool:
+        """Whether a slot was filled before: what is ahead is, but for a partial strip."""
+        return slot is self.ahead and values.tail is None
+
+    def store(self, slot: Slot, value: ir.Value, values: Values, turned: bool = False) -> None:
+        """Put a value away; `turned`: in the other half."""
+        self.builder.store(value, self._place(slot, values, turned), align=self._align(slot))
+
+    def _place(self, slot: Slot, values: Values, turned: bool = False) -> ir.Value:
         assert self.kept.axis is not None
-        step = self.builder.mul(values.places[self.kept.axis][1], whole(self.lanes))
-        return self.builder.gep(array, [step], source_etype=TYPES[slot.source.dtype])
+        array, b = self.arrays[slot], self.builder
+        if self.ahead is not None and array is self.arrays[self.ahead]:
+            array = self._half(array, slot, values, turned)
+        step = b.mul(values.places[self.kept.axis][1], whole(self.lanes))
+        return b.gep(array, [step], source_etype=TYPES[slot.source.dtype])
+
+    def _half(self, array: ir.Value, slot: Slot, values: Values, turned: bool) -> ir.Value:
+        """The half for the strip where `values` stand: they take turns."""
+        assert values.axis is not None
+        level, first = values.places[values.axis]
+
+        def make() -> ir.Value:
+            b = self.builder
+            number = b.add(b.udiv(first, whole(self.lanes)), whole(int(turned)))
+            start = b.mul(b.and_(number, whole(1)), whole(self.lanes * self.extent))
+            return b.gep(array, [start], source_etype=TYPES[slot.source.dtype])
+
+        return values.frame.remembered(level, ("half", turned), make)
 
     def _align(self, slot: Slot) -> int:
         """Bytes at a multiple of which vectors lie: in rows they begin anywhere."""

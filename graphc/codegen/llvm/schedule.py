@@ -116,9 +116,10 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
     elif chosen.vector:
         # Rows that lie far apart are fetched once, and as wide as registers allow.
         wide = _strip_lanes(nodes.extents[chosen.vector], target)
-        chosen.kept = kept_slots(nodes, chosen.vector, wide)
-        if chosen.kept.slots:
-            chosen.lanes = wide
+        for lanes in (wide, wide // 2):
+            if not chosen.kept.slots and lanes >= target.lanes("float32"):
+                chosen.kept = kept_slots(nodes, chosen.vector, lanes)
+                chosen.lanes = lanes if chosen.kept.slots else chosen.lanes
     else:
         _join_long_spreads(chosen, target)
         if chosen.outer and not chosen.batch and chosen.inner:

@@ -20,6 +20,7 @@ from graphc.codegen.llvm.loops import (
     whole,
 )
 from graphc.codegen.llvm.nest import Nest
+from graphc.codegen.llvm.next_strip import NextStrip
 from graphc.codegen.llvm.schedule import Schedule, is_long_sum
 from graphc.codegen.llvm.spread import SpreadParts, everywhere, sum_and_spread, widened
 from graphc.codegen.llvm.sweeps import SPREAD, stored_loads
@@ -54,7 +55,10 @@ class Statements:
         self.uneven: StoreNode | None = None
         values.tops = _tops(plan.nodes.statements)
         extent = plan.nodes.extents[plan.kept.axis] if plan.kept.axis else 0
-        self.kept = KeptArrays(frame.builder, plan.kept, plan.lanes, extent)
+        ahead = next((slot for s, slot in plan.kept.slots.items() if isinstance(s, FoldNode)), None)
+        ahead = ahead if plan.vector and plan.carried else None
+        self.kept = KeptArrays(frame.builder, plan.kept, plan.lanes, extent, ahead)
+        self.next = NextStrip(values, self.kept, ahead, extent) if ahead else None
 
     def emit(self, statement: StatementNode) -> None:
         """One statement."""
@@ -86,6 +90,8 @@ class Statements:
             for position in range(len(fold.values))
         ]
         nest = Nest(v, self.plan, fold, inner, lanes, summed)
+        if self.next and v.tail is None and self.plan.kept.slots.get(fold) is self.next.slot:
+            self.next.begin()
 
         store = self.plan.carried.get(fold)
 
@@ -176,9 +182,8 @@ class Statements:
         v, plan = self.values, self.plan
         if not plan.kept.slots:
             return
-        for slot in plan.kept.slots.values():
-            if slot.source.address is not None:
-                v.prefetch(slot.source.address, v.lanes)
+        if self.next and v.tail is None:
+            self.next.row()
         for store in plan.nodes.statements:
             if not isinstance(store, StoreNode) or store in plan.kept.temporary:
                 continue
