@@ -13,6 +13,7 @@ thread's first run, so two threads never meet, and one thread alone keeps to one
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,14 +22,21 @@ from llvmlite import ir
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
-from graphc.codegen.llvm.operand import Operands
+from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.shares import each, when
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.llvm.winograd_product import PointProduct, PointSizes, register_tile
 from graphc.codegen.llvm.winograd_transform import sandwich
-from graphc.codegen.llvm.winograd_windows import Rows, Tiles
-from graphc.codegen.nodes import KernelNodes, Nodes, StoreNode
+from graphc.codegen.llvm.winograd_windows import Rows, Tiles, load_points
+from graphc.codegen.nodes import (
+    Address,
+    KernelNodes,
+    Nodes,
+    StoreNode,
+    reachable,
+    statement_nodes,
+)
 from graphc.kernel import winograd
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Axis, Kernel
@@ -122,6 +130,7 @@ class _Convolution:
         body = replace(kernel, body=contraction.stores, winograd=None)
         self.stores: KernelNodes = Nodes(body).read()
         self.local = contraction.fold.locals[0].name
+        self.met = self._rows_met() if schedule.lanes > 1 else []
         assert kernel.winograd.filters is not None
         self.filters = values.bases[kernel.winograd.filters]
         self.work = values.bases[kernel.winograd.work]
@@ -132,6 +141,15 @@ class _Convolution:
         self.tiles = Tiles(self.at, form, schedule.transform)
         self.plane = schedule.strip * self.pitch  # from one point's rows to the next's
         self.block_plane = schedule.strip * form.block
+
+    def _rows_met(self) -> list[Address]:
+        """Where the stores read or write rows of outputs of a pixel."""
+        stores = [s for s in self.stores.statements if isinstance(s, StoreNode)]
+        nodes = reachable(tuple(n for s in stores for n in statement_nodes(s)))
+        found = [n.address for n in nodes if n.address is not None] + [s.address for s in stores]
+        across = self.form.sides[1].each
+        rows = [a for a in found if a.terms.get(self.form.outputs) == 1 and across in a.terms]
+        return list({id(a): a for a in rows if not a.parts}.values())
 
     # -- shares --
 
@@ -153,6 +171,7 @@ class _Convolution:
             self.count = self.at.smaller(left, s.strip)
             new = b.or_(b.icmp_unsigned("==", block, whole(0)), b.icmp_unsigned("==", index, first))
             when(self.frame, new, self._transform_windows)
+            self._look_ahead(block)
             self._block(block)
 
         each(self.frame, first, last, unit)
@@ -176,6 +195,49 @@ class _Convolution:
         rows = Rows(target, self.plane)
         self.tiles.transform_window(known, corners, whole(0), channels, rows)
 
+    def _look_ahead(self, block: ir.Value) -> None:
+        """Find how many tiles are transformed after this block: none, or those of a strip."""
+        b, s = self.builder, self.schedule
+        left = b.sub(whole(self.form.tiles(s.tile) - s.strip), self.first_tile)
+        is_last = b.icmp_unsigned("==", block, whole(self.form.blocks - 1))
+        self.next_count = b.select(is_last, self.at.smaller(left, s.strip), whole(0))
+
+    def _fetch(self, slot: ir.Value, block: ir.Value) -> None:
+        """While sums are computed, ask for one tile of what is read and written after them.
+
+        First for the windows of the next strip, then for this one's part of the result.
+        """
+        b = self.builder
+
+        def window() -> None:
+            known, corners = self._tile_place(b.add(whole(self.schedule.strip), slot))
+            self.tiles.fetch_window(known, corners, whole(0), self.form.channels.extent)
+
+        when(self.frame, b.icmp_signed("<", slot, self.next_count), window)
+        if self.met:
+            number = b.sub(slot, whole(self.schedule.strip))
+            inside = b.icmp_unsigned("<", number, self.count)
+            when(self.frame, inside, lambda: self._fetch_result(number, block))
+
+    def _fetch_result(self, number: ir.Value, block: ir.Value) -> None:
+        b, form, values, lanes = self.builder, self.form, self.values, self.schedule.lanes
+        known, corners = self._tile_place(number)
+        first = b.mul(block, whole(form.block))
+        for offsets in itertools.product(range(self.schedule.tile), repeat=2):
+            with self.frame.scope():
+                pairs = zip(corners, offsets, strict=True)
+                self._set_places(known, [b.add(corner, whole(o)) for corner, o in pairs])
+                with values.along(form.outputs, lanes, first, None):
+                    for address in self.met:
+                        for o in range(0, form.block, max(lanes, LINE_BYTES // self.at.item)):
+                            values.prefetch(address, o)
+
+    def _set_places(self, known: dict[Axis, ir.Value], pixel: list[ir.Value]) -> None:
+        """The loop variables of the kernel's stores, but for the outputs'."""
+        sides = zip((side.each for side in self.form.sides), pixel, strict=True)
+        for axis, value in (*known.items(), *sides):
+            self.values.places[axis] = (self.frame.depth, value)
+
     # -- products --
 
     def _block(self, block: ir.Value) -> None:
@@ -195,6 +257,7 @@ class _Convolution:
                 self.at.moved(filters, b.mul(p, whole(size))),
                 self.at.moved(self.products, b.mul(p, whole(self.block_plane))),
                 self._needed(p),
+                lambda group: self._fetch(b.add(b.mul(p, whole(groups)), group), block),
             )
 
         each(self.frame, 0, self.points, point)
@@ -217,32 +280,23 @@ class _Convolution:
         stop: Count = form.block
         if form.outputs.extent % form.block:
             stop = self.at.smaller(b.sub(whole(form.outputs.extent), first), form.block)
-        for axis, value in known.items():
-            self.values.places[axis] = (self.frame.depth, value)
-        window = self.schedule.transform.window
+        transform = self.schedule.transform
 
         def body(o: ir.Value, some: Count | None, _: Carry) -> Carry:
-            place = self.at.moved(source, o)
-            grid = [
-                [
-                    self.at.load(self.at.moved(place, (i * window + j) * self.block_plane))
-                    for j in range(window)
-                ]
-                for i in range(window)
-            ]
-            made = sandwich(self.at.math, self.schedule.transform.output, grid)
+            rows = Rows(self.at.moved(source, o), self.block_plane)
+            grid = load_points(self.at, rows, transform.window)
+            made = sandwich(self.at.math, transform.output, grid)
             for i, line in enumerate(made):
                 for j, value in enumerate(line):
-                    self._pixel((i, j), corners, b.add(first, o), some, value)
+                    self._pixel((i, j), known, corners, b.add(first, o), some, value)
             return []
 
         self.frame.lane_loop(0, stop, self.schedule.lanes, [], body)
-        for axis in known:
-            del self.values.places[axis]
 
     def _pixel(
         self,
         offsets: tuple[int, int],
+        known: dict[Axis, ir.Value],
         corners: list[ir.Value],
         first: ir.Value,
         some: Count | None,
@@ -255,7 +309,7 @@ class _Convolution:
             places.append(b.add(corner, whole(offset)))
             if offset > (side.result - 1) % tile:
                 missing.append(b.icmp_signed("<", places[-1], whole(side.result)))
-        store = partial(self._store, places, first, some, value)
+        store = partial(self._store, known, places, first, some, value)
         if not missing:
             with self.frame.scope():
                 store()
@@ -265,11 +319,15 @@ class _Convolution:
             when(self.frame, b.and_(*missing), store)
 
     def _store(
-        self, places: list[ir.Value], first: ir.Value, some: Count | None, value: ir.Value
+        self,
+        known: dict[Axis, ir.Value],
+        places: list[ir.Value],
+        first: ir.Value,
+        some: Count | None,
+        value: ir.Value,
     ) -> None:
         values, form = self.values, self.form
-        for side, place in zip(form.sides, places, strict=True):
-            values.places[side.each] = (self.frame.depth, place)
+        self._set_places(known, places)
         values.locals[self.local] = (self.frame.depth, value)
         stores = [s for s in self.stores.statements if isinstance(s, StoreNode)]
         if self.schedule.lanes == 1:

@@ -27,7 +27,7 @@ from graphc.codegen.llvm.vector import Values
 from graphc.codegen.llvm.winograd import CACHE_PART
 from graphc.codegen.llvm.winograd_product import register_tile
 from graphc.codegen.llvm.winograd_transform import sandwich
-from graphc.codegen.llvm.winograd_windows import Rows, Tiles
+from graphc.codegen.llvm.winograd_windows import Rows, Tiles, load_points
 from graphc.codegen.nodes import Nodes, StoreNode
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Axis, Kernel
@@ -273,22 +273,16 @@ class _Gradient:
     def _finish(self, output: ir.Value) -> None:
         """Transform the sums of one output back, and store its weights' gradients."""
         b, blocks, form = self.builder, self.blocks, self.form
-        window = self.schedule.transform.window
+        transform = self.schedule.transform
         source = self.at.moved(self.sums, b.mul(output, whole(blocks.channels)))
-        matrix = tuple(zip(*self.schedule.transform.filter, strict=True))
+        matrix = tuple(zip(*transform.filter, strict=True))
         self.values.places[form.outputs] = (self.frame.depth, b.add(self.first_output, output))
         if form.group is not None:
             self.values.places[form.group] = (self.frame.depth, self.group)
 
         def body(c: ir.Value, some: Count | None, _: Carry) -> Carry:
-            place = self.at.moved(source, c)
-            grid = [
-                [
-                    self.at.load(self.at.moved(place, (i * window + j) * blocks.plane))
-                    for j in range(window)
-                ]
-                for i in range(window)
-            ]
+            rows = Rows(self.at.moved(source, c), blocks.plane)
+            grid = load_points(self.at, rows, transform.window)
             made = sandwich(self.at.math, matrix, grid)
             self._store_taps(made, b.add(self.first, c), some)
             return []

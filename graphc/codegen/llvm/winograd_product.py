@@ -7,6 +7,7 @@ come next: both lie in the second-level cache by then, where a miss costs nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -60,15 +61,19 @@ class PointProduct:
         filters: ir.Value,
         products: ir.Value,
         groups: tuple[ir.Value, ir.Value],
+        before: Callable[[ir.Value], None],
     ) -> None:
-        """For tiles rows * groups[0] .. rows * groups[1] - 1 of the strip."""
+        """For tiles rows * groups[0] .. rows * groups[1] - 1 of the strip.
+
+        before: emits what is to be done before the first sums of each of these groups.
+        """
         channels = self.sizes.channels
         self.following = self.at.moved(filters, channels * self.sizes.block)
-        self._rows(windows, filters, products, groups, (0, min(self.chunk, channels)))
+        self._rows(windows, filters, products, groups, (0, min(self.chunk, channels)), before)
 
         def chunk(first: ir.Value, _: Carry) -> Carry:
             end = self.at.smaller(self.builder.add(first, whole(self.chunk)), channels)
-            self._rows(windows, filters, products, groups, (first, end))
+            self._rows(windows, filters, products, groups, (first, end), None)
             return []
 
         self.frame.loop(self.chunk, channels, self.chunk, [], chunk)
@@ -80,11 +85,14 @@ class PointProduct:
         products: ir.Value,
         groups: tuple[ir.Value, ir.Value],
         chunk: tuple[Count, Count],
+        before: Callable[[ir.Value], None] | None,
     ) -> None:
         """One chunk: the first one's sums are stored, the others' added."""
         b, sizes = self.builder, self.sizes
 
         def rows(i: ir.Value) -> None:
+            if before is not None:
+                before(i)
             a = self.at.moved(windows, b.mul(i, whole(sizes.rows * sizes.pitch)))
             c = self.at.moved(products, b.mul(i, whole(sizes.rows * sizes.block)))
 

@@ -14,22 +14,29 @@ from llvmlite import ir
 from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.shares import when
-from graphc.codegen.llvm.winograd_transform import sandwich
+from graphc.codegen.llvm.winograd_transform import Grid, sandwich
 from graphc.kernel import winograd
 from graphc.kernel.contraction import Operand
 from graphc.kernel.lang import Axis
 from graphc.kernel.winograd import Geometry, Matrix, Side, Transform
 
 Corners = list[ir.Value]  # a tile's first pixel, down and across
-Grid = list[list[ir.Value]]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Where transformed channels go: a tile's first point, and elements to the next point's."""
+    """Where transformed numbers lie: a tile's first point, and elements to the next point's."""
 
     place: ir.Value
     plane: int
+
+
+def load_points(at: Operands, rows: Rows, window: int) -> Grid:
+    """All points of a tile, or of a sum of tiles, as the matrices find them: a vector of each."""
+    lines = range(window)
+    return [
+        [at.load(at.moved(rows.place, (i * window + j) * rows.plane)) for j in lines] for i in lines
+    ]
 
 
 class Tiles:
@@ -123,10 +130,11 @@ class Tiles:
     def fetch_window(
         self, known: dict[Axis, ir.Value], corners: Corners, first: ir.Value, channels: int
     ) -> None:
-        """Ask for what a window has that those before it have not: a square within."""
+        """Ask for what a window has that those before it have not: its last square."""
         start = self.at.moved(self._window(known, corners), first)
         steps = [self.form.data.buffer.strides[side.position] for side in self.form.sides]
-        self._fetch(self.at.moved(start, sum(steps)), steps, channels)
+        reach = self.transform.window - self.transform.tile
+        self._fetch(self.at.moved(start, reach * sum(steps)), steps, channels)
 
     def _fetch(self, start: ir.Value, steps: Sequence[int], channels: int) -> None:
         tile = range(self.transform.tile)
