@@ -164,7 +164,8 @@ def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Til
         """Every thread has its share of every part: their iterations are not equally long."""
         if len(tiled) == 1:
             return end
-        return builder.udiv(builder.mul(end, whole(part.extent)), whole(extent))
+        doubled = builder.mul(end, whole(2 * part.extent))
+        return builder.udiv(builder.add(doubled, whole(extent)), whole(2 * extent))  # the nearest
 
     for part in tiled:
         part.emit(frame, values, scratch, share_of(part, low), share_of(part, high))

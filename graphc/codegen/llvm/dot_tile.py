@@ -38,7 +38,8 @@ class DotProduct:
         counts: list[tuple[Part, int]] = [(x, product.extents[x]) for x in tiling.outer]
         tiles = -(-self.all_columns // tiling.columns)
         self.groups = -(-tiles // tiling.group)
-        counts += [("panel", self.panels), ("group", self.groups)]
+        counts.insert(0 if tiling.by_rows else len(counts), ("panel", self.panels))
+        counts.append(("group", self.groups))
         self.shares = Shares(counts)
         self.extent = self.shares.extent
         self.slot_items = tiling.panel * tiling.columns * tiling.lanes  # sums of a tile of columns

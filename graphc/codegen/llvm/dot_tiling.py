@@ -32,7 +32,7 @@ class DotTiling:
     axes. panel, group: rows and tiles of columns that one share covers. chunk: all row tiles of a
     panel pass over so many points of `along`, which stay in the first-level cache, before any goes
     on; 0: each tile's sum is done at once. partial: sums of each pair of points, to which vectors
-    along the fold are added by turns.
+    along the fold are added by turns. by_rows: a thread has panels of its own.
     """
 
     a: Factor
@@ -50,6 +50,7 @@ class DotTiling:
     group: int = 1
     chunk: int = 0
     partial: int = 1
+    by_rows: bool = False
     cost: float = 0.0
 
 
@@ -165,8 +166,11 @@ def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
     tiles = -(-all_rows // tiling.rows)
     chunk = _chunk(tiling, target, min(all_rows, MOST_PACKED), item)
     sweep = all_rows * product.extents[tiling.along] * item
-    whole = tiling.source is not None  # the copy of b has the place where sums would wait
-    if tiles == 1 or tiling.over or whole or sweep <= 2 * target.l1_bytes:
+    if tiling.source is not None:  # the copy of b has the place where sums would wait
+        # What lies beside these results is shared by its rows: lines then are one thread's.
+        tiling.panel, tiling.by_rows = tiling.rows, True
+        return
+    if tiles == 1 or tiling.over or sweep <= 2 * target.l1_bytes:
         row_bytes = product.size(product.over) * item
         most = target.l2_bytes * 5 // 8 // row_bytes // tiling.rows
         tiling.panel = min(tiles, max(most, 4)) * tiling.rows

@@ -19,6 +19,7 @@ from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.packing import Packer
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.shares import Part, each, when
+from graphc.codegen.llvm.square import transposed
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.tile import Tile
 from graphc.codegen.llvm.tiling import TileGroup, Tiling
@@ -33,7 +34,10 @@ Line = Callable[[ir.Value, ir.Value, ir.Value], None]
 
 
 class Panel:
-    """One share: a block of vectors for a panel of rows and lines."""
+    """One share: a block of vectors for a panel of rows and lines.
+
+    own_tiles: first and past the last tile of rows, where a thread has not all of the panel's.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Panel:
         scratch: ir.Value | None,
         parts: dict[Part, ir.Value],
         lines: tuple[Count, Count],
+        own_tiles: tuple[ir.Value, ir.Value] | None = None,
     ):
         self.product, self.tiling = whole_product.product, whole_product.tiling
         self.at, self.frame, self.builder = at, at.frame, at.builder
@@ -53,6 +58,7 @@ class Panel:
         for axis in self.tiling.outer:
             self.tile.place(axis, parts[axis])
         self.lines = lines
+        self.own_tiles = own_tiles
         self.row_panel = parts.get("rows")
         tiling = self.tiling
         self.row_extent = self.product.extents[tiling.row] if tiling.row else 1
@@ -81,8 +87,16 @@ class Panel:
     def _row_tiles(self, tile: Callable[[TileGroup, ir.Value], None]) -> None:
         """tile(group, first row) for all tiles of the panel, in order."""
         b, rows = self.builder, self.tiling.panel_rows
+        before = 0
         for group in self.tiling.groups:
-            if self.row_panel is None:
+            if self.own_tiles is not None:
+                low, high = (b.sub(place, whole(before)) for place in self.own_tiles)
+                low = self.at.larger(low, 0)
+                count = b.sub(self.at.smaller(high, group.count), low)
+                first = b.add(whole(group.first), b.mul(low, whole(group.rows)))
+                self._group(group, first, count, tile)
+                before += group.count
+            elif self.row_panel is None:
                 self._group(group, whole(group.first), group.count, tile)
             elif group.rows == self.tiling.rows:
                 first = b.mul(self.row_panel, whole(rows))
@@ -111,6 +125,9 @@ class Panel:
     def _row_range(self) -> tuple[ir.Value, ir.Value]:
         """The rows of this panel."""
         b, rows = self.builder, self.tiling.panel_rows
+        if self.own_tiles is not None:
+            low, high = (b.mul(tile, whole(self.tiling.rows)) for tile in self.own_tiles)
+            return low, self.at.smaller(high, self.row_extent)
         if self.row_panel is None:
             return whole(0), whole(self.row_extent)
         low = b.mul(self.row_panel, whole(rows))
@@ -203,7 +220,7 @@ class Panel:
 
         self.frame.loop(0, used, self.tiling.lanes, [], clear)
         self._chunks(self.tiling.chunks, a, b)
-        self._each_block(lambda _: self._each_line(a, b, self.sums, self._finish_line, clip=False))
+        self._each_block(lambda _: self._finish(a, b))
 
     def _each_block(self, body: Callable[[ir.Value], None]) -> None:
         """body(number) for every block of vectors of this share, the panel being at that block."""
@@ -303,19 +320,69 @@ class Panel:
         packer.pack(b, block, self.tile.strip, self.tile.vectors, self.tile.tail)
         return block
 
-    def _finish_line(self, _: ir.Value, __: ir.Value, sums: ir.Value) -> None:
-        """Store one line's rows from their sums in memory."""
+    def _finish(self, a: ir.Value, b: ir.Value) -> None:
+        """Store all rows of all lines from their sums in memory.
+
+        What lies side by side in the result is stored one after another: lines of the caches then
+        are met once, which matters most where threads store to different parts of the same ones.
+        """
+        if self.tiling.turned:
+            self._each_line(a, b, self.sums, self._finish_turned, clip=False)
+            return
         low, high = self._row_range()
 
-        def row(i: ir.Value) -> None:
-            inside = self.builder.mul(self.builder.sub(i, low), whole(self.row_items))
-            start = self.at.moved(sums, inside)
-            for number in range(self.deep * self.tile.vectors):
-                m, j = divmod(number, self.tile.vectors)
-                value = self.at.load(self.at.moved(start, number * self.tiling.lanes))
-                self._store(i, whole(m), j, value)
+        def each_line(i: ir.Value) -> None:
+            self._each_line(a, b, self.sums, partial(self._finish_row, i), clip=False)
 
-        each(self.frame, low, high, row)
+        def each_row(_: ir.Value, __: ir.Value, sums: ir.Value) -> None:
+            each(self.frame, low, high, lambda i: self._finish_row(i, a, b, sums))
+
+        if self.tiling.lines_inside:
+            each(self.frame, low, high, each_line)
+        else:
+            self._each_line(a, b, self.sums, each_row, clip=False)
+
+    def _finish_row(self, i: ir.Value, _: ir.Value, __: ir.Value, sums: ir.Value) -> None:
+        """Store row i of one line."""
+        inside = self.builder.sub(i, self._row_range()[0])
+        start = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
+        for number in range(self.deep * self.tile.vectors):
+            m, j = divmod(number, self.tile.vectors)
+            value = self.at.load(self.at.moved(start, number * self.tiling.lanes))
+            self._store(i, whole(m), j, value)
+
+    def _finish_turned(self, _: ir.Value, __: ir.Value, sums: ir.Value) -> None:
+        """A line's rows that are neighbours in the result: squares of sums are transposed."""
+        low, high = self._row_range()
+        lanes, row_axis = self.tiling.lanes, self.tiling.row
+        assert row_axis is not None
+        builder, values = self.builder, self.at.values
+
+        def square(first: ir.Value, some: Count | None, _: Carry) -> Carry:
+            inside = builder.sub(first, low)
+            numbers = [builder.add(inside, whole(k)) for k in range(lanes)]
+            if some is not None:
+                last = builder.add(inside, builder.sub(whole(some), whole(1)))
+                numbers = [self.at.smaller(number, last) for number in numbers]
+            starts = [
+                self.at.moved(sums, builder.mul(number, whole(self.row_items)))
+                for number in numbers
+            ]
+            for j in range(self.tile.vectors):
+                rows = [self.at.load(self.at.moved(start, j * lanes)) for start in starts]
+                tail = self.tile.tail if j == self.tile.vectors - 1 else None
+                for k, value in enumerate(transposed(builder, rows)[:tail]):
+                    point = builder.add(self.first, whole(j * lanes + k))
+                    with self.frame.scope():
+                        values.locals[self.product.local] = (self.frame.depth, value)
+                        with (
+                            values.at_axis(self.tiling.vector, point),
+                            values.along(row_axis, lanes, first, some, aligned=False),
+                        ):
+                            self._stores()
+            return []
+
+        self.frame.lane_loop(low, high, lanes, [], square)
 
     # -- the epilogue --
 

@@ -55,8 +55,8 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         wanted = tiles // max(1, SHARES // others)
         most = (most_rows if tiling.chunked or packs else UNPACKED_ROWS) // tiling.rows
         fewest = FEWEST_TURNED if tiling.packing == "turn" else FEWEST_TILES
-        tiles = max(1, min(tiles, most, max(wanted, fewest)))
-        tiling.panel_rows = tiles * tiling.rows
+        largest = max(1, min(tiles, most, max(wanted, fewest)))
+        tiling.panel_rows = even_strip(tiles, largest) * tiling.rows
     _widen(tiling, product, target)
     free = _line_axes(tiling, product)
     groups = [] if packs or tiling.packing else _neighbours(tiling, product)
@@ -64,6 +64,9 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         _take_groups(tiling, product, target, groups[0], most_rows // extent, others)
     elif tiling.chunked and tiling.panel_rows >= extent and free:
         _take_lines(tiling, product, target, free[0], most_rows // extent, others)
+    elif tiling.chunked and tiling.panel_rows >= extent and others < FEWEST_SHARES:
+        plain = not (tiling.fixed or tiling.packing or packs or tiling.wide > 1)
+        tiling.rows_together = plain and extent > tiling.rows
     whole = product.size(product.over) * product.extents[tiling.vector] * item
     tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
 
@@ -72,7 +75,7 @@ def _widen(tiling: Tiling, product: Product, target: Target) -> None:
     """Let a panel of few rows cover several blocks of vectors, where b comes from memory.
 
     Tiles of few vectors would read a short piece of each row of b, and memory is slow with those.
-    A chunk and the next one have to stay in the second-level cache.
+    A chunk and the next one have to stay in the second-level cache, beside the panel's sums.
     """
     b, extent = tiling.b, product.extents[tiling.row] if tiling.row else 0
     item = ITEM_BYTES[b.buffer.dtype]
@@ -92,7 +95,7 @@ def _widen(tiling: Tiling, product: Product, target: Target) -> None:
     sets = way // math.gcd(
         b.strides.get(tiling.inner[0], 0) * item, way
     )  # of a way, in steps of a row
-    strip = min(target.l2_bytes * 3 // 16 // WIDE_BYTES, sets * WAYS * 3 // 8)
+    strip = min(target.l2_bytes // 7 // WIDE_BYTES, sets * WAYS * 3 // 16)
     if wide > 1:
         tiling.wide = wide
         longest = max(LEAST_STRIP, min(strip, tiling.strip))

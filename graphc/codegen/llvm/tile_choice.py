@@ -58,10 +58,32 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     best.by_rows = by_rows and (best.streamed or _is_outer_product(product, best))
     collides = not best.packing and _collides(best, product)
     arrange_shares(best, product, target, collides)
+    best.turned = _stores_turned(best, product)
+    best.lines_inside = _stores_lines_inside(best, product)
     lines = best.lines * product.size(best.whole_lines)
     if collides and best.panel_rows // best.rows * lines >= FEWEST_TILES:
         best.packing = "copy"
     return best
+
+
+def _stores_turned(tiling: Tiling, product: Product) -> bool:
+    """Whether what is stored lies along the rows of tiles, whose sums wait in memory.
+
+    Stored from vectors, every element would go to a line of its own.
+    """
+    if not tiling.chunked or tiling.row is None or tiling.deep is not None or tiling.lanes < 4:
+        return False
+    rows, vectors = (product.store_strides(axis) for axis in (tiling.row, tiling.vector))
+    return set(rows) == {1} and 1 not in vectors
+
+
+def _stores_lines_inside(tiling: Tiling, product: Product) -> bool:
+    """Whether all lines of a panel lie nearer to each other in the results than its rows do."""
+    lines = [axis for axis in (tiling.line, *tiling.whole_lines) if axis is not None]
+    if not lines or tiling.row is None:
+        return False
+    far = max(abs(step) for axis in lines for step in product.store_strides(axis))
+    return far < min(map(abs, product.store_strides(tiling.row)))
 
 
 def _in_whole_lines(tiling: Tiling, product: Product, by_rows: bool) -> bool:
@@ -324,14 +346,14 @@ def _arrange_folds(tiling: Tiling, product: Product, target: Target) -> None:
     """Order the fold loops, and decide which of them are inside a tile.
 
     A chunk of b is read from the second-level cache for every tile, unless its vectors lie across
-    two lines each: then it stays in half of the first. So it does, beside what is read of a, where
-    both are read in vectors.
+    two lines each: then it stays in a third of the first, beside the sums and what is read of a. So
+    it does, beside what is read of a, where both are read in vectors.
     """
     item = ITEM_BYTES[tiling.b.buffer.dtype]
     steps = [tiling.b.strides.get(axis, 0) * item for axis in product.over]
     terms = CHUNK
     if not tiling.packing and any(step % (tiling.lanes * item) for step in steps):
-        terms = min(CHUNK, target.l1_bytes // 2 // (tiling.vectors * tiling.lanes * item))
+        terms = min(CHUNK, target.l1_bytes // 3 // (tiling.vectors * tiling.lanes * item))
     if tiling.elementwise and tiling.a.spread is None:
         terms = min(CHUNK, target.l1_bytes * 3 // 8 // (tiling.vectors * tiling.lanes * item))
     strides = tiling.a.strides

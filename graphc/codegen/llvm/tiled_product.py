@@ -34,9 +34,14 @@ class TiledProduct:
         rows = size[tiling.row] if tiling.row else 1
         lines = size[tiling.line] if tiling.line else 1
         counts: list[tuple[Part, int]] = [(axis, size[axis]) for axis in tiling.outer]
-        panels = -(-lines // tiling.lines)
-        self.joined = panels if tiling.lines_together else 1  # shares that may be done as one
-        counts += [("lines", panels // self.joined), ("rows", -(-rows // tiling.panel_rows))]
+        self.joined = 1  # shares that may be done as one, the last of which may be shorter
+        if tiling.lines_together:
+            self.joined = lines
+        elif tiling.rows_together:
+            self.joined = sum(group.count for group in tiling.groups)
+        else:
+            counts.append(("lines", -(-lines // tiling.lines)))
+        counts.append(("rows", -(-rows // tiling.panel_rows)))
         groups = -(-self.blocks // tiling.wide)
         counts.insert(0 if tiling.vectors_outside else len(counts), ("block", groups))
         self.shares = Shares(counts)
@@ -58,15 +63,18 @@ class TiledProduct:
 
         def share(index: ir.Value) -> None:
             parts = self.shares.parts(b, index)
-            lines = self._lines(at, index, parts, (low, high))
+            lines, tiles = self._lines(at, parts), None
+            if self.joined > 1:
+                own = self._own(at, index, low, high)
+                lines, tiles = (lines, own) if tiling.rows_together else (own, None)
             block = parts.get("block", whole(0))
             first = b.mul(block, whole(tiling.wide * tiling.vectors * tiling.lanes))
             if tiling.wide > 1:
-                Panel(self, at, scratch, parts, lines).emit(first, tiling.vectors, None)
+                Panel(self, at, scratch, parts, lines, tiles).emit(first, tiling.vectors, None)
                 return
 
             def run(vectors: int, tail: int | None) -> None:
-                Panel(self, at, scratch, parts, lines).emit(first, vectors, tail)
+                Panel(self, at, scratch, parts, lines, tiles).emit(first, vectors, tail)
 
             same = self.last_vectors == tiling.vectors and self.tail is None
             if self.blocks == 1 or same:
@@ -87,23 +95,24 @@ class TiledProduct:
         end = b.add(whole(high), whole(self.joined - 1))
         return b.udiv(whole(low), whole(self.joined)), b.udiv(end, whole(self.joined))
 
-    def _lines(
-        self, at: Operands, share: ir.Value, parts: dict[Part, ir.Value], own: tuple[Count, Count]
-    ) -> tuple[Count, Count]:
-        """The lines of a panel, or of all panels of a share that are a thread's `own`.
+    def _own(
+        self, at: Operands, share: ir.Value, low: Count, high: Count
+    ) -> tuple[ir.Value, ir.Value]:
+        """Which of the shares that are joined here are a thread's own: lines, or tiles of rows.
 
         They read the same, which then comes from memory once.
         """
+        b = at.builder
+        begin = b.mul(share, whole(self.joined))
+        first, end = b.sub(whole(low), begin), b.sub(whole(high), begin)
+        return at.larger(first, 0), at.smaller(end, self.joined)
+
+    def _lines(self, at: Operands, parts: dict[Part, ir.Value]) -> tuple[Count, Count]:
+        """The lines of a panel."""
         b, tiling = at.builder, self.tiling
         extent = self.product.extents[tiling.line] if tiling.line else 1
-        if tiling.lines == extent:
+        if tiling.lines >= extent:
             return 0, extent
-        if self.joined == 1:
-            first = parts.get("lines", whole(0))
-            end = b.add(first, whole(1))
-        else:
-            low, high = map(whole, own)
-            begin = b.mul(share, whole(self.joined))
-            first, end = at.larger(b.sub(low, begin), 0), b.sub(high, begin)
-        first, end = (b.mul(x, whole(tiling.lines)) for x in (first, end))
-        return first, at.smaller(end, extent)
+        number = parts.get("lines", whole(0))
+        first = b.mul(number, whole(tiling.lines))
+        return first, at.smaller(b.add(first, whole(tiling.lines)), extent)

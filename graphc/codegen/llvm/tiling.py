@@ -45,6 +45,7 @@ class Tiling:
     many values of the first of `inner` make a chunk. inner: fold loops inside a tile.
     panel_rows, lines: what one share covers of row (a multiple of rows, or all) and line.
     lines_together: a thread that has several shares of the same lines does them as one.
+    rows_together: each tile of rows is a share, and a thread does those that it has as one.
     whole_lines: axes that a panel covers besides, as a whole.
     packing: each chunk of b is first copied ("copy") or transposed ("turn") into a dense block.
     elementwise: a is read in vectors, too, as in a convolution of each channel by itself.
@@ -53,6 +54,8 @@ class Tiling:
     streamed: results go past the caches where they lie at multiples of a vector's size.
     by_rows: a few whole rows of the result are a share, so that they are written side by side.
     wide: blocks of vectors that a share covers side by side, so that b is read in long pieces.
+    turned: neighbours in the result lie along the rows; sums that wait in memory are transposed.
+    lines_inside: lines lie nearer to each other in the result than rows: it is stored row by row.
     """
 
     a: Factor
@@ -70,6 +73,7 @@ class Tiling:
     line: Axis | None = None
     lines: int = 1
     lines_together: bool = False
+    rows_together: bool = False
     whole_lines: list[Axis] = field(default_factory=list)
     panel_rows: int = 1
     chunks: list[Axis] = field(default_factory=list)
@@ -82,6 +86,8 @@ class Tiling:
     streamed: bool = False
     by_rows: bool = False
     wide: int = 1
+    turned: bool = False
+    lines_inside: bool = False
     groups: list[TileGroup] = field(default_factory=list)
 
     @property
