@@ -106,7 +106,7 @@ class Solver:
             "fast_math": fast_math,
             "libraries": libraries,
         }
-        named = [definition.folder / name for name in definition.weights]
+        named: list[Any] = [definition.folder / name for name in definition.weights]
         first, *others = [weights] if weights is not None else named or [None]
         self.net = TrainingNet(
             self.definition, weights=first, keep=keep, memory=memory, shapes=shapes, **shared

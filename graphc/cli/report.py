@@ -82,9 +82,9 @@ def print_error(error: NetError, as_json: bool) -> None:
     """An error on stderr, as text or as JSON."""
     if as_json:
         found = [diagnostic.as_json() for diagnostic in error.diagnostics]
-        text = {"error": str(error), "diagnostics": found, "notes": _HELD.get() or []}
+        told = {"error": str(error), "diagnostics": found, "notes": _HELD.get() or []}
         _HELD.set(None)
-        note(json.dumps(text, indent=2))
+        note(json.dumps(told, indent=2))
         return
     text = str(error)
     note(text if "error: " in text else f"error: {text}")
