@@ -299,7 +299,7 @@ def test_a_profile_in_words(small: Path) -> None:
 
 def test_the_table_has_every_way_of_every_operator() -> None:
     rows = table(full=True)
-    assert len(rows) == 3 * len(CONVOLUTIONS) + 3 * 2 + 2 * 9
+    assert len(rows) == 3 * len(CONVOLUTIONS) + 3 * 2 + 2 * 10
     assert len({(row.name, row.way) for row in rows}) == len(rows)
     assert all(row.bytes > 0 for row in rows)
 

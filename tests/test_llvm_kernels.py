@@ -376,7 +376,8 @@ def test_fingerprint_is_of_the_meaning_only():
 @pytest.mark.parametrize("image", [dense, channels_last])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
-    "shape", [(3, 5), (2, 64), (1, 300), (2, 24, 3, 5), (2, 7, 3, 3), (2, 2, 8, 8)]
+    "shape",
+    [(3, 5), (2, 64), (1, 300), (4, 2048), (3, 1111), (2, 24, 3, 5), (2, 7, 3, 3), (2, 2, 8, 8)],
 )
 def test_dropout_draws_the_same_in_any_layout(shape: tuple[int, ...], target: str, image: Image):
     """Rows that share blocks of the generator, rows that begin amid a block, and tails."""

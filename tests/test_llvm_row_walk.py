@@ -1,4 +1,4 @@
-"""Sums down columns that walk whole rows, and mean and variance found in one sweep."""
+"""Sums over channels: rows walked whole, mean and variance in one sweep, in any layout."""
 
 from __future__ import annotations
 
@@ -100,6 +100,61 @@ def test_sums_walk_rows(shape: tuple[int, ...], dtype: str):
     size = np.abs(dy).sum(AXES).max() * (1e-6 if dtype == "float32" else 1e-14)
     for got, want in zip(run(kernel, [dy, x, mean]), right, strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=size)
+
+
+# -- channels that are rows ---------------------------------------------------------------------
+
+
+ROWS = [(7, 3, 49, 57), (2000, 2, 7, 7), (16, 2, 5, 1000), (3, 70001)]
+
+
+def rows(shape: tuple[int, ...], dtype: str = "float32") -> tuple[Kernel, tuple[int, ...]]:
+    """The moments of each channel of a row-major array, and the axes that go."""
+    axes = tuple(axis for axis in range(len(shape)) if axis != (0 if len(shape) == 2 else 1))
+    x = TensorType(dtype, shape)
+    mean, variance = Moments(axes).infer(x)
+    return kernel_of(Moments(axes), [x], [mean, variance]), axes
+
+
+@pytest.mark.parametrize("name", [n for n in TARGETS if Target.named(n).lanes("float32") > 1])
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_long_rows_are_swept_once(shape: tuple[int, ...], name: str):
+    """Short parts, tails, a mean far from 0.
+
+    An outlier of ten thousand deviations at the beginning puts the pivot away from the mean, and
+    that many digits more are lost.
+    """
+    kernel, axes = rows(shape)
+    folds = [s for s in planned(kernel, name).nodes.statements if isinstance(s, FoldNode)]
+    assert [fold.kind for fold in folds] == [SPREAD]
+    rng = np.random.default_rng(7)
+    for shift, first in ((0, 0), (3000, 0), (3000, 1e4), (1e5, 0)):
+        x = (rng.standard_normal(shape) + shift).astype("f")
+        x[(0,) * len(shape)] += np.float32(first)
+        wide = x.astype(np.float64)
+        mean, variance = run(kernel, [x], name)
+        np.testing.assert_allclose(mean, wide.mean(axes), rtol=0, atol=1e-7 * np.abs(wide).max())
+        np.testing.assert_allclose(variance, wide.var(axes), rtol=3e-6 if first else 4e-7)
+
+
+def test_what_is_not_finite_in_a_row_stays_in_its_channel():
+    kernel, _ = rows((3, 70001))
+    x = np.random.default_rng(8).standard_normal((3, 70001)).astype("f")
+    x[0, 5], x[1, 69999] = np.nan, np.inf
+    mean, variance = run(kernel, [x])
+    assert np.isnan(variance[:2]).all()
+    assert np.isnan(mean[0])
+    np.testing.assert_allclose(variance[2], x[2].astype("f8").var(), rtol=4e-7)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((64, 1000), "float32"), ((3, 70001), "float64")])
+def test_rows_in_the_first_cache_and_wide_ones_are_swept_twice(shape: tuple[int, int], dtype: str):
+    kernel, axes = rows(shape, dtype)
+    kinds = [s.kind for s in planned(kernel).nodes.statements if isinstance(s, FoldNode)]
+    assert kinds == ["sum", "sum"]
+    x = np.random.default_rng(9).standard_normal(shape).astype(dtype)
+    _, variance = run(kernel, [x])
+    np.testing.assert_allclose(variance, x.astype("f8").var(axes), rtol=4e-7)
 
 
 # -- fewer sums ---------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from graphc.kernel.build import kernel_of
 from graphc.kernel.lang import Kernel
 from graphc.ops.linear import AddBias, MatMul
 from graphc.ops.lrn import Lrn, LrnGradient
-from graphc.ops.moments import Moments
+from graphc.ops.moments import Moments, StandardizeGradientSums
 from graphc.ops.neuron import Relu
 from graphc.ops.pool import AvgPool, MaxPool
 from graphc.ops.softmax import Softmax, SoftmaxGradient
@@ -84,11 +84,11 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_HELD": [0],
         "FAIR_STRIPS": [1],
     },
-    "row_walk": {"PART": [1, 3, 100], "BYTES_AHEAD": [0]},
+    "row_walk": {"PART": [1, 3, 100], "PART_OF_SEVERAL": [1, 3, 100], "BYTES_AHEAD": [0]},
     "kept": {"MOST_BYTES": [0]},
     "next_strip": {"ROWS_AHEAD": [2, 100]},
-    "nest": {"FEW_ITERATIONS": [0, 30], "PART": [1]},
-    "ahead": {"MOST_PLACES": [0]},
+    "nest": {"FEW_ITERATIONS": [0, 30], "PART": [1], "PART_OF_SPREAD": [1, 7]},
+    "ahead": {"MOST_PLACES": [0], "ROW_BYTES_AHEAD": [64]},
     "row_kernel": {"MOST_REGISTERS": [0]},
     "register_rows": {"REGISTERS_A_PART": [32]},
 }
@@ -178,6 +178,12 @@ def maps() -> list[Case]:
         Case(SoftmaxGradient(1), ((2, 21, 12, 12),) * 2),
         Case(Moments((0, 2, 3)), (image,)),
         Case(Moments((0, 2, 3)), (image,), (last[0], None, None)),
+        Case(Moments((0, 2, 3)), ((2, 3, 61, 60),)),
+        Case(
+            StandardizeGradientSums((0, 2, 3)),
+            (image, image, (19,)),
+            (last[0], last[0], None, None, None),
+        ),
         Case(MaxPool((3, 3), (2, 2), no_pads, (10, 11)), (image,), (last[0], last[1], last[1])),
         Case(AvgPool((3, 3), (2, 2), no_pads, (10, 11)), (image,), (last[0], last[1])),
         Case(AvgPool((2, 3), (2, 2), ((1, 0), (1, 1)), (11, 12)), (image,)),

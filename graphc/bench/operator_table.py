@@ -163,10 +163,13 @@ def inner_product_rows(batch: int, inputs: int, outputs: int) -> Iterator[Row]:
 def elementwise_rows(shape: Shape, rows: Shape) -> Iterator[Row]:
     """What is bound by memory: an image of `shape`, and scores of shape `rows` for softmax.
 
-    Bytes of a backward pass: the gradients in and out, and what it must know of the forward pass.
+    Alone, a batch norm finds its image as the user has it; inside a net channels lie last, as those
+    of a matrix of pixels do. Bytes of a backward pass: the gradients in and out, and what it must
+    know of the forward pass.
     """
     n = 4 * _size(shape)
     side = shape[2]
+    pixels = (n // 4 // shape[1], shape[1])
     half = pooled_extent(side, 3, 2, (0, 0))
     pooled = _size((*shape[:2], half, half))
     scores = 4 * _size(rows)
@@ -175,6 +178,7 @@ def elementwise_rows(shape: Shape, rows: Shape) -> Iterator[Row]:
     entries: tuple[tuple[str, Callable[[Graph, Value], Value], Shape, int, int], ...] = (
         ("bias + ReLU", _bias_relu, shape, 2 * n, 3 * n),
         ("batch norm", _batch_norm, shape, 3 * n, 5 * n),
+        ("batch norm, channels last,", _batch_norm, pixels, 3 * n, 5 * n),
         ("dropout", _dropout, (shape[0], _size(shape[1:])), 2 * n, 2 * n),
         (
             "max pool 3x3/2 + ReLU",
@@ -213,7 +217,7 @@ def _bias_relu(graph: Graph, x: Value) -> Value:
 
 
 def _batch_norm(graph: Graph, x: Value) -> Value:
-    axes = (0, 2, 3)
+    axes = (0, *range(2, len(x.shape)))
     mean, variance = Moments(axes)(x)
     centred = Standardize(axes)(x, mean, InverseDeviation(1e-5)(variance))
     scaled = Scale()(centred, _vector(graph, "factor", x))

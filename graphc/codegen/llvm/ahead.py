@@ -4,9 +4,9 @@ The rows that windows meet are several streams, and a processor notices too late
 window waits for memory although it computes little. So a kernel with windows asks for all that it
 will read some way ahead, but for what a window shares with the one before it along any loop.
 
-A map reads its arrays from end to end. A processor follows, but it begins anew at each page, and
-the computation of elements that have not come yet leaves it no room to look further. A sum over
-rows that do not follow each other, those of a channel, begins anew at each row, too.
+A map reads an array from end to end. A processor follows, but it begins anew at each page, and the
+computation of elements that have not come yet leaves it no room to look further. A sum over rows
+that do not follow each other, those of a channel, begins anew at each row, too.
 """
 
 from __future__ import annotations
@@ -61,19 +61,21 @@ def _is_map(plan: Schedule) -> bool:
 
 
 def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[tuple[Address, int]]:
-    """The rows that a map reads; those that it reads again and again stay in the caches."""
+    """The rows that a map reads, where there is one such array: of several some always come.
+
+    Rows that are read again and again stay in the caches.
+    """
     every = {n: None for s in plan.nodes.statements for n in reachable(statement_nodes(s))}
     addresses = dict.fromkeys(node.address for node in every if node.address is not None)
+    far = [address for address in addresses if _is_far_row(address, vector, target)]
     rows = [*plan.outer, *plan.loops]
-    for address in addresses:
-        if not _is_far_row(address, vector, target):
-            continue
+    for address in far if len(far) == 1 else ():
         item = DTYPES[address.buffer.dtype]
-        step = abs(address.terms.get(rows[-1], 0)) if rows else plan.nodes.extents[vector]
-        if step == plan.nodes.extents[vector] or step * item > ROW_BYTES_AHEAD:
+        step = address.terms.get(rows[-1], 0) if rows else plan.nodes.extents[vector]
+        if step == plan.nodes.extents[vector] or abs(step) * item > ROW_BYTES_AHEAD:
             yield address, ROW_BYTES_AHEAD // item
         elif step:
-            yield address, address.terms[rows[-1]] * -(-ROW_BYTES_AHEAD // (step * item))
+            yield address, step * -(-ROW_BYTES_AHEAD // (abs(step) * item))
 
 
 def folded_ahead(plan: Schedule, target: Target) -> dict[FoldNode, list[tuple[Address, int]]]:
@@ -96,6 +98,7 @@ def folded_ahead(plan: Schedule, target: Target) -> dict[FoldNode, list[tuple[Ad
 def _rows_ahead(
     fold: FoldNode, loads: list[Node], plan: Schedule, target: Target
 ) -> Iterator[tuple[Address, int]]:
+    """A row ahead where rows lie apart, since that is where a processor has to begin anew."""
     inner = plan.inner[fold]
     extent = plan.nodes.extents[inner]
     rows = [*plan.outer, *plan.loops, *(axis for axis in fold.axes if axis != inner)]

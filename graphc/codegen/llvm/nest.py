@@ -13,6 +13,7 @@ from graphc.codegen.llvm.loops import INT1, INT64, Carry, Count, Frame, PartialS
 from graphc.codegen.llvm.narrow_lanes import is_everywhere
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.streaming import before_aligned
+from graphc.codegen.llvm.sweeps import SPREAD
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import (
     Address,
@@ -30,8 +31,10 @@ from graphc.kernel.lang import Axis
 # processor foresees the end of such short loops badly.
 FEW_ITERATIONS = 9
 SHORT_TEXT = 150
-# Of a long sum so many float32 numbers at most are added one after another in each lane.
-PART = 16
+# Of a long sum so many float32 numbers at most are added one after another in each lane. Of
+# distances from a number near by more, since these are small.
+PART = 32
+PART_OF_SPREAD = 64
 
 
 @dataclass
@@ -103,7 +106,9 @@ class Nest:
             math.ceil(self.plan.nodes.extents[a] / (self.lanes if a == self.inner else 1))
             for a in self.axes
         ]
-        terms = PART if "float32" in dtypes else math.isqrt(math.prod(counts))
+        terms = PART_OF_SPREAD if fold.kind == SPREAD else PART
+        if "float32" not in dtypes:
+            terms = math.isqrt(math.prod(counts))
         place, inside = len(counts) - 1, 1
         while place > 0 and counts[place] * inside < terms:
             inside *= counts[place]

@@ -38,8 +38,9 @@ WEIGHTS = {
     "random_bits": 25,
 }
 HEAVY = frozenset(("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "pow"))
-# Each of its rounds waits for the one before: only many blocks side by side keep a processor busy.
-# So many lanes' blocks take half the registers.
+# Each round of a block waits for the one before: only blocks side by side keep a processor busy.
+# Lanes that count on share blocks, which fill a quarter of the registers at most: with more of them
+# memory waits meanwhile.
 DRAWN = "random_bits"
 
 
@@ -70,34 +71,39 @@ class Prices:
         self.ordered = ordered
         self.below = {s: reachable(statement_nodes(s)) for s in nodes.statements}
         every = {node for found in self.below.values() for node in found}
-        self.drawn = any(node.op == DRAWN for node in every)
+        self.counters = [node.args[-1].linear for node in every if node.op == DRAWN]
         self.width = target.lanes(_main_dtype(nodes, every))
         self.registers = target.registers
         self.most = 4 if target.registers >= 32 else 2
-        if self.drawn:
-            self.most = target.registers // 2
         self.gather = 1.5 if target.vector_bytes >= 64 else 2.5
         self.scatter = 1.5 if target.vector_bytes >= 64 else 5.0
 
     def best(self, free: list[Axis]) -> Form:
         """The cheapest form, in lanes along one of the `free` axes of `each` or along none."""
         inner, price = self._inside()
-        lanes_inside = {s: self._lanes(self.nodes.extents[axis], s) for s, axis in inner.items()}
+        lanes_inside = {s: self._lanes(axis, s) for s, axis in inner.items()}
         best = Form(inner=inner, inner_lanes=lanes_inside)
         for axis in reversed(free) if self.width > 1 else ():
             cost = sum(self._along(s, axis) for s in self.nodes.statements)
             if cost < price:
                 price = cost
-                lanes = min(self._lanes(self.nodes.extents[axis], s) for s in self.nodes.statements)
+                lanes = min(self._lanes(axis, s) for s in self.nodes.statements)
                 lanes = min(lanes, self._lanes_held(axis))
                 best = Form(vector=axis, lanes=lanes)
         return best
 
-    def _lanes(self, extent: int, statement: StatementNode) -> int:
+    def _most(self, axis: Axis) -> int:
+        """Registers' worth of lanes that are good at most along an axis."""
+        if not self.counters:
+            return self.most
+        count_on = all(form is not None and form[0].get(axis) == 1 for form in self.counters)
+        return self.registers // 4 if count_on else self.most // 2
+
+    def _lanes(self, axis: Axis, statement: StatementNode) -> int:
         """Several registers' worth where that wastes nothing: independent chains hide latencies."""
-        lanes = self.width
+        lanes, extent = self.width, self.nodes.extents[axis]
         heavy = any(node.op in HEAVY for node in self.below[statement])
-        most = self.width * (self.most // 2 if heavy else self.most)
+        most = self.width * (self.most // 2 if heavy else self._most(axis))
         needed = math.ceil(extent / lanes) * lanes
         while lanes < most:
             wider = 2 * lanes
@@ -111,8 +117,8 @@ class Prices:
         statements = self.nodes.statements
         lets = [s.value for s in statements if isinstance(s, LetNode)]
         shared = sum(axis in value.axes or bool(value.locals) for value in lets)
-        shared += 2 * self.drawn  # the words of a block
-        lanes = self.width * self.most
+        shared += 2 * bool(self.counters)  # the words of a block
+        lanes = self.width * self._most(axis)
         while lanes > self.width and shared * lanes > self.registers * self.width:
             lanes //= 2
         return lanes

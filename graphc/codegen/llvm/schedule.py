@@ -149,14 +149,18 @@ def _carry_stores(plan: Schedule) -> None:
 
 
 def _join_long_spreads(plan: Schedule, target: Target) -> None:
-    """Find mean and variance in one sweep where the second would miss the first cache."""
+    """Find mean and variance in one sweep where the second would miss the first cache.
+
+    Totals must be wider than the data, since large numbers cancel in them.
+    """
 
     def may(first: FoldNode, second: FoldNode) -> bool:
-        size = plan.nodes.size(first.axes) * DTYPES[first.values[0].dtype]
+        (value,) = first.values
+        long = plan.nodes.size(first.axes) * DTYPES[value.dtype] > target.l1_bytes
         inner = plan.inner.get(first)
-        free = not {first, second} & plan.carried.keys()
         alike = inner is not None and inner == plan.inner.get(second)
-        return free and alike and size > target.l1_bytes
+        free = not {first, second} & plan.carried.keys()
+        return long and alike and free and value.dtype == "float32"
 
     for joined, first in join_spreads(plan.nodes, may).items():
         plan.inner[joined], plan.inner_lanes[joined] = plan.inner[first], plan.inner_lanes[first]
