@@ -15,6 +15,7 @@ from conftest import cases_folder
 import graphc
 from graphc.error import NetError
 from graphc.frontends.caffe.caffemodel import read_blob, write_blob
+from graphc.frontends.caffe.hdf5 import hdf5_shapes, read_hdf5_arrays, read_hdf5_weights
 
 FOLDER = cases_folder() / "caffe" / "files"
 
@@ -135,3 +136,35 @@ def test_mean_image(tmp_path: Path) -> None:
     again = read_blob(tmp_path / "again.binaryproto")
     assert again.shape == mean.shape
     np.testing.assert_array_equal(again, mean)
+
+
+def odd_hdf5(path: Path, kind: str) -> Path:
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        if kind == "a name of bytes":
+            data.create_group(b"c\xff").create_dataset("0", data=np.ones(3, "f4"))
+        elif kind == "a dangling link":
+            file["x"] = h5py.SoftLink("/nowhere")
+            data["c"] = h5py.SoftLink("/nowhere")
+        elif kind == "no values":
+            for group in (file, data.create_group("c")):
+                group.create_dataset("x" if group is file else "0", dtype="f4")
+        else:
+            for group in (file, data.create_group("c")):
+                shape = (1 << 31, 1 << 24)
+                name = "x" if group is file else "0"
+                group.create_dataset(name, shape, "f4", chunks=(1, 1024))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["a name of bytes", "a dangling link", "no values", "huge"])
+def test_odd_hdf5_is_refused(kind: str, tmp_path: Path) -> None:
+    path = odd_hdf5(tmp_path / "odd.caffemodel.h5", kind)
+    if kind != "a dangling link":  # which visiting leaves out
+        with pytest.raises(NetError, match=r"odd\.caffemodel\.h5"):
+            read_hdf5_weights(path)
+    if kind != "a name of bytes":
+        with pytest.raises(NetError, match=r"odd\.caffemodel\.h5"):
+            read_hdf5_arrays(path, ["x"])
+    if kind == "a dangling link":
+        assert hdf5_shapes(path) == {}

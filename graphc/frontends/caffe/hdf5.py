@@ -7,7 +7,8 @@ parameter that layers share is there only in the layer that made it.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,40 @@ def is_hdf5(path: str | Path) -> bool:
         return False
 
 
+@contextmanager
+def _reading(path: str | Path) -> Iterator[Any]:
+    """The open file; whatever is wrong with it is a NetError.
+
+    h5py raises nearly everything for damaged files, dangling links and shapes past all memory.
+    """
+    try:
+        with hdf5_library().File(path, "r") as file:
+            yield file
+    except NetError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        raise NetError(f"cannot read '{path}' as HDF5: {error}") from None
+
+
 def read_hdf5_weights(path: str | Path) -> Layers:
     """Layer name -> parameter index -> values in float32. Layers without parameters are left out.
 
     Raises NetError for a file that cannot be read, or that holds no group `data`.
     """
-    h5py = hdf5_library()
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get("data"), h5py.Group):
-                raise NetError(f"'{path}' has no group 'data': is it a caffemodel.h5?")
-            found: Layers = {}
-            file["data"].visititems(lambda name, item: _gather(found, name, item, str(path)))
-    except (OSError, RuntimeError, KeyError) as error:
-        raise NetError(f"cannot read '{path}' as HDF5: {error}") from None
+    found: Layers = {}
+    with _reading(path) as file:
+        if not hasattr(file.get("data"), "visititems"):
+            raise NetError(f"'{path}' has no group 'data': is it a caffemodel.h5?")
+        file["data"].visititems(lambda name, item: _gather(found, name, item, str(path)))
     return found
 
 
-def _gather(found: Layers, name: str, item: Any, path: str) -> None:
+def _gather(found: Layers, name: str | bytes, item: Any, path: str) -> None:
     """Take one dataset `LAYER/INDEX`; a layer's name may itself hold slashes."""
     if not hasattr(item, "dtype"):  # a group
         return
+    if isinstance(name, bytes):
+        raise NetError(f"'{path}': the name {name!r} is not UTF-8")
     layer, _, index = name.rpartition("/")
     if not layer or not index.isdigit():
         raise NetError(f"'{path}': '{name}' is no parameter of a layer; 'LAYER/0' would be")
@@ -89,23 +103,17 @@ def write_hdf5_weights(
 
 def hdf5_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """The shape of every data set at the top of a file. NetError for one that cannot be read."""
-    try:
-        with hdf5_library().File(path, "r") as file:
-            return {name: item.shape for name, item in file.items() if hasattr(item, "dtype")}
-    except (OSError, RuntimeError) as error:
-        raise NetError(f"cannot read '{path}' as HDF5: {error}") from None
+    with _reading(path) as file:
+        return {name: item.shape or () for name, item in file.items() if hasattr(item, "dtype")}
 
 
 def read_hdf5_arrays(path: str | Path, names: Sequence[str]) -> list[NDArray[np.float32]]:
     """The data sets of these names. NetError where one is missing or holds no numbers."""
     arrays = []
-    try:
-        with hdf5_library().File(path, "r") as file:
-            for name in names:
-                item = file.get(name)
-                if not hasattr(item, "dtype") or item.dtype.kind not in "fiu":
-                    raise NetError(f"'{path}' has no data set '{name}' of numbers")
-                arrays.append(np.asarray(item[()], np.float32))
-    except (OSError, RuntimeError) as error:
-        raise NetError(f"cannot read '{path}' as HDF5: {error}") from None
+    with _reading(path) as file:
+        for name in names:
+            item = file.get(name)
+            if not hasattr(item, "dtype") or item.dtype.kind not in "fiu":
+                raise NetError(f"'{path}' has no data set '{name}' of numbers")
+            arrays.append(np.asarray(item[()], np.float32))
     return arrays
