@@ -55,6 +55,13 @@ class Kept:
     slots: dict[StatementNode, Slot] = field(default_factory=dict)
     temporary: set[StoreNode] = field(default_factory=set)
 
+    def begins_lines(self, vector: Axis) -> bool:
+        """Whether each row begins a cache line, where its array does."""
+        read = (node for s in self.slots.values() for some in s.taken.values() for node in some)
+        places = [(n.address, DTYPES[n.dtype]) for n in read if n.address is not None]
+        steps = [s * size for a, size in places for x, s in a.terms.items() if x != vector]
+        return not any(step % CACHE_LINE for step in steps)
+
 
 def kept_slots(nodes: KernelNodes, vector: Axis, lanes: int) -> Kept:
     """What the sweeps of a kernel in lanes along `vector` should keep."""

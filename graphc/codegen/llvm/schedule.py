@@ -116,10 +116,14 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
     elif chosen.vector:
         # Rows that lie far apart are fetched once, and as wide as registers allow.
         wide = _strip_lanes(nodes.extents[chosen.vector], target)
-        for lanes in (wide, wide // 2):
-            if not chosen.kept.slots and lanes >= target.lanes("float32"):
-                chosen.kept = kept_slots(nodes, chosen.vector, lanes)
-                chosen.lanes = lanes if chosen.kept.slots else chosen.lanes
+        kept = kept_slots(nodes, chosen.vector, wide)
+        if not kept.slots and wide > target.lanes("float32"):
+            wide //= 2
+            kept = kept_slots(nodes, chosen.vector, wide)
+            # Narrow strips share too many lines with their neighbours.
+            kept = kept if kept.begins_lines(chosen.vector) else Kept()
+        if kept.slots:
+            chosen.kept, chosen.lanes = kept, wide
     else:
         _join_long_spreads(chosen, target)
         if chosen.outer and not chosen.batch and chosen.inner:
