@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from graphc.driver import Compilation
-from graphc.frontends.caffe.definition import NetDefinition
-from graphc.frontends.caffe.gradient_rules import has_gradient
-from graphc.frontends.caffe.layer_definition import LayerDefinition
-from graphc.frontends.caffe.network import CaffeNet
 from graphc.source import Span
 
 if TYPE_CHECKING:
+    from graphc.driver import Compilation
+    from graphc.frontends.caffe.definition import NetDefinition
+    from graphc.frontends.caffe.layer_definition import LayerDefinition
+    from graphc.frontends.caffe.network import CaffeNet
     from graphc.ir.graph import Graph
     from graphc.passes.manager import Stage
     from graphc.plan.program import Program
@@ -109,6 +108,8 @@ def of_compilation(made: Compilation) -> Lowered:
 
 def _labels(caffe: CaffeNet) -> dict[str, str]:
     """Inputs whose readers all give them no gradient, as losses do to labels."""
+    from graphc.frontends.caffe.gradient_rules import has_gradient
+
     found = {}
     for name in caffe.inputs:
         readers = [

@@ -154,10 +154,11 @@ def test_a_second_start_gives_the_same_and_does_not_compile(
 
 def test_a_second_start_imports_no_passes(own_cache: Path) -> None:
     program = (
-        "import sys, numpy, graphc\n"
+        "import sys, numpy, graphc, graphc.mat_model\n"
         "net = graphc.SimpleNet([{'type': 'relu'}, {'type': 'softmax'}])\n"
         "graphc.simplenn(net, numpy.ones((2, 2, 3, 1), 'float32'), 1)\n"
         "heavy = ('graphc.passes', 'graphc.plan.planner', 'networkx', 'google.protobuf')\n"
+        "heavy += ('graphc.driver', 'graphc.frontends.caffe')\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )
     environment = {**os.environ, cache_folder.ENVIRONMENT: str(own_cache)}
