@@ -333,97 +333,97 @@ define internal void @"k3_copy"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr 
 define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
 {
 .8:
-  %".11" = icmp slt i64 %".4", %".5"
-  br i1 %".11", label %".9", label %".10"
-.9:
-  %".13" = phi  i64 [%".4", %".8"], [%".157", %".139"]
-  %".14" = getelementptr float, ptr %".2", i64 %".13"
-  %".15" = load float, ptr %".14", align 4
-  %".16" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".15")
-  %".17" = icmp sle i64 0, %".16"
-  %".18" = icmp slt i64 %".16", 4
-  %".19" = and i1 %".17", %".18"
-  %".20" = xor i1 %".19", 1
-  br i1 %".20", label %".21", label %".22"
+  %".9" = alloca [12 x float], align 64
+  %".12" = icmp slt i64 %".4", %".5"
+  br i1 %".12", label %".10", label %".11"
 .10:
+  %".14" = phi  i64 [%".4", %".8"], [%".161", %".139"]
+  %".15" = getelementptr float, ptr %".2", i64 %".14"
+  %".16" = load float, ptr %".15", align 4
+  %".17" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".16")
+  %".18" = icmp sle i64 0, %".17"
+  %".19" = icmp slt i64 %".17", 4
+  %".20" = and i1 %".18", %".19"
+  %".21" = xor i1 %".20", 1
+  br i1 %".21", label %".22", label %".23"
+.11:
   ret void
-.21:
-  %".24" = getelementptr i64, ptr %".6", i64 1
-  store i64 %".16", ptr %".24", align 8
-  store i64 1, ptr %".6", align 8
-  br label %".22"
 .22:
-  %".28" = icmp slt i64 %".16", 0
-  %".29" = select  i1 %".28", i64 0, i64 %".16"
-  %".30" = icmp sgt i64 %".29", 3
-  %".31" = select  i1 %".30", i64 3, i64 %".29"
-  %".34" = mul i64 %".13", 4
-  %".35" = getelementptr float, ptr %".1", i64 %".34"
-  br label %".32"
-.32:
-  %".36" = getelementptr float, ptr %".35", i64 0
-  %".37" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".36", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".38" = fcmp ogt <8 x float> %".37", splat (float 0xfff0000000000000)
-  %".39" = select  <8 x i1> %".38", <8 x float> %".37", <8 x float> splat (float 0xfff0000000000000)
-  %".40" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".39", <8 x float> splat (float 0xfff0000000000000)
-  %".41" = shufflevector <8 x float> %".40", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".42" = shufflevector <8 x float> %".40", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".43" = fcmp ogt <4 x float> %".42", %".41"
-  %".44" = select  <4 x i1> %".43", <4 x float> %".42", <4 x float> %".41"
-  %".45" = shufflevector <4 x float> %".44", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".46" = shufflevector <4 x float> %".44", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".47" = fcmp ogt <2 x float> %".46", %".45"
-  %".48" = select  <2 x i1> %".47", <2 x float> %".46", <2 x float> %".45"
-  %".49" = shufflevector <2 x float> %".48", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".50" = shufflevector <2 x float> %".48", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".51" = fcmp ogt <1 x float> %".50", %".49"
-  %".52" = select  <1 x i1> %".51", <1 x float> %".50", <1 x float> %".49"
-  %".53" = extractelement <1 x float> %".52", i32 0
-  %".54" = getelementptr float, ptr %".35", i64 %".31"
-  %".55" = load float, ptr %".54", align 4
-  %".61" = mul i64 %".13", 4
-  %".62" = getelementptr float, ptr %".3", i64 %".61"
-  %".65" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".53", i32 0
-  %".66" = shufflevector <8 x float> %".65", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".56"
-.56:
-  %".58" = getelementptr float, ptr %".35", i64 0
-  %".59" = getelementptr float, ptr %".58", i64 4
-  call void @"llvm.prefetch.p0"(ptr %".59", i32 0, i32 3, i32 1)
-  %".63" = getelementptr float, ptr %".62", i64 0
-  %".64" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".58", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".67" = fsub <8 x float> %".64", %".66"
-  %".68" = fcmp olt <8 x float> %".67", splat (float 0xc05a000000000000)
-  %".69" = select  <8 x i1> %".68", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".67"
-  %".70" = fmul <8 x float> %".69", splat (float 0x3ff7154760000000)
-  %".71" = fadd <8 x float> %".70", splat (float 0x4168000000000000)
-  %".72" = fsub <8 x float> %".71", splat (float 0x4168000000000000)
-  %".73" = bitcast <8 x float> %".71" to <8 x i32>
-  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".72", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".69")
-  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".72", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".74")
-  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".75", <8 x float> splat (float 0x3f8122c520000000))
-  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".75", <8 x float> splat (float 0x3fa5555380000000))
-  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".75", <8 x float> splat (float 0x3fc5554aa0000000))
-  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".75", <8 x float> splat (float 0x3fe0000000000000))
-  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".75", <8 x float> splat (float 0x3ff0000000000000))
-  %".81" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".80", <8 x float> %".75", <8 x float> splat (float 0x3ff0000000000000))
-  %".82" = sub <8 x i32> %".73", splat (i32 1262485250)
-  %".83" = lshr <8 x i32> %".82", splat (i32 1)
-  %".84" = sub <8 x i32> %".82", %".83"
-  %".85" = shl <8 x i32> %".83", splat (i32 23)
-  %".86" = bitcast <8 x i32> %".85" to <8 x float>
-  %".87" = fmul <8 x float> %".81", %".86"
-  %".88" = shl <8 x i32> %".84", splat (i32 23)
-  %".89" = bitcast <8 x i32> %".88" to <8 x float>
-  %".90" = fmul <8 x float> %".87", %".89"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".90", ptr %".63", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".25" = getelementptr i64, ptr %".6", i64 1
+  store i64 %".17", ptr %".25", align 8
+  store i64 1, ptr %".6", align 8
+  br label %".23"
+.23:
+  %".29" = icmp slt i64 %".17", 0
+  %".30" = select  i1 %".29", i64 0, i64 %".17"
+  %".31" = icmp sgt i64 %".30", 3
+  %".32" = select  i1 %".31", i64 3, i64 %".30"
+  %".35" = mul i64 %".14", 4
+  %".36" = getelementptr float, ptr %".1", i64 %".35"
+  br label %".33"
+.33:
+  %".37" = getelementptr float, ptr %".36", i64 0
+  %".38" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".37", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".39" = fcmp ogt <8 x float> %".38", splat (float 0xfff0000000000000)
+  %".40" = select  <8 x i1> %".39", <8 x float> %".38", <8 x float> splat (float 0xfff0000000000000)
+  %".41" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".40", <8 x float> splat (float 0xfff0000000000000)
+  %".42" = shufflevector <8 x float> %".41", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".43" = shufflevector <8 x float> %".41", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".44" = fcmp ogt <4 x float> %".43", %".42"
+  %".45" = select  <4 x i1> %".44", <4 x float> %".43", <4 x float> %".42"
+  %".46" = shufflevector <4 x float> %".45", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".47" = shufflevector <4 x float> %".45", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".48" = fcmp ogt <2 x float> %".47", %".46"
+  %".49" = select  <2 x i1> %".48", <2 x float> %".47", <2 x float> %".46"
+  %".50" = shufflevector <2 x float> %".49", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".51" = shufflevector <2 x float> %".49", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".52" = fcmp ogt <1 x float> %".51", %".50"
+  %".53" = select  <1 x i1> %".52", <1 x float> %".51", <1 x float> %".50"
+  %".54" = extractelement <1 x float> %".53", i32 0
+  %".55" = getelementptr float, ptr %".36", i64 %".32"
+  %".56" = load float, ptr %".55", align 4
+  %".63" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".54", i32 0
+  %".64" = shufflevector <8 x float> %".63", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".57"
+.57:
+  %".59" = getelementptr float, ptr %".36", i64 0
+  %".60" = getelementptr float, ptr %".59", i64 4
+  call void @"llvm.prefetch.p0"(ptr %".60", i32 0, i32 3, i32 1)
+  %".62" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".59", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".65" = fsub <8 x float> %".62", %".64"
+  %".66" = fcmp olt <8 x float> %".65", splat (float 0xc05a000000000000)
+  %".67" = select  <8 x i1> %".66", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".65"
+  %".68" = fmul <8 x float> %".67", splat (float 0x3ff7154760000000)
+  %".69" = fadd <8 x float> %".68", splat (float 0x4168000000000000)
+  %".70" = fsub <8 x float> %".69", splat (float 0x4168000000000000)
+  %".71" = bitcast <8 x float> %".69" to <8 x i32>
+  %".72" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".70", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".67")
+  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".70", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".72")
+  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".73", <8 x float> splat (float 0x3f8122c520000000))
+  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".74", <8 x float> %".73", <8 x float> splat (float 0x3fa5555380000000))
+  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".73", <8 x float> splat (float 0x3fc5554aa0000000))
+  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".73", <8 x float> splat (float 0x3fe0000000000000))
+  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".73", <8 x float> splat (float 0x3ff0000000000000))
+  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".73", <8 x float> splat (float 0x3ff0000000000000))
+  %".80" = sub <8 x i32> %".71", splat (i32 1262485250)
+  %".81" = lshr <8 x i32> %".80", splat (i32 1)
+  %".82" = sub <8 x i32> %".80", %".81"
+  %".83" = shl <8 x i32> %".81", splat (i32 23)
+  %".84" = bitcast <8 x i32> %".83" to <8 x float>
+  %".85" = fmul <8 x float> %".79", %".84"
+  %".86" = shl <8 x i32> %".82", splat (i32 23)
+  %".87" = bitcast <8 x i32> %".86" to <8 x float>
+  %".88" = fmul <8 x float> %".85", %".87"
+  %".89" = mul i64 0, 1
+  %".90" = getelementptr float, ptr %".9", i64 %".89"
+  store <8 x float> %".88", ptr %".90", align 4
   %".92" = add i64 0, 0
-  %".93" = sub i64 %".31", %".92"
+  %".93" = sub i64 %".32", %".92"
   %".94" = trunc i64 %".93" to i32
   %".95" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".94", i32 0
   %".96" = shufflevector <8 x i32> %".95", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
   %".97" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".96"
-  %".98" = select  <8 x i1> %".97", <8 x float> splat (float              0x0), <8 x float> %".90"
+  %".98" = select  <8 x i1> %".97", <8 x float> splat (float              0x0), <8 x float> %".88"
   %".99" = fadd <8 x float> splat (float              0x0), %".98"
   %".100" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".99", <8 x float> splat (float              0x0)
   %".101" = shufflevector <8 x float> %".100", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
@@ -436,7 +436,7 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".108" = shufflevector <2 x float> %".106", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
   %".109" = fadd <1 x float> %".107", %".108"
   %".110" = extractelement <1 x float> %".109", i32 0
-  %".111" = fsub float %".55", %".53"
+  %".111" = fsub float %".56", %".54"
   %".112" = fcmp ogt float %".111", 0x4056400000000000
   %".113" = select  i1 %".112", float 0x4056400000000000, float %".111"
   %".114" = fcmp olt float %".113", 0xc05a000000000000
@@ -464,27 +464,31 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".136" = fmul float %".133", %".135"
   %".137" = fadd float %".110", %".136"
   %".138" = fdiv float 0x3fe0000000000000, %".137"
-  %".142" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".138", i32 0
-  %".143" = shufflevector <8 x float> %".142", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  %".150" = fneg float %".110"
-  %".151" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".150", i32 0
-  %".152" = shufflevector <8 x float> %".151", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".144" = mul i64 %".14", 4
+  %".145" = getelementptr float, ptr %".3", i64 %".144"
+  %".147" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".138", i32 0
+  %".148" = shufflevector <8 x float> %".147", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".155" = fneg float %".110"
+  %".156" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".155", i32 0
+  %".157" = shufflevector <8 x float> %".156", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
   br label %".139"
 .139:
-  %".141" = getelementptr float, ptr %".62", i64 0
-  %".144" = add i64 0, 0
-  %".145" = sub i64 %".31", %".144"
-  %".146" = trunc i64 %".145" to i32
-  %".147" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".146", i32 0
-  %".148" = shufflevector <8 x i32> %".147", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".149" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".148"
-  %".153" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".141", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".154" = select  <8 x i1> %".149", <8 x float> %".152", <8 x float> %".153"
-  %".155" = fmul <8 x float> %".143", %".154"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".155", ptr %".141", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".157" = add i64 %".13", 1
-  %".158" = icmp slt i64 %".157", %".5"
-  br i1 %".158", label %".9", label %".10"
+  %".141" = mul i64 0, 1
+  %".142" = getelementptr float, ptr %".9", i64 %".141"
+  %".143" = load <8 x float>, ptr %".142", align 4
+  %".146" = getelementptr float, ptr %".145", i64 0
+  %".149" = add i64 0, 0
+  %".150" = sub i64 %".32", %".149"
+  %".151" = trunc i64 %".150" to i32
+  %".152" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".151", i32 0
+  %".153" = shufflevector <8 x i32> %".152", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".154" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".153"
+  %".158" = select  <8 x i1> %".154", <8 x float> %".157", <8 x float> %".143"
+  %".159" = fmul <8 x float> %".148", %".158"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".159", ptr %".146", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".161" = add i64 %".14", 1
+  %".162" = icmp slt i64 %".161", %".5"
+  br i1 %".162", label %".10", label %".11"
 }
 
 declare void @"llvm.prefetch.p0"(ptr %".1", i32 %".2", i32 %".3", i32 %".4")
