@@ -100,6 +100,12 @@ def test_rows_that_lie_apart_are_fetched_once(shape: tuple[int, ...], axis: int,
     agrees(kernel, shape, axis)
 
 
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v2", "scalar"])
+@pytest.mark.parametrize("shape", [(2, 45, 1000), (3, 7, 256)])
+def test_strips_are_right_on_every_target(shape: tuple[int, ...], target: str):
+    agrees(sweep(shape, 1), shape, 1, target=Target.named(target))
+
+
 @pytest.mark.parametrize("places", [1024, 1000, 1002])
 def test_large_strips_are_stored_past_the_caches(places: int):
     shape = (3, 20, places)
