@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from graphc.codegen.llvm.contraction import tiled_parts
 from graphc.codegen.llvm.dot_tile import DotProduct
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.tiled_product import TiledProduct
+from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer, kernel_of
 from graphc.kernel.contraction import match
@@ -29,6 +31,16 @@ def parts_of(kernel: Kernel) -> list[TiledProduct | DotProduct]:
     found = tiled_parts(contraction, Target.named("znver5"))
     assert all(isinstance(part, TiledProduct | DotProduct) for part in found)
     return [part for part in found if isinstance(part, TiledProduct | DotProduct)]
+
+
+def kernel_on(
+    op: Op, dtype: str, shapes: Sequence[Shape], strides: Sequence[Shape | None] | None = None
+) -> Kernel:
+    """The kernel of an operator that has one result."""
+    types = [TensorType(dtype, shape) for shape in shapes]
+    made = op.infer(*types)
+    assert isinstance(made, TensorType)
+    return kernel_of(op, types, [made], strides)
 
 
 def every_cut(native: NativeKernel, arrays: list[np.ndarray]) -> list[np.ndarray]:
@@ -86,9 +98,7 @@ def test_sums_are_transposed_where_results_lie_along_the_rows(shape: Shape, targ
 
 
 def test_panels_of_rows_are_equally_large() -> None:
-    types = [TensorType("float32", shape) for shape in ((128, 784), (512, 784))]
-    op = MatMul(False, True)
-    (part,) = parts_of(kernel_of(op, types, [op.infer(*types)]))
+    (part,) = parts_of(kernel_on(MatMul(False, True), "float32", ((128, 784), (512, 784))))
     assert isinstance(part, TiledProduct) and part.tiling.row is not None
     tiles = -(-part.product.extents[part.tiling.row] // part.tiling.rows)
     panels = dict(part.shares.counts)["rows"]
@@ -99,8 +109,7 @@ def weight_gradient(dtype: str, images: int) -> Kernel:
     """Of a first layer: one channel, 20 outputs."""
     geometry = ((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (images, 1, 28, 28), (20, 1, 5, 5))
     op, _, strides = operators(geometry)[2]
-    types = [TensorType(dtype, shape) for shape in (geometry[4], (images, 20, 24, 24))]
-    return kernel_of(op, types, [op.infer(*types)], strides)
+    return kernel_on(op, dtype, (geometry[4], (images, 20, 24, 24)), strides)
 
 
 def test_threads_share_the_rows_of_the_only_panel() -> None:
@@ -126,11 +135,11 @@ def test_taps_that_lie_side_by_side_are_stored_row_by_row() -> None:
     geometry = ((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (20, 20, 12, 12), (48, 20, 5, 5))
     op, _, strides = operators(geometry)[2]
     shapes = (geometry[4], (20, 48, 8, 8))
-    types = [TensorType("float32", shape) for shape in shapes]
-    kernel = kernel_of(op, types, [op.infer(*types)], strides)
+    kernel = kernel_on(op, "float32", shapes, strides)
     (part,) = parts_of(kernel)
     assert isinstance(part, TiledProduct)
     assert part.tiling.lines_inside and part.tiling.lines_together
+    assert part.tiling.line is not None
     assert part.extent == part.shares.extent * part.product.extents[part.tiling.line]
     rng = np.random.default_rng(3)
     arrays = [rng.standard_normal(buffer.shape).astype("float32") for buffer in kernel.buffers]
@@ -154,8 +163,7 @@ def test_channels_apart_from_the_others_are_shared_by_images() -> None:
         (geometry[4:], ((20, 50, 3, 4), geometry[5])),
         strict=True,
     ):
-        types = [TensorType("float32", shape) for shape in shapes]
-        kernel = kernel_of(op, types, [op.infer(*types)], strides)
+        kernel = kernel_on(op, "float32", shapes, strides)
         _, rest = parts_of(kernel)
         assert isinstance(rest, DotProduct) and rest.tiling.source is not None
         assert rest.shares.counts[0] == ("panel", -(-20 // rest.tiling.rows))
