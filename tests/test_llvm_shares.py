@@ -131,6 +131,28 @@ def test_threads_share_the_rows_of_the_only_panel() -> None:
         assert all(np.array_equal(results[0], other) for other in results)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("terms", "columns", "packing"), [(8200, 32, ""), (2100, 128, "copy")])
+def test_rows_of_long_sums_are_one_panel(
+    terms: int, columns: int, packing: str, target: str
+) -> None:
+    """What they read of the other matrix is more than a cache holds."""
+    types = [TensorType("float32", (terms, size)) for size in (280, columns)]
+    op = MatMul(True, False)
+    kernel = kernel_of(op, types, [op.infer(*types)])
+    (part,) = parts_of(kernel)
+    assert isinstance(part, TiledProduct)
+    assert part.tiling.rows_together and part.tiling.packing == packing
+    rng = np.random.default_rng(4)
+    arrays = [rng.standard_normal(buffer.shape).astype("float32") for buffer in kernel.buffers]
+    want = op.reference(*(array.astype("float64") for array in arrays[:2]))
+    (native,) = tiled([kernel], Target.named(target))
+    assert native is not None
+    results = every_cut(native, arrays)
+    assert close(results[0], want, "float32")
+    assert all(np.array_equal(results[0], other) for other in results)
+
+
 def test_taps_that_lie_side_by_side_are_stored_row_by_row() -> None:
     geometry = ((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (20, 20, 12, 12), (48, 20, 5, 5))
     op, _, strides = operators(geometry)[2]

@@ -20,6 +20,19 @@ import pytest
 from llvmlite import ir
 from native_kernels import compile_kernels
 from test_llvm_contraction import CONVOLUTIONS, FEW_CHANNELS, Geometry, operators
+from test_llvm_winograd import (
+    ONE,
+    SHAPES,
+    TOLERANCE,
+    WAYS,
+    error,
+    forced,
+    program_of,
+    run_kernel,
+    values_of,
+    winograd_kernels,
+)
+from test_llvm_winograd import convolution as winograd_convolution
 
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target
@@ -35,6 +48,7 @@ from graphc.ops.neuron import Relu
 from graphc.ops.pool import AvgPool, MaxPool
 from graphc.ops.softmax import Softmax, SoftmaxGradient
 from graphc.plan.layout import channels_last, strides_of
+from graphc.plan.program import Program
 
 Shape = tuple[int, ...]
 CACHES = 8192, 1024
@@ -274,3 +288,63 @@ def test_both_sides_of_a_threshold_are_right(
     if target.lanes("float32") == 16:
         assert some, "no kernel's code depends on it"
     check(some, target)
+
+
+# Constants of Winograd's convolutions: the plan has them, too, as it makes room for a strip.
+WINOGRAD: dict[str, dict[str, Sequence[float]]] = {
+    "codegen.llvm.winograd": {"CACHE_PART": [0.05]},
+    "codegen.llvm.winograd_product": {"CHUNK": [7]},
+    "kernel.winograd": {
+        "MOST_IN_BLOCK": [16],
+        "WORK_BYTES": [1],
+        "FEWEST_TILES": [5],
+        "ENOUGH_TILES": [1000],
+    },
+    "kernel.winograd_gradient": {
+        "MOST_IN_BLOCK": [16],
+        "LEAST_IN_BLOCK": [32],
+        "LINE": [0, 48],
+        "LEAST_STRIP": [50],
+        "MOST_STRIP": [1, 10],
+    },
+}
+WINOGRAD_SHAPES = SHAPES["odd"], SHAPES["groups"], (3, 37, 21, 20, 50, 1, ONE)
+
+
+def winograd_code(program: Program) -> str:
+    """LLVM text of the one kernel in a program that is Winograd's."""
+    module = ir.Module("thresholds")
+    (kernel,) = winograd_kernels(program)
+    emit_kernel(module, kernel, Target.host(), "k")
+    return str(module)
+
+
+@functools.cache
+def usual_winograd_code(shape: Shape, way: str) -> str:
+    """The same with all constants as they are."""
+    return winograd_code(program_of(winograd_convolution(shape, way)[0], forced(2)))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [(m, n, v) for m, names in WINOGRAD.items() for n, values in names.items() for v in values],
+)
+def test_both_sides_of_a_threshold_of_winograds_are_right(
+    module: str, name: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
+    tried = list(itertools.product(WINOGRAD_SHAPES, WAYS))
+    usual = [usual_winograd_code(*case) for case in tried]
+    monkeypatch.setattr(importlib.import_module(f"graphc.{module}"), name, value)
+    changed = 0
+    for case, text in zip(tried, usual, strict=True):
+        graph, reference = winograd_convolution(*case)
+        program = program_of(graph, forced(2))
+        if winograd_code(program) == text or changed == ENOUGH:
+            continue
+        values = values_of(graph)
+        _, got = run_kernel(program, values, Target.host(), np.nan)
+        assert error(got, reference(values)) <= TOLERANCE[2], case
+        changed += 1
+    if Target.host().lanes("float32") == 16:
+        assert changed, "no kernel's code depends on it"

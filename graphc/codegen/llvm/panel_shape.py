@@ -69,6 +69,15 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         tiling.rows_together = plain and extent > tiling.rows
     whole = product.size(product.over) * product.extents[tiling.vector] * item
     tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
+    if tiling.vectors_outside and tiling.strip and tiling.panel_rows < extent <= most_rows:
+        _join_rows(tiling, extent)
+
+
+def _join_rows(tiling: Tiling, extent: int) -> None:
+    """Let one panel have all rows, in place of several that would each read b from memory."""
+    if not (tiling.fixed or tiling.packing or tiling.line or tiling.elementwise or tiling.wide > 1):
+        tiling.panel_rows = extent
+        tiling.rows_together = True
 
 
 def _widen(tiling: Tiling, product: Product, target: Target) -> None:
