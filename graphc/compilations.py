@@ -129,7 +129,7 @@ class Compilations:
 
     def front(self) -> CaffeNet:
         """The net as the front end builds it for the shapes of now."""
-        return self._front(self.signature())
+        return self.front_of(self.signature())
 
     def settle(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Note the shapes that the front end has given to all inputs."""
@@ -137,7 +137,8 @@ class Compilations:
         self.shapes = dict(shapes)
         self._fronts[driver.front_signature(self.signature())] = front
 
-    def _front(self, signature: Signature) -> CaffeNet:
+    def front_of(self, signature: Signature) -> CaffeNet:
+        """The net, or the part of it, as the front end builds it for a signature."""
         if signature not in self._asked:
             self._asked[signature] = driver.front_signature(signature)
         asked = self._asked[signature]
@@ -150,7 +151,7 @@ class Compilations:
         layers remember what they have been told of shapes."""
         if any(layer.type == "Python" for layer in self.definition.layers):
             return None
-        return self._front(signature)
+        return self.front_of(signature)
 
     def signature(self, **changed: Any) -> Signature:
         """That of a forward pass for the shapes of now, with changed fields."""

@@ -13,7 +13,7 @@ from graphc.arrays import assign
 from graphc.blob_values import BlobValues
 from graphc.call_arguments import unknown
 from graphc.compilations import Compilations, keeping
-from graphc.driver import Compilation
+from graphc.driver import Compilation, Signature
 from graphc.error import NetError, need
 from graphc.net_arrays import NetArrays
 from graphc.net_calls import NetCalls
@@ -44,12 +44,14 @@ class NetParts:
         whole = self.compilations.front()
         shapes = {name: value.shape for name, value in whole.graph.blobs.items() if ":" not in name}
         base = driver.with_shapes(self.compilations.base, shapes)
-        made = self.compilations.compiled(keeping(replace(base, only=(start, end)), blobs))
+        base = self._keeping_its_own(replace(base, only=(start, end)))
+        made = self.compilations.compiled(keeping(base, blobs))
         for name in inputs:
             need(name in made.caffe.inputs, unknown("input of this part", name, made.caffe.inputs))
         part = self.arrays.table()
         dtype = self.arrays.dtype
-        part.update({name: aligned_zeros(shapes[name], dtype) for name in made.caffe.inputs})
+        values = made.caffe.graph.values
+        part.update({n: aligned_zeros(values[n].shape, dtype) for n in made.caffe.inputs})
         for name, target in part.items():
             given = inputs[name] if name in inputs else self.values.data(name)
             assign(target, given, f"blob '{name}'")
@@ -63,6 +65,11 @@ class NetParts:
         last = list(made.caffe.layer_tops)[-1]
         wanted = [*made.caffe.graph.outputs, *made.caffe.layer_tops[last], *blobs]
         return {name: self.values.read(made, name) for name in driver.names(wanted)}
+
+    def _keeping_its_own(self, part: Signature) -> Signature:
+        """The signature without what the net keeps elsewhere, and without gradients."""
+        made = self.compilations.front_of(part).graph.blobs
+        return replace(part, keep=tuple(name for name in part.keep if name in made))
 
     def value(self, name: str) -> np.ndarray:
         """A copy of a blob for the inputs as they are, or an input itself. States stay."""

@@ -282,6 +282,21 @@ def test_a_part_gives_the_tops_of_its_last_layer() -> None:
     assert set(rest) == {"ip", "prob"}
 
 
+def test_a_part_goes_without_what_is_asked_of_other_layers() -> None:
+    options = {"keep": ["conv", "pool", "ip", "pool.diff"], "masks": ["drop"], "dtype": "float64"}
+    net, whole = training(**options), training(**options)
+    given = {"mask/drop": np.ones((4, 5, 4, 4)), "data": DATA, "label": LABEL}
+    whole.forward(**given)
+    mask = {"mask/drop": given["mask/drop"]}
+    net.forward(end="drop", data=DATA, **mask)
+    close(net.blobs["conv"].data, whole.blobs["conv"].data, 1e-12)
+    net.forward(**given)
+    found = net.forward(start="ip")
+    assert "conv" not in found
+    close(found["loss"], whole.blobs["loss"].data, 1e-12)
+    close(net.blobs["ip"].data, whole.blobs["ip"].data, 1e-12)
+
+
 def test_gradient_ascent_from_a_layer_inside() -> None:
     """forward(end=), write the layer's diff, backward(start=): how people look for features."""
     net, other = scores(), scores()

@@ -181,7 +181,8 @@ class _Builder:
             if not whole:
                 self._open_bottoms(definition)
             self._add(definition)
-        unknown = self.around.masks - {d.name for d in layers}
+        named = _with_unique_names(self.definition.layers)
+        unknown = self.around.masks - {d.name for d in named}
         for name in sorted(unknown):
             self.errors.append(Diagnostic(f"a mask is given for '{name}', which is no layer"))
         if self.errors:
