@@ -178,10 +178,9 @@ def simplenn(
             the derivative's place in dzdw becomes None, unless hold_on.
         memory: for this call, in place of the net's; see `SimpleNet`.
 
-    Batch normalisation is differentiated as vl_simplenn does it, in test mode, too: by the batch's
-    moments, though the third weight's are what it computes with then. (DagNet and the gradients of
-    the command line are those of what is computed.) The third derivative holds the batch's moments,
-    times the number of images in version beta25.
+    The derivative of batch normalisation in test mode is that of what is computed there;
+    MatConvNet differentiates with the batch's moments. In normal mode the third derivative holds
+    the batch's moments, times the number of images in version beta25.
     """
     need(mode in MODES, f"mode is one of {', '.join(MODES)}, not '{mode}'")
     if not isinstance(net, SimpleNet):

@@ -11,7 +11,7 @@ import numpy as np
 from graphc.error import NetError, need
 from graphc.frontends.matconvnet import losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
-from graphc.frontends.matconvnet.blocks import BatchNorm, DropOut, SimpleBatchNorm
+from graphc.frontends.matconvnet.blocks import DropOut
 from graphc.frontends.matconvnet.network import PARAMETER, MatLayer
 from graphc.frontends.matconvnet.simplenn import LOSSES, WEIGHTS, block_of, weight_numbers
 from graphc.mat_call import Piece, PieceCall
@@ -185,10 +185,9 @@ class Run:
                 array = four_axes(weights, f"the weights of layer '{layer['name']}'")
                 extra[f"weights{i + 1}"] = array.T.astype(self.dtype)
         params = tuple(f"l{i + 1}_{j}" for j, _ in weight_numbers(layer))
-        block = block_of(layer)
-        if isinstance(block, BatchNorm):
-            block = SimpleBatchNorm(epsilon=block.epsilon)
-        made = MatLayer(_layer_name(self.net, i), block, (_x(i), *extra), (_x(i + 1),), params)
+        made = MatLayer(
+            _layer_name(self.net, i), block_of(layer), (_x(i), *extra), (_x(i + 1),), params
+        )
         return made, extra
 
     def _check_labels(self, i: int, call: PieceCall) -> None:

@@ -589,29 +589,6 @@ def test_batch_moments_are_the_third_derivative() -> None:
         )
 
 
-def test_batch_normalisation_in_test_mode_is_differentiated_by_the_batch() -> None:
-    """As vl_simplenn does it: forward by the third weight, backward without."""
-    x, p = real(4, 3, 2, 5), real(4, 3, 2, 5, seed=1)
-    g, b, stored = real(2, seed=2), real(2, seed=3), np.array([[0.3, 2.0], [-0.1, 0.5]])
-    layers = [{"type": "bnorm", "weights": [g, b, stored], "epsilon": 0.01}, {"type": "relu"}]
-    net = graphc.SimpleNet(layers)
-    y = graphc.simplenn(net, x, mode="test")[1].x
-    by_channel = np.reshape([g, b, *stored.T], (4, 2, 1))
-    scale, shift, mean, sigma = by_channel
-    np.testing.assert_allclose(y, (x - mean) / sigma * scale + shift, rtol=1e-12)
-    dzdy = p * (y > 0)
-    dx, dg, db, moments = vl.bnorm(x, g, b, dzdy=dzdy, epsilon=0.01)
-    forward = graphc.simplenn(net, x, mode="test")
-    for res in (
-        graphc.simplenn(net, x, p, mode="test"),
-        graphc.simplenn(net, None, p, forward, mode="test", skip_forward=True),
-    ):
-        np.testing.assert_array_equal(res[1].x, y)
-        np.testing.assert_allclose(res[0].dzdx, dx, rtol=1e-10, atol=1e-12)
-        for found, wanted in zip(res[0].dzdw, (dg, db, 5 * moments), strict=True):
-            np.testing.assert_allclose(found.ravel(), wanted.ravel(), rtol=1e-10, atol=1e-12)
-
-
 def test_a_custom_layer_may_stand_in_the_middle() -> None:
     def triple(layer: Any, before: Result, after: Result) -> Result:
         after.x = layer["factor"] * before.x

@@ -191,38 +191,6 @@ class ChannelNormalize(Op):
 
 
 @operator
-class AssumedNormalize(Op):
-    """The given value, taken for ChannelNormalize of the others: gradients pass to these.
-
-    MatConvNet's SimpleNN differentiates batch normalisation in test mode so: what it computed with
-    stored moments counts as computed with the batch's. It is not the derivative of the output.
-    """
-
-    def infer(self, value: TensorType, x: TensorType, *vectors: TensorType) -> TensorType:
-        _need_channels(self.op_name, x, *vectors)
-        need(value == x, f"{self.op_name}: {value} is not what {x} is normalised to")
-        return value
-
-    def reference(self, value: np.ndarray, *others: np.ndarray) -> np.ndarray:
-        return value.copy()
-
-    def gradient(
-        self, dy: Value, y: Value, value: Value, *others: Value
-    ) -> tuple[Value | None, ...]:
-        return None, *ChannelNormalize().gradient(dy, y, *others)
-
-    def kernel(self, k: Writer, value: Array, *others: Array) -> None:
-        *_, y = others
-        at = tuple(k.each(*value.shape))
-        y[at] = value[at]
-
-    @classmethod
-    def examples(cls) -> Iterator[Example]:
-        samples = [normal(2, 3, 4), normal(2, 3, 4), *[normal(3)] * 3, positive(3)]
-        yield Example(cls(), *(Sample(s.type, s.draw, differentiable=False) for s in samples))
-
-
-@operator
 class ChannelNormalizeGradient(Op):
     """Gradients of g, the sum of dy (x - mu) / sigma of a channel, and of b, the sum of dy."""
 

@@ -187,19 +187,6 @@ class BatchNorm(Block):
 
 
 @dataclass
-class SimpleBatchNorm(BatchNorm):
-    """BatchNorm as SimpleNN runs it: in test mode, too, the derivatives are those of normalising by
-    the batch's moments, and these are what the third parameter gets."""
-
-    def build(self, x: list[Value], params: list[Value], around: Surroundings) -> Value:
-        if not around.testing:
-            return super().build(x, params, around)
-        y, moments = functions.bnorm_as_tested(x[0], *params, epsilon=float(self.epsilon))
-        around.moments[around.layer] = moments
-        return y
-
-
-@dataclass
 class Scale(Block):
     """x .* s (+ b); s and b are further inputs, then parameters, repeated where of size 1."""
 

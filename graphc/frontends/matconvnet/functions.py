@@ -21,12 +21,7 @@ from graphc.ir.core.view import View
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
 from graphc.ops import shape as shapes
-from graphc.ops.bnorm import (
-    AssumedMoments,
-    AssumedNormalize,
-    BatchMoments,
-    ChannelNormalize,
-)
+from graphc.ops.bnorm import AssumedMoments, BatchMoments, ChannelNormalize
 from graphc.ops.conv import Conv, ConvDataGradient
 from graphc.ops.linear import AddBias
 from graphc.ops.lrn import Lrn
@@ -301,26 +296,9 @@ def bnorm(
         if assume:
             mu, sigma = AssumedMoments()(x, mu, sigma)
     y: Value = ChannelNormalize()(x, _flat(g), _flat(b), mu, sigma)
-    return y, _row_of_moments(mu, sigma)
-
-
-def bnorm_as_tested(
-    x: Value, g: Value, b: Value, moments: Value, *, epsilon: float
-) -> tuple[Value, Value]:
-    """`bnorm` as SimpleNN runs it in test mode; and the batch's moments.
-
-    The value is that of the given moments; derivatives are those of normalising by the batch's.
-    """
-    value, _ = bnorm(x, g, b, moments, epsilon=epsilon, assume=False)
-    mu, sigma = BatchMoments(real(epsilon, "epsilon"))(x)
-    y: Value = AssumedNormalize()(value, x, _flat(g), _flat(b), mu, sigma)
-    return y, _row_of_moments(mu, sigma)
-
-
-def _row_of_moments(mu: Value, sigma: Value) -> Value:
-    row = (1, 1, 1, *mu.shape)
+    row = (1, 1, 1, x.shape[1])
     both: Value = shapes.Concat(2)(View(row)(mu), View(row)(sigma))
-    return both
+    return y, both
 
 
 def _columns(moments: Value) -> tuple[Value, Value]:
