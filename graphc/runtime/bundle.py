@@ -26,7 +26,8 @@ ENTRIES = (
     "graphc_timed",
     "graphc_rest",
 )
-_FIRST_LINE = b"graphc bundle 3\n"
+_VERSION = 3
+_FIRST_LINE = f"graphc bundle {_VERSION}\n".encode()
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32
 
@@ -148,7 +149,7 @@ class Bundle(Tables):
     @staticmethod
     def of_content(data: bytes, called: str) -> Bundle:
         """The bundle in what a file holds; errors as for `load`, which name it `called`."""
-        need(data.startswith(_FIRST_LINE), f"{called} is not a graphc bundle of version 2")
+        need(data.startswith(_FIRST_LINE), f"{called} is not a graphc bundle of version {_VERSION}")
         content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         need(
             hashlib.sha256(content).digest() == digest,
