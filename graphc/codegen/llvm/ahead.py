@@ -98,15 +98,20 @@ def folded_ahead(plan: Schedule, target: Target) -> dict[FoldNode, list[tuple[Ad
 def _rows_ahead(
     fold: FoldNode, loads: list[Node], plan: Schedule, target: Target
 ) -> Iterator[tuple[Address, int]]:
-    """A row ahead where rows lie apart, since that is where a processor has to begin anew."""
+    """A row ahead where rows lie apart, since that is where a processor has to begin anew.
+
+    What lies in one piece is fetched as a map's is: where it is one array.
+    """
     inner = plan.inner[fold]
     extent = plan.nodes.extents[inner]
     rows = [*plan.outer, *plan.loops, *(axis for axis in fold.axes if axis != inner)]
-    for address in dict.fromkeys(n.address for n in loads):
-        if address is None or not _is_far_row(address, inner, target):
-            continue
+    addresses = dict.fromkeys(n.address for n in loads if n.address is not None)
+    far = [address for address in addresses if _is_far_row(address, inner, target)]
+    for address in far:
         item = DTYPES[address.buffer.dtype]
         step = address.terms.get(rows[-1], 0) if rows else 0
+        if step == extent and len(far) > 1:
+            continue  # rows one after the other, as a map of several arrays reads them
         if step in (0, extent) or extent * item > 2 * ROW_BYTES_AHEAD:
             yield address, ROW_BYTES_AHEAD // item
         else:
