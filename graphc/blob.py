@@ -36,6 +36,9 @@ class Blob:
         self.name = name
         self._values, self._shapes = values, shapes
 
+    def __repr__(self) -> str:
+        return f"<Blob '{self.name}' {list(self.shape)}>"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The extents; of a reshaped input, the new ones at once."""
@@ -71,6 +74,9 @@ class ParameterBlob:
     def __init__(self, name: str, arrays: NetArrays):
         self.name = name
         self._arrays = arrays
+
+    def __repr__(self) -> str:
+        return f"<ParameterBlob '{self.name}' {list(self.shape)}>"
 
     @property
     def data(self) -> np.ndarray:

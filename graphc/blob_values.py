@@ -60,11 +60,10 @@ class BlobValues:
         if made is None or name in known or not _has_gradient(made, name):
             return self.own_diff(name)
         assert made.executable is not None
-        if inner in made.executable.bundle.readable:
-            self.own_diff(name)[...] = made.executable.read(inner)
-            known.add(name)
-        elif name not in self.arrays.diffs:
+        if inner not in made.executable.bundle.readable:
             raise NetError(f"{_gone(made, inner)}; backward({name}=...) gives one")
+        self.own_diff(name)[...] = made.executable.read(inner)
+        known.add(name)
         return self.own_diff(name)
 
     def own_diff(self, name: str) -> np.ndarray:

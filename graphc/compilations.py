@@ -50,10 +50,6 @@ def checked_signature(
         f"infogain_input is 'scores' or 'probabilities', not {infogain_input!r}",
     )
     back_end(target)
-    need(
-        threads is None or (is_whole(threads) and 1 <= threads <= 256),
-        f"threads is a whole number from 1 to 256, or None, not {threads!r}",
-    )
     need_library_choice(libraries)
     fast_math = as_names(fast_math, "fast_math")
     allowed(exact, fast_math)
@@ -67,11 +63,20 @@ def checked_signature(
         masks=as_names(masks, "masks"),
         infogain_input=infogain_input,
         target=target,
-        threads=int(threads) if threads is not None else usable_cores(),
+        threads=thread_count(threads),
         exact=bool(exact),
         fast_math=fast_math,
         libraries=libraries,
     )
+
+
+def thread_count(threads: int | None) -> int:
+    """How many threads a call uses; None: all usable cores. Raises NetError for a wrong number."""
+    need(
+        threads is None or (is_whole(threads) and 1 <= threads <= 256),
+        f"threads is a whole number from 1 to 256, or None, not {threads!r}",
+    )
+    return usable_cores() if threads is None else int(threads)
 
 
 def is_whole(number: object) -> bool:

@@ -46,7 +46,7 @@ def request(
     else:
         wanted = list(net.default_wrt)
         returned = [name for name in wanted if name in net.inputs]
-    for name in as_names(diffs or (), "diffs"):
+    for name in as_names(() if diffs is None else diffs, "diffs"):
         wanted.append(net.owners.get(name, name))
         returned.append(name)
     known = [*net.graph.blobs, *net.parameters]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from graphc.compilations import (
     checked_signature,
     is_whole,
     keeping,
+    thread_count,
 )
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning, need
@@ -184,8 +185,8 @@ class Net:
         return self._calls.threads
 
     @threads.setter
-    def threads(self, count: int) -> None:
-        self._calls.threads = count
+    def threads(self, count: int | None) -> None:
+        self._calls.threads = thread_count(count)
 
     @property
     def inputs(self) -> list[str]:
@@ -235,7 +236,7 @@ class Net:
         that come from outside of it as they were left by the last call; other values for them may
         be given like inputs. After a part that begins at the net's inputs, backward may follow.
         """
-        wanted = as_names(blobs or (), "blobs")
+        wanted = as_names(() if blobs is None else blobs, "blobs")
         for name in wanted:
             need(name in self.blobs, unknown("blob", name, self.blobs))
         if start is not None or end is not None:
@@ -372,6 +373,12 @@ class Net:
 
         planned = self._calls.active or self.compilations.planned(self.compilations.default())
         return summarise(of_compilation(planned))
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise NetError(
+            "a net cannot be copied or pickled: make another one, and load what this one saves, or"
+            " share_with it"
+        )
 
     def _repr_svg_(self) -> str:
         """The layers as a picture, in a notebook."""

@@ -45,6 +45,9 @@ class NetParts:
         shapes = {name: value.shape for name, value in whole.graph.blobs.items() if ":" not in name}
         base = driver.with_shapes(self.compilations.base, shapes)
         base = self._keeping_its_own(replace(base, only=(start, end)))
+        for name in blobs:
+            known = self.compilations.front_of(base).graph.blobs
+            need(name in known, f"blob '{name}' lies outside of {_between(start, end)}")
         made = self.compilations.compiled(keeping(base, blobs))
         for name in inputs:
             need(name in made.caffe.inputs, unknown("input of this part", name, made.caffe.inputs))
@@ -100,3 +103,11 @@ class NetParts:
                 arrays.note_again(noted)
         for name in set(part) & set(arrays.inputs):
             arrays.inputs[name][...] = part[name]
+
+
+def _between(start: str | None, end: str | None) -> str:
+    """The part of a net from layer `start` to layer `end`, in words."""
+    ends = [f"from layer '{start}'"] * (start is not None) + [f"to layer '{end}'"] * (
+        end is not None
+    )
+    return f"the part {' '.join(ends)}"

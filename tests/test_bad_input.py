@@ -6,6 +6,8 @@ a process of its own.
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -411,6 +413,20 @@ def test_gradient_arrays(array: Any, said: str) -> None:
         (lambda n: n.forward(end=3), "no layer '3'"),
         (lambda n: n.forward(start="loss", end="ip"), "'loss' comes after layer 'ip'"),
         (lambda n: n.forward(start="loss", data=DATA), "no input of this part 'data'"),
+        (
+            lambda n: n.forward(start="loss", blobs=["data"]),
+            "blob 'data' lies outside of the part from layer 'loss'",
+        ),
+        (
+            lambda n: n.forward(start="ip", end="ip", blobs=["loss"]),
+            "blob 'loss' lies outside of the part from layer 'ip' to layer 'ip'",
+        ),
+        (lambda n: n.forward(DATA), "blobs is a sequence of names"),
+        (lambda n: n.backward(DATA), "diffs is a sequence of names"),
+        (lambda n: setattr(n, "threads", 1.5), "threads is a whole number from 1 to 256"),
+        (lambda n: setattr(n, "threads", 0), "threads is a whole number from 1 to 256"),
+        (lambda n: copy.deepcopy(n), "a net cannot be copied or pickled"),
+        (lambda n: pickle.dumps(n), "a net cannot be copied or pickled"),
         (lambda n: n.backward(wrt=["nothing"]), "no blob or parameter 'nothing'"),
         (lambda n: n.backward(wrt=["ip/2"]), "no blob or parameter 'ip/2'"),
         (lambda n: n.backward(wrt=[3]), "wrt is a sequence of names"),

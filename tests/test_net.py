@@ -25,6 +25,7 @@ from trunk_nets import (
 )
 
 import graphc
+from graphc.bench.net import prepare
 from graphc.error import NetError
 from graphc.frontends.caffe.filler import fill_in_place
 from graphc.runtime.cpu import Executable
@@ -297,6 +298,38 @@ def test_kept_gradients_are_those_of_the_last_pass() -> None:
     assert once.any()
     net.backward(prob=2 * SEED)
     close(net.blobs["ip"].diff, 2 * once)
+
+
+def test_what_a_user_looks_at_prints_on_a_line() -> None:
+    net = scores()
+    call = prepare(net, ["data"], ["prob"])
+    made = net.compilation()
+    assert made.executable is not None
+    for shown in (net.definition, made.caffe, made.program, made.executable.bundle):
+        assert len(repr(shown)) < 100
+        assert net.name in repr(shown)
+    assert len(repr(made.program.steps[0])) < 300
+    assert len(repr(made)) < 2000
+    assert len(repr(call)) < 2000
+    assert repr(net.blobs["ip"]) == "<Blob 'ip' [4, 7]>"
+    assert repr(net.params["ip"][1]) == "<ParameterBlob 'ip/1' [7]>"
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_gradient_that_is_gone_is_never_shown_as_an_older_one(touched: bool) -> None:
+    """Not the zeros from before, nor what an earlier call has left."""
+    net = scores(phase=graphc.TRAIN)
+    if touched:
+        assert not net.blobs["ip"].diff.any()
+    net.forward(data=DATA)
+    if touched:
+        net.backward(prob=2 * SEED, wrt=["ip"])
+        assert net.blobs["ip"].diff.any()
+    net.backward(prob=SEED, wrt=["data"])
+    with pytest.raises(NetError, match=r"keep='ip\.diff'"):
+        _ = net.blobs["ip"].diff
+    net.forward()
+    net.blobs["ip"].diff[...] = 1  # may be written for the next call again
 
 
 def test_one_name_may_stand_alone() -> None:

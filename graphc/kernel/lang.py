@@ -370,7 +370,7 @@ class Winograd:
     filters: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """A whole kernel: inputs and outputs are the buffers in the order of the call's arguments.
 
@@ -385,6 +385,10 @@ class Kernel:
     winograd: Winograd | None = None
 
     __hash__ = _remembered_hash
+
+    def __repr__(self) -> str:
+        """Short: `graphc.kernel.text` prints the whole."""
+        return f"<Kernel '{self.name}': {len(self.inputs)} inputs, {len(self.outputs)} outputs>"
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:

@@ -108,7 +108,7 @@ class MemoryReport:
     saved: tuple[SavedRow, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Program:
     """What code generation reads. Steps before `forward_steps` are the forward pass.
 
@@ -128,6 +128,13 @@ class Program:
     overwritten: dict[str, str]
     remarks: tuple[Remark, ...] = ()
     readable_forward: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Short: `graphc.plan.text` prints the whole."""
+        return (
+            f"<Program '{self.name}': {len(self.steps)} steps on {len(self.buffers)} buffers,"
+            f" an arena of {self.arena_bytes} bytes>"
+        )
 
     @property
     def slot_names(self) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class Place:
     strides: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Tables:
     """What is known of a compiled program besides its code.
 
@@ -103,8 +103,12 @@ class Tables:
     renewed: tuple[str, ...] = ()
     column_major: bool = False
 
+    def __repr__(self) -> str:
+        what = f"{len(self.steps)} steps, {len(self.slots)} slots"
+        return f"<{type(self).__name__} '{self.name}': {what}>"
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Bundle(Tables):
     """All that is needed to run a program without the compiler.
 

@@ -85,7 +85,7 @@ class LibraryStep:
     digest: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CudaBundle(Tables):
     """All that is needed to run a program on a GPU.
 

@@ -39,7 +39,7 @@ class NetState:
         return ", ".join(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NetDefinition:
     """A net as one phase sees it.
 
@@ -55,6 +55,9 @@ class NetDefinition:
     source: Source
     message: Message
     left_out: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<NetDefinition '{self.name}': {len(self.layers)} layers, phase {self.phase}>"
 
     @property
     def phase(self) -> Phase:

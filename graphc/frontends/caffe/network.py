@@ -44,7 +44,7 @@ from graphc.ir.core.elementwise import Copy, StopGradient
 from graphc.ir.graph import Graph, Origin, Value
 
 
-@dataclass
+@dataclass(repr=False)
 class CaffeNet:
     """A definition built for one phase and one set of shapes.
 
@@ -76,6 +76,10 @@ class CaffeNet:
     python_layers: dict[str, PythonLayer] = field(default_factory=dict)
     selections: list[Selection] = field(default_factory=list)
     data_layers: list[DataLayer] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.layer_tops)} layers, {len(self.parameters)} parameters"
+        return f"<CaffeNet '{self.graph.name}': {counts}>"
 
     @property
     def loss_weights(self) -> dict[str, float]:
