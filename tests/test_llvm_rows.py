@@ -14,9 +14,10 @@ from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Nodes
 from graphc.ir.types import TensorType
 from graphc.kernel.build import kernel_of
-from graphc.kernel.join import join_siblings
+from graphc.kernel.join import join, join_siblings
 from graphc.kernel.lang import Kernel
 from graphc.kernel.once import compute_once
+from graphc.ops.distance import SquaredDistance
 from graphc.ops.loss import SoftmaxLogLoss, SoftmaxLogLossGradient
 from graphc.ops.softmax import Softmax
 
@@ -155,3 +156,25 @@ def test_long_rows_are_kept_and_stored_past_the_caches(classes: int, target: str
         assert (y[4] == wanted[4]).all()
     (y,) = native([x, np.full(x.shape, np.nan, "f")], shared={0: 0})
     np.testing.assert_allclose(y, wanted, rtol=2e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("target", ["host", "x86-64-v3", "x86-64-v2", "scalar"])
+@pytest.mark.parametrize("classes", [2, 3, 17, 300_000])
+def test_what_a_sweep_divides_in_place_is_divided_once(classes: int, target: str, dtype: str):
+    """The sum behind reads each quotient as it was stored; rows short and too long to be kept."""
+    x = TensorType(dtype, (3, classes))
+    parts = kernel_of(Softmax(1), [x], [x])
+    squares = kernel_of(SquaredDistance(), [x, x], [TensorType(dtype, (3,))])
+    made = join(parts, ("x", "p"), squares, ("p", "x", "y"))
+    assert not isinstance(made, str)
+    assert made[1] == ("x", "p", "y")
+    (native,) = compile_kernels([compute_once(made[0])], Target.named(target))
+    assert not isinstance(native, Exception), native
+    scores = np.random.default_rng(classes).standard_normal((3, classes)).astype(dtype)
+    p, y = native([scores, np.full(scores.shape, np.nan, dtype), np.full(3, np.nan, dtype)])
+    wanted = Softmax(1).reference(scores.astype(np.float64))
+    distance = SquaredDistance().reference(wanted, scores.astype(np.float64))
+    tolerance = 1e-12 if dtype == "float64" else 2e-6
+    np.testing.assert_allclose(p, wanted, rtol=tolerance)
+    np.testing.assert_allclose(y, distance, rtol=tolerance)

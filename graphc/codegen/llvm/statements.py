@@ -98,8 +98,10 @@ class Statements:
         def leaf(carry: Carry) -> Carry:
             if store is not None:
                 self._fetch_next(store)
+                self.kept.take(store, v)
+                value = v.wide(store.value)  # of what was there before it is stored
                 self._store_one(store)
-                v.remember(store.value, stored_loads(store, fold))
+                v.remember(value, stored_loads(store, fold))
             else:
                 self.kept.take(fold, v)
                 self._fetch_rows(fold)
@@ -257,6 +259,7 @@ class Statements:
         lanes = self.plan.inner_lanes[store] if inner else self.values.lanes
 
         def leaf(carry: Carry) -> Carry:
+            self.kept.take(store, self.values)
             self._store_one(store)
             return carry
 
@@ -277,7 +280,6 @@ class Statements:
 
     def _store_one(self, store: StoreNode) -> None:
         """One iteration's store, to the array or to where it is kept for a later one."""
-        self.kept.take(store, self.values)
         if store in self.plan.kept.temporary:
             self.kept.put(store, self.values)
         else:

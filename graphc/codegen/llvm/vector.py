@@ -374,11 +374,10 @@ class Values:
         hints = [ir.Constant(INT32, hint) for hint in (int(to_write), 3, 1)]
         self.math.intrinsic("llvm.prefetch.p0", VOID, place, *hints)
 
-    def remember(self, value: Node, loads: list[Node]) -> None:
+    def remember(self, value: ir.Value, loads: list[Node]) -> None:
         """Let loads, here, of what was stored just now be the value that was stored."""
-        known = self.value(value) if self.axis is None else self.wide(value)
         for load in loads:
-            self.frame.scopes[self.level(load)].memo[load] = known
+            self.frame.scopes[self.level(load)].memo[load] = value
 
     def place(self, address: Address) -> tuple[ir.Value, str]:
         """Where elements lie: one place, a row of neighbours from a place on, or scattered ones."""
