@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from graphc.error import NetError, need
+from graphc.numpy_file import read_array
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -123,19 +124,6 @@ def without_mean(array: np.ndarray, mean: np.ndarray) -> np.ndarray:
         f" smaller than the input, {width} x {height}",
     )
     return np.asarray(array - mean[:, top : top + height, left : left + width])
-
-
-def read_array(path: str | Path) -> np.ndarray:
-    """A .npy file. Raises NetError for a file that is none; objects are never unpickled."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise NetError(f"cannot read '{path}': {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise NetError(f"'{path}' is no .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise NetError(f"'{path}' holds several arrays; a .npy with one is needed")
-    return array
 
 
 def saliency(gradient: np.ndarray) -> np.ndarray:

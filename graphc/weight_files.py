@@ -30,7 +30,7 @@ from graphc.frontends.caffe.caffemodel import (
 from graphc.frontends.caffe.definition import read_net
 from graphc.frontends.caffe.hdf5 import is_hdf5, read_hdf5_weights, write_hdf5_weights
 from graphc.frontends.caffe.layer import LAYERS
-from graphc.picture import read_array
+from graphc.numpy_file import read_array
 from graphc.weights import load_weights, save_weights
 
 Shape = tuple[int, ...]

@@ -46,6 +46,7 @@ FLOORS = {
     "graphc.blob": 5,
     "graphc.arrays": 1,
     "graphc.weights": 5,
+    "graphc.numpy_file": 1,
     "graphc.picture": 5,
     "graphc.random_inputs": 5,
     "graphc.gradient_check": 5,

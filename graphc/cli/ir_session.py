@@ -24,6 +24,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.reader import parse_graph
 from graphc.ir.verify import verify
 from graphc.lowered import Layer, Lowered
+from graphc.numpy_file import read_arrays
 from graphc.passes.manager import Stage
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
@@ -241,13 +242,7 @@ def _drawn(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 def _of_npz(path: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            found = {name: np.asarray(held[name]) for name in held.files}
-    except OSError as error:
-        raise NetError(f"cannot read '{path}': {error.strerror or error}") from None
-    except (ValueError, EOFError, AttributeError, TypeError) as error:
-        raise NetError(f"'{path}' is no .npz of numbers: {error}") from None
+    found = read_arrays(path)
     for name, shape in shapes.items():
         hint = did_you_mean(name, found)
         need(name in found, f"'{path}' has no '{name}'" + (f"; {hint}" if hint else ""))

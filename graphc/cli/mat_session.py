@@ -21,7 +21,7 @@ from graphc.cli.session import (
     phase_of,
     shapes_of,
 )
-from graphc.error import NetError, need
+from graphc.error import need
 from graphc.frontends.matconvnet.array import four_axes
 from graphc.frontends.matconvnet.network import PARAMETER, MatNet
 from graphc.graph_call import compile_graph_call
@@ -29,6 +29,7 @@ from graphc.ir.graph import Graph
 from graphc.lowered import Lowered
 from graphc.mat_call import Piece, PieceCall, compile_piece, piece_graph
 from graphc.mat_model import MatModel, Size, dropout_masks
+from graphc.numpy_file import array_shape
 from graphc.phase import TRAIN
 from graphc.random_inputs import input_kinds, random_input
 from graphc.runtime.cpu import usable_cores
@@ -58,7 +59,7 @@ class MatSession:
         self.inputs = self.model.inputs
         self.outputs = self.model.outputs
         self.filled: list[str] = []
-        given: dict[str, Size] = {n: _npy_size(s) for n, s in sources.items() if _is_npy(s)}
+        given: dict[str, Size] = {n: array_shape(s) for n, s in sources.items() if _is_npy(s)}
         given = {name: size for name, size in given.items() if name in self.inputs}
         self.sizes = self.model.input_sizes({**given, **shapes_of(options)})
 
@@ -294,16 +295,6 @@ def _need_no_caffe_options(options: NetOptions) -> None:
 
 def _is_npy(source: str) -> bool:
     return Path(source).suffix == ".npy"
-
-
-def _npy_size(path: str) -> Size:
-    """The shape that a .npy file says it has. Raises NetError where it cannot be read."""
-    try:
-        return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape)
-    except OSError as error:
-        raise NetError(f"cannot read '{path}': {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise NetError(f"'{path}' is no .npy file of numbers: {error}") from None
 
 
 def _shown(size: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from graphc.cli.axes import CAFFE, Axes
 from graphc.cli.options import Channels, InputOptions
 from graphc.cli.report import note
 from graphc.error import NetError, need
+from graphc.numpy_file import read_array
 from graphc.random_inputs import InputKind, input_kinds, random_input
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def read_inputs(
                 drawn += 1  # MATLAB's classes count from 1
             arrays[name] = axes.turn(drawn)
         elif Path(source).suffix == ".npy":
-            arrays[name] = picture.read_array(source)
+            arrays[name] = read_array(source)
         elif Path(source).suffix.lower() in picture.SUFFIXES:
             arrays[name], pictures[name] = _read_picture(value, source, options, axes)
         else:
@@ -109,7 +110,7 @@ def read_diffs(
         elif match := _ONE_HOT.fullmatch(source):
             arrays[name] = axes.turn(one_hot(name, shape, int(match[1])))
         elif Path(source).suffix == ".npy":
-            arrays[name] = picture.read_array(source)
+            arrays[name] = read_array(source)
         else:
             raise typer.BadParameter(
                 f"'{source}' is no one-hot:K, no fill:V and no .npy", param_hint="--diff"

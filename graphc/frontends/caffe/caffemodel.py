@@ -7,6 +7,8 @@ inside of it), and written in the current one or, for Caffe before 2015, in `lay
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +188,9 @@ def read_file(path: str | Path) -> memoryview:
     """A protobuf file's bytes. Raises NetError where it cannot be read or is an HDF5 file."""
     try:
         with Path(path).open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+            kind = os.fstat(file.fileno())
+            size = kind.st_size if stat.S_ISREG(kind.st_mode) else LARGEST_FILE  # of a pipe: any
+            data = file.read(min(size, LARGEST_FILE) + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise NetError(f"cannot read '{path}': {reason}") from None

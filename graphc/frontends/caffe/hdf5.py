@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graphc.error import NetError
 from graphc.frontends.caffe.caffemodel import write_parts
+from graphc.frontends.hdf5_dataset import is_dataset, read_dataset
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 Layers = dict[str, dict[int, NDArray[np.float32]]]
@@ -41,8 +42,8 @@ def is_hdf5(path: str | Path) -> bool:
 
 
 @contextmanager
-def _reading(path: str | Path) -> Iterator[Any]:
-    """The open file; whatever is wrong with it is a NetError.
+def reading_hdf5(path: str | Path, what: str = "HDF5") -> Iterator[Any]:
+    """The open file; whatever is wrong with it is a NetError that calls it `what`.
 
     h5py raises nearly everything for damaged files, dangling links and shapes past all memory.
     """
@@ -51,8 +52,8 @@ def _reading(path: str | Path) -> Iterator[Any]:
             yield file
     except NetError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        raise NetError(f"cannot read '{path}' as HDF5: {error}") from None
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
+        raise NetError(f"cannot read '{path}' as {what}: {error}") from None
 
 
 def read_hdf5_weights(path: str | Path) -> Layers:
@@ -61,7 +62,7 @@ def read_hdf5_weights(path: str | Path) -> Layers:
     Raises NetError for a file that cannot be read, or that holds no group `data`.
     """
     found: Layers = {}
-    with _reading(path) as file:
+    with reading_hdf5(path) as file:
         if not hasattr(file.get("data"), "visititems"):
             raise NetError(f"'{path}' has no group 'data': is it a caffemodel.h5?")
         file["data"].visititems(lambda name, item: _gather(found, name, item, str(path)))
@@ -70,7 +71,7 @@ def read_hdf5_weights(path: str | Path) -> Layers:
 
 def _gather(found: Layers, name: str | bytes, item: Any, path: str) -> None:
     """Take one dataset `LAYER/INDEX`; a layer's name may itself hold slashes."""
-    if not hasattr(item, "dtype"):  # a group
+    if not is_dataset(item):
         return
     if isinstance(name, bytes):
         raise NetError(f"'{path}': the name {name!r} is not UTF-8")
@@ -79,7 +80,14 @@ def _gather(found: Layers, name: str | bytes, item: Any, path: str) -> None:
         raise NetError(f"'{path}': '{name}' is no parameter of a layer; 'LAYER/0' would be")
     if item.dtype.kind not in "fiu":
         raise NetError(f"'{path}': parameter '{name}' holds {item.dtype}, not numbers")
-    found.setdefault(layer, {})[int(index)] = np.asarray(item[()], np.float32)
+    found.setdefault(layer, {})[int(index)] = _numbers(item, path)
+
+
+def _numbers(item: Any, path: str) -> NDArray[np.float32]:
+    try:
+        return np.asarray(read_dataset(item), np.float32)
+    except NetError as error:
+        raise NetError(f"'{path}': {error}") from None
 
 
 def write_hdf5_weights(
@@ -103,17 +111,17 @@ def write_hdf5_weights(
 
 def hdf5_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     """The shape of every data set at the top of a file. NetError for one that cannot be read."""
-    with _reading(path) as file:
-        return {name: item.shape or () for name, item in file.items() if hasattr(item, "dtype")}
+    with reading_hdf5(path) as file:
+        return {name: item.shape or () for name, item in file.items() if is_dataset(item)}
 
 
 def read_hdf5_arrays(path: str | Path, names: Sequence[str]) -> list[NDArray[np.float32]]:
     """The data sets of these names. NetError where one is missing or holds no numbers."""
     arrays = []
-    with _reading(path) as file:
+    with reading_hdf5(path) as file:
         for name in names:
             item = file.get(name)
-            if not hasattr(item, "dtype") or item.dtype.kind not in "fiu":
+            if not is_dataset(item) or item.dtype.kind not in "fiu":
                 raise NetError(f"'{path}' has no data set '{name}' of numbers")
-            arrays.append(np.asarray(item[()], np.float32))
+            arrays.append(_numbers(item, str(path)))
     return arrays

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphc.error import NetError
+from graphc.error import NetError, need
 from graphc.frontends.caffe import schema, wire
 from graphc.frontends.caffe.caffemodel import (
     LARGEST_FILE,
@@ -29,7 +29,8 @@ from graphc.frontends.caffe.caffemodel import (
     string_field,
     write_parts,
 )
-from graphc.frontends.caffe.hdf5 import hdf5_library, is_hdf5
+from graphc.frontends.caffe.hdf5 import hdf5_library, is_hdf5, reading_hdf5
+from graphc.frontends.hdf5_dataset import read_dataset
 
 FloatArray = NDArray[np.float32]
 
@@ -101,30 +102,42 @@ def write_solverstate(path: str | Path, state: SolverState) -> None:
 
 
 def _read_hdf5(path: str | Path) -> SolverState:
-    h5py = hdf5_library()
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [name for name in ("iter", "history") if name not in file]
-            if missing:
-                raise NetError(f"'{path}' has no '{missing[0]}': is it a solverstate.h5?")
-            held = file["history"]
+    with reading_hdf5(path, "a solver state") as file:
+        missing = [name for name in ("iter", "history") if name not in file]
+        if missing:
+            raise NetError(f"'{path}' has no '{missing[0]}': is it a solverstate.h5?")
+        try:
             return SolverState(
-                _whole(file, "iter"),
-                _text(file["learned_net"][()]) if "learned_net" in file else "",
-                _whole(file, "current_step") if "current_step" in file else 0,
-                [np.asarray(held[str(i)][()], np.float32) for i in range(len(held))],
+                _whole(file["iter"]),
+                _text(file["learned_net"]) if "learned_net" in file else "",
+                _whole(file["current_step"]) if "current_step" in file else 0,
+                _history(file["history"]),
             )
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, NetError):
-            raise
-        raise NetError(f"cannot read '{path}' as a solver state: {error}") from None
+        except NetError as error:
+            raise NetError(f"'{path}': {error}") from None
 
 
-def _whole(file: Any, name: str) -> int:
-    return int(np.asarray(file[name][()]).reshape(-1)[0])
+def _history(group: Any) -> list[FloatArray]:
+    need(hasattr(group, "keys"), "'history' is no group")
+    arrays = []
+    for number in range(len(group)):
+        array = read_dataset(group[str(number)])
+        need(array.dtype.kind in "fiu", f"history {number} holds {array.dtype}, not numbers")
+        arrays.append(np.asarray(array, np.float32))
+    return arrays
 
 
-def _text(value: Any) -> str:
+def _whole(item: Any) -> int:
+    found = read_dataset(item).reshape(-1)
+    need(
+        found.size and found.dtype.kind in "iu" and 0 <= found[0] < 1 << 31,
+        f"'{item.name}' is no whole number of steps",
+    )
+    return int(found[0])
+
+
+def _text(item: Any) -> str:
+    value = read_dataset(item)[()]
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 

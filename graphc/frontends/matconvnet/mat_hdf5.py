@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.error import NetError, need
+from graphc.frontends.hdf5_dataset import read_dataset
 from graphc.runtime.cpu import physical_memory
 
 _MOST_LEVELS = 64  # of cells and structs within each other; a file may contain itself
@@ -59,11 +60,9 @@ class _Reader:
             return self.group(item, kind, level)
         if item.attrs.get("MATLAB_empty", 0):
             return _empty(item, kind)
-        size = item.size * max(item.dtype.itemsize, 1)
-        need(size <= physical_memory(), f"it has {size / 2**30:.3g} GiB, more than the memory")
-        data = item[()]
+        data = read_dataset(item)
         if kind == "char":
-            return _characters(np.asarray(data))
+            return _characters(data)
         if item.dtype == object:  # a cell array, or a field of an array of structs
             return [self.item(self.file[reference], level + 1) for reference in data.ravel()]
         return _numbers(np.ascontiguousarray(data), kind)
@@ -95,7 +94,7 @@ def _text(value: Any) -> str:
 def _empty(item: Any, kind: str) -> Any:
     if kind in _EMPTY:
         return list(_EMPTY[kind]) if kind != "char" else ""
-    shape = tuple(int(extent) for extent in np.ravel(item[()]))
+    shape = tuple(int(extent) for extent in np.ravel(read_dataset(item)))
     shape = shape if 0 in shape and len(shape) > 1 else (0, 0)
     return np.zeros(shape, kind if kind in ("single", "double") else "float64")
 
@@ -117,14 +116,14 @@ def _numbers(data: np.ndarray, kind: str) -> np.ndarray:
 def _sparse(group: Any) -> np.ndarray:
     """A sparse matrix with all its zeros."""
     rows = int(group.attrs["MATLAB_sparse"])
-    starts = np.asarray(group["jc"][()]).astype(np.int64) if "jc" in group else np.zeros(1, int)
+    starts = read_dataset(group["jc"]).astype(np.int64) if "jc" in group else np.zeros(1, int)
     columns = len(starts) - 1
     size = rows * columns * 8
     need(0 <= size <= physical_memory(), f"a sparse matrix of {rows} x {columns} is too large")
     whole = np.zeros((rows, columns))
     if "ir" not in group or "data" not in group:
         return whole
-    places, values = np.asarray(group["ir"][()]).astype(np.int64), np.asarray(group["data"][()])
+    places, values = read_dataset(group["ir"]).astype(np.int64), read_dataset(group["data"])
     counts = np.diff(starts)
     fine = (counts >= 0).all() and counts.sum() == len(places) == len(values)
     fine = fine and ((places >= 0) & (places < rows)).all()
