@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from graphc.kernel import winograd
 from graphc.kernel.contraction import Contraction, Operand
 from graphc.kernel.lang import Axis
 from graphc.kernel.winograd import (
@@ -23,7 +24,6 @@ from graphc.kernel.winograd import (
     TAPS,
     TRANSFORMS,
     UNIT_ROUNDOFF,
-    WORK_BYTES,
     Geometry,
     Side,
     direct_work,
@@ -191,7 +191,7 @@ def work_shape(form: Geometry, tile: int, threads: int) -> tuple[int, int]:
     sizes = [_sizes(form.channels), _sizes(form.outputs)]
     smallest = Blocks(min(sizes[0]), min(sizes[1]), 1)
     workers = min(threads, smallest.shares(form))
-    return workers, choose_blocks(form, tile, workers, WORK_BYTES).items(points)
+    return workers, choose_blocks(form, tile, workers, winograd.WORK_BYTES).items(points)
 
 
 # -- what it costs, and how exact it is -----------------------------------------------------------
@@ -215,7 +215,7 @@ def _share_work(form: Geometry, tile: int, blocks: Blocks) -> float:
 
 def gradient_work(form: Geometry, tile: int) -> float:
     """Modelled slots of all blocks, transforms included."""
-    blocks = choose_blocks(form, tile, 1, WORK_BYTES)
+    blocks = choose_blocks(form, tile, 1, winograd.WORK_BYTES)
     return blocks.shares(form) * _share_work(form, tile, blocks)
 
 

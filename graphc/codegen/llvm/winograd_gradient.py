@@ -29,9 +29,10 @@ from graphc.codegen.llvm.winograd_product import register_tile
 from graphc.codegen.llvm.winograd_transform import sandwich
 from graphc.codegen.llvm.winograd_windows import Rows, Tiles, load_points
 from graphc.codegen.nodes import Nodes, StoreNode
+from graphc.kernel import winograd
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Axis, Kernel
-from graphc.kernel.winograd import TAPS, TRANSFORMS, WORK_BYTES, Geometry, Transform
+from graphc.kernel.winograd import TAPS, TRANSFORMS, Geometry, Transform
 from graphc.kernel.winograd_gradient import Blocks, choose_blocks, gradient_geometry, pitch
 
 
@@ -82,7 +83,7 @@ def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
     tile, lanes = kernel.winograd.tile, target.lanes("float32")
     room = next(b for b in kernel.outputs if b.name == kernel.winograd.work)
     workers, items = room.shape
-    cache = min(WORK_BYTES, int(CACHE_PART * target.l2_bytes))
+    cache = min(winograd.WORK_BYTES, int(CACHE_PART * target.l2_bytes))
     blocks = choose_blocks(form, tile, workers, cache)
     assert blocks.items(TRANSFORMS[tile].points) <= items, "the plan made room for them"
     vectors, rows = register_tile(blocks.channels // lanes, blocks.outputs, target.registers)
