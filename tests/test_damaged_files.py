@@ -112,3 +112,18 @@ def test_a_state_that_claims_a_huge_array(huge: tuple[int, ...], name: str, tmp_
     with pytest.raises(NetError, match=r"a\.solverstate\.h5.*" + name) as refused:
         read_solverstate(path)
     assert "more than the memory" in str(refused.value) or "the file holds" in str(refused.value)
+
+
+def test_chunks_that_do_not_fit_their_data_set(tmp_path: Path) -> None:
+    """The library itself would take gigabytes and not come back."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        data = np.ones((6, 6, 4, 4))
+        file.create_dataset("x", data=data, chunks=(2, 3, 4, 4), compression="gzip")
+    content = path.read_bytes()
+    # The shape: version 1, so many axes, and whether their largest extents follow the extents.
+    four, one = (bytes([1, axes, 1, 0, 0, 0, 0, 0, *(6).to_bytes(8, "little")]) for axes in (4, 1))
+    assert content.count(four) == 1
+    path.write_bytes(content.replace(four, one))
+    with pytest.raises(NetError, match="chunks of another rank"):
+        read_hdf5_arrays(path, ["x"])

@@ -45,7 +45,9 @@ def explain(
     with busy("planning"):
         made = _lowered(options, target)
     answered = _answers(made, subject)
-    found = list(dict.fromkeys([*answered, *_remarks(made, subject, bool(answered))]))
+    told = "\n".join(remark.sentence for remark in answered)
+    decided = [r for r in _remarks(made, subject, bool(answered)) if r.sentence not in told]
+    found = list(dict.fromkeys([*answered, *decided]))
     remarks = without_repeats(found)
     if options.json:
         print_json([_plain(made, remark, more) for remark, more in remarks])
@@ -113,7 +115,7 @@ def _remarks(made: Lowered, subject: str, is_known: bool) -> list[Remark]:
             return []
         named = {"layer": [*made.layer_tops], "blob": [*made.forward.blobs]}
         kind, _, name = subject.rpartition(":")
-        every = [*made.layer_tops, *made.forward.blobs, *made.owners]
+        every = [*made.layer_tops, *made.forward.blobs, *made.owners, *program.buffers]
         hint = did_you_mean(name, named.get(kind, every))
         if hint:
             raise NetError(f"the net has no '{subject}'; {hint}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,18 @@ def read_dataset(item: Any) -> np.ndarray:
     `item` is h5py's; what that raises for damaged data is its caller's to catch.
     """
     need(is_dataset(item), f"'{item.name}' is no data set")
-    size = (item.size or 0) * max(item.dtype.itemsize, 1)
+    width = max(item.dtype.itemsize, 1)
+    size = (item.size or 0) * width
     need(
         size <= physical_memory(),
         f"'{item.name}' has {size / 2**30:.3g} GiB, more than the memory",
     )
+    chunks = item.chunks or ()
+    need(len(chunks) in (0, len(item.shape)), f"'{item.name}' has chunks of another rank")
     held = min(item.id.get_storage_size(), item.file.id.get_filesize())
+    claimed = max(size, math.prod(chunks) * width)  # a chunk is read whole
     need(
-        size <= max(held * _DEFLATED, _NEVER_WRITTEN),
-        f"'{item.name}' claims {size} bytes, and the file holds {held} of them",
+        claimed <= max(held * _DEFLATED, _NEVER_WRITTEN),
+        f"'{item.name}' claims {claimed} bytes, and the file holds {held} of them",
     )
     return np.asarray(item[()])

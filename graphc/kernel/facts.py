@@ -124,12 +124,12 @@ def may_overwrite(kernel: Kernel, input_position: int, output_position: int) -> 
     if kernel.winograd is not None and kernel.winograd.work == target.name:
         return f"{target.name} is memory to work in"
     if kernel.winograd is not None and kernel.winograd.filters == source.name:
-        return f"the filters in {source.name} are read for other tiles"
+        return "its filters are still read for other tiles"
     contraction = match(kernel)
     if contraction is not None:
         for operand in (contraction.left, contraction.right):
             if operand.buffer == source:
-                return f"the contraction still reads {source.name} for other tiles"
+                return "the contraction still reads it for other tiles"
     mismatch = _mismatch(source, target)
     if mismatch:
         return mismatch

@@ -17,6 +17,7 @@ SMALLEST_NAMED = 1 / 250
 MOST_NAMED = 3
 MOST_HOLDERS = 16
 AGAIN = "a budget can make it again"
+_WEIGHTS = "it is as large as the weights"
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,18 @@ def peak_holders(program: Program) -> tuple[int, list[Holder]]:
     return peak, [_holder(program, box, peak) for box in here]
 
 
+def _is_of_weights(program: Program, box: Box) -> bool:
+    """Whether it is a parameter in another order, which no batch makes smaller."""
+    buffer = program.buffers.get(box.name.partition("~")[0])
+    return buffer is not None and program.slots[buffer.slot].role == "parameter"
+
+
 def _holder(program: Program, box: Box, peak: int) -> Holder:
     step = program.steps[peak]
     if box.name in step.arguments:
         reads = box.name in step.arguments[: len(step.kernel.inputs)]
-        return Holder(box, f"this call {'reads' if reads else 'writes'} it", "a smaller batch")
+        why = f"this call {'reads' if reads else 'writes'} it"
+        return Holder(box, why, _WEIGHTS if _is_of_weights(program, box) else "a smaller batch")
     later = [s for s in program.steps[peak + 1 : box.last + 1] if box.name in s.arguments]
     if not later:
         if box.kind == "kept":
