@@ -62,7 +62,7 @@ class HostedExecutable(Executable):
         for number in itertools.chain(*ranges):
             self.step(number, threads)
             marks.append(time.clock_gettime(kind))
-        return StepTimes(0.0, tuple(b - a for a, b in itertools.pairwise(marks)))
+        return StepTimes.between(marks)
 
     def step(self, number: int, threads: int = 1) -> None:
         """Run one step: native code, or the user's."""

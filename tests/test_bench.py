@@ -26,6 +26,7 @@ from graphc.bench.work import work_of
 from graphc.driver import Signature
 from graphc.error import NetError
 from graphc.frontends.caffe.definition import read_net
+from graphc.runtime.cpu import StepTimes
 
 CAFFENET = SAMPLES / "caffenet.prototxt"
 LENET = SAMPLES / "lenet_train.prototxt"
@@ -269,9 +270,36 @@ def test_a_timed_call_of_several_threads_is_a_call() -> None:
     elapsed = time.monotonic() - begun
     assert len(times.steps) == len(call.program.steps)
     assert min(times.steps) >= 0 and times.starting > 0
+    waits = zip(times.waiting, times.steps, strict=True)
+    assert all(0 <= waiting <= seconds for waiting, seconds in waits)
     assert elapsed / 2 < times.starting + sum(times.steps) <= elapsed
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, expected[name], name)
+
+
+def test_a_team_s_time_is_its_steps_and_its_waiting() -> None:
+    """Two threads, two steps that nobody waits between, and one before which both wait."""
+    first = [(10, 30), (30, 40), (60, 70)]
+    second = [(12, 20), (20, 60), (60, 90)]
+    times = StepTimes.of_team(0, np.array([first, second]), 100)
+    assert times.starting == pytest.approx(11e-9)
+    assert times.steps == pytest.approx([14e-9, 35e-9, 40e-9])
+    assert times.waiting == pytest.approx([0, 10e-9, 20e-9])
+    assert times.starting + sum(times.steps) == pytest.approx(100e-9)
+
+
+def test_a_profile_says_how_long_threads_waited(small: Path) -> None:
+    words = ("profile", small, "--mode", "train", "--seconds", "0", "--threads")
+    found = result_of(*words, "2")
+    assert all(0 <= step["waiting"] <= 1 for step in found["steps"])
+    lost = sum(step["waiting"] * step["seconds"] for step in found["steps"])
+    spent = sum(step["seconds"] for step in found["steps"])
+    assert found["waiting"] == pytest.approx(lost / spent)
+    assert 0 <= found["layers"]["conv"]["forward"]["waiting"] <= 1
+    shown = graphc(*words, "2")
+    assert "waits" in shown.stdout and "threads waited for each other" in shown.stdout
+    assert "wait" not in graphc(*words, "1").stdout
+    assert "waits" in graphc(*words, "2", "--steps").stdout
 
 
 def test_a_profile_in_json(small: Path) -> None:

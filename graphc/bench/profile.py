@@ -1,8 +1,11 @@
 """Where a call's time goes, step by step.
 
-Two passes take turns: calls as users make them, which give the true total, and calls in which the
-first thread reads a clock before each step; on a GPU that is its own clock. Threads are made once a
-call in both, and of both the faster half of the calls counts.
+Two passes take turns: calls as users make them, which give the true total, and calls in which each
+thread reads a clock before and behind each step; on a GPU that is its own clock. Of both the faster
+half of the calls counts.
+
+A step's time is that of the whole team, what threads wait for each other included, and the part of
+the threads' time that they spent so is shown beside it: what it could gain by shares that are even.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ _KINDS = {"wall": time.CLOCK_MONOTONIC, "cpu": time.CLOCK_THREAD_CPUTIME_ID}
 class StepProfile:
     """A step's mean seconds, its work, and how near it is to the machine's roofline (1: at it).
 
-    Above 1 its data came out of a cache and not from memory.
+    Above 1 its data came out of a cache and not from memory. waiting: the part of the threads' time
+    in which they had nothing to do.
     """
 
     number: int
@@ -39,6 +43,7 @@ class StepProfile:
     seconds: float
     work: Work
     roofline: float
+    waiting: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class LayerProfile:
     flops: int
     bytes: int
     roofline: float
+    waiting: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,12 @@ class Profile:
     def difference(self) -> float:
         """How much longer the clock made a call, as a part of it."""
         return self.total / self.unprofiled - 1
+
+    @property
+    def waiting(self) -> float:
+        """The part of the threads' time, from the first step on, that they spent waiting."""
+        seconds = sum(step.seconds for step in self.steps)
+        return sum(s.waiting * s.seconds for s in self.steps) / seconds if seconds else 0.0
 
     @property
     def is_close(self) -> bool:
@@ -97,11 +109,13 @@ class Profile:
             return None
         seconds = sum(s.seconds for s in steps)
         least = sum(s.roofline * s.seconds for s in steps)
+        waiting = sum(s.waiting * s.seconds for s in steps)
         return LayerProfile(
             seconds,
             sum(s.work.flops for s in steps),
             sum(s.work.bytes for s in steps),
             least / seconds if seconds else 0.0,
+            waiting / seconds if seconds else 0.0,
         )
 
 
@@ -110,7 +124,6 @@ def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
     threads = call.threads
     need_clock(clock, threads)
     now = CLOCKS[clock]
-    program = call.program
     before = limits_of(call.target, threads)
     whole: list[float] = []
     rounds: list[StepTimes] = []
@@ -123,14 +136,20 @@ def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
         whole.append(now() - begun)
         rounds.append(call.executable.timed_call(way, threads, _KINDS[clock]))
     limits = before.better(limits_of(call.target, threads))
-    kept = _fastest([times.starting + sum(times.steps) for times in rounds])
-    means = [
-        statistics.fmean(column) for column in zip(*(rounds[i].steps for i in kept), strict=True)
-    ]
-    starting = statistics.fmean(rounds[i].starting for i in kept)
+    kept = [rounds[i] for i in _fastest([r.starting + sum(r.steps) for r in rounds])]
+    starting = statistics.fmean(times.starting for times in kept)
+    means = _means([times.steps for times in kept])
+    steps = _steps(call, limits, means, _means([times.waiting for times in kept]))
+    unprofiled = statistics.fmean(whole[i] for i in _fastest(whole))
+    return Profile(limits, steps, starting, starting + sum(means), unprofiled, len(whole))
+
+
+def _steps(
+    call: Call, limits: Limits, means: Sequence[float], waits: Sequence[float]
+) -> tuple[StepProfile, ...]:
     steps = []
-    for number, (step, spent) in enumerate(zip(steps_of(call), means, strict=True)):
-        work = work_of(program, step)
+    for number, step in enumerate(steps_of(call)):
+        work, spent = work_of(call.program, step), means[number]
         layers = tuple(name for name in step.layer.split(", ") if name)
         least = max(work.flops / limits.fma, work.bytes / limits.copy)
         steps.append(
@@ -143,11 +162,14 @@ def profile(call: Call, seconds: float = 3.0, clock: str = "wall") -> Profile:
                 spent,
                 work,
                 least / spent if spent else 0.0,
+                waits[number] / spent if spent else 0.0,
             )
         )
-    total = starting + sum(means)
-    unprofiled = statistics.fmean(whole[i] for i in _fastest(whole))
-    return Profile(limits, tuple(steps), starting, total, unprofiled, len(whole))
+    return tuple(steps)
+
+
+def _means(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [statistics.fmean(column) for column in zip(*rows, strict=True)]
 
 
 def _fastest(seconds: Sequence[float]) -> list[int]:

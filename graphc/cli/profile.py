@@ -41,7 +41,8 @@ def profile(
 ) -> None:
     """Measure where a net's time goes.
 
-    Time, operations, bytes and how near to the machine's limits, forward beside backward.
+    Time, operations, bytes and how near to the machine's limits, forward beside backward. With
+    several threads also waits: the part of their time that threads spent waiting for each other.
     """
     from graphc.bench.profile import CLOSE
     from graphc.bench.profile import profile as measure
@@ -66,43 +67,48 @@ def profile(
         f" {shown_seconds(found.starting)}, a call without clocks"
         f" {shown_seconds(found.unprofiled)} ({100 * found.difference:+.1f} %)"
     )
+    if found.limits.threads > 1:
+        say(f"threads waited for each other {100 * found.waiting:.1f} % of the steps' time")
     print_decisions(call)
 
 
 def _layer_table(found: Profile) -> str:
     rows = []
+    waits = found.limits.threads > 1
     for name, (forward, backward) in found.layers().items():
         spent = sum(part.seconds for part in (forward, backward) if part)
         rows.append(
             (
                 name or "(the net)",
                 f"{100 * spent / found.total:.1f} %",
-                *_columns(forward),
-                *_columns(backward),
+                *_columns(forward, waits),
+                *_columns(backward, waits),
             )
         )
-    own = ("time", "GFLOP", "MB", "roofline")
+    own = ("time", "GFLOP", "MB", "roofline", *["waits"] * waits)
     head = (
         "layer",
         "share",
         *own,
         *(f"backward {word}" if word == "time" else word for word in own),
     )
-    return table(head, rows, numbers=range(1, 10))
+    return table(head, rows, numbers=range(1, len(head)))
 
 
-def _columns(part: LayerProfile | None) -> tuple[str, ...]:
+def _columns(part: LayerProfile | None, waits: bool) -> tuple[str, ...]:
     if part is None:
-        return ("", "", "", "")
-    return (
+        return ("",) * (4 + waits)
+    columns = (
         shown_seconds(part.seconds),
         f"{part.flops / 1e9:.3f}",
         f"{part.bytes / 1e6:.2f}",
         f"{100 * part.roofline:.0f} %",
     )
+    return (*columns, f"{100 * part.waiting:.0f} %") if waits else columns
 
 
 def _step_table(found: Profile) -> str:
+    waits = found.limits.threads > 1
     rows = [
         (
             str(step.number),
@@ -114,11 +120,13 @@ def _step_table(found: Profile) -> str:
             f"{step.work.flops / 1e9:.3f}",
             f"{step.work.bytes / 1e6:.2f}",
             f"{100 * step.roofline:.0f} %",
+            *[f"{100 * step.waiting:.0f} %"] * waits,
         )
         for step in sorted(found.steps, key=lambda step: -step.seconds)
     ]
-    head = ("step", "layers", "kernel", "", "time", "share", "GFLOP", "MB", "roofline")
-    return table(head, rows, numbers=(0, 4, 5, 6, 7, 8))
+    own = ("time", "share", "GFLOP", "MB", "roofline", *["waits"] * waits)
+    head = ("step", "layers", "kernel", "", *own)
+    return table(head, rows, numbers=(0, *range(4, len(head))))
 
 
 def _as_json(name: str, found: Profile) -> dict[str, Any]:
@@ -131,6 +139,7 @@ def _as_json(name: str, found: Profile) -> dict[str, Any]:
         "difference": found.difference,
         "is_close": found.is_close,
         "rounds": found.rounds,
+        "waiting": found.waiting,
         "steps": [
             {
                 "number": step.number,
@@ -142,6 +151,7 @@ def _as_json(name: str, found: Profile) -> dict[str, Any]:
                 "flops": step.work.flops,
                 "bytes": step.work.bytes,
                 "roofline": step.roofline,
+                "waiting": step.waiting,
             }
             for step in sorted(found.steps, key=lambda step: -step.seconds)
         ],
@@ -160,4 +170,5 @@ def _part_json(part: LayerProfile | None) -> dict[str, Any] | None:
         "flops": part.flops,
         "bytes": part.bytes,
         "roofline": part.roofline,
+        "waiting": part.waiting,
     }

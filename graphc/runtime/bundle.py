@@ -26,7 +26,7 @@ ENTRIES = (
     "graphc_timed",
     "graphc_rest",
 )
-_VERSION = 3
+_VERSION = 4
 _FIRST_LINE = f"graphc bundle {_VERSION}\n".encode()
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32

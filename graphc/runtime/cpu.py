@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,26 +20,58 @@ from graphc.runtime.bundle import SlotEntry, Tables
 from graphc.runtime.host_arrays import Arrays, HostArrays
 
 ALIGNMENT = 64
+LARGEST_TEAM = 256  # threads of a call
 _LEAST, _MOST = -(2**63), 2**63 - 1  # where float values that are no int64 end up
 _PASSES = ("forward", "backward", "both")
 
 
 class _Timer(ctypes.Structure):
-    """What the machine code reads a clock with: a function, its clock, and room for the times."""
+    """What the machine code reads a clock with: a function, its clock, and room for the times.
+
+    room: how many of them a thread has.
+    """
 
     _fields_ = (
         ("function", ctypes.c_void_p),
         ("clock", ctypes.c_int32),
         ("times", ctypes.c_void_p),
+        ("room", ctypes.c_int64),
     )
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds that a call took before its first step ran, and those of each step."""
+    """Seconds that a call took before its first step ran, and those of each step.
+
+    A step lasts until the next one begins, or the call ends; it begins for a thread when that has
+    no others to wait for any more, and these are means over the threads. Where all wait before it
+    and behind it, that is the time from its first beginning to its last end.
+
+    Attributes:
+        waiting: seconds of each step in which a thread had done its part; means over the threads.
+    """
 
     starting: float
     steps: tuple[float, ...]
+    waiting: tuple[float, ...]
+
+    @staticmethod
+    def between(marks: Sequence[float]) -> StepTimes:
+        """Those of steps that one thread runs, between each of the marks and the next."""
+        steps = tuple(b - a for a, b in itertools.pairwise(marks))
+        return StepTimes(0.0, steps, (0.0,) * len(steps))
+
+    @staticmethod
+    def of_team(begun: int, stamps: np.ndarray, ended: int) -> StepTimes:
+        """From nanoseconds [thread, step, side], a step's beginning and its end being the sides."""
+        if not stamps.shape[1]:
+            return StepTimes((ended - begun) / 1e9, (), ())
+        behind = np.full((len(stamps), 1), ended)
+        following = np.concatenate([stamps[:, 1:, 0], behind], axis=1)
+        starting = (stamps[:, 0, 0] - begun).mean() / 1e9
+        steps = (following - stamps[..., 0]).mean(axis=0) / 1e9
+        waiting = (following - stamps[..., 1]).mean(axis=0) / 1e9
+        return StepTimes(float(starting), tuple(steps.tolist()), tuple(waiting.tolist()))
 
 
 @dataclass(frozen=True)
@@ -77,8 +109,8 @@ def physical_memory() -> int:
 def usable_cores() -> int:
     """How many threads a call may use well: the cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return max(1, min(256, len(os.sched_getaffinity(0))))
-    return max(1, min(256, os.cpu_count() or 1))
+        return max(1, min(LARGEST_TEAM, len(os.sched_getaffinity(0))))
+    return max(1, min(LARGEST_TEAM, os.cpu_count() or 1))
 
 
 class WorkingMemory:
@@ -234,30 +266,37 @@ class Executable:
     def timed_call(
         self, what: str = "forward", threads: int = 1, clock: int | None = None
     ) -> StepTimes:
-        """A call with a clock of `time.clock_gettime` read before each step, by the first thread.
+        """A call with a clock of `time.clock_gettime` read by each thread around each step.
 
-        What a step waits for the other threads to end counts as its own time. `clock` None: the
-        time of day. Raises NetError where code of this kind reads no clock.
+        `clock` None: the time of day. Raises NetError where code of this kind reads no clock.
         """
         need(bool(self._timed), f"'{self.bundle.name}' cannot be timed step by step")
         self._begin()
         self.only_forward = what == "forward"
         kind = time.CLOCK_MONOTONIC if clock is None else clock
-        starting, steps = 0.0, []
         whole = [range(len(self.bundle.steps))]  # the code itself stops at what a check refused
-        for part in whole if what == "both" else self._ranges(what):
-            stamps = np.zeros((len(self.bundle.steps), 2), np.int64)
-            timer = _Timer(_clock_function(), kind, stamps.ctypes.data)
-            begun = time.clock_gettime_ns(kind)
-            code = self._timed(
-                self._table, part.start, part.stop, threads, self._error, ctypes.byref(timer)
-            )
-            ended = time.clock_gettime_ns(kind)
-            self._report(code)
-            marks = [*(stamps[part] @ (10**9, 1)), ended] if len(part) else [begun]
-            starting += float(marks[0] - begun) / 1e9
-            steps += [float(b - a) / 1e9 for a, b in itertools.pairwise(marks)]
-        return StepTimes(starting, tuple(steps))
+        parts = whole if what == "both" else self._ranges(what)
+        found = [self._timed_part(part, threads, kind) for part in parts]
+        return StepTimes(
+            sum(times.starting for times in found),
+            tuple(second for times in found for second in times.steps),
+            tuple(second for times in found for second in times.waiting),
+        )
+
+    def _timed_part(self, part: range, threads: int, kind: int) -> StepTimes:
+        most = min(max(threads, 1), LARGEST_TEAM)
+        stamps = np.zeros((most, len(self.bundle.steps), 2, 2), np.int64)
+        room = stamps[0].size // 2
+        timer = _Timer(_clock_function(), kind, stamps.ctypes.data, room)
+        begun = time.clock_gettime_ns(kind)
+        code = self._timed(
+            self._table, part.start, part.stop, threads, self._error, ctypes.byref(timer)
+        )
+        ended = time.clock_gettime_ns(kind)
+        self._report(code)
+        marks = stamps[:, part] @ (10**9, 1)
+        there = marks.any(axis=(1, 2))  # the team may be smaller: threads cost time, too
+        return StepTimes.of_team(begun, marks[there], ended)
 
     def _ranges(self, what: str) -> list[range]:
         """The steps of a pass; backward may not run on what a check of forward refused."""

@@ -219,7 +219,8 @@ class CudaExecutable(Executable):
             self._run(part, self._issue_timed)
             steps += self._events[part.start, part.stop].seconds()
         spent = time.perf_counter() - begun
-        return StepTimes(max(0.0, spent - sum(steps)), tuple(steps))
+        idle = (0.0,) * len(steps)
+        return StepTimes(max(0.0, spent - sum(steps)), tuple(steps), idle)
 
     def _run(self, part: range, issue: Issue) -> None:
         """Steps, with the arrays they need sent before them, and those looked at fetched after."""

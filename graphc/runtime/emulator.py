@@ -129,7 +129,7 @@ class EmulatedExecutable(Executable):
         for number in itertools.chain(*ranges):
             self.step(number, threads)
             marks.append(time.clock_gettime(kind))
-        return StepTimes(0.0, tuple(b - a for a, b in itertools.pairwise(marks)))
+        return StepTimes.between(marks)
 
     def traffic(self) -> dict[tuple[str, str], Traffic]:
         """By kernel and buffer ("shared": shared memory) what its warps have asked of memory.

@@ -9,7 +9,8 @@ is unloaded.
 
 from __future__ import annotations
 
-LARGEST_TEAM = 256
+from graphc.runtime.cpu import LARGEST_TEAM
+
 # How often a thread without work looks for some, which takes some 50 microseconds. It never offers
 # its core meanwhile: it might come back to another one's, the caller's, and wait for that.
 LINGERS = 4000

@@ -7,7 +7,8 @@ for more, none of this runs.
 
 The threads come from the crew (see `crew`).
 
-Given a timer, the caller's thread notes the time before each step, after waiting for the others.
+Given a timer, each thread notes the time before a step, when no other has to be waited for any
+more, and behind it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ _TEAM = "{ ptr, ptr, i64, i64, i64, ptr, [2 x i64], i64, [7 x i64], i64, [7 x i6
 _TYPE = "%team = type @TEAM@\n"
 
 _TEXT = """
-; clock_gettime or the like, the clock it is to read, and for each step room for a struct timespec.
-%timer = type { ptr, i32, ptr }
+; clock_gettime or the like, the clock it is to read, room for the times, and how many of them each
+; thread has: two struct timespec a step.
+%timer = type { ptr, i32, ptr, i64 }
 
 declare i32 @sched_yield()
 @DECLARE_PAUSE@
@@ -75,14 +77,21 @@ done:
   ret void
 }
 
-define internal void @graphc_note(ptr %timer, i64 %step) nounwind {
+; Note when a thread begins a step (side 0), or ends it (side 1).
+define internal void @graphc_note(ptr %timer, i64 %thread, i64 %step, i64 %side) nounwind {
 entry:
   %clock = load ptr, ptr %timer
   %kind_place = getelementptr %timer, ptr %timer, i32 0, i32 1
   %kind = load i32, ptr %kind_place
   %times_place = getelementptr %timer, ptr %timer, i32 0, i32 2
   %times = load ptr, ptr %times_place
-  %time = getelementptr [2 x i64], ptr %times, i64 %step
+  %room_place = getelementptr %timer, ptr %timer, i32 0, i32 3
+  %room = load i64, ptr %room_place
+  %before = mul i64 %thread, %room
+  %twice = mul i64 %step, 2
+  %number = add i64 %twice, %side
+  %place = add i64 %before, %number
+  %time = getelementptr [2 x i64], ptr %times, i64 %place
   %ignored = call i32 %clock(i32 %kind, ptr %time)
   ret void
 }
@@ -101,13 +110,11 @@ entry:
   %together = icmp ugt i64 %size, 1
   %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
   %timer = load ptr, ptr %timer_place
-  %has_timer = icmp ne ptr %timer, null
-  %is_caller = icmp eq i64 %thread, 0
-  %timed = and i1 %has_timer, %is_caller
+  %timed = icmp ne ptr %timer, null
   %some = icmp slt i64 %first, %last
   br i1 %some, label %step, label %done
 step:
-  %s = phi i64 [ %first, %entry ], [ %following, %run ]
+  %s = phi i64 [ %first, %entry ], [ %following, %behind ]
   %flag_place = getelementptr i8, ptr @graphc_waits, i64 %s
   %flag = load i8, ptr %flag_place
   %flagged = icmp ne i8 %flag, 0
@@ -133,12 +140,17 @@ decide:
 go:
   br i1 %timed, label %note, label %run
 note:
-  call void @graphc_note(ptr %timer, i64 %s)
+  call void @graphc_note(ptr %timer, i64 %thread, i64 %s, i64 0)
   br label %run
 run:
   %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
   %function = load ptr, ptr %function_place
   call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error)
+  br i1 %timed, label %note_end, label %behind
+note_end:
+  call void @graphc_note(ptr %timer, i64 %thread, i64 %s, i64 1)
+  br label %behind
+behind:
   %following = add i64 %s, 1
   %more = icmp slt i64 %following, %last
   br i1 %more, label %step, label %done
