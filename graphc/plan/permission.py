@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.error import NetError, did_you_mean
 
@@ -15,15 +15,17 @@ class Algorithms:
 
     winograd: the tiles m of F(m x m, 3x3) that are allowed. forced: take the last of them wherever
     it can be, to test it. threads: each that a call may use needs memory of its own to work in; of
-    a larger team some find nothing to do.
+    a larger team some find nothing to do. parted_sums: long sums may be made of parts.
     """
 
     winograd: tuple[int, ...] = ()
     forced: bool = False
     threads: int = 16
+    parted_sums: bool = False
 
 
 DIRECT = Algorithms()
+PARTED = Algorithms(parted_sums=True)
 ENVIRONMENT = "GRAPHC_WINOGRAD"  # the tile to be used wherever it can be, 0: none; for tests
 FAST_MATH = ("winograd4", "tf32")
 
@@ -44,7 +46,7 @@ def allowed(
     if exact and fast_math:
         raise NetError(f"exact results and fast math ({', '.join(fast_math)}) exclude each other")
     if exact:
-        return DIRECT
+        return replace(PARTED, threads=threads)
     chosen = os.environ.get(ENVIRONMENT, "")
     if chosen:
         from graphc.kernel.winograd import TRANSFORMS
@@ -52,5 +54,5 @@ def allowed(
         tiles = {"0": (), **{str(tile): (tile,) for tile in TRANSFORMS}}
         if chosen not in tiles:
             raise NetError(f"{ENVIRONMENT} is one of {', '.join(tiles)}, not '{chosen}'")
-        return Algorithms(tiles[chosen], True, threads)
-    return Algorithms((2, 4) if "winograd4" in fast_math else (2,), False, threads)
+        return Algorithms(tiles[chosen], True, threads, True)
+    return Algorithms((2, 4) if "winograd4" in fast_math else (2,), False, threads, True)

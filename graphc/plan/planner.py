@@ -28,6 +28,7 @@ from graphc.plan.liveness import (
 from graphc.plan.lower import lower
 from graphc.plan.occupancy import Overwriting
 from graphc.plan.order import order_steps
+from graphc.plan.parted_sums import part_sums
 from graphc.plan.permission import Algorithms, allowed
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Step
 from graphc.plan.recompute import fit
@@ -62,7 +63,10 @@ def plan(
     if join:
         join_steps(draft)
     _simplify(draft)
-    choose_algorithms(draft, allowed() if algorithms is None else algorithms)
+    algorithms = allowed() if algorithms is None else algorithms
+    choose_algorithms(draft, algorithms)
+    if algorithms.parted_sums:
+        part_sums(draft)
     commit_in_place(draft)
     overwriting = Overwriting(draft)
     forward_steps = order_steps(draft, overwriting)
