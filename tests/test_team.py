@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import random
 import signal
 import threading
 import time
 import warnings
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from native_programs import Assembly
 
-from graphc.codegen.llvm import crew
+from graphc.codegen.llvm import claims, crew, program
+from graphc.codegen.llvm.claims import HALVINGS, NEIGHBOURS, claims_text, least_uncut
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
 from graphc.codegen.llvm.program import waits
@@ -75,7 +79,20 @@ def run(executable: Executable, threads: int) -> np.ndarray:
     return executable.arrays["y"].copy()
 
 
-def test_any_number_of_threads_gives_the_same_bits():
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"WORTH_CLAIMING": 10**12},
+        {"WORTH_CLAIMING": 1},
+        {"WORTH_CLAIMING": 1, "HALVINGS": 0, "NEIGHBOURS": 1},
+        {"WORTH_CLAIMING": 1, "HALVINGS": 20, "NEIGHBOURS": 2},
+    ],
+)
+def test_any_number_of_threads_gives_the_same_bits(
+    moved: dict[str, int], monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in moved.items():
+        monkeypatch.setattr(program if name in vars(program) else claims, name, value)
     executable = load(compile_program(chain(20)))
     arrays = executable.bind_new()
     arrays["x"][...] = np.random.default_rng(1).standard_normal(SIZE)
@@ -90,17 +107,90 @@ def test_any_number_of_threads_gives_the_same_bits():
         np.testing.assert_array_equal(run(executable, odd), alone)
 
 
+# -- pieces of shares ---------------------------------------------------------------------------
+
+
+class Claims:
+    """The counters of a team, and `graphc_claim` as machine code."""
+
+    def __init__(self) -> None:
+        head = f'target triple = "{llvm.get_process_triple()}"\n'
+        text = claims_text().replace("define internal", "define")
+        # A pair is returned in registers by one way of calling and in memory by another.
+        text += """
+define void @claim(ptr %claims, i64 %thread, i64 %threads, i64 %step, i64 %units, i64 %grain,
+  i64 %least, ptr %found) {
+  %pair = call { i64, i64 } @graphc_claim(ptr %claims, i64 %thread, i64 %threads, i64 %step,
+    i64 %units, i64 %grain, i64 %least)
+  store { i64, i64 } %pair, ptr %found
+  ret void
+}
+"""
+        machine = Target.host().machine()
+        self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(head + text), machine)
+        self.engine.finalize_object()
+        types = [ctypes.c_void_p, *[ctypes.c_int64] * 6, ctypes.c_void_p]
+        self.function = ctypes.CFUNCTYPE(None, *types)(self.engine.get_function_address("claim"))
+        self.counters = np.zeros((256, 8), np.int64)
+        self.found = np.zeros(2, np.int64)
+
+    def claim(self, thread: int, threads: int, step: int, units: int, grain: int) -> range:
+        numbers = thread, threads, step, units, grain, least_uncut(grain)
+        self.function(self.counters.ctypes.data, *numbers, self.found.ctypes.data)
+        return range(*self.found.tolist())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5, 40])
+@pytest.mark.parametrize("grain", [1, 3, 7])
+def test_every_unit_is_claimed_once(threads: int, grain: int):
+    counters, rng = Claims(), random.Random(threads + grain)
+    for step, units in enumerate([1, 2, 3, 43, 64, 1000, 98304, 5]):
+        starts = [t * units // threads for t in range(threads + 1)]
+        here, pieces = list(range(threads)), []
+        while here:
+            thread = rng.choice(here)
+            if piece := counters.claim(thread, threads, step, units, grain):
+                pieces.append(piece)
+                continue
+            here.remove(thread)  # it goes to the next step, and nothing may be left that it sees
+            near = [(thread + k) % threads for k in range(min(threads, NEIGHBOURS))]
+            claimed = {unit for piece in pieces for unit in (piece[0], piece[-1])}
+            for t in near:
+                empty = starts[t] == starts[t + 1]
+                assert empty or (starts[t] in claimed and starts[t + 1] - 1 in claimed)
+        pieces.sort(key=lambda piece: piece.start)
+        assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
+        assert pieces[-1].stop == units
+        assert all(piece.start in starts or piece.start % grain == 0 for piece in pieces)
+        assert len(pieces) <= threads * (1 if threads == 1 else HALVINGS + 1)
+
+
+def test_who_is_late_finds_less_to_do():
+    counters = Claims()
+    assert counters.claim(0, 2, 5, 64, 1) == range(16)
+    claimed = [counters.claim(0, 2, 5, 64, 1) for _ in range(6)]
+    assert claimed[-1] == range(32, 48)  # the other's first piece, before that comes
+    assert counters.claim(1, 2, 5, 64, 1) == range(48, 56)
+    assert counters.claim(1, 2, 6, 64, 1) == range(32, 48)  # another step
+
+
+def test_one_thread_does_a_step_as_a_whole():
+    counters = Claims()
+    assert counters.claim(0, 1, 0, 1000, 1) == range(1000)
+    assert not counters.claim(0, 1, 0, 1000, 1)
+
+
 def test_waits_only_where_bytes_are_shared():
-    program = chain(2)
-    everything = [True] * len(program.steps)
-    inputs = [len(step.kernel.inputs) for step in program.steps]
-    names = [step.arguments for step in program.steps]
+    made = chain(2)
+    everything = [True] * len(made.steps)
+    inputs = [len(step.kernel.inputs) for step in made.steps]
+    names = [step.arguments for step in made.steps]
     touched = [(some[:count], some[count:]) for some, count in zip(names, inputs, strict=True)]
     # advance x->a, a->b, b->a; small s->t, t->s; spread s, a -> y.
-    assert waits(program, touched, everything) == [False, True, True, False, True, True]
+    assert waits(made, touched, everything) == [False, True, True, False, True, True]
     # Thread 0 alone runs both small steps, so only the reader of both waits.
     shared = [True, True, True, False, False, True]
-    assert waits(program, touched, shared) == [False, True, True, False, False, True]
+    assert waits(made, touched, shared) == [False, True, True, False, False, True]
 
 
 def test_the_test_program_is_worth_a_team():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 from llvmlite import ir
 
@@ -43,7 +44,13 @@ def emit_contraction(
     _emit(function, kernel, target, tiled)
     extent = sum(part.extent for part in tiled)
     steps = sum(p.size(p.each) * p.size(p.over) for p in parts)
-    return EmittedKernel(function, extent, 1, 2.0 * steps, ())
+    # Shares that may be joined read the same: a piece should have all of them.
+    grains = [p.joined * (extent // p.extent) for p in tiled if _is_joined(p)]
+    return EmittedKernel(function, extent, 1, 2.0 * steps, (), grain=max(grains, default=1))
+
+
+def _is_joined(part: Tiled) -> TypeGuard[TiledProduct]:
+    return isinstance(part, TiledProduct) and part.joined > 1
 
 
 def tiled_parts(contraction: Contraction, target: Target) -> list[Tiled]:

@@ -32,7 +32,8 @@ def emit_loops(module: ir.Module, kernel: Kernel, target: Target, name: str) -> 
     plan = schedule(Nodes(kernel).read(), target)
     function = kernel_function(module, kernel, name)
     _Body(function, kernel, plan, target).emit()
-    return EmittedKernel(function, plan.extent, plan.unit, plan.cost, check_messages(kernel))
+    checks = check_messages(kernel)
+    return EmittedKernel(function, plan.extent, plan.unit, plan.cost, checks, int(not plan.walk))
 
 
 class _Body:

@@ -3,7 +3,8 @@
 `void name(ptr buffers..., i64 low, i64 high, ptr error)` runs the share [low, high) of the loop
 that threads divide among themselves. `error` points to two int64: the number of a failed check
 (from 1, in the kernel), and the value it shows. Slots begin at multiples of 64 bytes, buffers
-inside them wherever the plan put them: only the element's own alignment may be relied on.
+inside them wherever the plan put them: only the element's own alignment may be relied on. Behind
+`error` comes the number of the thread, `i64 worker`, where each works in memory of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class EmittedKernel:
     """A kernel's function and how to share it.
 
     extent: iterations of the shared loop. unit: shares begin at multiples of it. cost: scalar
-    instructions of a whole run, roughly. checks: the messages of its checks, in order.
+    instructions of a whole run, roughly. checks: the messages of its checks, in order. grain: units
+    of which shares are best cut into multiples; 0: into none, as several take longer than one.
+    workers: threads that have memory to work in; 0: it takes any number of them.
     """
 
     function: ir.Function
@@ -31,14 +34,19 @@ class EmittedKernel:
     unit: int
     cost: float
     checks: tuple[str, ...]
+    grain: int = 0
+    workers: int = 0
 
 
 Emitter = Callable[[ir.Module, Kernel, Target, str], EmittedKernel | None]
 
 
-def kernel_function(module: ir.Module, kernel: Kernel, name: str) -> ir.Function:
-    """The declaration every emitter fills: buffers in order, low, high, error."""
+def kernel_function(
+    module: ir.Module, kernel: Kernel, name: str, has_worker: bool = False
+) -> ir.Function:
+    """The declaration every emitter fills: buffers in order, low, high, error, a worker perhaps."""
     parameters = [POINTER] * len(kernel.buffers) + [INT64, INT64, POINTER]
+    parameters += [INT64] * has_worker
     function = ir.Function(module, ir.FunctionType(VOID, parameters), name)
     function.linkage = "internal"
     function.attributes.add("nounwind")

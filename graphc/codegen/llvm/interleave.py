@@ -67,7 +67,7 @@ def emit_interleave(
     _Blocks(function, kernel, plan).emit()
     nodes = plan.copy.nodes
     extent = nodes.size(plan.others) * plan.blocks
-    return EmittedKernel(function, extent, 1, COST * nodes.size(nodes.each), ())
+    return EmittedKernel(function, extent, 1, COST * nodes.size(nodes.each), (), grain=1)
 
 
 def _plan(kernel: Kernel, target: Target) -> _Plan | None:

@@ -110,7 +110,7 @@ class _Sweep:
             self._everything()
         b.ret_void()
         cost = sum(operations(form.nodes) for form in self.forms)
-        return EmittedKernel(self.function, self.last.rows, 1, cost, ())
+        return EmittedKernel(self.function, self.last.rows, 1, cost, (), grain=1)
 
     def _everything(self) -> None:
         self.frame.loop(self.low, self.high, 1, [], self._row)

@@ -13,8 +13,10 @@ more, and behind it.
 
 from __future__ import annotations
 
-from graphc.codegen.llvm.crew import LARGEST_TEAM, crew_text
+from graphc.codegen.llvm.claims import claims_text
+from graphc.codegen.llvm.crew import crew_text
 from graphc.codegen.llvm.target import Target
+from graphc.runtime.cpu import LARGEST_TEAM
 
 # Calling a thread that lingers takes about one microsecond, making one some 40. So many scalar
 # instructions, times the lanes that do them at once, take at least 13, and several times as long
@@ -23,9 +25,10 @@ from graphc.codegen.llvm.target import Target
 WORTH_A_TEAM = 100_000
 SPINS = 1000
 
-# slots, error, first step, last step, size (0 until it is known), timer or null; then, each on its
-# own cache line, how many have arrived at a barrier, and how many barriers are behind.
-_TEAM = "{ ptr, ptr, i64, i64, i64, ptr, [2 x i64], i64, [7 x i64], i64, [7 x i64] }"
+# slots, error, first step, last step, size (0 until it is known), timer or null, what each thread
+# claims of its share; then, each on its own cache line, how many have arrived at a barrier, and how
+# many barriers are behind.
+_TEAM = "{ ptr, ptr, i64, i64, i64, ptr, ptr, i64, i64, [7 x i64], i64, [7 x i64] }"
 
 _TYPE = "%team = type @TEAM@\n"
 
@@ -52,8 +55,8 @@ done:
 
 define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
 entry:
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
-  %behind = getelementptr %team, ptr %team, i32 0, i32 9
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 8
+  %behind = getelementptr %team, ptr %team, i32 0, i32 10
   %now = load atomic i64, ptr %behind monotonic, align 8
   %before = atomicrmw add ptr %arrived, i64 1 acq_rel
   %count = add i64 %before, 1
@@ -111,6 +114,8 @@ entry:
   %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
   %timer = load ptr, ptr %timer_place
   %timed = icmp ne ptr %timer, null
+  %claims_place = getelementptr %team, ptr %team, i32 0, i32 6
+  %claims = load ptr, ptr %claims_place
   %some = icmp slt i64 %first, %last
   br i1 %some, label %step, label %done
 step:
@@ -145,7 +150,7 @@ note:
 run:
   %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
   %function = load ptr, ptr %function_place
-  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error)
+  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error, ptr %claims)
   br i1 %timed, label %note_end, label %behind
 note_end:
   call void @graphc_note(ptr %timer, i64 %thread, i64 %s, i64 1)
@@ -163,6 +168,7 @@ define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, 
 entry:
   %team = alloca %team, align 64
   %own = alloca [@LARGEST@ x %member], align 64
+  %claims = alloca [@LARGEST@ x %claim], align 64
   store ptr %slots, ptr %team
   %error_place = getelementptr %team, ptr %team, i32 0, i32 1
   store ptr %error, ptr %error_place
@@ -174,9 +180,12 @@ entry:
   store i64 0, ptr %size_place
   %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
   store ptr %timer, ptr %timer_place
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
+  %claims_place = getelementptr %team, ptr %team, i32 0, i32 6
+  store ptr %claims, ptr %claims_place
+  store i64 0, ptr %claims
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 8
   store i64 0, ptr %arrived
-  %behind = getelementptr %team, ptr %team, i32 0, i32 9
+  %behind = getelementptr %team, ptr %team, i32 0, i32 10
   store i64 0, ptr %behind
   store i64 0, ptr %error
   %value_place = getelementptr i64, ptr %error, i64 1
@@ -213,6 +222,8 @@ create:
   store i64 %t, ptr %number_place
   %lingers_place = getelementptr %member, ptr %member, i32 0, i32 4
   store i64 %lingering, ptr %lingers_place
+  %claim_place = getelementptr %claim, ptr %claims, i64 %t
+  store i64 0, ptr %claim_place
   %called = call i1 @graphc_call(ptr %member)
   br i1 %called, label %made, label %start
 made:
@@ -278,7 +289,7 @@ def team_text(target: Target, stop: int = -1) -> str:
         "@DECLARE_PAUSE@": declare,
         "@PAUSE@": pause,
     }
-    text = _TYPE + crew_text() + _TEXT
+    text = _TYPE + crew_text() + claims_text() + _TEXT
     for word, meaning in words.items():
         text = text.replace(word, meaning)
     return text

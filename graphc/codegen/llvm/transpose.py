@@ -59,7 +59,7 @@ def emit_transpose(
     _Blocks(function, kernel, plan).emit()
     extent = plan.nodes.size(plan.others) * math.ceil(plan.run / plan.size)
     cost = COST * plan.nodes.size(plan.nodes.each)
-    return EmittedKernel(function, extent, 1, cost, ())
+    return EmittedKernel(function, extent, 1, cost, (), grain=1)
 
 
 @dataclass

@@ -6,9 +6,8 @@ transformed back and go through the kernel's stores. Windows that reach over the
 zeros there; pixels of a tile beyond the result are not stored. `graphc.kernel.winograd` has the
 formula.
 
-What threads share are runs of strips and blocks; a strip's windows are transformed by each thread
-that has a block of it. A run works in the row of the scratch array that has the number of the
-thread's first run, so two threads never meet, and one thread alone keeps to one row.
+What threads share are the blocks of all strips; a strip's windows are transformed by each thread
+that has a block of it. Each thread works in a row of its own of the scratch array.
 """
 
 from __future__ import annotations
@@ -55,19 +54,20 @@ def emit_winograd(
     form = None if contraction is None else winograd.geometry(contraction)
     assert contraction is not None and form is not None, "the plan saw a convolution"
     schedule = choose_schedule(form, kernel, target)
-    function = kernel_function(module, kernel, name)
+    function = kernel_function(module, kernel, name, has_worker=True)
     builder = ir.IRBuilder(function.append_basic_block())
     frame = Frame(builder)
-    *buffers, low, high, _ = function.args
+    *buffers, low, high, _, worker = function.args
     names = [buffer.name for buffer in kernel.buffers]
     places = dict(zip(names, buffers, strict=True))
     values = Values(frame, VectorMath(builder, module, target), places)
     values.written = frozenset(b.name for b in kernel.outputs)
-    _Convolution(contraction, form, schedule, frame, values).emit(low, high)
+    _Convolution(contraction, form, schedule, frame, values).emit(low, high, worker)
     builder.ret_void()
     sums = schedule.transform.points * form.tiles(schedule.tile) * form.groups
     cost = 2.0 * sums * form.channels.extent * form.outputs.extent
-    return EmittedKernel(function, schedule.shares, 1, cost, ())
+    units = form.groups * schedule.strips * form.blocks
+    return EmittedKernel(function, units, 1, cost, (), form.blocks, schedule.workers)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Schedule:
     """How the work is cut.
 
     lanes, vectors, rows: of a register tile. strip: tiles of a strip, strips: how many a group
-    has. shares: what threads divide among themselves.
+    has. workers: threads that have memory to work in.
     """
 
     tile: int
@@ -84,7 +84,7 @@ class Schedule:
     rows: int
     strip: int
     strips: int
-    shares: int
+    workers: int
 
     @property
     def transform(self) -> Transform:
@@ -107,8 +107,7 @@ def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
     strips = -(-tiles // strip)
     strip = -(-tiles // strips // rows) * rows  # all about as long
     strips = -(-tiles // strip)
-    shares = min(workers, form.groups * strips * form.blocks)
-    return Schedule(tile, lanes, vectors, rows, strip, strips, shares)
+    return Schedule(tile, lanes, vectors, rows, strip, strips, workers)
 
 
 class _Convolution:
@@ -153,13 +152,11 @@ class _Convolution:
 
     # -- shares --
 
-    def emit(self, low: ir.Value, high: ir.Value) -> None:
-        """Shares low .. high - 1."""
+    def emit(self, low: ir.Value, high: ir.Value, worker: ir.Value) -> None:
+        """Blocks low .. high - 1 of all strips, in the worker's row of the scratch array."""
         b, s = self.builder, self.schedule
-        units = self.form.groups * s.strips * self.form.blocks
-        mine = self.at.moved(self.work, b.mul(low, whole(self.row_items)))
+        mine = self.at.moved(self.work, b.mul(worker, whole(self.row_items)))
         self.windows, self.products = mine, self.at.moved(mine, self.points * self.plane)
-        first, last = (b.udiv(b.mul(share, whole(units)), whole(s.shares)) for share in (low, high))
 
         def unit(index: ir.Value) -> None:
             block = b.urem(index, whole(self.form.blocks))
@@ -169,12 +166,12 @@ class _Convolution:
             self.first_tile = b.mul(number, whole(s.strip))
             left = b.sub(whole(self.form.tiles(s.tile)), self.first_tile)
             self.count = self.at.smaller(left, s.strip)
-            new = b.or_(b.icmp_unsigned("==", block, whole(0)), b.icmp_unsigned("==", index, first))
+            new = b.or_(b.icmp_unsigned("==", block, whole(0)), b.icmp_unsigned("==", index, low))
             when(self.frame, new, self._transform_windows)
             self._look_ahead(block)
             self._block(block)
 
-        each(self.frame, first, last, unit)
+        each(self.frame, low, high, unit)
 
     # -- tiles --
 

@@ -5,8 +5,7 @@ cache are transformed, the windows of the data and the squares of dy, and each p
 of matrices, a sum over the strip's tiles, to the block's sums. These are transformed back at last
 and go through the kernel's stores. `graphc.kernel.winograd_gradient` has the formula.
 
-What threads share are runs of blocks. A run works in the row of the scratch array that has the
-number of the thread's first run, so two threads never meet.
+What threads share are pairs of blocks. Each thread works in a row of its own of the scratch array.
 """
 
 from __future__ import annotations
@@ -46,27 +45,28 @@ def emit_winograd_gradient(
     form = None if contraction is None else gradient_geometry(contraction)
     assert contraction is not None and form is not None, "the plan saw a weight gradient"
     schedule = choose_schedule(form, kernel, target)
-    function = kernel_function(module, kernel, name)
+    function = kernel_function(module, kernel, name, has_worker=True)
     builder = ir.IRBuilder(function.append_basic_block())
     frame = Frame(builder)
-    *buffers, low, high, _ = function.args
+    *buffers, low, high, _, worker = function.args
     names = [buffer.name for buffer in kernel.buffers]
     values = Values(
         frame, VectorMath(builder, module, target), dict(zip(names, buffers, strict=True))
     )
     values.written = frozenset(b.name for b in kernel.outputs)
-    _Gradient(contraction, form, schedule, frame, values).emit(low, high)
+    _Gradient(contraction, form, schedule, frame, values).emit(low, high, worker)
     builder.ret_void()
     sums = schedule.transform.points * form.tiles(schedule.transform.tile) * form.groups
     cost = 2.0 * sums * form.channels.extent * form.outputs.extent
-    return EmittedKernel(function, schedule.shares, 1, cost, ())
+    units = schedule.blocks.shares(form)
+    return EmittedKernel(function, units, 1, cost, (), 1, schedule.workers)
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How the work is cut: blocks, and a register tile of `rows` outputs and `vectors` vectors.
 
-    shares: what threads divide among themselves.
+    workers: threads that have memory to work in.
     """
 
     transform: Transform
@@ -74,7 +74,7 @@ class Schedule:
     lanes: int
     vectors: int
     rows: int
-    shares: int
+    workers: int
 
 
 def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
@@ -87,8 +87,7 @@ def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
     blocks = choose_blocks(form, tile, workers, cache)
     assert blocks.items(TRANSFORMS[tile].points) <= items, "the plan made room for them"
     vectors, rows = register_tile(blocks.channels // lanes, blocks.outputs, target.registers)
-    shares = min(workers, blocks.shares(form))
-    return Schedule(TRANSFORMS[tile], blocks, lanes, vectors, rows, shares)
+    return Schedule(TRANSFORMS[tile], blocks, lanes, vectors, rows, workers)
 
 
 class _Gradient:
@@ -123,15 +122,13 @@ class _Gradient:
 
     # -- shares --
 
-    def emit(self, low: ir.Value, high: ir.Value) -> None:
-        """Shares low .. high - 1."""
+    def emit(self, low: ir.Value, high: ir.Value, worker: ir.Value) -> None:
+        """Pairs of blocks low .. high - 1, in the worker's row of the scratch array."""
         b, s = self.builder, self.schedule
-        units = self.blocks.shares(self.form)
         across, down = self.blocks.counts(self.form)
-        self.windows = self.at.moved(self.work, b.mul(low, whole(self.row_items)))
+        self.windows = self.at.moved(self.work, b.mul(worker, whole(self.row_items)))
         self.squares = self.at.moved(self.windows, self.blocks.strip * self.pitch)
         self.sums = self.at.moved(self.squares, self.blocks.strip * self.dy_pitch)
-        first, last = (b.udiv(b.mul(share, whole(units)), whole(s.shares)) for share in (low, high))
 
         def unit(index: ir.Value) -> None:
             column, rest = b.urem(index, whole(across)), b.udiv(index, whole(across))
@@ -145,7 +142,7 @@ class _Gradient:
             self.frame.loop(0, self.form.tiles(s.transform.tile), strip, [], self._strip)
             each(self.frame, 0, self.outputs, self._finish)
 
-        each(self.frame, first, last, unit)
+        each(self.frame, low, high, unit)
 
     def _part(self, axis: Axis, first: ir.Value, size: int) -> Count:
         """How much of a block there is."""
