@@ -263,7 +263,13 @@ class Nest:
         carry: Carry,
         body: Callable[[ir.Value, Count | None, Carry], Carry],
     ) -> ir.Value:
-        """A part of a vector of a store, so that the next ones are aligned; where those begin."""
+        """A part of a vector of a store, so that the next ones are aligned; where those begin.
+
+        The line at the row's end is not written whole: it is fetched meanwhile.
+        """
+        last = whole(self.plan.nodes.extents[axis] - 1)
+        with self.frame.written_out(), self.values.at_axis(axis, last):
+            self.values.fetch(self.values.affine_place(address), to_write=True)
         with self.frame.written_out(), self.values.at_axis(axis, whole(0)):
             place, _ = self.values.place(address)
         size = self.values.math.target.vector_bytes

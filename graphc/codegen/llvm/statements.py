@@ -266,17 +266,11 @@ class Statements:
         if inner and store is self.uneven:
             # One register at a time: what is left at a row's end is less than a line.
             lanes = self.math.target.lanes(store.address.buffer.dtype)
-            self.values.fetch(self._end_of_row(store, inner), to_write=True)
             nest = Nest(self.values, self.plan, store, inner, lanes, False)
             nest.aligned = store.address
         else:
             nest = Nest(self.values, self.plan, store, inner, lanes, False)
         nest.run([], leaf)
-
-    def _end_of_row(self, store: StoreNode, inner: Axis) -> ir.Value:
-        last = whole(self.plan.nodes.extents[inner] - 1)
-        with self.frame.written_out(), self.values.at_axis(inner, last):
-            return self.values.affine_place(store.address)
 
     def _store_one(self, store: StoreNode) -> None:
         """One iteration's store, to the array or to where it is kept for a later one."""

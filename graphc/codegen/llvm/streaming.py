@@ -61,10 +61,10 @@ def streams_of(plan: Schedule, target: Target) -> Streams:
         return Streams(frozenset(even))
     ((name, (store, *others)),) = large.items()
     axis = plan.inner.get(store, plan.vector)
-    own = (axis,) if store in plan.inner else ()
     long = axis is not None and nodes.extents[axis] >= LEAST_VECTORS * _lanes(store, plan)
     drawn = any(node.op == "random_bits" for node in every)  # made for lanes at even places
-    if others or drawn or not long or not plan.outer or store.axes != own:
+    inside = store in plan.inner or not store.axes
+    if others or drawn or not long or not plan.outer or not inside:
         return Streams()
     return Streams(frozenset([name]), store)
 
