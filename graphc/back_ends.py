@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphc.error import NetError, did_you_mean, need
 from graphc.ir.remark import Remark
+from graphc.plan.cores import GPU, PROCESSOR, Cores
 from graphc.plan.permission import DIRECT, Algorithms, allowed
 from graphc.runtime.cpu import Executable
 from graphc.runtime.cuda_arrays import DeviceArrays
@@ -25,7 +26,8 @@ class BackEnd:
     compile takes the program, whether tensor cores may round, and whether steps may be calls of
     libraries. `arrays` makes the tables that the user's arrays are in; `remarks` are what making
     the code decided. has_algorithms: convolutions may be other than direct sums. `machine` says
-    what code depends on besides the program; None: no bundle of it is kept on disk.
+    what code depends on besides the program; None: no bundle of it is kept on disk. `cores` is
+    what a plan asks about it.
     """
 
     compile: Callable[[Program, bool, str], Any]
@@ -34,6 +36,7 @@ class BackEnd:
     remarks: Callable[[Any], list[Remark]] = lambda bundle: []
     has_algorithms: bool = False
     machine: Callable[[], str] | None = None
+    cores: Cores = PROCESSOR
 
     def algorithms(self, exact: bool, fast_math: tuple[str, ...], threads: int) -> Algorithms:
         """What convolutions may be. Raises NetError where the choices contradict each other."""
@@ -132,6 +135,6 @@ def _load_cuda(bundle: Any) -> Executable:
 
 BACK_ENDS: dict[str, BackEnd] = {
     "cpu": BackEnd(_compile_native, _load_native, has_algorithms=True, machine=_native_machine),
-    "cuda": BackEnd(_compile_for_gpu, _load_cuda, DeviceArrays, _cuda_remarks),
-    "cuda-emulator": BackEnd(_compile_cuda, _load_emulated, remarks=_cuda_remarks),
+    "cuda": BackEnd(_compile_for_gpu, _load_cuda, DeviceArrays, _cuda_remarks, cores=GPU),
+    "cuda-emulator": BackEnd(_compile_cuda, _load_emulated, remarks=_cuda_remarks, cores=GPU),
 }

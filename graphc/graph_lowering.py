@@ -53,6 +53,7 @@ def lower_graph(
             memory=choices.memory,
             join=not has_callbacks,
             algorithms=choices.algorithms,
+            cores=choices.back_end.cores,
         )
 
     return lower_within(choices.memory, choices.blockwise_loss, passes, planned)

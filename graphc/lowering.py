@@ -67,6 +67,7 @@ def lowered(
                 memory=signature.memory,
                 join=not caffe.python_layers,  # the user's code must stay a step of its own
                 algorithms=_algorithms(signature),
+                cores=back_end(signature.target).cores,
             )
         finally:
             watch.mark("plan")

@@ -13,6 +13,7 @@ from graphc.cli.options import Mode, NetOptions
 from graphc.cli.session import open_session
 from graphc.ir.graph import Graph
 from graphc.plan import order
+from graphc.plan.cores import PROCESSOR
 from graphc.plan.draft import Draft, DraftStep
 from graphc.plan.joining import join_steps
 from graphc.plan.liveness import bound_of_any_order
@@ -27,7 +28,7 @@ MANY = 20_000
 
 def drafted(graph: Graph) -> Draft:
     draft = lower(graph)
-    join_steps(draft)
+    join_steps(draft, PROCESSOR)
     commit_in_place(draft)
     return draft
 

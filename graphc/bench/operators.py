@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.back_ends import back_end
 from graphc.bench.agreement import TF32_FACTOR, relative_difference
 from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
 from graphc.bench.device import loaded
@@ -79,7 +80,9 @@ class OneOperator:
         shape = self.graph.blobs["y"].shape
         self.given = {"y": rng.standard_normal(shape).astype("float32")} if backward else {}
         made = compile_graph(self.graph, self.wrt, tuple(self.given))
-        self.program = plan(made.graph, memory="all", algorithms=algorithms)
+        self.program = plan(
+            made.graph, memory="all", algorithms=algorithms, cores=back_end(target).cores
+        )
         self.executable: Executable = loaded(self.program, target, tf32, libraries)
         for name, array in self.executable.bind_new().items():
             source = self.given.get(name.removesuffix(".diff"), self.arrays.get(name))

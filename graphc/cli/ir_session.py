@@ -111,7 +111,11 @@ class IrSession:
         """The plan of the text as it is written."""
         choices = self._choices
         return plan(
-            self.graph, keep=set(keep), memory=choices.memory, algorithms=choices.algorithms
+            self.graph,
+            keep=set(keep),
+            memory=choices.memory,
+            algorithms=choices.algorithms,
+            cores=choices.back_end.cores,
         )
 
     @property

@@ -18,9 +18,11 @@ from graphc.kernel.contraction import match
 from graphc.kernel.facts import is_elementwise
 from graphc.kernel.lang import Fold, Kernel
 from graphc.plan.alike import join, join_siblings
+from graphc.plan.cores import Cores
 from graphc.plan.draft import Draft, DraftStep, merged, same_sweep
 from graphc.plan.early import make_early_gradients
 from graphc.plan.grouping import regrouped
+from graphc.plan.second_sweep import second_sweep
 from graphc.plan.through import read_through
 
 # A joined kernel with more arrays than this gains nothing: they no longer share the caches' ways.
@@ -28,16 +30,17 @@ MOST_ARGUMENTS = 12
 UNSTORED = "a value that stays in registers"
 
 
-def join_steps(draft: Draft) -> None:
+def join_steps(draft: Draft, cores: Cores) -> None:
     """Join what can be joined, from the first consumer to the last."""
     make_early_gradients(draft)
     read_through(draft)
-    _Joining(draft).run()
+    _Joining(draft, cores).run()
 
 
 class _Joining:
-    def __init__(self, draft: Draft):
+    def __init__(self, draft: Draft, cores: Cores):
         self.draft = draft
+        self.cores = cores
         self.writers = draft.writers()
         self.seen = {step: draft.sources(step.reads) for step in draft.steps}
         self.readers = {name: set(steps) for name, steps in draft.readers().items()}
@@ -60,6 +63,7 @@ class _Joining:
             while consumer is not None:
                 consumer = self.join_one(consumer)
         self.join_reductions()
+        self.join_second_sweeps()
         self.draft.steps = [step for step in self.at if step is not None]
         self.draft.check_order()
 
@@ -79,6 +83,13 @@ class _Joining:
     def try_join(self, producer: DraftStep, consumer: DraftStep) -> DraftStep | None:
         if not self.worth_it(producer, consumer):
             return None
+        second = regrouped(producer.kernel, producer.writes, consumer.kernel, consumer.reads)
+        if not (same_sweep(producer.kernel, second) or is_elementwise(second)):
+            return None  # nobody would expect it
+        return self.join_as(producer, consumer, second)
+
+    def join_as(self, producer: DraftStep, consumer: DraftStep, second: Kernel) -> DraftStep | None:
+        """The consumer, in the form `second`, joined to the producer; None with a remark if not."""
         passed = {name for name in producer.writes if name in consumer.reads}
         others = self.draft.sources(name for name in consumer.reads if name not in passed)
         if not others.isdisjoint(producer.writes):
@@ -90,17 +101,43 @@ class _Joining:
             place = self.place[producer]
             if not self.can_hurry(producer, consumer):
                 return None
-        second = regrouped(producer.kernel, producer.writes, consumer.kernel, consumer.reads)
-        if not (same_sweep(producer.kernel, second) or is_elementwise(second)):
-            return None  # nobody would expect it
         made = join(producer.kernel, producer.arguments, second, consumer.arguments, dropped)
         if isinstance(made, str):
-            sentence = f"{consumer.pass_label} is not joined to {producer.pass_label}: {made}"
-            self.draft.remark("join", f"layer:{consumer.label}", sentence)
+            self.refuse(producer, consumer, made)
             return None
         step = merged(producer, consumer, *made)
         self.replace(producer, consumer, step, place, dropped)
         return step
+
+    def refuse(self, producer: DraftStep, consumer: DraftStep, reason: str) -> None:
+        sentence = f"{consumer.pass_label} is not joined to {producer.pass_label}: {reason}"
+        self.draft.remark("join", f"layer:{consumer.label}", sentence)
+
+    def join_second_sweeps(self) -> None:
+        """Let maps follow the reductions whose results they read, an index of these at a time."""
+        for consumer in list(self.at):
+            if consumer is None:
+                continue
+            makers = {self.writers[name] for name in consumer.reads if name in self.writers}
+            for producer in sorted(makers, key=lambda step: -self.place[step]):
+                if self.try_second_sweep(producer, consumer):
+                    break
+
+    def try_second_sweep(self, producer: DraftStep, consumer: DraftStep) -> bool:
+        if not self.worth_it(producer, consumer) or self.is_contraction(producer.kernel):
+            return False
+        second = second_sweep(self.draft, producer, consumer, self.cores)
+        if second is None:
+            return False
+        if isinstance(second, str):
+            self.refuse(producer, consumer, second)
+            return False
+        sentence = f"{consumer.pass_label} goes over what {producer.pass_label} has just read"
+        if self.join_as(producer, consumer, second.kernel) is None:
+            return False
+        said = f"{sentence}: {second.near}"
+        self.draft.remark("join", f"layer:{consumer.label}", said)
+        return True
 
     def join_reductions(self) -> None:
         """Join siblings that each reduce the same array to something smaller: one sweep for all."""

@@ -16,6 +16,7 @@ from graphc.plan.algorithm import choose_algorithms
 from graphc.plan.arena import Block, pack, stacked
 from graphc.plan.budget import Memory
 from graphc.plan.cheap import repeat_cheap_maps
+from graphc.plan.cores import PROCESSOR, Cores
 from graphc.plan.draft import Draft, Storage
 from graphc.plan.joining import join_steps
 from graphc.plan.liveness import (
@@ -44,6 +45,7 @@ def plan(
     memory: Memory = "reuse",
     join: bool = True,
     algorithms: Algorithms | None = None,
+    cores: Cores = PROCESSOR,
 ) -> Program:
     """The program of a graph, forward and backward.
 
@@ -55,13 +57,14 @@ def plan(
             which is met by computing values again. All run the same arithmetic.
         join: whether steps are joined into one sweep where kernels allow it.
         algorithms: what convolutions may be besides direct sums; None: what is usual.
+        cores: what the program runs on, as far as joining depends on it.
 
     Raises NetError for a name in `keep` that the net does not know, BudgetError for a budget that
     cannot be met.
     """
     draft = lower(graph, keep, everything=memory == "all")
     if join:
-        join_steps(draft)
+        join_steps(draft, cores)
     _simplify(draft)
     algorithms = allowed() if algorithms is None else algorithms
     choose_algorithms(draft, algorithms)
