@@ -17,7 +17,7 @@ class Cores:
     near_bytes: int
     far_bytes: int = 16 << 20
     shares: int = 32
-    run_bytes: int = 2048
+    run_bytes: int = 1024
 
 
 PROCESSOR = Cores(near_bytes=4 << 20)
