@@ -9,7 +9,7 @@ import pytest
 from native_kernels import compile_kernels
 
 from graphc.codegen.llvm.schedule import Schedule, schedule
-from graphc.codegen.llvm.streaming import STREAMED_STRIPS, streams_of
+from graphc.codegen.llvm.streaming import STREAMED_CACHES, streams_of
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Nodes
 from graphc.ir.types import TensorType
@@ -111,7 +111,7 @@ def test_strips_are_right_on_every_target(shape: tuple[int, ...], target: str):
 def test_large_strips_are_stored_past_the_caches(places: int):
     shape = (3, 20, places)
     kernel = sweep(shape, 1)
-    target = replace(Target.host(), l2_bytes=shape[0] * shape[1] * places * 4 // STREAMED_STRIPS)
+    target = replace(Target.host(), l2_bytes=shape[0] * shape[1] * places * 4 // STREAMED_CACHES)
     streams = streams_of(schedule(Nodes(kernel).read(), target), target)
     if target.lanes("float32") == 16:
         assert bool(streams.buffers) == (places % 16 == 0)

@@ -53,6 +53,7 @@ from graphc.plan.program import Program
 
 Shape = tuple[int, ...]
 CACHES = 8192, 1024
+LARGER = {"next_row": 1 << 16}  # second caches that hold some rows of `pools`
 
 # Constants of the code generator's modules, and numbers that they have where sizes are others.
 MOVED: dict[str, dict[str, Sequence[float]]] = {
@@ -102,7 +103,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     "square": {"FEWEST_NEIGHBOURS": [1]},
     "product": {"MOST_PHASES": [1]},
     "groups": {"MOST_PIECES": [1]},
-    "streaming": {"STREAMED_CACHES": [1], "LEAST_VECTORS": [1], "STREAMED_STRIPS": [0]},
+    "streaming": {"STREAMED_CACHES": [1], "LEAST_VECTORS": [1]},
     "strips": {"LEAST_GROUPS": [1]},
     "schedule": {
         "MOST_WASTE": [10.0],
@@ -117,6 +118,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     "next_strip": {"ROWS_AHEAD": [2, 100]},
     "nest": {"FEW_ITERATIONS": [0, 30], "SHORT_TEXT": [0], "PART": [1], "PART_OF_SPREAD": [1, 7]},
     "ahead": {"MOST_PLACES": [0], "BYTES_AHEAD": [64, 10**6], "ROW_BYTES_AHEAD": [64]},
+    "next_row": {"CACHE_PART": [0.0, 10.0], "LEAST_PIECE": [10**9], "LEAST_READ": [2.0]},
     "row_kernel": {"MOST_REGISTERS": [0]},
     "register_rows": {"REGISTERS_A_PART": [32]},
 }
@@ -220,6 +222,21 @@ def maps() -> list[Case]:
     ]
 
 
+def pools() -> list[Case]:
+    """Windows over images of long rows, with edges and without."""
+    found = []
+    for op, side in (
+        (MaxPool((3, 3), (2, 2), ((0, 0), (0, 0)), (10, 15)), (10, 15)),
+        (MaxPool((3, 3), (1, 1), ((1, 1), (1, 1)), (21, 31)), (21, 31)),
+        (AvgPool((2, 2), (2, 2), ((0, 0), (0, 0)), (11, 16)), (11, 16)),
+    ):
+        image, pooled = (2, 40, 21, 31), (2, 40, *side)
+        last = [strides_of(shape, channels_last(4)) for shape in (image, pooled)]
+        outputs = [last[1]] * (2 if isinstance(op, MaxPool) else 1)
+        found.append(Case(op, (image,), (last[0], *outputs)))
+    return found
+
+
 ENOUGH = 2  # kernels whose code depends on a constant
 LOOPS = (
     "streaming",
@@ -242,6 +259,8 @@ def cases(module: str) -> list[Case]:
         return windows()
     if module.startswith("dot"):
         return products() + convolution(CONVOLUTIONS["few beyond a vector"])
+    if module == "next_row":
+        return pools()
     if module in LOOPS:
         return maps()
     found = convolutions() + products()
@@ -292,7 +311,7 @@ def test_both_sides_of_a_threshold_are_right(
     module: str, name: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
-    one, two = CACHES
+    one, two = CACHES[0], LARGER.get(module, CACHES[1])
     target = replace(Target.host(), l1_bytes=one, l2_bytes=two)
     tried = cases(module)
     usual = [usual_code(case, target) for case in tried]

@@ -40,7 +40,7 @@ def fetched_ahead(plan: Schedule, target: Target) -> list[tuple[Address, int]]:
         if plan.nodes.size(statement.axes) > MOST_PLACES:
             return []
         for node in reachable(statement_nodes(statement)):
-            if node.address is not None and _is_far_row(node.address, plan.vector, target):
+            if node.address is not None and is_far_row(node.address, plan.vector, target):
                 found = _places(node.address, statement.axes, plan)
                 key = _key(found[0])
                 overlap = overlap or (isinstance(statement, FoldNode) and len(found) > 1)
@@ -67,7 +67,7 @@ def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[tuple[A
     """
     every = {n: None for s in plan.nodes.statements for n in reachable(statement_nodes(s))}
     addresses = dict.fromkeys(node.address for node in every if node.address is not None)
-    far = [address for address in addresses if _is_far_row(address, vector, target)]
+    far = [address for address in addresses if is_far_row(address, vector, target)]
     rows = [*plan.outer, *plan.loops]
     for address in far if len(far) == 1 else ():
         item = DTYPES[address.buffer.dtype]
@@ -106,7 +106,7 @@ def _rows_ahead(
     extent = plan.nodes.extents[inner]
     rows = [*plan.outer, *plan.loops, *(axis for axis in fold.axes if axis != inner)]
     addresses = dict.fromkeys(n.address for n in loads if n.address is not None)
-    far = [address for address in addresses if _is_far_row(address, inner, target)]
+    far = [address for address in addresses if is_far_row(address, inner, target)]
     for address in far:
         item = DTYPES[address.buffer.dtype]
         step = address.terms.get(rows[-1], 0) if rows else 0
@@ -118,7 +118,8 @@ def _rows_ahead(
             yield address, step * -(-ROW_BYTES_AHEAD // (extent * item))
 
 
-def _is_far_row(address: Address, vector: Axis, target: Target) -> bool:
+def is_far_row(address: Address, vector: Axis, target: Target) -> bool:
+    """Whether lanes read neighbours in an array that does not stay in the second cache."""
     size = math.prod(address.buffer.shape) * DTYPES[address.buffer.dtype]
     return address.terms.get(vector) == 1 and not address.parts and size > target.l2_bytes
 

@@ -10,6 +10,7 @@ from graphc.codegen.llvm.ahead import fetched_ahead
 from graphc.codegen.llvm.function import EmittedKernel, check_messages, kernel_function
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.next_row import next_rows
 from graphc.codegen.llvm.row_batch import RowBatch
 from graphc.codegen.llvm.row_walk import RowWalk
 from graphc.codegen.llvm.schedule import Schedule, schedule
@@ -55,6 +56,7 @@ class _Body:
         self.plan = plan
         self.statements = Statements(self.frame, self.values, plan, error)
         self.statements.uneven = self.streams.uneven
+        self.statements.next_rows = next_rows(plan, target)
         self.ahead = fetched_ahead(plan, target)
         self.batch: RowBatch | None = None
         if plan.batch:

@@ -119,16 +119,30 @@ class Nest:
     def _is_short(self, statement: FoldNode | StoreNode) -> bool:
         """Whether the loops should be written out where all their iterations are run."""
         count = self.plan.nodes.size(self.axes)
-        body = len(reachable(statement_nodes(statement)))
         clips = [clip for found in self.clips.values() for clip in found]
+        # Guards that are bounds hold for all iterations where these are written out.
+        others = {guard for found in self.guards.values() for guard in found}
+        bounds = set(statement.guards) - others
+        body = len(reachable(tuple(n for n in statement_nodes(statement) if n not in bounds)))
         by_own = any(axis in clip.terms for clip in clips for axis in self.axes)
         few = 1 < count <= FEW_ITERATIONS and count * body <= SHORT_TEXT
         return (few or self.plan.written_out) and self.inner is None and not by_own
 
-    def run(self, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
-        """All loops around `leaf`."""
+    def run(
+        self,
+        carry: Carry,
+        leaf: Callable[[Carry], Carry],
+        before_loops: Callable[[], None] | None = None,
+    ) -> Carry:
+        """All loops around `leaf`; `before_loops` is done wherever they are loops."""
+
+        def loops(c: Carry) -> Carry:
+            if before_loops is not None:
+                before_loops()
+            return self._guarded(0, c, leaf)
+
         if not self.is_short:
-            return self._guarded(0, carry, leaf)
+            return loops(carry)
         if not self.clips:
             return self._written_out(carry, leaf)
         # At the edges guards leave out some iterations: there the loops stay.
@@ -140,7 +154,7 @@ class Nest:
 
         carry = self.frame.guard(everything, carry, inside)
         edge = self.builder.not_(everything)
-        return self.frame.guard(edge, carry, lambda c: self._guarded(0, c, leaf))
+        return self.frame.guard(edge, carry, loops)
 
     def _written_out(self, carry: Carry, leaf: Callable[[Carry], Carry]) -> Carry:
         self.written_out = True

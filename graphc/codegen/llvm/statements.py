@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 
 from llvmlite import ir
@@ -20,6 +21,7 @@ from graphc.codegen.llvm.loops import (
     whole,
 )
 from graphc.codegen.llvm.nest import Nest
+from graphc.codegen.llvm.next_row import Share
 from graphc.codegen.llvm.next_strip import NextStrip
 from graphc.codegen.llvm.schedule import Schedule, is_long_sum
 from graphc.codegen.llvm.spread import SpreadParts, everywhere, sum_and_spread, widened
@@ -52,6 +54,7 @@ class Statements:
         self.math = values.math
         self.carried = set(plan.carried.values())
         self.ahead = folded_ahead(plan, values.math.target)
+        self.next_rows: dict[FoldNode, list[Share]] = {}
         self.uneven: StoreNode | None = None
         values.tops = _tops(plan.nodes.statements)
         extent = plan.nodes.extents[plan.kept.axis] if plan.kept.axis else 0
@@ -94,6 +97,7 @@ class Statements:
             self.next.begin()
 
         store = self.plan.carried.get(fold)
+        met = itertools.count()
 
         def leaf(carry: Carry) -> Carry:
             if store is not None:
@@ -105,11 +109,13 @@ class Statements:
             else:
                 self.kept.take(fold, v)
                 self._fetch_rows(fold)
+            if nest.written_out:
+                self._fetch_next_row(fold, next(met))
             combined = self._combined(fold, carry, in_lanes)
             self.kept.put(fold, v)
             return combined
 
-        results = nest.run(start, leaf)
+        results = nest.run(start, leaf, lambda: self._fetch_next_row(fold))
         if inner is not None:
             results = [
                 self._across(fold.kind, value, node.dtype)
@@ -160,6 +166,13 @@ class Statements:
             total = self._across("sum", first, fold.values[0].dtype)
             mean = b.fmul(total, self.math.like(total, 1 / min(extent, lanes)))
             return everywhere(b, mean, first.type)
+
+    def _fetch_next_row(self, fold: FoldNode, element: int | None = None) -> None:
+        """A window's share, or what belongs to the reading of one of its elements."""
+        count = self.plan.nodes.size(fold.axes)
+        for share in self.next_rows.get(fold, ()):
+            some = range(share.lines) if element is None else share.part(element, count)
+            share.fetch(self.values, some)
 
     def _fetch_rows(self, fold: FoldNode) -> None:
         for address, distance in self.ahead.get(fold, ()):

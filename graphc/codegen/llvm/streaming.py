@@ -18,8 +18,7 @@ from graphc.codegen.nodes import StoreNode, reachable, statement_nodes
 from graphc.ir.types import DTYPES
 
 # An array of so many second-level caches is taken for one that does not stay in any.
-STREAMED_CACHES = 16
-STREAMED_STRIPS = 8  # where it is written in short rows far apart, whose lines no cache keeps long
+STREAMED_CACHES = 8
 # Rows that begin anywhere need a part of a vector at either end, so they must be long.
 LEAST_VECTORS = 8
 
@@ -79,10 +78,8 @@ def _is_large_row(store: StoreNode, plan: Schedule, target: Target) -> bool:
         return False  # only some lanes of a vector
     if address.terms.get(axis) != 1:
         return False
-    caches = STREAMED_STRIPS if plan.kept.slots else STREAMED_CACHES
-    return (
-        size >= caches * target.l2_bytes and _lane_bytes(store, plan) % (target.vector_bytes) == 0
-    )
+    whole_vectors = _lane_bytes(store, plan) % target.vector_bytes == 0
+    return size >= STREAMED_CACHES * target.l2_bytes and whole_vectors
 
 
 def _lanes(store: StoreNode, plan: Schedule) -> int:

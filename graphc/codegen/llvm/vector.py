@@ -369,9 +369,12 @@ class Values:
             )
             self.fetch(there)
 
-    def fetch(self, place: ir.Value, to_write: bool = False) -> None:
-        """Fetch a cache line to use it soon. Any address will do, mapped or not."""
-        hints = [ir.Constant(INT32, hint) for hint in (int(to_write), 3, 1)]
+    def fetch(self, place: ir.Value, to_write: bool = False, near: int = 3) -> None:
+        """Fetch a cache line to use it soon. Any address will do, mapped or not.
+
+        near: 3, into the first cache; 2, into the second.
+        """
+        hints = [ir.Constant(INT32, hint) for hint in (int(to_write), near, 1)]
         self.math.intrinsic("llvm.prefetch.p0", VOID, place, *hints)
 
     def remember(self, value: ir.Value, loads: list[Node]) -> None:
