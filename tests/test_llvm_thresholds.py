@@ -68,6 +68,8 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_TAPS": [0],
         "NARROW": [10.0],
         "WAY_BYTES": [64],
+        "WAITING_SUM": [10**9],
+        "SHARED_PART": [0.0],
     },
     "panel_shape": {
         "SHARES": [1],
@@ -178,6 +180,7 @@ def products() -> list[Case]:
         (8, 600, 1000),
         (24, 1300, 33),
         (6, 1300, 1100),
+        (160, 2, 48),
     )
     return [
         Case(MatMul(left, right), ((k, m) if left else (m, k), (n, k) if right else (k, n)))
@@ -312,7 +315,7 @@ def test_both_sides_of_a_threshold_are_right(
 ) -> None:
     monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
     one, two = CACHES[0], LARGER.get(module, CACHES[1])
-    target = replace(Target.host(), l1_bytes=one, l2_bytes=two)
+    target = replace(Target.host(), l1_bytes=one, l2_bytes=two, l3_bytes=1 << 20)
     tried = cases(module)
     usual = [usual_code(case, target) for case in tried]
     monkeypatch.setattr(importlib.import_module(f"graphc.codegen.llvm.{module}"), name, value)

@@ -31,6 +31,7 @@ class Target:
     has_fma: a multiplication and an addition round once, in one instruction.
     has_rounding: rounding to a whole number is an instruction.
     has_scaling: x * 2**n is an instruction, right for denormal results too.
+    l3_bytes: of the cache that cores share, 0 where none is known.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target:
     has_scaling: bool
     l1_bytes: int
     l2_bytes: int
+    l3_bytes: int = 0
 
     @property
     def has_estimates(self) -> bool:
@@ -155,7 +157,7 @@ _EXTENSIONS = {
 _UNKNOWN = (_Extension("", 4, 16),)
 _OTHER_NAMES = {"arm64": "aarch64", "amd64": "x86_64"}
 _CACHE_FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
-_USUAL_CACHES = {1: 32 << 10, 2: 256 << 10}
+_USUAL_CACHES = {1: 32 << 10, 2: 256 << 10, 3: 0}
 
 
 @functools.cache
@@ -178,11 +180,12 @@ def _detected() -> Target:
         has_scaling=extension.has_scaling,
         l1_bytes=caches[1],
         l2_bytes=caches[2],
+        l3_bytes=caches[3],
     )
 
 
 def _data_caches() -> dict[int, int]:
-    """Bytes of the first core's first and second level, as Linux tells; usual sizes elsewhere."""
+    """Bytes of the first core's three levels, as Linux tells; usual sizes elsewhere."""
     sizes = dict(_USUAL_CACHES)
     for folder in sorted(_CACHE_FOLDER.glob("index*")):
         try:

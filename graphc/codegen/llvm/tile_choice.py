@@ -34,6 +34,8 @@ STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the cac
 NARROW = 0.25  # of the time more for pieces of one vector of a row, less for longer ones
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
 SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
+SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
+WAITING_SUM = 2  # terms of a sum at most, where multiplications hide no store past the caches
 STREAMED_ROWS = 8  # lines of a result that are written side by side
 
 
@@ -54,7 +56,8 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
         return None
     by_rows = _goes_by_rows(product, best, target)
     fills = _fills_memory(product, target)
-    best.streamed = fills and not best.chunked and _in_whole_lines(best, product, by_rows)
+    streams = fills and not best.chunked and _in_whole_lines(best, product, by_rows)
+    best.streamed = streams and not _waits_in_shared_cache(product, target)
     best.by_rows = by_rows and (best.streamed or _is_outer_product(product, best))
     collides = not best.packing and _collides(best, product)
     arrange_shares(best, product, target, collides)
@@ -132,10 +135,20 @@ def _is_outer_product(product: Product, tiling: Tiling) -> bool:
 
 
 def _fills_memory(product: Product, target: Target) -> bool:
-    """Whether a few multiplications make each element of a matrix that no cache will hold."""
+    """Whether a few multiplications make each element of a matrix that no core's cache holds."""
+    few = product.size(product.over) <= STREAMED_SUM
+    return few and _result_bytes(product) >= 8 * target.l2_bytes
+
+
+def _waits_in_shared_cache(product: Product, target: Target) -> bool:
+    """Whether plain stores, which the shared cache takes twice as fast as memory, are better."""
+    held = _result_bytes(product) <= SHARED_PART * target.l3_bytes
+    return held and product.size(product.over) <= WAITING_SUM
+
+
+def _result_bytes(product: Product) -> int:
     buffer = product.store_nodes()[0].address.buffer
-    size = math.prod(buffer.shape) * ITEM_BYTES[buffer.dtype]
-    return product.size(product.over) <= STREAMED_SUM and size >= 8 * target.l2_bytes
+    return math.prod(buffer.shape) * ITEM_BYTES[buffer.dtype]
 
 
 def _collides(tiling: Tiling, product: Product) -> bool:
