@@ -15,6 +15,7 @@ import numpy as np
 from llvmlite import ir
 
 from graphc.codegen.llvm.kernel import EmittedKernel, emit_kernel
+from graphc.codegen.llvm.scratch import ALIGNMENT
 from graphc.codegen.llvm.target import Target
 from graphc.kernel.lang import Buffer, Kernel
 
@@ -23,14 +24,14 @@ CANARY = 0xA5
 
 
 class Memory:
-    """Bytes for one buffer, between two margins, `shift` bytes from a multiple of 64."""
+    """Bytes for one buffer, between two margins, `shift` bytes from a multiple of `alignment`."""
 
-    def __init__(self, buffer: Buffer, contents: np.ndarray, shift: int = 0):
+    def __init__(self, buffer: Buffer, contents: np.ndarray, shift: int = 0, alignment: int = 64):
         dtype = np.dtype(buffer.dtype)
         reach = sum((e - 1) * s for e, s in zip(buffer.shape, buffer.strides, strict=True))
         span = 0 if 0 in buffer.shape else (reach + 1) * dtype.itemsize
-        self.raw = np.full(span + 2 * MARGIN + 64 + shift, CANARY, np.uint8)
-        self.start = MARGIN + -(self.raw.ctypes.data + MARGIN) % 64 + shift
+        self.raw = np.full(span + 2 * MARGIN + alignment + shift, CANARY, np.uint8)
+        self.start = MARGIN + -(self.raw.ctypes.data + MARGIN) % alignment + shift
         self.end = self.start + span
         strides = tuple(s * dtype.itemsize for s in buffer.strides)
         self.array = np.ndarray(buffer.shape, dtype, self.raw.data, self.start, strides)
@@ -43,6 +44,12 @@ class Memory:
     def check_margins(self) -> None:
         outside = np.concatenate([self.raw[: self.start], self.raw[self.end :]])
         assert (outside == CANARY).all(), "the kernel wrote outside a buffer"
+
+
+def _scratch(size: int) -> Memory:
+    """Memory for a thread to work in."""
+    bytes_ = Buffer("scratch", "uint8", (size,), (1,))
+    return Memory(bytes_, np.full(size, CANARY, np.uint8), alignment=ALIGNMENT)
 
 
 @dataclass
@@ -73,12 +80,14 @@ class NativeKernel:
         for output, source in (shared or {}).items():
             memories[count + output] = memories[source]
         error = (ctypes.c_int64 * 2)()
-        types = [ctypes.c_void_p] * len(memories) + [ctypes.c_int64] * 2 + [ctypes.c_void_p]
+        types = [ctypes.c_void_p] * len(memories) + [ctypes.c_int64] * 2 + [ctypes.c_void_p] * 2
         function = ctypes.CFUNCTYPE(None, *types)(self.address)
+        scratch = _scratch(self.emitted.scratch_bytes)
         middle = self.emitted.extent // 2 // self.emitted.unit * self.emitted.unit
         for low, high in ((middle, self.emitted.extent), (0, middle)):
-            function(*(m.address for m in memories), low, high, ctypes.addressof(error))
-        for memory in memories:
+            places = *(m.address for m in memories), low, high, ctypes.addressof(error)
+            function(*places, scratch.address)
+        for memory in (*memories, scratch):
             memory.check_margins()
         assert error[0] == 0, f"check {error[0]} failed with the number {error[1]}"
         return [memory.array for memory in memories[count:]]

@@ -3,7 +3,8 @@
 @ARRAYS@
  *
  * A call of @NET@_create makes a net with all of its memory; nothing is allocated after it (with
- * threads > 1 a call starts threads and ends them). @LAYOUT@ and are the memory that the net works on: write inputs into them, call, read results.
+ * threads > 1 a call starts threads and ends them). A call needs less than 64 KiB of stack.
+ * @LAYOUT@ and are the memory that the net works on: write inputs into them, call, read results.
  * They stay where they are until @NET@_destroy. Different nets may be used at the same time from
  * different threads, one net only from one thread at a time.
  */

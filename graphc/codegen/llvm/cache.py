@@ -19,7 +19,7 @@ def key(program: Program, kernels: Sequence[str], target: Target) -> str:
 
     `kernels` are the fingerprints of the steps' kernels.
     """
-    parts = [_version(), repr(target), str(program.forward_steps)]
+    parts = [_version(), repr(target), f"{program.forward_steps} {program.arena_bytes}"]
     for step, kernel in zip(program.steps, kernels, strict=True):
         places = [program.buffers[name] for name in step.arguments]
         parts.append(f"{kernel} {[(p.slot, p.offset, p.span_bytes) for p in places]}")

@@ -11,13 +11,14 @@ from graphc.codegen.llvm.dot_tile import DotProduct
 from graphc.codegen.llvm.dot_tiling import choose_copied_dot, choose_dot
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.groups import with_groups_in_lanes
-from graphc.codegen.llvm.loops import POINTER, Frame, whole
+from graphc.codegen.llvm.loops import Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.product import Cut, Product, products, whole_product
+from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.tile_choice import choose_tiling
 from graphc.codegen.llvm.tiled_product import TiledProduct
-from graphc.codegen.llvm.vector import TYPES, Values
+from graphc.codegen.llvm.vector import Values
 from graphc.codegen.llvm.window_dot import WindowDot, choose_window_dot
 from graphc.ir.types import REAL
 from graphc.kernel.contraction import Contraction, match
@@ -40,13 +41,14 @@ def emit_contraction(
     if not tiled:
         return None
     parts = [part.product for part in tiled]
-    function = kernel_function(module, kernel, name)
-    _emit(function, kernel, target, tiled)
+    function = kernel_function(module, kernel.buffers, name)
+    scratch_bytes = _emit(function, kernel, target, tiled)
     extent = sum(part.extent for part in tiled)
     steps = sum(p.size(p.each) * p.size(p.over) for p in parts)
     # Shares that may be joined read the same: a piece should have all of them.
     grains = [p.joined * (extent // p.extent) for p in tiled if _is_joined(p)]
-    return EmittedKernel(function, extent, 1, 2.0 * steps, (), grain=max(grains, default=1))
+    grain = max(grains, default=1)
+    return EmittedKernel(function, extent, 1, 2.0 * steps, (), scratch_bytes, grain)
 
 
 def _is_joined(part: Tiled) -> TypeGuard[TiledProduct]:
@@ -150,21 +152,18 @@ def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | None
     return None if tiling is None else TiledProduct(product, tiling)
 
 
-def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Tiled]) -> None:
+def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Tiled]) -> int:
+    """The function's text; how many bytes each thread works in."""
     builder = ir.IRBuilder(function.append_basic_block())
     frame = Frame(builder)
     vector_math = VectorMath(builder, function.module, target)
-    *buffers, low, high, _ = function.args
+    *buffers, low, high, _, place = function.args
     names = [buffer.name for buffer in kernel.buffers]
     values = Values(frame, vector_math, dict(zip(names, buffers, strict=True)))
     values.written = frozenset(b.name for b in kernel.outputs)
-    scratch = None
+    scratch = Scratch(builder, place)
     items = max(part.scratch_items for part in tiled)
-    if items:
-        element = TYPES[tiled[0].tiling.a.buffer.dtype]
-        scratch = builder.alloca(ir.ArrayType(element, items))
-        scratch.align = 64
-        scratch.type = POINTER
+    sums = scratch.array(tiled[0].tiling.a.buffer.dtype, items) if items else None
     extent = sum(part.extent for part in tiled)
 
     def share_of(part: Tiled, end: ir.Value) -> ir.Value:
@@ -175,5 +174,6 @@ def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Til
         return builder.udiv(builder.add(doubled, whole(extent)), whole(2 * extent))  # the nearest
 
     for part in tiled:
-        part.emit(frame, values, scratch, share_of(part, low), share_of(part, high))
+        part.emit(frame, values, sums, share_of(part, low), share_of(part, high))
     builder.ret_void()
+    return scratch.bytes

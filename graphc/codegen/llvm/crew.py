@@ -14,7 +14,10 @@ from graphc.runtime.cpu import LARGEST_TEAM
 # How often a thread without work looks for some, which takes some 50 microseconds. It never offers
 # its core meanwhile: it might come back to another one's, the caller's, and wait for that.
 LINGERS = 4000
+OTHER_STACK = 512 << 10  # bytes of a thread beside what it works in; the C library has its part
 _MEMBER_BYTES = 64
+_ATTRIBUTES_BYTES = 256  # no system's pthread_attr_t is as large
+_PAGE = 64 << 10  # a multiple of every system's
 
 _TEXT = """
 ; What a thread works for, its number there, its state (0: there is none, 1: it lingers, 2: it was
@@ -25,12 +28,16 @@ _TEXT = """
 @graphc_crew = internal global %crew zeroinitializer, align 64
 
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_attr_init(ptr)
+declare i32 @pthread_attr_setstacksize(ptr, i64)
+declare i32 @pthread_attr_destroy(ptr)
 declare i32 @pthread_join(ptr, ptr)
 declare i32 @getpid()
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 
 define internal ptr @graphc_thread(ptr %member) nounwind {
 entry:
+  %scratch = alloca [@SCRATCH@ x i8], align @ALIGNMENT@
   %number_place = getelementptr %member, ptr %member, i32 0, i32 1
   %state_place = getelementptr %member, ptr %member, i32 0, i32 2
   %lingers_place = getelementptr %member, ptr %member, i32 0, i32 4
@@ -51,7 +58,7 @@ again:
   %more = add i64 %spins, 1
   br label %wait
 walk:
-  call void @graphc_walk(ptr %team, i64 %number)
+  call void @graphc_walk(ptr %team, i64 %number, ptr %scratch)
   %stays = icmp ne i64 %lingers, 0
   br i1 %stays, label %linger, label %gone
 linger:
@@ -77,6 +84,22 @@ gone:
   ret ptr null
 }
 
+; Make a thread, with stack enough for what it works in.
+define internal i32 @graphc_make(ptr %handle_place, ptr %member) nounwind {
+entry:
+  %kind = alloca [@KIND@ x i8], align 16
+  %refused = call i32 @pthread_attr_init(ptr %kind)
+  %none = icmp ne i32 %refused, 0
+  br i1 %none, label %failed, label %size
+size:
+  %ignored = call i32 @pthread_attr_setstacksize(ptr %kind, i64 @STACK@)
+  %status = call i32 @pthread_create(ptr %handle_place, ptr %kind, ptr @graphc_thread, ptr %member)
+  %destroyed = call i32 @pthread_attr_destroy(ptr %kind)
+  ret i32 %status
+failed:
+  ret i32 %refused
+}
+
 ; Whether a member of the crew could be called to work, its fields being set; else it is made.
 define internal i1 @graphc_call(ptr %member) nounwind {
 entry:
@@ -88,7 +111,7 @@ entry:
 other:
   call void @graphc_join(ptr %member)
   store atomic i64 2, ptr %state_place monotonic, align 8
-  %status = call i32 @pthread_create(ptr %handle_place, ptr null, ptr @graphc_thread, ptr %member)
+  %status = call i32 @graphc_make(ptr %handle_place, ptr %member)
   %failed = icmp ne i32 %status, 0
   br i1 %failed, label %no, label %yes
 yes:
@@ -189,9 +212,18 @@ done:
 """
 
 
-def crew_text() -> str:
-    """The crew and its functions; a team's text has what they call, and fills in other words."""
-    words = {"@MEMBERS@": str(LARGEST_TEAM * _MEMBER_BYTES), "@LINGERS@": str(LINGERS)}
+def crew_text(scratch_bytes: int) -> str:
+    """The crew and its functions; a team's text has what they call, and fills in other words.
+
+    scratch_bytes: what each thread works in.
+    """
+    words = {
+        "@MEMBERS@": str(LARGEST_TEAM * _MEMBER_BYTES),
+        "@LINGERS@": str(LINGERS),
+        "@SCRATCH@": str(scratch_bytes),
+        "@STACK@": str(-(-scratch_bytes // _PAGE) * _PAGE + OTHER_STACK),
+        "@KIND@": str(_ATTRIBUTES_BYTES),
+    }
     text = _TEXT
     for word, meaning in words.items():
         text = text.replace(word, meaning)

@@ -14,6 +14,7 @@ from graphc.codegen.llvm.next_row import next_rows
 from graphc.codegen.llvm.row_batch import RowBatch
 from graphc.codegen.llvm.row_walk import RowWalk
 from graphc.codegen.llvm.schedule import Schedule, schedule
+from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.square import Neighbours
 from graphc.codegen.llvm.statements import Statements
@@ -31,10 +32,18 @@ def emit_loops(module: ir.Module, kernel: Kernel, target: Target, name: str) -> 
     """The function `name` of any kernel, in loops and vectors."""
     kernel = by_residues(kernel)
     plan = schedule(Nodes(kernel).read(), target)
-    function = kernel_function(module, kernel, name)
-    _Body(function, kernel, plan, target).emit()
-    checks = check_messages(kernel)
-    return EmittedKernel(function, plan.extent, plan.unit, plan.cost, checks, int(not plan.walk))
+    function = kernel_function(module, kernel.buffers, name)
+    body = _Body(function, kernel, plan, target)
+    body.emit()
+    return EmittedKernel(
+        function,
+        plan.extent,
+        plan.unit,
+        plan.cost,
+        check_messages(kernel),
+        body.scratch.bytes,
+        grain=int(not plan.walk),
+    )
 
 
 class _Body:
@@ -48,13 +57,14 @@ class _Body:
         self.frame = Frame(self.builder)
         math = VectorMath(self.builder, function.module, target)
         names = [buffer.name for buffer in kernel.buffers]
-        *buffers, self.low, self.high, error = function.args
+        *buffers, self.low, self.high, error, place = function.args
+        self.scratch = Scratch(self.builder, place)
         self.values = Values(self.frame, math, dict(zip(names, buffers, strict=True)))
         self.values.written = plan.nodes.written
         every = (n for s in plan.nodes.statements for n in reachable(statement_nodes(s)))
         self.values.neighbours = Neighbours(every, plan.nodes.written, plan.outer + plan.loops)
         self.plan = plan
-        self.statements = Statements(self.frame, self.values, plan, error)
+        self.statements = Statements(self.frame, self.values, plan, error, self.scratch)
         self.statements.uneven = self.streams.uneven
         self.statements.next_rows = next_rows(plan, target)
         self.ahead = fetched_ahead(plan, target)
@@ -62,7 +72,7 @@ class _Body:
         if plan.batch:
             (axis,) = plan.outer
             self.batch = RowBatch(self.frame, self.values, axis, plan.batch, plan.nodes.statements)
-        self.walk = RowWalk(self.frame, self.values, plan) if plan.walk else None
+        self.walk = RowWalk(self.frame, self.values, plan, self.scratch) if plan.walk else None
 
     def emit(self) -> None:
         """The whole function; twice, where stores may go past the caches if arrays are aligned."""

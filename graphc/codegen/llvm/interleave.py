@@ -63,7 +63,7 @@ def emit_interleave(
     plan = _plan(kernel, target)
     if plan is None:
         return None
-    function = kernel_function(module, kernel, name)
+    function = kernel_function(module, kernel.buffers, name)
     _Blocks(function, kernel, plan).emit()
     nodes = plan.copy.nodes
     extent = nodes.size(plan.others) * plan.blocks
@@ -106,7 +106,7 @@ class _Blocks:
         self.frame = Frame(self.builder)
         self.plan = plan
         names = [buffer.name for buffer in kernel.buffers]
-        *buffers, self.low, self.high, _ = function.args
+        *buffers, self.low, self.high, _, _ = function.args
         self.bases = dict(zip(names, buffers, strict=True))
         dtype = plan.copy.source.buffer.dtype
         self.element, self.align = TYPES[dtype], DTYPES[dtype]

@@ -1,10 +1,10 @@
-"""What one sweep keeps for the next on the stack, and not where the result will be.
+"""What one sweep keeps for the next in scratch memory, and not where the result will be.
 
 Strips: lanes run along positions and sweeps along an axis. A softmax over maps sweeps the classes
 of 64 positions several times. Its rows are short and far apart: where their distance is a multiple
 of a page they push each other out of the caches, and what is stored only to be read and stored
 again fetches lines for nothing. So that, and what a sweep loads for later ones, goes to a small
-array on the stack, which lies densely.
+array of the thread, which lies densely.
 
 Rows: lanes run along the axis that is swept. There, too, what is stored only to be read and stored
 again is kept: a result that goes past the caches is never fetched.
@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from llvmlite import ir
 
 from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
-from graphc.codegen.llvm.loops import POINTER, whole
+from graphc.codegen.llvm.loops import whole
+from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import (
     Address,
@@ -32,7 +33,7 @@ from graphc.codegen.nodes import (
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
-MOST_BYTES = 1 << 20  # on the stack of each thread; a usual second cache
+MOST_BYTES = 1 << 20  # of each thread; a usual second cache
 
 
 @dataclass(eq=False)
@@ -170,16 +171,17 @@ def _is_row(place: Address, own: Axis, vector: Axis) -> bool:
 
 
 class KeptArrays:
-    """The arrays on the stack: one for each slot, `lanes` elements a place of the axis.
+    """The arrays in scratch memory: one for each slot, `lanes` elements a place of the axis.
 
     ahead: the slot whose rows of the next strip are put away while this one is computed; its array
     has two halves.
     """
 
     def __init__(
-        self, builder: ir.IRBuilder, kept: Kept, lanes: int, extent: int, ahead: Slot | None = None
+        self, scratch: Scratch, kept: Kept, lanes: int, extent: int, ahead: Slot | None = None
     ):
-        self.builder = builder
+        self.builder = scratch.builder
+        self.scratch = scratch
         self.kept = kept
         self.lanes = lanes
         self.extent = extent + kept.padding
@@ -196,10 +198,7 @@ class KeptArrays:
     def _array(self, slot: Slot) -> ir.Value:
         dtype = slot.source.dtype
         size = self.lanes * self.extent * (2 if slot is self.ahead else 1)
-        array = self.builder.alloca(ir.ArrayType(TYPES[dtype], size))
-        array.align = max(CACHE_LINE, DTYPES[dtype] * self.lanes)
-        array.type = POINTER  # llvmlite gives it the type of what it points to
-        return array
+        return self.scratch.array(dtype, size, max(CACHE_LINE, DTYPES[dtype] * self.lanes))
 
     def take(self, statement: StatementNode, values: Values) -> None:
         """Let what was put away be known in this iteration of a statement's loop."""

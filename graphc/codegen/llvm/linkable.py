@@ -23,13 +23,14 @@ def compile_linkable(program: Program, target: Target, prefix: str) -> Bundle:
     seen from outside of it. When that is unloaded, threads that linger in it are sent away.
     """
     machine = target.machine(position_independent=True)
-    text = emit_program(program, target, kernel_keys(program)).text
-    module = llvm.parse_assembly(f"{text}\n{_UNLOADING}")
+    emitted = emit_program(program, target, kernel_keys(program))
+    module = llvm.parse_assembly(f"{emitted.text}\n{_UNLOADING}")
     for entry in ENTRIES:
         function = module.get_function(entry)
         function.name = f"{prefix}_run_{entry.removeprefix('graphc_')}"
         function.visibility = "hidden"
-    return bundle_of(program, target, bytes(machine.emit_object(module)))
+    code = bytes(machine.emit_object(module))
+    return bundle_of(program, target, code, emitted.scratch_bytes)
 
 
 def needed_features(target: Target) -> tuple[str, ...]:

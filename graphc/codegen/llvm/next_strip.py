@@ -1,4 +1,4 @@
-"""Strips are copied to the stack one ahead: while one is computed, the next one's rows come.
+"""Strips are copied to scratch memory one ahead: while one is computed, the next one's rows come.
 
 Where rows lie a power of two apart, all of them fall into few sets of the caches. What is fetched
 of the next strip into its own lines pushes itself out before it is used. So it is loaded, fetched

@@ -6,15 +6,20 @@ allocates registers and schedules. The result is kept on disk (`graphc.runtime.c
 
 from __future__ import annotations
 
+import struct
+
 import llvmlite.binding as llvm
 
 from graphc.codegen.llvm import cache
 from graphc.codegen.llvm.program import emit_program, kernel_keys
+from graphc.codegen.llvm.scratch import behind_arena
 from graphc.codegen.llvm.target import Target
 from graphc.kernel.lang import Check
 from graphc.plan.program import Program
 from graphc.runtime import cache_folder
 from graphc.runtime.bundle import Bundle, CheckEntry, Place, SlotEntry, StepEntry
+
+_SCRATCH = struct.Struct("<Q")  # before kept code: what a thread works in, in bytes
 
 
 def compile_program(program: Program, target: Target | None = None) -> Bundle:
@@ -22,11 +27,14 @@ def compile_program(program: Program, target: Target | None = None) -> Bundle:
     chosen = target or Target.host()
     keys = kernel_keys(program)
     key = cache.key(program, keys, chosen)
-    code = cache_folder.read(key)
-    if code is None:
-        code = chosen.machine(position_independent=True).emit_object(_module(program, chosen, keys))
-        cache_folder.write(key, code)
-    return bundle_of(program, chosen, code)
+    kept = cache_folder.read(key)
+    if kept is None:
+        emitted = emit_program(program, chosen, keys)
+        machine = chosen.machine(position_independent=True)
+        code = machine.emit_object(llvm.parse_assembly(emitted.text))
+        cache_folder.write(key, _SCRATCH.pack(emitted.scratch_bytes) + code)
+        return bundle_of(program, chosen, code, emitted.scratch_bytes)
+    return bundle_of(program, chosen, kept[_SCRATCH.size :], *_SCRATCH.unpack_from(kept))
 
 
 def llvm_text(program: Program, target: Target | None = None) -> str:
@@ -55,8 +63,11 @@ def _module(program: Program, target: Target, keys: list[str]) -> llvm.ModuleRef
     return llvm.parse_assembly(text)
 
 
-def bundle_of(program: Program, target: Target, code: bytes) -> Bundle:
-    """Machine code with the tables of the program it belongs to."""
+def bundle_of(program: Program, target: Target, code: bytes, scratch_bytes: int) -> Bundle:
+    """Machine code with the tables of the program it belongs to.
+
+    scratch_bytes: what a thread works in; the caller's has it behind the planned bytes.
+    """
     checks = tuple(
         CheckEntry(step.layer, step.kind, statement.message)
         for step in program.steps
@@ -78,7 +89,7 @@ def bundle_of(program: Program, target: Target, code: bytes) -> Bundle:
         cpu=target.cpu,
         vector_bytes=target.vector_bytes,
         slots=slots,
-        arena_bytes=program.arena_bytes,
+        arena_bytes=program.arena_bytes + behind_arena(scratch_bytes),
         checks=checks,
         steps=steps,
         forward_steps=program.forward_steps,

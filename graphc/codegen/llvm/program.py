@@ -28,7 +28,7 @@ from graphc.codegen.llvm.function import EmittedKernel
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.register_rows import emit_row_chain
 from graphc.codegen.llvm.target import Target
-from graphc.codegen.llvm.team import team_text
+from graphc.codegen.llvm.team import ArenaEnd, team_text
 from graphc.error import visible
 from graphc.kernel.lang import Check
 from graphc.plan.program import Program
@@ -41,10 +41,11 @@ WORTH_CLAIMING = 2_000_000
 
 @dataclass(frozen=True)
 class EmittedProgram:
-    """LLVM text of a program, and how many distinct kernels it has."""
+    """LLVM text of a program, how many distinct kernels it has, and what a thread works in."""
 
     text: str
     kernels: int
+    scratch_bytes: int
 
 
 def kernel_keys(program: Program) -> list[str]:
@@ -75,7 +76,9 @@ def emit_program(program: Program, target: Target, keys: Sequence[str]) -> Emitt
     module.triple = target.triple
     module.data_layout = str(target.machine(position_independent=True).target_data)
     runs = _runs(module, program, target, keys)
-    parts = [str(module), team_text(target, _stop(program))]
+    scratch_bytes = max((run.kernel.scratch_bytes for run in runs if run.kernel), default=0)
+    arena = ArenaEnd(program.arena_bytes, scratch_bytes)
+    parts = [str(module), team_text(target, arena, _stop(program))]
     first_check = 0
     for number, (step, run) in enumerate(zip(program.steps, runs, strict=True)):
         parts.append(_step_text(number, run, program, first_check))
@@ -88,7 +91,7 @@ def emit_program(program: Program, target: Target, keys: Sequence[str]) -> Emitt
     parts.append(_tables_text(flags, work))
     parts.append(_entries_text(program))
     functions = {run.kernel.function.name for run in runs if run.kernel}
-    return EmittedProgram("\n".join(parts), len(functions))
+    return EmittedProgram("\n".join(parts), len(functions), scratch_bytes)
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def _word(name: str) -> str:
 def _step_text(number: int, run: _Run, program: Program, first_check: int) -> str:
     lines = [
         f"define internal void @graphc_step_{number}"
-        "(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {",
+        "(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {",
         "entry:",
     ]
     kernel = run.kernel
@@ -165,7 +168,8 @@ def _step_text(number: int, run: _Run, program: Program, first_check: int) -> st
     if kernel.checks:
         lines += ["  %found = alloca [2 x i64], align 8", "  store i64 0, ptr %found"]
     lines += _work_lines(run, kernel, number)
-    arguments += ["i64 %low", "i64 %high", f"ptr {found}", *["i64 %thread"] * bool(kernel.workers)]
+    arguments += ["i64 %low", "i64 %high", f"ptr {found}", "ptr %scratch"]
+    arguments += ["i64 %thread"] * bool(kernel.workers)
     lines += ["  br i1 %mine, label %run, label %done", "run:"]
     lines.append(f"  call void @{kernel.function.name}({', '.join(arguments)})")
     behind = "next" if run.is_claimed else "done"

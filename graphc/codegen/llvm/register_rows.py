@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from graphc.codegen.llvm.chained_steps import Chain
-from graphc.codegen.llvm.function import EmittedKernel
-from graphc.codegen.llvm.loops import INT32, INT64, POINTER, VOID, Carry, Frame, whole
+from graphc.codegen.llvm.function import EmittedKernel, kernel_function
+from graphc.codegen.llvm.loops import INT32, Carry, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.row_kernel import RowKernel, follows, meets_neighbours, row_kernel
 from graphc.codegen.llvm.row_registers import RowRegisters
 from graphc.codegen.llvm.schedule import Schedule, operations
+from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.statements import Statements
 from graphc.codegen.llvm.streaming import are_aligned, streams_of
@@ -71,16 +72,14 @@ class _Sweep:
         name: str,
         link: str = "",
     ):
-        parameters = [POINTER] * len(buffers) + [INT64, INT64, POINTER]
-        self.function = ir.Function(module, ir.FunctionType(VOID, parameters), name)
-        self.function.linkage = "internal"
-        self.function.attributes.add("nounwind")
+        self.function = kernel_function(module, buffers, name)
         self.builder = ir.IRBuilder(self.function.append_basic_block())
         self.frame = Frame(self.builder)
         self.target = target
         self.forms = forms
         self.last = forms[-1]
-        *places, self.low, self.high, error = self.function.args
+        *places, self.low, self.high, error, scratch = self.function.args
+        self.scratch = Scratch(self.builder, scratch)
         math_ = VectorMath(self.builder, module, target)
         bases = dict(zip(buffers, places, strict=True))
         self.plans = [_schedule(form) for form in forms]
@@ -91,7 +90,7 @@ class _Sweep:
         self.groups = _groups(self.last, target)
         self.made: dict[int, ir.Value] = {}
         self.statements = [
-            Statements(self.frame, values, plan, error)
+            Statements(self.frame, values, plan, error, self.scratch)
             for values, plan in zip(self.values, self.plans, strict=True)
         ]
 
@@ -110,7 +109,9 @@ class _Sweep:
             self._everything()
         b.ret_void()
         cost = sum(operations(form.nodes) for form in self.forms)
-        return EmittedKernel(self.function, self.last.rows, 1, cost, (), grain=1)
+        return EmittedKernel(
+            self.function, self.last.rows, 1, cost, (), self.scratch.bytes, grain=1
+        )
 
     def _everything(self) -> None:
         self.frame.loop(self.low, self.high, 1, [], self._row)

@@ -7,9 +7,9 @@ time are walked from end to end,
 
     for some rows: for each strip: add up these rows in registers; add the part to the strip's total
 
-and the totals of all columns wait on the stack. The parts are those in which long sums are made
-anyway, so the numbers stay what they were. Statements between the sums run strip by strip. What
-they and the sums make for others goes to arrays on the stack, too.
+and the totals of all columns wait in scratch memory. The parts are those in which long sums are
+made anyway, so the numbers stay what they were. Statements between the sums run strip by strip.
+What they and the sums make for others goes to arrays there, too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from itertools import groupby
 from llvmlite import ir
 
 from graphc.codegen.llvm.lanes import TYPES
-from graphc.codegen.llvm.loops import POINTER, Carry, Count, Frame, whole
+from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.row_batch import Emit, is_sweep, made_locals
 from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.spread import about_pivot, sum_and_spread, widened
 from graphc.codegen.llvm.sweeps import SPREAD
 from graphc.codegen.llvm.vector import Values
@@ -42,11 +43,12 @@ WIDE = "float64"  # what totals are added up in
 class RowWalk:
     """Emits all statements for a share of the columns; `strip` lanes at a time where it sums up."""
 
-    def __init__(self, frame: Frame, values: Values, plan: Schedule):
+    def __init__(self, frame: Frame, values: Values, plan: Schedule, scratch: Scratch):
         assert plan.vector is not None
         self.frame = frame
         self.values = values
         self.builder = frame.builder
+        self.scratch = scratch
         self.axis: Axis = plan.vector
         self.lanes = plan.lanes
         self.extent = plan.nodes.extents[plan.vector]
@@ -61,10 +63,7 @@ class RowWalk:
 
     def _array(self, dtype: str) -> ir.Value:
         size = math.ceil(self.extent / self.lanes) * self.lanes
-        array = self.builder.alloca(ir.ArrayType(TYPES[dtype], size))
-        array.align = 64
-        array.type = POINTER  # llvmlite gives it the type of what it points to
-        return array
+        return self.scratch.array(dtype, size)
 
     def emit(self, low: ir.Value, high: ir.Value, emit: Emit) -> None:
         """The columns low .. high; `emit` emits one statement where the frame stands."""
@@ -110,12 +109,12 @@ class RowWalk:
                 self.values.locals[name] = (self.frame.depth, self.get(self.arrays[name], dtype))
 
     def get(self, array: ir.Value, dtype: str) -> ir.Value:
-        """The strip of an array on the stack."""
+        """The strip of one of these arrays."""
         type_ = ir.VectorType(TYPES[dtype], self.values.lanes)
         return self.builder.load(self._place(array, dtype), typ=type_, align=DTYPES[dtype])
 
     def put(self, array: ir.Value, value: ir.Value, dtype: str) -> None:
-        """Set the strip of an array on the stack."""
+        """Set the strip of one of these arrays."""
         self.builder.store(value, self._place(array, dtype), align=DTYPES[dtype])
 
     def _place(self, array: ir.Value, dtype: str) -> ir.Value:

@@ -37,7 +37,7 @@ BATCH_WORK = 20  # scalar instructions a row from which on a batch is worth its 
 # A float sum of more terms is made of parts, and the parts are added in float64.
 LONGEST_SUM = 64
 FAIR_STRIPS = 16  # so many can be shared by a few threads, though not evenly
-MOST_HELD = 256 << 10  # bytes that sums of all columns may take on the stack of each thread
+MOST_HELD = 256 << 10  # bytes of each thread that sums of all columns may take
 SHARES = 64  # the parallel loop has at least so many iterations, where the kernel has
 
 
@@ -47,7 +47,7 @@ class Schedule:
 
     outer: axes fused into the loop that threads share. loops: further loops, outermost first.
     vector: the `each` axis in lanes. inner: for statements, their own axis in lanes.
-    kept: what sweeps keep for later ones on the stack.
+    kept: what sweeps keep for later ones in scratch memory.
     batch: iterations of the shared loop whose scalar statements run in lanes (see `row_batch`).
     walk: rows are walked whole (see `row_walk`), `lanes` at a time.
     serial: the order of iterations matters; one thread runs them all.

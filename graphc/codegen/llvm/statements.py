@@ -24,6 +24,7 @@ from graphc.codegen.llvm.nest import Nest
 from graphc.codegen.llvm.next_row import Share
 from graphc.codegen.llvm.next_strip import NextStrip
 from graphc.codegen.llvm.schedule import Schedule, is_long_sum
+from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.spread import SpreadParts, everywhere, sum_and_spread, widened
 from graphc.codegen.llvm.sweeps import SPREAD, stored_loads
 from graphc.codegen.llvm.vector import Values
@@ -45,7 +46,9 @@ _LIMITS = {"int32": 2**31, "int64": 2**63}
 class Statements:
     """Emits the statements of a schedule's body where the frame stands."""
 
-    def __init__(self, frame: Frame, values: Values, plan: Schedule, error: ir.Value):
+    def __init__(
+        self, frame: Frame, values: Values, plan: Schedule, error: ir.Value, scratch: Scratch
+    ):
         self.frame = frame
         self.values = values
         self.plan = plan
@@ -60,7 +63,7 @@ class Statements:
         extent = plan.nodes.extents[plan.kept.axis] if plan.kept.axis else 0
         ahead = next((slot for s, slot in plan.kept.slots.items() if isinstance(s, FoldNode)), None)
         ahead = ahead if plan.vector and plan.carried else None
-        self.kept = KeptArrays(frame.builder, plan.kept, plan.lanes, extent, ahead)
+        self.kept = KeptArrays(scratch, plan.kept, plan.lanes, extent, ahead)
         self.next = NextStrip(values, self.kept, ahead, extent) if ahead else None
 
     def emit(self, statement: StatementNode) -> None:

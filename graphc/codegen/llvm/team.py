@@ -13,8 +13,11 @@ more, and behind it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from graphc.codegen.llvm.claims import claims_text
 from graphc.codegen.llvm.crew import crew_text
+from graphc.codegen.llvm.scratch import ALIGNMENT
 from graphc.codegen.llvm.target import Target
 from graphc.runtime.cpu import LARGEST_TEAM
 
@@ -99,7 +102,7 @@ entry:
   ret void
 }
 
-define internal void @graphc_walk(ptr %team, i64 %thread) nounwind {
+define internal void @graphc_walk(ptr %team, i64 %thread, ptr %scratch) nounwind {
 entry:
   %slots = load ptr, ptr %team
   %error_place = getelementptr %team, ptr %team, i32 0, i32 1
@@ -150,7 +153,7 @@ note:
 run:
   %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
   %function = load ptr, ptr %function_place
-  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error, ptr %claims)
+  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error, ptr %scratch, ptr %claims)
   br i1 %timed, label %note_end, label %behind
 note_end:
   call void @graphc_note(ptr %timer, i64 %thread, i64 %s, i64 1)
@@ -236,7 +239,12 @@ start:
   %all_members = phi ptr [ null, %entry ], [ null, %weigh ], [ %members, %create ],
                          [ %members, %made ]
   store atomic i64 %size, ptr %size_place release, align 8
-  call void @graphc_walk(ptr %team, i64 0)
+  %arena = load ptr, ptr %slots
+  %beyond = getelementptr i8, ptr %arena, i64 @BEYOND@
+  %address = ptrtoint ptr %beyond to i64
+  %aligned = and i64 %address, -@ALIGNMENT@
+  %scratch = inttoptr i64 %aligned to ptr
+  call void @graphc_walk(ptr %team, i64 0, ptr %scratch)
   %alone = icmp eq ptr %all_members, null
   br i1 %alone, label %end, label %leave
 leave:
@@ -271,7 +279,15 @@ end:
 """
 
 
-def team_text(target: Target, stop: int = -1) -> str:
+@dataclass(frozen=True)
+class ArenaEnd:
+    """An arena's planned bytes, and the bytes behind them in which the caller's thread works."""
+
+    planned: int
+    scratch: int
+
+
+def team_text(target: Target, arena: ArenaEnd, stop: int = -1) -> str:
     """The functions of a team; they expect @graphc_steps, @graphc_waits and @graphc_work.
 
     stop: the step before which a call ends if a check has failed, where it is not the first.
@@ -286,10 +302,12 @@ def team_text(target: Target, stop: int = -1) -> str:
         "@WORTH@": str(WORTH_A_TEAM * target.lanes("float32")),
         "@SPINS@": str(SPINS),
         "@STOP@": str(stop),
+        "@BEYOND@": str(arena.planned + ALIGNMENT - 1),
+        "@ALIGNMENT@": str(ALIGNMENT),
         "@DECLARE_PAUSE@": declare,
         "@PAUSE@": pause,
     }
-    text = _TYPE + crew_text() + claims_text() + _TEXT
+    text = _TYPE + crew_text(arena.scratch) + claims_text() + _TEXT
     for word, meaning in words.items():
         text = text.replace(word, meaning)
     return text

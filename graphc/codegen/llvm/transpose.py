@@ -55,7 +55,7 @@ def emit_transpose(
     plan = _plan(kernel, target)
     if plan is None:
         return None
-    function = kernel_function(module, kernel, name)
+    function = kernel_function(module, kernel.buffers, name)
     _Blocks(function, kernel, plan).emit()
     extent = plan.nodes.size(plan.others) * math.ceil(plan.run / plan.size)
     cost = COST * plan.nodes.size(plan.nodes.each)
@@ -128,7 +128,7 @@ class _Blocks:
         self.frame = Frame(self.builder)
         self.plan = plan
         names = [buffer.name for buffer in kernel.buffers]
-        *buffers, self.low, self.high, _ = function.args
+        *buffers, self.low, self.high, _, _ = function.args
         bases = dict(zip(names, buffers, strict=True))
         self.source = bases[plan.source.buffer.name]
         self.target = bases[plan.target.buffer.name]

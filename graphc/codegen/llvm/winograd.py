@@ -54,10 +54,10 @@ def emit_winograd(
     form = None if contraction is None else winograd.geometry(contraction)
     assert contraction is not None and form is not None, "the plan saw a convolution"
     schedule = choose_schedule(form, kernel, target)
-    function = kernel_function(module, kernel, name, has_worker=True)
+    function = kernel_function(module, kernel.buffers, name, has_worker=True)
     builder = ir.IRBuilder(function.append_basic_block())
     frame = Frame(builder)
-    *buffers, low, high, _, worker = function.args
+    *buffers, low, high, _, _, worker = function.args
     names = [buffer.name for buffer in kernel.buffers]
     places = dict(zip(names, buffers, strict=True))
     values = Values(frame, VectorMath(builder, module, target), places)
@@ -67,7 +67,7 @@ def emit_winograd(
     sums = schedule.transform.points * form.tiles(schedule.tile) * form.groups
     cost = 2.0 * sums * form.channels.extent * form.outputs.extent
     units = form.groups * schedule.strips * form.blocks
-    return EmittedKernel(function, units, 1, cost, (), form.blocks, schedule.workers)
+    return EmittedKernel(function, units, 1, cost, (), grain=form.blocks, workers=schedule.workers)
 
 
 @dataclass(frozen=True)

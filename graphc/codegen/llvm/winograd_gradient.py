@@ -45,10 +45,10 @@ def emit_winograd_gradient(
     form = None if contraction is None else gradient_geometry(contraction)
     assert contraction is not None and form is not None, "the plan saw a weight gradient"
     schedule = choose_schedule(form, kernel, target)
-    function = kernel_function(module, kernel, name, has_worker=True)
+    function = kernel_function(module, kernel.buffers, name, has_worker=True)
     builder = ir.IRBuilder(function.append_basic_block())
     frame = Frame(builder)
-    *buffers, low, high, _, worker = function.args
+    *buffers, low, high, _, _, worker = function.args
     names = [buffer.name for buffer in kernel.buffers]
     values = Values(
         frame, VectorMath(builder, module, target), dict(zip(names, buffers, strict=True))
@@ -59,7 +59,7 @@ def emit_winograd_gradient(
     sums = schedule.transform.points * form.tiles(schedule.transform.tile) * form.groups
     cost = 2.0 * sums * form.channels.extent * form.outputs.extent
     units = schedule.blocks.shares(form)
-    return EmittedKernel(function, units, 1, cost, (), 1, schedule.workers)
+    return EmittedKernel(function, units, 1, cost, (), grain=1, workers=schedule.workers)
 
 
 @dataclass(frozen=True)
