@@ -162,9 +162,20 @@ def test_as_a_module_and_its_exit_code() -> None:
     assert refused.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("more", [(), ("--json",)])
-def test_a_result_that_cannot_be_printed(more: tuple[str, ...]) -> None:
-    command = [sys.executable, "-m", "graphc", "summary", REGRESSION, *more]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("summary", REGRESSION),
+        ("summary", REGRESSION, "--json"),
+        ("--help",),
+        ("--version",),
+        ("show", "--help"),
+        ("bench", "--help"),
+        ("bench", "loss", "--help"),
+    ],
+)
+def test_a_result_that_cannot_be_printed(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "graphc", *words]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 3

@@ -30,7 +30,7 @@ from graphc.cli.run import run
 from graphc.cli.show import show
 from graphc.cli.summary import summary
 from graphc.cli.train import train
-from graphc.cli.usage import Verbs
+from graphc.cli.usage import Verb, Verbs
 
 INTERNAL_ERROR = 70  # the exit code of a fault in graphc itself
 VERBS = (
@@ -49,9 +49,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for function in VERBS:
-    app.command()(verb(function))
-bench.command()(verb(net))
-bench.command()(verb(ops))
+    app.command(cls=Verb)(verb(function))
+bench.command(cls=Verb)(verb(net))
+bench.command(cls=Verb)(verb(ops))
 app.add_typer(bench, name="bench")
 
 

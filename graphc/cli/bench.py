@@ -9,6 +9,7 @@ import typer
 
 from graphc.cli.options import JsonOption, TargetName, TargetOption, verb
 from graphc.cli.report import need_writable, print_json, progress, say, shown_seconds, table
+from graphc.cli.usage import Verb, Verbs
 
 if TYPE_CHECKING:
     from graphc.bench.last_layer import LastLayerReport
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from graphc.bench.loss_training import Curve
 
 bench = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Measure what is gained, on this machine.",
@@ -30,7 +32,7 @@ class Rival(StrEnum):
     torch = "torch"
 
 
-@bench.command()
+@bench.command(cls=Verb)
 @verb
 def loss(
     *,

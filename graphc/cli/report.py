@@ -107,13 +107,23 @@ def note(text: str) -> None:
 
 
 def _put(text: str, err: bool = False) -> None:
-    """Print. Where that fails (a full disk, a reader that left), end with the code that says so."""
+    if not err:
+        with printing():
+            typer.echo(text, nl=False)
+        return
     try:
-        typer.echo(text, nl=False, err=err)
+        typer.echo(text, nl=False, err=True)
+    except OSError:
+        _close(sys.stderr)  # there is no one left to tell; the exit code still does
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Where the block cannot print (a full disk, a reader that left), end with the code for it."""
+    try:
+        yield
     except OSError as error:
-        _close(sys.stderr if err else sys.stdout)
-        if err:
-            return  # there is no one left to tell; the exit code still does
+        _close(sys.stdout)
         if error.errno == errno.EPIPE:
             raise typer.Exit(BROKEN_PIPE) from None
         note(f"error: cannot write the result: {error.strerror}")

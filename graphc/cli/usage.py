@@ -1,4 +1,4 @@
-"""What happens where the command line itself is wrong."""
+"""What happens where the command line itself is wrong, or asks for help."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from graphc.cli.report import print_error
+from graphc.cli.report import print_error, printing
 from graphc.error import NetError
 
 WRONG_USAGE = 2
 
 
+class Verb(TyperCommand):
+    """A verb; its help may be read by something that does not read to the end."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with printing():
+            return super().make_context(*given, **more)
+
+
 class Verbs(TyperGroup):
     """The verbs; where --json is among the words, wrong usage is told in JSON, too."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with printing():
+            return super().make_context(*given, **more)
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **rest: Any) -> Any:
         words = sys.argv[1:] if args is None else list(args)
