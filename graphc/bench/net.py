@@ -133,31 +133,7 @@ def bench_net(
     """
     threads = call.threads
     need_clock(clock, threads)
-    workload = workload_of(call)
-    refusals: dict[str, str] = {}
-    errors: dict[str, float] = {}
-    runs: list[TorchRun] = []
-
-    @cache
-    def exact() -> Mapping[str, np.ndarray]:
-        return TorchRun(
-            workload, "eager", threads, masked=True, target=call.target, double=True
-        ).results()
-
-    for variant in rivals:
-        try:
-            checked = TorchRun(workload, variant, threads, masked=True, target=call.target)
-            errors[checked.name] = disagreement(call, checked.results(), exact)
-            timed = checked
-            if checked.is_masked or call.target != "cpu":  # a GPU's tensor cores may round there
-                timed = TorchRun(workload, variant, threads, target=call.target, tf32=True)
-            timed.run()
-            runs.append(timed)
-        except NetError:
-            raise
-        except Exception as error:  # torch raises what its compilers happen to raise
-            said = str(error).strip().partition("\n")[0]
-            refusals[variant] = f"{type(error).__name__}: {said}"
+    runs, errors, refusals = _rival_runs(call, rivals)
     before = limits_of(call.target, threads)
     contestants = [Contestant(OURS, call.run)]
     contestants += [Contestant(run.name, run.run) for run in runs]
@@ -179,6 +155,38 @@ def bench_net(
         for name, timing in timings.items()
     )
     return NetReport(limits, products, moved, figures, refusals)
+
+
+def _rival_runs(
+    call: Call, rivals: Sequence[str]
+) -> tuple[list[TorchRun], dict[str, float], dict[str, str]]:
+    """Variants that compute the same, how far they are from it, and why others cannot run."""
+    threads, target = call.threads, call.target
+    workload = workload_of(call)
+    runs: list[TorchRun] = []
+    errors: dict[str, float] = {}
+    refusals: dict[str, str] = {}
+
+    @cache
+    def exact() -> Mapping[str, np.ndarray]:
+        double = TorchRun(workload, "eager", threads, masked=True, target=target, double=True)
+        return double.results()
+
+    for variant in rivals:
+        try:
+            checked = TorchRun(workload, variant, threads, masked=True, target=target)
+            errors[checked.name] = disagreement(call, checked.results(), exact)
+            timed = checked
+            if checked.is_masked or target != "cpu":  # a GPU's tensor cores may round there
+                timed = TorchRun(workload, variant, threads, target=target, tf32=True)
+            timed.run()
+            runs.append(timed)
+        except NetError:
+            raise
+        except Exception as error:  # torch raises what its compilers happen to raise
+            said = str(error).strip().partition("\n")[0]
+            refusals[variant] = f"{type(error).__name__}: {said}"
+    return runs, errors, refusals
 
 
 def need_clock(clock: str, threads: int) -> None:

@@ -58,22 +58,9 @@ def compile_cuda(
     whole = Extended(program, {}) if libraries == "off" else extended(program, tf32)
     keys = _keys(whole.program)
     emitted = _emit_kernels(whole.program, keys, Choice(tf32, gpu=gpu))
-    launches: list[Launch] = []
-    first_check = 0
+    kernels = [emitted[key] for key in keys]
     scratch = -(-program.arena_bytes // _ALIGNMENT) * _ALIGNMENT
-    for step, key in zip(whole.program.steps, keys, strict=True):
-        places = [whole.program.buffers[name] for name in step.arguments]
-        inputs = len(step.kernel.inputs)
-        launches.append(
-            _launch(
-                emitted[key],
-                tuple((b.slot, b.offset) for b in places),
-                inputs,
-                first_check,
-                scratch,
-            )
-        )
-        first_check += sum(isinstance(s, Check) for s in step.kernel.body)
+    launches = _launches(whole.program, kernels, scratch)
     most = max((kernel.scratch_bytes for kernel in emitted.values()), default=0)
     arena_bytes = scratch + most if most else program.arena_bytes
     return CudaBundle(
@@ -97,13 +84,25 @@ def compile_cuda(
         readable_forward=_places(program, program.readable_forward),
         overwritten=dict(program.overwritten),
         decisions=tuple(
-            (step.layer, emitted[key].why)
-            for step, key in zip(program.steps, keys, strict=False)
-            if emitted[key].why
+            (step.layer, kernel.why)
+            for step, kernel in zip(program.steps, kernels, strict=False)
+            if kernel.why
         ),
-        libraries=library_steps(whole, [emitted[key] for key in keys], launches),
+        libraries=library_steps(whole, kernels, launches),
         library_choice=libraries,
     )
+
+
+def _launches(program: Program, kernels: Sequence[EmittedKernel], scratch: int) -> list[Launch]:
+    """A launch for each step; `scratch` is where in the arena kernels may have their own memory."""
+    launches: list[Launch] = []
+    first_check = 0
+    for step, kernel in zip(program.steps, kernels, strict=True):
+        buffers = [program.buffers[name] for name in step.arguments]
+        places = tuple((b.slot, b.offset) for b in buffers)
+        launches.append(_launch(kernel, places, len(step.kernel.inputs), first_check, scratch))
+        first_check += sum(isinstance(s, Check) for s in step.kernel.body)
+    return launches
 
 
 def _slot(name: str, slot: Slot, arena_bytes: int) -> SlotEntry:
@@ -118,7 +117,7 @@ def _launch(
     first_check: int,
     scratch: int,
 ) -> Launch:
-    """A kernel's launch; `scratch` is where in the arena it may have its own memory."""
+    """A kernel's launch."""
     own = ((0, scratch),) if kernel.scratch_bytes else ()
     follower = None
     if kernel.summing is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -113,23 +113,44 @@ def read_solver(
     if parsed.errors and not parsed.usable:
         raise NetError(parsed.errors)
     solver = parsed.message
-    errors = [*parsed.errors, *_mistakes(solver)]
-    step_mistakes = (*policy_mistakes(solver), *_norm_mistakes(solver))
-    given = [name for name in _TRAIN_NETS if solver.has(name)]
-    if net is None and len(given) != 1:
-        errors.append(_net_mistake(solver, given))
     folder = _folder(source, solver)
     reader = _NetReader(solver, folder, layer_types, [])
-    tests: list[TestDefinition] = []
-    if net is None and len(given) == 1:
-        net = reader.train_net(given[0])
-        tests = [] if any(_test_mistakes(solver)) else reader.tests()
+    tests: tuple[TestDefinition, ...] = ()
+    errors = [*parsed.errors, *_mistakes(solver)]
+    if net is None:
+        given = [name for name in _TRAIN_NETS if solver.has(name)]
+        if len(given) != 1:
+            errors.append(_net_mistake(solver, given))
+        else:
+            net = reader.train_net(given[0])
+            tests = () if any(_test_mistakes(solver)) else tuple(reader.tests())
+    step_mistakes = (*policy_mistakes(solver), *_norm_mistakes(solver))
     if errors or reader.errors or net is None:
         own = sorted([*errors, *step_mistakes], key=lambda d: d.span.start if d.span else 0)
         raise NetError([*own, *(error for error in reader.errors if error not in own)])
+    named = _Named(net, tests, folder, _snapshot_prefix(solver, source, folder))
+    return _definition(solver, named, step_mistakes, parsed.warnings)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What the file names of a solver's definition stand for."""
+
+    net: NetDefinition
+    tests: tuple[TestDefinition, ...]
+    folder: Path
+    snapshot_prefix: str
+
+
+def _definition(
+    solver: Message,
+    named: _Named,
+    step_mistakes: tuple[Diagnostic, ...],
+    warnings: Sequence[Diagnostic],
+) -> SolverDefinition:
+    """What a solver's text without mistakes says."""
     method = _method(solver)
-    clip = solver.get("clip_gradients")
-    seed = solver.get("random_seed")
+    clip, seed = solver.get("clip_gradients"), solver.get("random_seed")
     return SolverDefinition(
         method=method,
         settings=_settings(method, solver),
@@ -141,21 +162,21 @@ def read_solver(
         max_iter=solver.get("max_iter"),
         seed=seed if seed >= 0 else None,
         snapshot=solver.get("snapshot"),
-        snapshot_prefix=_snapshot_prefix(solver, source, folder),
+        snapshot_prefix=named.snapshot_prefix,
         hdf5=solver.get("snapshot_format") == "HDF5",
         weights=tuple(n.strip() for given in solver.all("weights") for n in given.split(",")),
-        folder=folder,
+        folder=named.folder,
         snapshot_at_end=solver.get("snapshot_after_train"),
         display=solver.get("display"),
         average_loss=solver.get("average_loss"),
-        net=net,
-        tests=tuple(tests),
+        net=named.net,
+        tests=named.tests,
         test_interval=solver.get("test_interval"),
         test_initialization=solver.get("test_initialization"),
         test_loss=solver.get("test_compute_loss"),
         step_mistakes=step_mistakes,
         warnings=(
-            *parsed.warnings,
+            *warnings,
             *_warnings(solver),
             *policy_warnings(solver),
             *(replace(mistake, severity="warning") for mistake in step_mistakes),
