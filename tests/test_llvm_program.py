@@ -195,7 +195,7 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_cache_is_not_read_where_others_can_write(own_cache: Path):
     bundle = compile_program(example())
     (entry,) = own_cache.iterdir()
-    assert cache_folder.read(entry.name) == bundle.object
+    assert (cache_folder.read(entry.name) or b"").endswith(bundle.object)
     own_cache.chmod(0o777)
     assert cache_folder.read(entry.name) is None
     entry.unlink()

@@ -2,342 +2,112 @@
 target triple = "x86_64-unknown-linux-gnu"
 target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 
-define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3", ptr %".4", i64 %".5", i64 %".6", ptr %".7") nounwind
+define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3", ptr %".4", i64 %".5", i64 %".6", ptr %".7", ptr noalias %".8") nounwind
 {
-.9:
-  %".10" = alloca [16 x float], align 64
-  %".13" = icmp slt i64 %".5", %".6"
-  br i1 %".13", label %".11", label %".12"
-.11:
-  %".15" = phi  i64 [%".5", %".9"], [%".96", %".84"]
-  %".16" = mul i64 0, 4
-  %".17" = mul i64 %".16", 3
-  %".18" = getelementptr float, ptr %".2", i64 %".17"
-  br label %".19"
+.10:
+  %".11" = getelementptr i8, ptr %".8", i64 0
+  %".14" = icmp slt i64 %".5", %".6"
+  br i1 %".14", label %".12", label %".13"
 .12:
+  %".16" = phi  i64 [%".5", %".10"], [%".97", %".85"]
+  %".17" = mul i64 0, 4
+  %".18" = mul i64 %".17", 3
+  %".19" = getelementptr float, ptr %".2", i64 %".18"
+  br label %".20"
+.13:
   ret void
-.19:
-  %".21" = getelementptr float, ptr %".18", i64 0
-  %".22" = mul i64 0, 4
-  %".23" = getelementptr float, ptr %".10", i64 %".22"
-  %".24" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".21", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".25" = getelementptr float, ptr %".21", i64 3
-  %".26" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".25", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".27" = getelementptr float, ptr %".21", i64 6
-  %".28" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".27", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".29" = getelementptr float, ptr %".21", i64 9
-  %".30" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".29", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".31" = shufflevector <4 x float> %".24", <4 x float> %".26", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
-  %".32" = shufflevector <4 x float> %".24", <4 x float> %".26", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
-  %".33" = shufflevector <4 x float> %".28", <4 x float> %".30", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
-  %".34" = shufflevector <4 x float> %".28", <4 x float> %".30", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
-  %".35" = shufflevector <4 x float> %".31", <4 x float> %".33", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
-  %".36" = shufflevector <4 x float> %".31", <4 x float> %".33", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
-  %".37" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
-  %".38" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
-  store <4 x float> %".35", ptr %".23", align 4
-  %".40" = getelementptr float, ptr %".23", i64 4
-  store <4 x float> %".37", ptr %".40", align 4
-  %".42" = getelementptr float, ptr %".23", i64 8
-  store <4 x float> %".36", ptr %".42", align 4
-  %".44" = getelementptr float, ptr %".23", i64 12
-  store <4 x float> %".38", ptr %".44", align 4
-  %".46" = mul i64 0, 3
-  %".47" = getelementptr float, ptr %".1", i64 %".46"
-  br label %".48"
-.48:
-  %".51" = phi  i64 [0, %".19"], [%".67", %".48"]
-  %".52" = phi  <4 x float> [splat (float              0x0), %".19"], [%".61", %".48"]
-  %".53" = phi  <4 x float> [splat (float              0x0), %".19"], [%".66", %".48"]
-  %".54" = getelementptr float, ptr %".47", i64 %".51"
-  %".55" = mul i64 %".51", 4
-  %".56" = getelementptr float, ptr %".10", i64 %".55"
-  %".57" = load <4 x float>, ptr %".56", align 4
-  %".58" = load float, ptr %".54", align 4
-  %".59" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".58", i32 0
-  %".60" = shufflevector <4 x float> %".59", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".61" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".60", <4 x float> %".57", <4 x float> %".52")
-  %".62" = getelementptr float, ptr %".54", i64 3
-  %".63" = load float, ptr %".62", align 4
-  %".64" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".63", i32 0
-  %".65" = shufflevector <4 x float> %".64", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".66" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".65", <4 x float> %".57", <4 x float> %".53")
-  %".67" = add i64 %".51", 1
-  %".68" = icmp slt i64 %".67", 3
-  br i1 %".68", label %".48", label %".49"
+.20:
+  %".22" = getelementptr float, ptr %".19", i64 0
+  %".23" = mul i64 0, 4
+  %".24" = getelementptr float, ptr %".11", i64 %".23"
+  %".25" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".22", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".26" = getelementptr float, ptr %".22", i64 3
+  %".27" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".26", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".28" = getelementptr float, ptr %".22", i64 6
+  %".29" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".28", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".30" = getelementptr float, ptr %".22", i64 9
+  %".31" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".30", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".32" = shufflevector <4 x float> %".25", <4 x float> %".27", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %".33" = shufflevector <4 x float> %".25", <4 x float> %".27", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %".34" = shufflevector <4 x float> %".29", <4 x float> %".31", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %".35" = shufflevector <4 x float> %".29", <4 x float> %".31", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %".36" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %".37" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  %".38" = shufflevector <4 x float> %".33", <4 x float> %".35", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %".39" = shufflevector <4 x float> %".33", <4 x float> %".35", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  store <4 x float> %".36", ptr %".24", align 4
+  %".41" = getelementptr float, ptr %".24", i64 4
+  store <4 x float> %".38", ptr %".41", align 4
+  %".43" = getelementptr float, ptr %".24", i64 8
+  store <4 x float> %".37", ptr %".43", align 4
+  %".45" = getelementptr float, ptr %".24", i64 12
+  store <4 x float> %".39", ptr %".45", align 4
+  %".47" = mul i64 0, 3
+  %".48" = getelementptr float, ptr %".1", i64 %".47"
+  br label %".49"
 .49:
-  %".70" = add i64 0, 0
-  br label %".71"
-.71:
-  %".73" = add i64 %".16", 0
-  %".74" = getelementptr float, ptr %".3", i64 %".73"
-  %".75" = load <4 x float>, ptr %".74", align 4
-  %".76" = fadd <4 x float> %".61", %".75"
-  %".77" = fcmp olt <4 x float> %".76", splat (float              0x0)
-  %".78" = select  <4 x i1> %".77", <4 x float> splat (float              0x0), <4 x float> %".76"
-  %".79" = mul i64 %".70", 4
-  %".80" = getelementptr float, ptr %".4", i64 %".79"
-  %".81" = getelementptr float, ptr %".80", i64 %".73"
-  store <4 x float> %".78", ptr %".81", align 4
-  %".83" = add i64 0, 1
-  br label %".84"
-.84:
-  %".86" = add i64 %".16", 0
-  %".87" = getelementptr float, ptr %".3", i64 %".86"
-  %".88" = load <4 x float>, ptr %".87", align 4
-  %".89" = fadd <4 x float> %".66", %".88"
-  %".90" = fcmp olt <4 x float> %".89", splat (float              0x0)
-  %".91" = select  <4 x i1> %".90", <4 x float> splat (float              0x0), <4 x float> %".89"
-  %".92" = mul i64 %".83", 4
-  %".93" = getelementptr float, ptr %".4", i64 %".92"
-  %".94" = getelementptr float, ptr %".93", i64 %".86"
-  store <4 x float> %".91", ptr %".94", align 4
-  %".96" = add i64 %".15", 1
-  %".97" = icmp slt i64 %".96", %".6"
-  br i1 %".97", label %".11", label %".12"
+  %".52" = phi  i64 [0, %".20"], [%".68", %".49"]
+  %".53" = phi  <4 x float> [splat (float              0x0), %".20"], [%".62", %".49"]
+  %".54" = phi  <4 x float> [splat (float              0x0), %".20"], [%".67", %".49"]
+  %".55" = getelementptr float, ptr %".48", i64 %".52"
+  %".56" = mul i64 %".52", 4
+  %".57" = getelementptr float, ptr %".11", i64 %".56"
+  %".58" = load <4 x float>, ptr %".57", align 4
+  %".59" = load float, ptr %".55", align 4
+  %".60" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".59", i32 0
+  %".61" = shufflevector <4 x float> %".60", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".62" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".61", <4 x float> %".58", <4 x float> %".53")
+  %".63" = getelementptr float, ptr %".55", i64 3
+  %".64" = load float, ptr %".63", align 4
+  %".65" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".64", i32 0
+  %".66" = shufflevector <4 x float> %".65", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".67" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".66", <4 x float> %".58", <4 x float> %".54")
+  %".68" = add i64 %".52", 1
+  %".69" = icmp slt i64 %".68", 3
+  br i1 %".69", label %".49", label %".50"
+.50:
+  %".71" = add i64 0, 0
+  br label %".72"
+.72:
+  %".74" = add i64 %".17", 0
+  %".75" = getelementptr float, ptr %".3", i64 %".74"
+  %".76" = load <4 x float>, ptr %".75", align 4
+  %".77" = fadd <4 x float> %".62", %".76"
+  %".78" = fcmp olt <4 x float> %".77", splat (float              0x0)
+  %".79" = select  <4 x i1> %".78", <4 x float> splat (float              0x0), <4 x float> %".77"
+  %".80" = mul i64 %".71", 4
+  %".81" = getelementptr float, ptr %".4", i64 %".80"
+  %".82" = getelementptr float, ptr %".81", i64 %".74"
+  store <4 x float> %".79", ptr %".82", align 4
+  %".84" = add i64 0, 1
+  br label %".85"
+.85:
+  %".87" = add i64 %".17", 0
+  %".88" = getelementptr float, ptr %".3", i64 %".87"
+  %".89" = load <4 x float>, ptr %".88", align 4
+  %".90" = fadd <4 x float> %".67", %".89"
+  %".91" = fcmp olt <4 x float> %".90", splat (float              0x0)
+  %".92" = select  <4 x i1> %".91", <4 x float> splat (float              0x0), <4 x float> %".90"
+  %".93" = mul i64 %".84", 4
+  %".94" = getelementptr float, ptr %".4", i64 %".93"
+  %".95" = getelementptr float, ptr %".94", i64 %".87"
+  store <4 x float> %".92", ptr %".95", align 4
+  %".97" = add i64 %".16", 1
+  %".98" = icmp slt i64 %".97", %".6"
+  br i1 %".98", label %".12", label %".13"
 }
 
 declare <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".1", i32 %".2", <4 x i1> %".3", <4 x float> %".4")
 
 declare <4 x float> @"llvm.fma.v4f32"(<4 x float> %".1", <4 x float> %".2", <4 x float> %".3")
 
-define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
 {
-.8:
-  %".11" = icmp slt i64 %".4", %".5"
-  br i1 %".11", label %".9", label %".10"
 .9:
-  %".13" = phi  i64 [%".4", %".8"], [%".187", %".54"]
-  %".14" = getelementptr float, ptr %".2", i64 %".13"
-  %".15" = load float, ptr %".14", align 4
-  %".16" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".15")
-  %".17" = icmp sle i64 0, %".16"
-  %".18" = icmp slt i64 %".16", 4
-  %".19" = and i1 %".17", %".18"
-  %".20" = xor i1 %".19", 1
-  br i1 %".20", label %".21", label %".22"
-.10:
-  ret void
-.21:
-  %".24" = getelementptr i64, ptr %".6", i64 1
-  store i64 %".16", ptr %".24", align 8
-  store i64 1, ptr %".6", align 8
-  br label %".22"
-.22:
-  %".28" = icmp slt i64 %".16", 0
-  %".29" = select  i1 %".28", i64 0, i64 %".16"
-  %".30" = icmp sgt i64 %".29", 3
-  %".31" = select  i1 %".30", i64 3, i64 %".29"
-  %".34" = mul i64 %".13", 4
-  %".35" = getelementptr float, ptr %".1", i64 %".34"
-  br label %".32"
-.32:
-  %".36" = getelementptr float, ptr %".35", i64 0
-  %".37" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".36", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".38" = fcmp ogt <8 x float> %".37", splat (float 0xfff0000000000000)
-  %".39" = select  <8 x i1> %".38", <8 x float> %".37", <8 x float> splat (float 0xfff0000000000000)
-  %".40" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".39", <8 x float> splat (float 0xfff0000000000000)
-  %".41" = shufflevector <8 x float> %".40", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".42" = shufflevector <8 x float> %".40", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".43" = fcmp ogt <4 x float> %".42", %".41"
-  %".44" = select  <4 x i1> %".43", <4 x float> %".42", <4 x float> %".41"
-  %".45" = shufflevector <4 x float> %".44", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".46" = shufflevector <4 x float> %".44", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".47" = fcmp ogt <2 x float> %".46", %".45"
-  %".48" = select  <2 x i1> %".47", <2 x float> %".46", <2 x float> %".45"
-  %".49" = shufflevector <2 x float> %".48", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".50" = shufflevector <2 x float> %".48", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".51" = fcmp ogt <1 x float> %".50", %".49"
-  %".52" = select  <1 x i1> %".51", <1 x float> %".50", <1 x float> %".49"
-  %".53" = extractelement <1 x float> %".52", i32 0
-  %".64" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".53", i32 0
-  %".65" = shufflevector <8 x float> %".64", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".54"
-.54:
-  %".56" = add i64 0, 0
-  %".57" = sub i64 %".31", %".56"
-  %".58" = trunc i64 %".57" to i32
-  %".59" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".58", i32 0
-  %".60" = shufflevector <8 x i32> %".59", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".61" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".60"
-  %".62" = getelementptr float, ptr %".35", i64 0
-  %".63" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".62", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".66" = fsub <8 x float> %".63", %".65"
-  %".67" = fcmp olt <8 x float> %".66", splat (float 0xc05a000000000000)
-  %".68" = select  <8 x i1> %".67", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".66"
-  %".69" = fmul <8 x float> %".68", splat (float 0x3ff7154760000000)
-  %".70" = fadd <8 x float> %".69", splat (float 0x4168000000000000)
-  %".71" = fsub <8 x float> %".70", splat (float 0x4168000000000000)
-  %".72" = bitcast <8 x float> %".70" to <8 x i32>
-  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".68")
-  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".73")
-  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".74", <8 x float> splat (float 0x3f8122c520000000))
-  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".74", <8 x float> splat (float 0x3fa5555380000000))
-  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".74", <8 x float> splat (float 0x3fc5554aa0000000))
-  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".74", <8 x float> splat (float 0x3fe0000000000000))
-  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
-  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
-  %".81" = sub <8 x i32> %".72", splat (i32 1262485250)
-  %".82" = lshr <8 x i32> %".81", splat (i32 1)
-  %".83" = sub <8 x i32> %".81", %".82"
-  %".84" = shl <8 x i32> %".82", splat (i32 23)
-  %".85" = bitcast <8 x i32> %".84" to <8 x float>
-  %".86" = fmul <8 x float> %".80", %".85"
-  %".87" = shl <8 x i32> %".83", splat (i32 23)
-  %".88" = bitcast <8 x i32> %".87" to <8 x float>
-  %".89" = fmul <8 x float> %".86", %".88"
-  %".90" = select  <8 x i1> %".61", <8 x float> splat (float              0x0), <8 x float> %".89"
-  %".91" = fadd <8 x float> splat (float              0x0), %".90"
-  %".92" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".91", <8 x float> splat (float              0x0)
-  %".93" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".94" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".95" = fadd <4 x float> %".93", %".94"
-  %".96" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".97" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".98" = fadd <2 x float> %".96", %".97"
-  %".99" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".100" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".101" = fadd <1 x float> %".99", %".100"
-  %".102" = extractelement <1 x float> %".101", i32 0
-  %".103" = getelementptr float, ptr %".35", i64 %".31"
-  %".104" = load float, ptr %".103", align 4
-  %".105" = fsub float %".104", %".53"
-  %".106" = fcmp ogt float %".105", 0x4056400000000000
-  %".107" = select  i1 %".106", float 0x4056400000000000, float %".105"
-  %".108" = fcmp olt float %".107", 0xc05a000000000000
-  %".109" = select  i1 %".108", float 0xc05a000000000000, float %".107"
-  %".110" = fmul float %".109", 0x3ff7154760000000
-  %".111" = fadd float %".110", 0x4168000000000000
-  %".112" = fsub float %".111", 0x4168000000000000
-  %".113" = bitcast float %".111" to i32
-  %".114" = call float @"llvm.fma.f32"(float %".112", float 0xbfe62e4000000000, float %".109")
-  %".115" = call float @"llvm.fma.f32"(float %".112", float 0xbeb7f7d1c0000000, float %".114")
-  %".116" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".115", float 0x3f8122c520000000)
-  %".117" = call float @"llvm.fma.f32"(float %".116", float %".115", float 0x3fa5555380000000)
-  %".118" = call float @"llvm.fma.f32"(float %".117", float %".115", float 0x3fc5554aa0000000)
-  %".119" = call float @"llvm.fma.f32"(float %".118", float %".115", float 0x3fe0000000000000)
-  %".120" = call float @"llvm.fma.f32"(float %".119", float %".115", float 0x3ff0000000000000)
-  %".121" = call float @"llvm.fma.f32"(float %".120", float %".115", float 0x3ff0000000000000)
-  %".122" = sub i32 %".113", 1262485250
-  %".123" = lshr i32 %".122", 1
-  %".124" = sub i32 %".122", %".123"
-  %".125" = shl i32 %".123", 23
-  %".126" = bitcast i32 %".125" to float
-  %".127" = fmul float %".121", %".126"
-  %".128" = shl i32 %".124", 23
-  %".129" = bitcast i32 %".128" to float
-  %".130" = fmul float %".127", %".129"
-  %".131" = getelementptr float, ptr %".3", i64 %".13"
-  %".132" = fsub float %".53", %".104"
-  %".133" = fsub float %".130", 0x3ff0000000000000
-  %".134" = fadd float %".102", %".133"
-  %".135" = fadd float 0x3ff0000000000000, %".134"
-  %".136" = fsub float %".135", 0x3ff0000000000000
-  %".137" = fsub float %".135", %".136"
-  %".138" = fsub float 0x3ff0000000000000, %".137"
-  %".139" = fsub float %".134", %".136"
-  %".140" = fadd float %".138", %".139"
-  %".141" = fdiv float %".140", %".135"
-  %".142" = fcmp olt float %".135", 0x3810000000000000
-  %".143" = fmul float %".135", 0x4170000000000000
-  %".144" = select  i1 %".142", float %".143", float %".135"
-  %".145" = bitcast float %".144" to i32
-  %".146" = add i32 %".145", 4913933
-  %".147" = lshr i32 %".146", 23
-  %".148" = and i32 %".146", 8388607
-  %".149" = add i32 %".147", 1262485504
-  %".150" = bitcast i32 %".149" to float
-  %".151" = select  i1 %".142", float 0x41680012e0000000, float 0x4168000fe0000000
-  %".152" = fsub float %".150", %".151"
-  %".153" = add i32 %".148", 1060439283
-  %".154" = bitcast i32 %".153" to float
-  %".155" = fsub float %".154", 0x3ff0000000000000
-  %".156" = fmul float %".155", %".155"
-  %".157" = fmul float %".156", 0x3fe0000000000000
-  %".158" = call float @"llvm.fma.f32"(float 0xbfb3833520000000, float %".155", float 0x3fc0528040000000)
-  %".159" = call float @"llvm.fma.f32"(float %".158", float %".155", float 0xbfc0d72960000000)
-  %".160" = call float @"llvm.fma.f32"(float %".159", float %".155", float 0x3fc22d5b00000000)
-  %".161" = call float @"llvm.fma.f32"(float %".160", float %".155", float 0xbfc54723a0000000)
-  %".162" = call float @"llvm.fma.f32"(float %".161", float %".155", float 0x3fc99a0360000000)
-  %".163" = call float @"llvm.fma.f32"(float %".162", float %".155", float 0xbfd0002280000000)
-  %".164" = call float @"llvm.fma.f32"(float %".163", float %".155", float 0x3fd5555540000000)
-  %".165" = fmul float %".156", %".155"
-  %".166" = fmul float %".164", %".165"
-  %".167" = call float @"llvm.fma.f32"(float %".152", float 0x3eb7f7d1c0000000, float %".166")
-  %".168" = fadd float %".167", %".141"
-  %".169" = fsub float %".157", %".168"
-  %".170" = fsub float %".155", %".169"
-  %".171" = call float @"llvm.fma.f32"(float %".152", float 0x3fe62e4000000000, float %".170")
-  %".172" = fcmp ogt float %".135",              0x0
-  %".173" = fcmp olt float %".135", 0x7ff0000000000000
-  %".174" = and i1 %".172", %".173"
-  %".175" = fcmp olt float %".135",              0x0
-  %".176" = select  i1 %".175", float 0x7ff8000000000000, float %".135"
-  %".177" = fcmp oeq float %".135",              0x0
-  %".178" = select  i1 %".177", float 0xfff0000000000000, float %".176"
-  %".179" = select  i1 %".174", float %".171", float %".178"
-  %".180" = call float @"llvm.fabs.f32"(float %".134")
-  %".181" = fcmp olt float %".180", 0x3e60000000000000
-  %".182" = select  i1 %".181", float %".134", float %".179"
-  %".183" = fadd float %".132", %".182"
-  %".184" = fcmp olt float 0x4055d58a00000000, %".183"
-  %".185" = select  i1 %".184", float 0x4055d58a00000000, float %".183"
-  store float %".185", ptr %".131", align 4
-  %".187" = add i64 %".13", 1
-  %".188" = icmp slt i64 %".187", %".5"
-  br i1 %".188", label %".9", label %".10"
-}
-
-declare i64 @"llvm.fptosi.sat.i64.f32"(float %".1")
-
-declare <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
-
-declare <8 x float> @"llvm.fma.v8f32"(<8 x float> %".1", <8 x float> %".2", <8 x float> %".3")
-
-declare float @"llvm.fma.f32"(float %".1", float %".2", float %".3")
-
-declare float @"llvm.fabs.f32"(float %".1")
-
-define internal void @"k2_sum_times"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5") nounwind
-{
-.7:
-  %".8" = icmp slt i64 %".3", %".4"
-  br i1 %".8", label %".9", label %".10"
-.9:
-  %".12" = getelementptr float, ptr %".1", i64 0
-  %".13" = load float, ptr %".12", align 4
-  %".14" = fadd float              0x0, %".13"
-  %".15" = getelementptr float, ptr %".1", i64 1
-  %".16" = load float, ptr %".15", align 4
-  %".17" = fadd float %".14", %".16"
-  %".18" = fmul float %".17", 0x3fe0000000000000
-  store float %".18", ptr %".2", align 4
-  br label %".10"
-.10:
-  ret void
-}
-
-define internal void @"k3_copy"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5") nounwind
-{
-.7:
-  %".8" = icmp slt i64 %".3", %".4"
-  %".12" = load float, ptr %".1", align 4
-  br i1 %".8", label %".9", label %".10"
-.9:
-  store float %".12", ptr %".2", align 4
-  br label %".10"
-.10:
-  ret void
-}
-
-define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
-{
-.8:
-  %".9" = alloca [12 x float], align 64
   %".12" = icmp slt i64 %".4", %".5"
   br i1 %".12", label %".10", label %".11"
 .10:
-  %".14" = phi  i64 [%".4", %".8"], [%".161", %".139"]
+  %".14" = phi  i64 [%".4", %".9"], [%".188", %".55"]
   %".15" = getelementptr float, ptr %".2", i64 %".14"
   %".16" = load float, ptr %".15", align 4
   %".17" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".16")
@@ -380,334 +150,564 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".52" = fcmp ogt <1 x float> %".51", %".50"
   %".53" = select  <1 x i1> %".52", <1 x float> %".51", <1 x float> %".50"
   %".54" = extractelement <1 x float> %".53", i32 0
-  %".55" = getelementptr float, ptr %".36", i64 %".32"
-  %".56" = load float, ptr %".55", align 4
-  %".63" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".54", i32 0
-  %".64" = shufflevector <8 x float> %".63", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".57"
-.57:
-  %".59" = getelementptr float, ptr %".36", i64 0
-  %".60" = getelementptr float, ptr %".59", i64 4
-  call void @"llvm.prefetch.p0"(ptr %".60", i32 0, i32 3, i32 1)
-  %".62" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".59", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".65" = fsub <8 x float> %".62", %".64"
-  %".66" = fcmp olt <8 x float> %".65", splat (float 0xc05a000000000000)
-  %".67" = select  <8 x i1> %".66", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".65"
-  %".68" = fmul <8 x float> %".67", splat (float 0x3ff7154760000000)
-  %".69" = fadd <8 x float> %".68", splat (float 0x4168000000000000)
-  %".70" = fsub <8 x float> %".69", splat (float 0x4168000000000000)
-  %".71" = bitcast <8 x float> %".69" to <8 x i32>
-  %".72" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".70", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".67")
-  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".70", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".72")
-  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".73", <8 x float> splat (float 0x3f8122c520000000))
-  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".74", <8 x float> %".73", <8 x float> splat (float 0x3fa5555380000000))
-  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".73", <8 x float> splat (float 0x3fc5554aa0000000))
-  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".73", <8 x float> splat (float 0x3fe0000000000000))
-  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".73", <8 x float> splat (float 0x3ff0000000000000))
-  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".73", <8 x float> splat (float 0x3ff0000000000000))
-  %".80" = sub <8 x i32> %".71", splat (i32 1262485250)
-  %".81" = lshr <8 x i32> %".80", splat (i32 1)
-  %".82" = sub <8 x i32> %".80", %".81"
-  %".83" = shl <8 x i32> %".81", splat (i32 23)
-  %".84" = bitcast <8 x i32> %".83" to <8 x float>
-  %".85" = fmul <8 x float> %".79", %".84"
-  %".86" = shl <8 x i32> %".82", splat (i32 23)
-  %".87" = bitcast <8 x i32> %".86" to <8 x float>
-  %".88" = fmul <8 x float> %".85", %".87"
-  %".89" = mul i64 0, 1
-  %".90" = getelementptr float, ptr %".9", i64 %".89"
-  store <8 x float> %".88", ptr %".90", align 4
-  %".92" = add i64 0, 0
-  %".93" = sub i64 %".32", %".92"
-  %".94" = trunc i64 %".93" to i32
-  %".95" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".94", i32 0
-  %".96" = shufflevector <8 x i32> %".95", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".97" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".96"
-  %".98" = select  <8 x i1> %".97", <8 x float> splat (float              0x0), <8 x float> %".88"
-  %".99" = fadd <8 x float> splat (float              0x0), %".98"
-  %".100" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".99", <8 x float> splat (float              0x0)
-  %".101" = shufflevector <8 x float> %".100", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".102" = shufflevector <8 x float> %".100", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".103" = fadd <4 x float> %".101", %".102"
-  %".104" = shufflevector <4 x float> %".103", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".105" = shufflevector <4 x float> %".103", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".106" = fadd <2 x float> %".104", %".105"
-  %".107" = shufflevector <2 x float> %".106", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".108" = shufflevector <2 x float> %".106", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".109" = fadd <1 x float> %".107", %".108"
-  %".110" = extractelement <1 x float> %".109", i32 0
-  %".111" = fsub float %".56", %".54"
-  %".112" = fcmp ogt float %".111", 0x4056400000000000
-  %".113" = select  i1 %".112", float 0x4056400000000000, float %".111"
-  %".114" = fcmp olt float %".113", 0xc05a000000000000
-  %".115" = select  i1 %".114", float 0xc05a000000000000, float %".113"
-  %".116" = fmul float %".115", 0x3ff7154760000000
-  %".117" = fadd float %".116", 0x4168000000000000
-  %".118" = fsub float %".117", 0x4168000000000000
-  %".119" = bitcast float %".117" to i32
-  %".120" = call float @"llvm.fma.f32"(float %".118", float 0xbfe62e4000000000, float %".115")
-  %".121" = call float @"llvm.fma.f32"(float %".118", float 0xbeb7f7d1c0000000, float %".120")
-  %".122" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".121", float 0x3f8122c520000000)
-  %".123" = call float @"llvm.fma.f32"(float %".122", float %".121", float 0x3fa5555380000000)
-  %".124" = call float @"llvm.fma.f32"(float %".123", float %".121", float 0x3fc5554aa0000000)
-  %".125" = call float @"llvm.fma.f32"(float %".124", float %".121", float 0x3fe0000000000000)
-  %".126" = call float @"llvm.fma.f32"(float %".125", float %".121", float 0x3ff0000000000000)
-  %".127" = call float @"llvm.fma.f32"(float %".126", float %".121", float 0x3ff0000000000000)
-  %".128" = sub i32 %".119", 1262485250
-  %".129" = lshr i32 %".128", 1
-  %".130" = sub i32 %".128", %".129"
-  %".131" = shl i32 %".129", 23
-  %".132" = bitcast i32 %".131" to float
-  %".133" = fmul float %".127", %".132"
-  %".134" = shl i32 %".130", 23
-  %".135" = bitcast i32 %".134" to float
-  %".136" = fmul float %".133", %".135"
-  %".137" = fadd float %".110", %".136"
-  %".138" = fdiv float 0x3fe0000000000000, %".137"
-  %".144" = mul i64 %".14", 4
-  %".145" = getelementptr float, ptr %".3", i64 %".144"
-  %".147" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".138", i32 0
-  %".148" = shufflevector <8 x float> %".147", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  %".155" = fneg float %".110"
-  %".156" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".155", i32 0
-  %".157" = shufflevector <8 x float> %".156", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".139"
-.139:
-  %".141" = mul i64 0, 1
-  %".142" = getelementptr float, ptr %".9", i64 %".141"
-  %".143" = load <8 x float>, ptr %".142", align 4
-  %".146" = getelementptr float, ptr %".145", i64 0
-  %".149" = add i64 0, 0
-  %".150" = sub i64 %".32", %".149"
-  %".151" = trunc i64 %".150" to i32
-  %".152" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".151", i32 0
-  %".153" = shufflevector <8 x i32> %".152", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".154" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".153"
-  %".158" = select  <8 x i1> %".154", <8 x float> %".157", <8 x float> %".143"
-  %".159" = fmul <8 x float> %".148", %".158"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".159", ptr %".146", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".161" = add i64 %".14", 1
-  %".162" = icmp slt i64 %".161", %".5"
-  br i1 %".162", label %".10", label %".11"
+  %".65" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".54", i32 0
+  %".66" = shufflevector <8 x float> %".65", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".55"
+.55:
+  %".57" = add i64 0, 0
+  %".58" = sub i64 %".32", %".57"
+  %".59" = trunc i64 %".58" to i32
+  %".60" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".59", i32 0
+  %".61" = shufflevector <8 x i32> %".60", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".62" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".61"
+  %".63" = getelementptr float, ptr %".36", i64 0
+  %".64" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".63", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".67" = fsub <8 x float> %".64", %".66"
+  %".68" = fcmp olt <8 x float> %".67", splat (float 0xc05a000000000000)
+  %".69" = select  <8 x i1> %".68", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".67"
+  %".70" = fmul <8 x float> %".69", splat (float 0x3ff7154760000000)
+  %".71" = fadd <8 x float> %".70", splat (float 0x4168000000000000)
+  %".72" = fsub <8 x float> %".71", splat (float 0x4168000000000000)
+  %".73" = bitcast <8 x float> %".71" to <8 x i32>
+  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".72", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".69")
+  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".72", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".74")
+  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".75", <8 x float> splat (float 0x3f8122c520000000))
+  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".75", <8 x float> splat (float 0x3fa5555380000000))
+  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".75", <8 x float> splat (float 0x3fc5554aa0000000))
+  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".75", <8 x float> splat (float 0x3fe0000000000000))
+  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".75", <8 x float> splat (float 0x3ff0000000000000))
+  %".81" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".80", <8 x float> %".75", <8 x float> splat (float 0x3ff0000000000000))
+  %".82" = sub <8 x i32> %".73", splat (i32 1262485250)
+  %".83" = lshr <8 x i32> %".82", splat (i32 1)
+  %".84" = sub <8 x i32> %".82", %".83"
+  %".85" = shl <8 x i32> %".83", splat (i32 23)
+  %".86" = bitcast <8 x i32> %".85" to <8 x float>
+  %".87" = fmul <8 x float> %".81", %".86"
+  %".88" = shl <8 x i32> %".84", splat (i32 23)
+  %".89" = bitcast <8 x i32> %".88" to <8 x float>
+  %".90" = fmul <8 x float> %".87", %".89"
+  %".91" = select  <8 x i1> %".62", <8 x float> splat (float              0x0), <8 x float> %".90"
+  %".92" = fadd <8 x float> splat (float              0x0), %".91"
+  %".93" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".92", <8 x float> splat (float              0x0)
+  %".94" = shufflevector <8 x float> %".93", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".95" = shufflevector <8 x float> %".93", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".96" = fadd <4 x float> %".94", %".95"
+  %".97" = shufflevector <4 x float> %".96", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".98" = shufflevector <4 x float> %".96", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".99" = fadd <2 x float> %".97", %".98"
+  %".100" = shufflevector <2 x float> %".99", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".101" = shufflevector <2 x float> %".99", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".102" = fadd <1 x float> %".100", %".101"
+  %".103" = extractelement <1 x float> %".102", i32 0
+  %".104" = getelementptr float, ptr %".36", i64 %".32"
+  %".105" = load float, ptr %".104", align 4
+  %".106" = fsub float %".105", %".54"
+  %".107" = fcmp ogt float %".106", 0x4056400000000000
+  %".108" = select  i1 %".107", float 0x4056400000000000, float %".106"
+  %".109" = fcmp olt float %".108", 0xc05a000000000000
+  %".110" = select  i1 %".109", float 0xc05a000000000000, float %".108"
+  %".111" = fmul float %".110", 0x3ff7154760000000
+  %".112" = fadd float %".111", 0x4168000000000000
+  %".113" = fsub float %".112", 0x4168000000000000
+  %".114" = bitcast float %".112" to i32
+  %".115" = call float @"llvm.fma.f32"(float %".113", float 0xbfe62e4000000000, float %".110")
+  %".116" = call float @"llvm.fma.f32"(float %".113", float 0xbeb7f7d1c0000000, float %".115")
+  %".117" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".116", float 0x3f8122c520000000)
+  %".118" = call float @"llvm.fma.f32"(float %".117", float %".116", float 0x3fa5555380000000)
+  %".119" = call float @"llvm.fma.f32"(float %".118", float %".116", float 0x3fc5554aa0000000)
+  %".120" = call float @"llvm.fma.f32"(float %".119", float %".116", float 0x3fe0000000000000)
+  %".121" = call float @"llvm.fma.f32"(float %".120", float %".116", float 0x3ff0000000000000)
+  %".122" = call float @"llvm.fma.f32"(float %".121", float %".116", float 0x3ff0000000000000)
+  %".123" = sub i32 %".114", 1262485250
+  %".124" = lshr i32 %".123", 1
+  %".125" = sub i32 %".123", %".124"
+  %".126" = shl i32 %".124", 23
+  %".127" = bitcast i32 %".126" to float
+  %".128" = fmul float %".122", %".127"
+  %".129" = shl i32 %".125", 23
+  %".130" = bitcast i32 %".129" to float
+  %".131" = fmul float %".128", %".130"
+  %".132" = getelementptr float, ptr %".3", i64 %".14"
+  %".133" = fsub float %".54", %".105"
+  %".134" = fsub float %".131", 0x3ff0000000000000
+  %".135" = fadd float %".103", %".134"
+  %".136" = fadd float 0x3ff0000000000000, %".135"
+  %".137" = fsub float %".136", 0x3ff0000000000000
+  %".138" = fsub float %".136", %".137"
+  %".139" = fsub float 0x3ff0000000000000, %".138"
+  %".140" = fsub float %".135", %".137"
+  %".141" = fadd float %".139", %".140"
+  %".142" = fdiv float %".141", %".136"
+  %".143" = fcmp olt float %".136", 0x3810000000000000
+  %".144" = fmul float %".136", 0x4170000000000000
+  %".145" = select  i1 %".143", float %".144", float %".136"
+  %".146" = bitcast float %".145" to i32
+  %".147" = add i32 %".146", 4913933
+  %".148" = lshr i32 %".147", 23
+  %".149" = and i32 %".147", 8388607
+  %".150" = add i32 %".148", 1262485504
+  %".151" = bitcast i32 %".150" to float
+  %".152" = select  i1 %".143", float 0x41680012e0000000, float 0x4168000fe0000000
+  %".153" = fsub float %".151", %".152"
+  %".154" = add i32 %".149", 1060439283
+  %".155" = bitcast i32 %".154" to float
+  %".156" = fsub float %".155", 0x3ff0000000000000
+  %".157" = fmul float %".156", %".156"
+  %".158" = fmul float %".157", 0x3fe0000000000000
+  %".159" = call float @"llvm.fma.f32"(float 0xbfb3833520000000, float %".156", float 0x3fc0528040000000)
+  %".160" = call float @"llvm.fma.f32"(float %".159", float %".156", float 0xbfc0d72960000000)
+  %".161" = call float @"llvm.fma.f32"(float %".160", float %".156", float 0x3fc22d5b00000000)
+  %".162" = call float @"llvm.fma.f32"(float %".161", float %".156", float 0xbfc54723a0000000)
+  %".163" = call float @"llvm.fma.f32"(float %".162", float %".156", float 0x3fc99a0360000000)
+  %".164" = call float @"llvm.fma.f32"(float %".163", float %".156", float 0xbfd0002280000000)
+  %".165" = call float @"llvm.fma.f32"(float %".164", float %".156", float 0x3fd5555540000000)
+  %".166" = fmul float %".157", %".156"
+  %".167" = fmul float %".165", %".166"
+  %".168" = call float @"llvm.fma.f32"(float %".153", float 0x3eb7f7d1c0000000, float %".167")
+  %".169" = fadd float %".168", %".142"
+  %".170" = fsub float %".158", %".169"
+  %".171" = fsub float %".156", %".170"
+  %".172" = call float @"llvm.fma.f32"(float %".153", float 0x3fe62e4000000000, float %".171")
+  %".173" = fcmp ogt float %".136",              0x0
+  %".174" = fcmp olt float %".136", 0x7ff0000000000000
+  %".175" = and i1 %".173", %".174"
+  %".176" = fcmp olt float %".136",              0x0
+  %".177" = select  i1 %".176", float 0x7ff8000000000000, float %".136"
+  %".178" = fcmp oeq float %".136",              0x0
+  %".179" = select  i1 %".178", float 0xfff0000000000000, float %".177"
+  %".180" = select  i1 %".175", float %".172", float %".179"
+  %".181" = call float @"llvm.fabs.f32"(float %".135")
+  %".182" = fcmp olt float %".181", 0x3e60000000000000
+  %".183" = select  i1 %".182", float %".135", float %".180"
+  %".184" = fadd float %".133", %".183"
+  %".185" = fcmp olt float 0x4055d58a00000000, %".184"
+  %".186" = select  i1 %".185", float 0x4055d58a00000000, float %".184"
+  store float %".186", ptr %".132", align 4
+  %".188" = add i64 %".14", 1
+  %".189" = icmp slt i64 %".188", %".5"
+  br i1 %".189", label %".10", label %".11"
+}
+
+declare i64 @"llvm.fptosi.sat.i64.f32"(float %".1")
+
+declare <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
+
+declare <8 x float> @"llvm.fma.v8f32"(<8 x float> %".1", <8 x float> %".2", <8 x float> %".3")
+
+declare float @"llvm.fma.f32"(float %".1", float %".2", float %".3")
+
+declare float @"llvm.fabs.f32"(float %".1")
+
+define internal void @"k2_sum_times"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5", ptr noalias %".6") nounwind
+{
+.8:
+  %".9" = icmp slt i64 %".3", %".4"
+  br i1 %".9", label %".10", label %".11"
+.10:
+  %".13" = getelementptr float, ptr %".1", i64 0
+  %".14" = load float, ptr %".13", align 4
+  %".15" = fadd float              0x0, %".14"
+  %".16" = getelementptr float, ptr %".1", i64 1
+  %".17" = load float, ptr %".16", align 4
+  %".18" = fadd float %".15", %".17"
+  %".19" = fmul float %".18", 0x3fe0000000000000
+  store float %".19", ptr %".2", align 4
+  br label %".11"
+.11:
+  ret void
+}
+
+define internal void @"k3_copy"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5", ptr noalias %".6") nounwind
+{
+.8:
+  %".9" = icmp slt i64 %".3", %".4"
+  %".13" = load float, ptr %".1", align 4
+  br i1 %".9", label %".10", label %".11"
+.10:
+  store float %".13", ptr %".2", align 4
+  br label %".11"
+.11:
+  ret void
+}
+
+define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
+{
+.9:
+  %".10" = getelementptr i8, ptr %".7", i64 0
+  %".13" = icmp slt i64 %".4", %".5"
+  br i1 %".13", label %".11", label %".12"
+.11:
+  %".15" = phi  i64 [%".4", %".9"], [%".162", %".140"]
+  %".16" = getelementptr float, ptr %".2", i64 %".15"
+  %".17" = load float, ptr %".16", align 4
+  %".18" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".17")
+  %".19" = icmp sle i64 0, %".18"
+  %".20" = icmp slt i64 %".18", 4
+  %".21" = and i1 %".19", %".20"
+  %".22" = xor i1 %".21", 1
+  br i1 %".22", label %".23", label %".24"
+.12:
+  ret void
+.23:
+  %".26" = getelementptr i64, ptr %".6", i64 1
+  store i64 %".18", ptr %".26", align 8
+  store i64 1, ptr %".6", align 8
+  br label %".24"
+.24:
+  %".30" = icmp slt i64 %".18", 0
+  %".31" = select  i1 %".30", i64 0, i64 %".18"
+  %".32" = icmp sgt i64 %".31", 3
+  %".33" = select  i1 %".32", i64 3, i64 %".31"
+  %".36" = mul i64 %".15", 4
+  %".37" = getelementptr float, ptr %".1", i64 %".36"
+  br label %".34"
+.34:
+  %".38" = getelementptr float, ptr %".37", i64 0
+  %".39" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".38", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".40" = fcmp ogt <8 x float> %".39", splat (float 0xfff0000000000000)
+  %".41" = select  <8 x i1> %".40", <8 x float> %".39", <8 x float> splat (float 0xfff0000000000000)
+  %".42" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".41", <8 x float> splat (float 0xfff0000000000000)
+  %".43" = shufflevector <8 x float> %".42", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".44" = shufflevector <8 x float> %".42", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".45" = fcmp ogt <4 x float> %".44", %".43"
+  %".46" = select  <4 x i1> %".45", <4 x float> %".44", <4 x float> %".43"
+  %".47" = shufflevector <4 x float> %".46", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".48" = shufflevector <4 x float> %".46", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".49" = fcmp ogt <2 x float> %".48", %".47"
+  %".50" = select  <2 x i1> %".49", <2 x float> %".48", <2 x float> %".47"
+  %".51" = shufflevector <2 x float> %".50", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".52" = shufflevector <2 x float> %".50", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".53" = fcmp ogt <1 x float> %".52", %".51"
+  %".54" = select  <1 x i1> %".53", <1 x float> %".52", <1 x float> %".51"
+  %".55" = extractelement <1 x float> %".54", i32 0
+  %".56" = getelementptr float, ptr %".37", i64 %".33"
+  %".57" = load float, ptr %".56", align 4
+  %".64" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".55", i32 0
+  %".65" = shufflevector <8 x float> %".64", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".58"
+.58:
+  %".60" = getelementptr float, ptr %".37", i64 0
+  %".61" = getelementptr float, ptr %".60", i64 4
+  call void @"llvm.prefetch.p0"(ptr %".61", i32 0, i32 3, i32 1)
+  %".63" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".60", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
+  %".66" = fsub <8 x float> %".63", %".65"
+  %".67" = fcmp olt <8 x float> %".66", splat (float 0xc05a000000000000)
+  %".68" = select  <8 x i1> %".67", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".66"
+  %".69" = fmul <8 x float> %".68", splat (float 0x3ff7154760000000)
+  %".70" = fadd <8 x float> %".69", splat (float 0x4168000000000000)
+  %".71" = fsub <8 x float> %".70", splat (float 0x4168000000000000)
+  %".72" = bitcast <8 x float> %".70" to <8 x i32>
+  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".68")
+  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".73")
+  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".74", <8 x float> splat (float 0x3f8122c520000000))
+  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".74", <8 x float> splat (float 0x3fa5555380000000))
+  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".74", <8 x float> splat (float 0x3fc5554aa0000000))
+  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".74", <8 x float> splat (float 0x3fe0000000000000))
+  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
+  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
+  %".81" = sub <8 x i32> %".72", splat (i32 1262485250)
+  %".82" = lshr <8 x i32> %".81", splat (i32 1)
+  %".83" = sub <8 x i32> %".81", %".82"
+  %".84" = shl <8 x i32> %".82", splat (i32 23)
+  %".85" = bitcast <8 x i32> %".84" to <8 x float>
+  %".86" = fmul <8 x float> %".80", %".85"
+  %".87" = shl <8 x i32> %".83", splat (i32 23)
+  %".88" = bitcast <8 x i32> %".87" to <8 x float>
+  %".89" = fmul <8 x float> %".86", %".88"
+  %".90" = mul i64 0, 1
+  %".91" = getelementptr float, ptr %".10", i64 %".90"
+  store <8 x float> %".89", ptr %".91", align 4
+  %".93" = add i64 0, 0
+  %".94" = sub i64 %".33", %".93"
+  %".95" = trunc i64 %".94" to i32
+  %".96" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".95", i32 0
+  %".97" = shufflevector <8 x i32> %".96", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".98" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".97"
+  %".99" = select  <8 x i1> %".98", <8 x float> splat (float              0x0), <8 x float> %".89"
+  %".100" = fadd <8 x float> splat (float              0x0), %".99"
+  %".101" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".100", <8 x float> splat (float              0x0)
+  %".102" = shufflevector <8 x float> %".101", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".103" = shufflevector <8 x float> %".101", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".104" = fadd <4 x float> %".102", %".103"
+  %".105" = shufflevector <4 x float> %".104", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".106" = shufflevector <4 x float> %".104", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".107" = fadd <2 x float> %".105", %".106"
+  %".108" = shufflevector <2 x float> %".107", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".109" = shufflevector <2 x float> %".107", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".110" = fadd <1 x float> %".108", %".109"
+  %".111" = extractelement <1 x float> %".110", i32 0
+  %".112" = fsub float %".57", %".55"
+  %".113" = fcmp ogt float %".112", 0x4056400000000000
+  %".114" = select  i1 %".113", float 0x4056400000000000, float %".112"
+  %".115" = fcmp olt float %".114", 0xc05a000000000000
+  %".116" = select  i1 %".115", float 0xc05a000000000000, float %".114"
+  %".117" = fmul float %".116", 0x3ff7154760000000
+  %".118" = fadd float %".117", 0x4168000000000000
+  %".119" = fsub float %".118", 0x4168000000000000
+  %".120" = bitcast float %".118" to i32
+  %".121" = call float @"llvm.fma.f32"(float %".119", float 0xbfe62e4000000000, float %".116")
+  %".122" = call float @"llvm.fma.f32"(float %".119", float 0xbeb7f7d1c0000000, float %".121")
+  %".123" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".122", float 0x3f8122c520000000)
+  %".124" = call float @"llvm.fma.f32"(float %".123", float %".122", float 0x3fa5555380000000)
+  %".125" = call float @"llvm.fma.f32"(float %".124", float %".122", float 0x3fc5554aa0000000)
+  %".126" = call float @"llvm.fma.f32"(float %".125", float %".122", float 0x3fe0000000000000)
+  %".127" = call float @"llvm.fma.f32"(float %".126", float %".122", float 0x3ff0000000000000)
+  %".128" = call float @"llvm.fma.f32"(float %".127", float %".122", float 0x3ff0000000000000)
+  %".129" = sub i32 %".120", 1262485250
+  %".130" = lshr i32 %".129", 1
+  %".131" = sub i32 %".129", %".130"
+  %".132" = shl i32 %".130", 23
+  %".133" = bitcast i32 %".132" to float
+  %".134" = fmul float %".128", %".133"
+  %".135" = shl i32 %".131", 23
+  %".136" = bitcast i32 %".135" to float
+  %".137" = fmul float %".134", %".136"
+  %".138" = fadd float %".111", %".137"
+  %".139" = fdiv float 0x3fe0000000000000, %".138"
+  %".145" = mul i64 %".15", 4
+  %".146" = getelementptr float, ptr %".3", i64 %".145"
+  %".148" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".139", i32 0
+  %".149" = shufflevector <8 x float> %".148", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".156" = fneg float %".111"
+  %".157" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".156", i32 0
+  %".158" = shufflevector <8 x float> %".157", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".140"
+.140:
+  %".142" = mul i64 0, 1
+  %".143" = getelementptr float, ptr %".10", i64 %".142"
+  %".144" = load <8 x float>, ptr %".143", align 4
+  %".147" = getelementptr float, ptr %".146", i64 0
+  %".150" = add i64 0, 0
+  %".151" = sub i64 %".33", %".150"
+  %".152" = trunc i64 %".151" to i32
+  %".153" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".152", i32 0
+  %".154" = shufflevector <8 x i32> %".153", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".155" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".154"
+  %".159" = select  <8 x i1> %".155", <8 x float> %".158", <8 x float> %".144"
+  %".160" = fmul <8 x float> %".149", %".159"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".160", ptr %".147", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".162" = add i64 %".15", 1
+  %".163" = icmp slt i64 %".162", %".5"
+  br i1 %".163", label %".11", label %".12"
 }
 
 declare void @"llvm.prefetch.p0"(ptr %".1", i32 %".2", i32 %".3", i32 %".4")
 
 declare void @"llvm.masked.store.v8f32.p0"(<8 x float> %".1", ptr %".2", i32 %".3", <8 x i1> %".4")
 
-define internal void @"k5_map_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+define internal void @"k5_map_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
 {
-.8:
-  %".11" = icmp slt i64 %".4", %".5"
-  br i1 %".11", label %".9", label %".10"
 .9:
-  %".13" = phi  i64 [%".4", %".8"], [%".23", %".9"]
-  %".14" = getelementptr float, ptr %".3", i64 %".13"
-  %".15" = getelementptr float, ptr %".1", i64 %".13"
-  %".16" = load <8 x float>, ptr %".15", align 4
-  %".17" = getelementptr float, ptr %".2", i64 %".13"
-  %".18" = load <8 x float>, ptr %".17", align 4
-  %".19" = fcmp olt <8 x float> splat (float              0x0), %".18"
-  %".20" = select  <8 x i1> %".19", <8 x float> splat (float 0x3ff0000000000000), <8 x float> splat (float              0x0)
-  %".21" = fmul <8 x float> %".16", %".20"
-  store <8 x float> %".21", ptr %".14", align 4
-  %".23" = add i64 %".13", 8
-  %".24" = icmp slt i64 %".23", %".5"
-  br i1 %".24", label %".9", label %".10"
+  %".12" = icmp slt i64 %".4", %".5"
+  br i1 %".12", label %".10", label %".11"
 .10:
-  ret void
-}
-
-define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5") nounwind
-{
-.7:
-  %".8" = sub i64 %".4", %".3"
-  %".9" = and i64 %".8", -8
-  %".10" = add i64 %".3", %".9"
-  %".13" = icmp slt i64 %".3", %".10"
-  br i1 %".13", label %".11", label %".12"
+  %".14" = phi  i64 [%".4", %".9"], [%".24", %".10"]
+  %".15" = getelementptr float, ptr %".3", i64 %".14"
+  %".16" = getelementptr float, ptr %".1", i64 %".14"
+  %".17" = load <8 x float>, ptr %".16", align 4
+  %".18" = getelementptr float, ptr %".2", i64 %".14"
+  %".19" = load <8 x float>, ptr %".18", align 4
+  %".20" = fcmp olt <8 x float> splat (float              0x0), %".19"
+  %".21" = select  <8 x i1> %".20", <8 x float> splat (float 0x3ff0000000000000), <8 x float> splat (float              0x0)
+  %".22" = fmul <8 x float> %".17", %".21"
+  store <8 x float> %".22", ptr %".15", align 4
+  %".24" = add i64 %".14", 8
+  %".25" = icmp slt i64 %".24", %".5"
+  br i1 %".25", label %".10", label %".11"
 .11:
-  %".15" = phi  i64 [%".3", %".7"], [%".25", %".11"]
-  %".16" = getelementptr float, ptr %".1", i64 %".15"
-  %".17" = getelementptr float, ptr %".16", i64 0
-  %".18" = load <8 x float>, ptr %".17", align 4
-  %".19" = fadd <8 x float> splat (float              0x0), %".18"
-  %".20" = getelementptr float, ptr %".16", i64 4
-  %".21" = load <8 x float>, ptr %".20", align 4
-  %".22" = fadd <8 x float> %".19", %".21"
-  %".23" = getelementptr float, ptr %".2", i64 %".15"
-  store <8 x float> %".22", ptr %".23", align 4
-  %".25" = add i64 %".15", 8
-  %".26" = icmp slt i64 %".25", %".10"
-  br i1 %".26", label %".11", label %".12"
-.12:
-  %".28" = sub i64 %".4", %".10"
-  %".29" = icmp sgt i64 %".28", 0
-  br i1 %".29", label %".30", label %".31"
-.30:
-  %".33" = trunc i64 %".28" to i32
-  %".34" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".33", i32 0
-  %".35" = shufflevector <8 x i32> %".34", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".36" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".35"
-  %".37" = getelementptr float, ptr %".1", i64 %".10"
-  %".38" = getelementptr float, ptr %".37", i64 0
-  %".39" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".38", i32 4, <8 x i1> %".36", <8 x float> splat (float              0x0))
-  %".40" = fadd <8 x float> splat (float              0x0), %".39"
-  %".41" = select  <8 x i1> %".36", <8 x float> %".40", <8 x float> splat (float              0x0)
-  %".42" = getelementptr float, ptr %".37", i64 4
-  %".43" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".42", i32 4, <8 x i1> %".36", <8 x float> splat (float              0x0))
-  %".44" = fadd <8 x float> %".41", %".43"
-  %".45" = select  <8 x i1> %".36", <8 x float> %".44", <8 x float> %".41"
-  %".46" = getelementptr float, ptr %".2", i64 %".10"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".45", ptr %".46", i32 4, <8 x i1> %".36")
-  br label %".31"
-.31:
   ret void
 }
 
-define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5", ptr noalias %".6") nounwind
 {
 .8:
-  %".11" = icmp slt i64 %".4", %".5"
-  br i1 %".11", label %".9", label %".10"
-.9:
-  %".13" = phi  i64 [%".4", %".8"], [%".56", %".49"]
-  %".14" = mul i64 0, 4
-  %".15" = getelementptr float, ptr %".2", i64 %".14"
-  %".16" = mul i64 0, 4
+  %".9" = sub i64 %".4", %".3"
+  %".10" = and i64 %".9", -8
+  %".11" = add i64 %".3", %".10"
+  %".14" = icmp slt i64 %".3", %".11"
+  br i1 %".14", label %".12", label %".13"
+.12:
+  %".16" = phi  i64 [%".3", %".8"], [%".26", %".12"]
   %".17" = getelementptr float, ptr %".1", i64 %".16"
-  br label %".18"
-.10:
+  %".18" = getelementptr float, ptr %".17", i64 0
+  %".19" = load <8 x float>, ptr %".18", align 4
+  %".20" = fadd <8 x float> splat (float              0x0), %".19"
+  %".21" = getelementptr float, ptr %".17", i64 4
+  %".22" = load <8 x float>, ptr %".21", align 4
+  %".23" = fadd <8 x float> %".20", %".22"
+  %".24" = getelementptr float, ptr %".2", i64 %".16"
+  store <8 x float> %".23", ptr %".24", align 4
+  %".26" = add i64 %".16", 8
+  %".27" = icmp slt i64 %".26", %".11"
+  br i1 %".27", label %".12", label %".13"
+.13:
+  %".29" = sub i64 %".4", %".11"
+  %".30" = icmp sgt i64 %".29", 0
+  br i1 %".30", label %".31", label %".32"
+.31:
+  %".34" = trunc i64 %".29" to i32
+  %".35" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".34", i32 0
+  %".36" = shufflevector <8 x i32> %".35", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".37" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".36"
+  %".38" = getelementptr float, ptr %".1", i64 %".11"
+  %".39" = getelementptr float, ptr %".38", i64 0
+  %".40" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".39", i32 4, <8 x i1> %".37", <8 x float> splat (float              0x0))
+  %".41" = fadd <8 x float> splat (float              0x0), %".40"
+  %".42" = select  <8 x i1> %".37", <8 x float> %".41", <8 x float> splat (float              0x0)
+  %".43" = getelementptr float, ptr %".38", i64 4
+  %".44" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".43", i32 4, <8 x i1> %".37", <8 x float> splat (float              0x0))
+  %".45" = fadd <8 x float> %".42", %".44"
+  %".46" = select  <8 x i1> %".37", <8 x float> %".45", <8 x float> %".42"
+  %".47" = getelementptr float, ptr %".2", i64 %".11"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".46", ptr %".47", i32 4, <8 x i1> %".37")
+  br label %".32"
+.32:
   ret void
-.18:
-  %".21" = phi  i64 [0, %".9"], [%".37", %".18"]
-  %".22" = phi  <4 x float> [splat (float              0x0), %".9"], [%".31", %".18"]
-  %".23" = phi  <4 x float> [splat (float              0x0), %".9"], [%".36", %".18"]
-  %".24" = getelementptr float, ptr %".17", i64 %".21"
-  %".25" = mul i64 %".21", 3
-  %".26" = getelementptr float, ptr %".15", i64 %".25"
-  %".27" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".26", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".28" = load float, ptr %".24", align 4
-  %".29" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".28", i32 0
-  %".30" = shufflevector <4 x float> %".29", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".31" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".30", <4 x float> %".27", <4 x float> %".22")
-  %".32" = getelementptr float, ptr %".24", i64 4
-  %".33" = load float, ptr %".32", align 4
-  %".34" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".33", i32 0
-  %".35" = shufflevector <4 x float> %".34", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".36" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".35", <4 x float> %".27", <4 x float> %".23")
-  %".37" = add i64 %".21", 1
-  %".38" = icmp slt i64 %".37", 4
-  br i1 %".38", label %".18", label %".19"
+}
+
+define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
+{
+.9:
+  %".12" = icmp slt i64 %".4", %".5"
+  br i1 %".12", label %".10", label %".11"
+.10:
+  %".14" = phi  i64 [%".4", %".9"], [%".57", %".50"]
+  %".15" = mul i64 0, 4
+  %".16" = getelementptr float, ptr %".2", i64 %".15"
+  %".17" = mul i64 0, 4
+  %".18" = getelementptr float, ptr %".1", i64 %".17"
+  br label %".19"
+.11:
+  ret void
 .19:
-  %".40" = add i64 0, 0
-  br label %".41"
-.41:
-  %".43" = add i64 %".14", 0
-  %".44" = mul i64 %".40", 3
-  %".45" = getelementptr float, ptr %".3", i64 %".44"
-  %".46" = getelementptr float, ptr %".45", i64 %".43"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".31", ptr %".46", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".48" = add i64 0, 1
-  br label %".49"
-.49:
-  %".51" = add i64 %".14", 0
-  %".52" = mul i64 %".48", 3
-  %".53" = getelementptr float, ptr %".3", i64 %".52"
-  %".54" = getelementptr float, ptr %".53", i64 %".51"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".36", ptr %".54", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".56" = add i64 %".13", 1
-  %".57" = icmp slt i64 %".56", %".5"
-  br i1 %".57", label %".9", label %".10"
+  %".22" = phi  i64 [0, %".10"], [%".38", %".19"]
+  %".23" = phi  <4 x float> [splat (float              0x0), %".10"], [%".32", %".19"]
+  %".24" = phi  <4 x float> [splat (float              0x0), %".10"], [%".37", %".19"]
+  %".25" = getelementptr float, ptr %".18", i64 %".22"
+  %".26" = mul i64 %".22", 3
+  %".27" = getelementptr float, ptr %".16", i64 %".26"
+  %".28" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".27", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".29" = load float, ptr %".25", align 4
+  %".30" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".29", i32 0
+  %".31" = shufflevector <4 x float> %".30", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".32" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".31", <4 x float> %".28", <4 x float> %".23")
+  %".33" = getelementptr float, ptr %".25", i64 4
+  %".34" = load float, ptr %".33", align 4
+  %".35" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".34", i32 0
+  %".36" = shufflevector <4 x float> %".35", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".37" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".36", <4 x float> %".28", <4 x float> %".24")
+  %".38" = add i64 %".22", 1
+  %".39" = icmp slt i64 %".38", 4
+  br i1 %".39", label %".19", label %".20"
+.20:
+  %".41" = add i64 0, 0
+  br label %".42"
+.42:
+  %".44" = add i64 %".15", 0
+  %".45" = mul i64 %".41", 3
+  %".46" = getelementptr float, ptr %".3", i64 %".45"
+  %".47" = getelementptr float, ptr %".46", i64 %".44"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".32", ptr %".47", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".49" = add i64 0, 1
+  br label %".50"
+.50:
+  %".52" = add i64 %".15", 0
+  %".53" = mul i64 %".49", 3
+  %".54" = getelementptr float, ptr %".3", i64 %".53"
+  %".55" = getelementptr float, ptr %".54", i64 %".52"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".37", ptr %".55", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".57" = add i64 %".14", 1
+  %".58" = icmp slt i64 %".57", %".5"
+  br i1 %".58", label %".10", label %".11"
 }
 
 declare void @"llvm.masked.store.v4f32.p0"(<4 x float> %".1", ptr %".2", i32 %".3", <4 x i1> %".4")
 
-define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6") nounwind
+define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
 {
-.8:
-  %".11" = icmp slt i64 %".4", %".5"
-  br i1 %".11", label %".9", label %".10"
 .9:
-  %".13" = phi  i64 [%".4", %".8"], [%".84", %".77"]
-  %".14" = mul i64 0, 4
-  %".15" = getelementptr float, ptr %".2", i64 %".14"
-  %".16" = getelementptr float, ptr %".1", i64 0
-  br label %".17"
+  %".12" = icmp slt i64 %".4", %".5"
+  br i1 %".12", label %".10", label %".11"
 .10:
+  %".14" = phi  i64 [%".4", %".9"], [%".85", %".78"]
+  %".15" = mul i64 0, 4
+  %".16" = getelementptr float, ptr %".2", i64 %".15"
+  %".17" = getelementptr float, ptr %".1", i64 0
+  br label %".18"
+.11:
   ret void
-.17:
-  %".20" = phi  i64 [0, %".9"], [%".49", %".17"]
-  %".21" = phi  <4 x float> [splat (float              0x0), %".9"], [%".33", %".17"]
-  %".22" = phi  <4 x float> [splat (float              0x0), %".9"], [%".38", %".17"]
-  %".23" = phi  <4 x float> [splat (float              0x0), %".9"], [%".43", %".17"]
-  %".24" = phi  <4 x float> [splat (float              0x0), %".9"], [%".48", %".17"]
-  %".25" = mul i64 %".20", 4
-  %".26" = getelementptr float, ptr %".16", i64 %".25"
-  %".27" = mul i64 %".20", 3
-  %".28" = getelementptr float, ptr %".15", i64 %".27"
-  %".29" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".28", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".30" = load float, ptr %".26", align 4
-  %".31" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".30", i32 0
-  %".32" = shufflevector <4 x float> %".31", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".33" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".32", <4 x float> %".29", <4 x float> %".21")
-  %".34" = getelementptr float, ptr %".26", i64 1
-  %".35" = load float, ptr %".34", align 4
-  %".36" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".35", i32 0
-  %".37" = shufflevector <4 x float> %".36", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".38" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".37", <4 x float> %".29", <4 x float> %".22")
-  %".39" = getelementptr float, ptr %".26", i64 2
-  %".40" = load float, ptr %".39", align 4
-  %".41" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".40", i32 0
-  %".42" = shufflevector <4 x float> %".41", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".43" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".42", <4 x float> %".29", <4 x float> %".23")
-  %".44" = getelementptr float, ptr %".26", i64 3
-  %".45" = load float, ptr %".44", align 4
-  %".46" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".45", i32 0
-  %".47" = shufflevector <4 x float> %".46", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
-  %".48" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".47", <4 x float> %".29", <4 x float> %".24")
-  %".49" = add i64 %".20", 1
-  %".50" = icmp slt i64 %".49", 2
-  br i1 %".50", label %".17", label %".18"
 .18:
-  %".52" = add i64 0, 0
-  br label %".53"
-.53:
-  %".55" = add i64 %".14", 0
-  %".56" = mul i64 %".52", 3
-  %".57" = getelementptr float, ptr %".3", i64 %".56"
-  %".58" = getelementptr float, ptr %".57", i64 %".55"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".33", ptr %".58", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".60" = add i64 0, 1
-  br label %".61"
-.61:
-  %".63" = add i64 %".14", 0
-  %".64" = mul i64 %".60", 3
-  %".65" = getelementptr float, ptr %".3", i64 %".64"
-  %".66" = getelementptr float, ptr %".65", i64 %".63"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".38", ptr %".66", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".68" = add i64 0, 2
-  br label %".69"
-.69:
-  %".71" = add i64 %".14", 0
-  %".72" = mul i64 %".68", 3
-  %".73" = getelementptr float, ptr %".3", i64 %".72"
-  %".74" = getelementptr float, ptr %".73", i64 %".71"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".43", ptr %".74", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".76" = add i64 0, 3
-  br label %".77"
-.77:
-  %".79" = add i64 %".14", 0
-  %".80" = mul i64 %".76", 3
-  %".81" = getelementptr float, ptr %".3", i64 %".80"
-  %".82" = getelementptr float, ptr %".81", i64 %".79"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".48", ptr %".82", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".84" = add i64 %".13", 1
-  %".85" = icmp slt i64 %".84", %".5"
-  br i1 %".85", label %".9", label %".10"
+  %".21" = phi  i64 [0, %".10"], [%".50", %".18"]
+  %".22" = phi  <4 x float> [splat (float              0x0), %".10"], [%".34", %".18"]
+  %".23" = phi  <4 x float> [splat (float              0x0), %".10"], [%".39", %".18"]
+  %".24" = phi  <4 x float> [splat (float              0x0), %".10"], [%".44", %".18"]
+  %".25" = phi  <4 x float> [splat (float              0x0), %".10"], [%".49", %".18"]
+  %".26" = mul i64 %".21", 4
+  %".27" = getelementptr float, ptr %".17", i64 %".26"
+  %".28" = mul i64 %".21", 3
+  %".29" = getelementptr float, ptr %".16", i64 %".28"
+  %".30" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".29", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
+  %".31" = load float, ptr %".27", align 4
+  %".32" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".31", i32 0
+  %".33" = shufflevector <4 x float> %".32", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".34" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".33", <4 x float> %".30", <4 x float> %".22")
+  %".35" = getelementptr float, ptr %".27", i64 1
+  %".36" = load float, ptr %".35", align 4
+  %".37" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".36", i32 0
+  %".38" = shufflevector <4 x float> %".37", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".39" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".38", <4 x float> %".30", <4 x float> %".23")
+  %".40" = getelementptr float, ptr %".27", i64 2
+  %".41" = load float, ptr %".40", align 4
+  %".42" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".41", i32 0
+  %".43" = shufflevector <4 x float> %".42", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".44" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".43", <4 x float> %".30", <4 x float> %".24")
+  %".45" = getelementptr float, ptr %".27", i64 3
+  %".46" = load float, ptr %".45", align 4
+  %".47" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".46", i32 0
+  %".48" = shufflevector <4 x float> %".47", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 0, i32 0, i32 0>
+  %".49" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".48", <4 x float> %".30", <4 x float> %".25")
+  %".50" = add i64 %".21", 1
+  %".51" = icmp slt i64 %".50", 2
+  br i1 %".51", label %".18", label %".19"
+.19:
+  %".53" = add i64 0, 0
+  br label %".54"
+.54:
+  %".56" = add i64 %".15", 0
+  %".57" = mul i64 %".53", 3
+  %".58" = getelementptr float, ptr %".3", i64 %".57"
+  %".59" = getelementptr float, ptr %".58", i64 %".56"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".34", ptr %".59", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".61" = add i64 0, 1
+  br label %".62"
+.62:
+  %".64" = add i64 %".15", 0
+  %".65" = mul i64 %".61", 3
+  %".66" = getelementptr float, ptr %".3", i64 %".65"
+  %".67" = getelementptr float, ptr %".66", i64 %".64"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".39", ptr %".67", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".69" = add i64 0, 2
+  br label %".70"
+.70:
+  %".72" = add i64 %".15", 0
+  %".73" = mul i64 %".69", 3
+  %".74" = getelementptr float, ptr %".3", i64 %".73"
+  %".75" = getelementptr float, ptr %".74", i64 %".72"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".44", ptr %".75", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".77" = add i64 0, 3
+  br label %".78"
+.78:
+  %".80" = add i64 %".15", 0
+  %".81" = mul i64 %".77", 3
+  %".82" = getelementptr float, ptr %".3", i64 %".81"
+  %".83" = getelementptr float, ptr %".82", i64 %".80"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".49", ptr %".83", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".85" = add i64 %".14", 1
+  %".86" = icmp slt i64 %".85", %".5"
+  br i1 %".86", label %".10", label %".11"
 }
 
-%team = type { ptr, ptr, i64, i64, i64, ptr, ptr, i64, i64, [7 x i64], i64, [7 x i64] }
+%team = type { ptr, ptr, i64, i64, i64, ptr, [2 x i64], i64, [7 x i64], i64, [7 x i64] }
 
 ; What a thread works for, its number there, its state (0: there is none, 1: it lingers, 2: it was
 ; called), its handle (null: none to join), and whether it is to linger.
@@ -717,12 +717,16 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
 @graphc_crew = internal global %crew zeroinitializer, align 64
 
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_attr_init(ptr)
+declare i32 @pthread_attr_setstacksize(ptr, i64)
+declare i32 @pthread_attr_destroy(ptr)
 declare i32 @pthread_join(ptr, ptr)
 declare i32 @getpid()
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 
 define internal ptr @graphc_thread(ptr %member) nounwind {
 entry:
+  %scratch = alloca [64 x i8], align 512
   %number_place = getelementptr %member, ptr %member, i32 0, i32 1
   %state_place = getelementptr %member, ptr %member, i32 0, i32 2
   %lingers_place = getelementptr %member, ptr %member, i32 0, i32 4
@@ -743,7 +747,7 @@ again:
   %more = add i64 %spins, 1
   br label %wait
 walk:
-  call void @graphc_walk(ptr %team, i64 %number)
+  call void @graphc_walk(ptr %team, i64 %number, ptr %scratch)
   %stays = icmp ne i64 %lingers, 0
   br i1 %stays, label %linger, label %gone
 linger:
@@ -769,6 +773,22 @@ gone:
   ret ptr null
 }
 
+; Make a thread, with stack enough for what it works in.
+define internal i32 @graphc_make(ptr %handle_place, ptr %member) nounwind {
+entry:
+  %kind = alloca [256 x i8], align 16
+  %refused = call i32 @pthread_attr_init(ptr %kind)
+  %none = icmp ne i32 %refused, 0
+  br i1 %none, label %failed, label %size
+size:
+  %ignored = call i32 @pthread_attr_setstacksize(ptr %kind, i64 589824)
+  %status = call i32 @pthread_create(ptr %handle_place, ptr %kind, ptr @graphc_thread, ptr %member)
+  %destroyed = call i32 @pthread_attr_destroy(ptr %kind)
+  ret i32 %status
+failed:
+  ret i32 %refused
+}
+
 ; Whether a member of the crew could be called to work, its fields being set; else it is made.
 define internal i1 @graphc_call(ptr %member) nounwind {
 entry:
@@ -780,7 +800,7 @@ entry:
 other:
   call void @graphc_join(ptr %member)
   store atomic i64 2, ptr %state_place monotonic, align 8
-  %status = call i32 @pthread_create(ptr %handle_place, ptr null, ptr @graphc_thread, ptr %member)
+  %status = call i32 @graphc_make(ptr %handle_place, ptr %member)
   %failed = icmp ne i32 %status, 0
   br i1 %failed, label %no, label %yes
 yes:
@@ -879,84 +899,8 @@ done:
   ret void
 }
 
-; Each counter on its own cache line.
-%claim = type { i64, [7 x i64] }
-
-; A piece of a step's units to run now, first and behind the last; { 0, 0 }: there are none left.
-; least: no more than so many units are not cut.
-define internal { i64, i64 } @graphc_claim(ptr %claims, i64 %thread, i64 %threads, i64 %step,
-  i64 %units, i64 %grain, i64 %least) nounwind {
-entry:
-  %alone = icmp eq i64 %threads, 1
-  %halvings = select i1 %alone, i64 0, i64 5
-  %few = icmp ult i64 %threads, 8
-  %reach = select i1 %few, i64 %threads, i64 8
-  %numbered = add i64 %step, 1
-  %fresh = shl i64 %numbered, 8
-  br label %victim
-victim:
-  %k = phi i64 [ 0, %entry ], [ %k_next, %exhausted ]
-  %far = add i64 %thread, %k
-  %v = urem i64 %far, %threads
-  %low_product = mul i64 %v, %units
-  %low = udiv i64 %low_product, %threads
-  %high_product = add i64 %low_product, %units
-  %high = udiv i64 %high_product, %threads
-  %count = sub i64 %high, %low
-  %place = getelementptr %claim, ptr %claims, i64 %v
-  %first = load atomic i64, ptr %place monotonic, align 8
-  br label %look
-look:
-  ; Piece p begins where count / 2^p units are left; the last one has all of them.
-  %seen = phi i64 [ %first, %victim ], [ %now, %take ]
-  %is_old = icmp ult i64 %seen, %fresh
-  %old = select i1 %is_old, i64 %fresh, i64 %seen
-  %piece = sub i64 %old, %fresh
-  %is_there = icmp ule i64 %piece, %halvings
-  %shift = select i1 %is_there, i64 %piece, i64 0
-  %left = lshr i64 %count, %shift
-  %is_first = icmp eq i64 %shift, 0
-  %shorter = sub i64 %shift, 1
-  %shift_before = select i1 %is_first, i64 0, i64 %shorter
-  %left_before = lshr i64 %count, %shift_before
-  %was_cut = icmp ugt i64 %left_before, %least
-  %some = icmp ne i64 %left, 0
-  %exists = select i1 %is_first, i1 %some, i1 %was_cut
-  %free = and i1 %is_there, %exists
-  br i1 %free, label %take, label %exhausted
-take:
-  %more = add i64 %old, 1
-  %swapped = cmpxchg ptr %place, i64 %seen, i64 %more monotonic monotonic
-  %now = extractvalue { i64, i1 } %swapped, 0
-  %mine = extractvalue { i64, i1 } %swapped, 1
-  br i1 %mine, label %found, label %look
-found:
-  %half = lshr i64 %left, 1
-  %from = sub i64 %high, %left
-  %to = sub i64 %high, %half
-  %from_over = urem i64 %from, %grain
-  %to_over = urem i64 %to, %grain
-  %from_even = sub i64 %from, %from_over
-  %to_even = sub i64 %to, %to_over
-  %is_uncut = icmp ule i64 %left, %least
-  %is_halved = icmp eq i64 %piece, %halvings
-  %is_last = or i1 %is_uncut, %is_halved
-  %begin = select i1 %is_first, i64 %low, i64 %from_even
-  %end = select i1 %is_last, i64 %high, i64 %to_even
-  %begun = insertvalue { i64, i64 } undef, i64 %begin, 0
-  %whole = insertvalue { i64, i64 } %begun, i64 %end, 1
-  ret { i64, i64 } %whole
-exhausted:
-  %k_next = add i64 %k, 1
-  %is_more = icmp ult i64 %k_next, %reach
-  br i1 %is_more, label %victim, label %none
-none:
-  ret { i64, i64 } zeroinitializer
-}
-
-; clock_gettime or the like, the clock it is to read, room for the times, and how many of them each
-; thread has: two struct timespec a step.
-%timer = type { ptr, i32, ptr, i64 }
+; clock_gettime or the like, the clock it is to read, and for each step room for a struct timespec.
+%timer = type { ptr, i32, ptr }
 
 declare i32 @sched_yield()
 declare void @llvm.x86.sse2.pause()
@@ -976,8 +920,8 @@ done:
 
 define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
 entry:
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 8
-  %behind = getelementptr %team, ptr %team, i32 0, i32 10
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
+  %behind = getelementptr %team, ptr %team, i32 0, i32 9
   %now = load atomic i64, ptr %behind monotonic, align 8
   %before = atomicrmw add ptr %arrived, i64 1 acq_rel
   %count = add i64 %before, 1
@@ -1001,26 +945,19 @@ done:
   ret void
 }
 
-; Note when a thread begins a step (side 0), or ends it (side 1).
-define internal void @graphc_note(ptr %timer, i64 %thread, i64 %step, i64 %side) nounwind {
+define internal void @graphc_note(ptr %timer, i64 %step) nounwind {
 entry:
   %clock = load ptr, ptr %timer
   %kind_place = getelementptr %timer, ptr %timer, i32 0, i32 1
   %kind = load i32, ptr %kind_place
   %times_place = getelementptr %timer, ptr %timer, i32 0, i32 2
   %times = load ptr, ptr %times_place
-  %room_place = getelementptr %timer, ptr %timer, i32 0, i32 3
-  %room = load i64, ptr %room_place
-  %before = mul i64 %thread, %room
-  %twice = mul i64 %step, 2
-  %number = add i64 %twice, %side
-  %place = add i64 %before, %number
-  %time = getelementptr [2 x i64], ptr %times, i64 %place
+  %time = getelementptr [2 x i64], ptr %times, i64 %step
   %ignored = call i32 %clock(i32 %kind, ptr %time)
   ret void
 }
 
-define internal void @graphc_walk(ptr %team, i64 %thread) nounwind {
+define internal void @graphc_walk(ptr %team, i64 %thread, ptr %scratch) nounwind {
 entry:
   %slots = load ptr, ptr %team
   %error_place = getelementptr %team, ptr %team, i32 0, i32 1
@@ -1034,13 +971,13 @@ entry:
   %together = icmp ugt i64 %size, 1
   %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
   %timer = load ptr, ptr %timer_place
-  %timed = icmp ne ptr %timer, null
-  %claims_place = getelementptr %team, ptr %team, i32 0, i32 6
-  %claims = load ptr, ptr %claims_place
+  %has_timer = icmp ne ptr %timer, null
+  %is_caller = icmp eq i64 %thread, 0
+  %timed = and i1 %has_timer, %is_caller
   %some = icmp slt i64 %first, %last
   br i1 %some, label %step, label %done
 step:
-  %s = phi i64 [ %first, %entry ], [ %following, %behind ]
+  %s = phi i64 [ %first, %entry ], [ %following, %run ]
   %flag_place = getelementptr i8, ptr @graphc_waits, i64 %s
   %flag = load i8, ptr %flag_place
   %flagged = icmp ne i8 %flag, 0
@@ -1066,17 +1003,12 @@ decide:
 go:
   br i1 %timed, label %note, label %run
 note:
-  call void @graphc_note(ptr %timer, i64 %thread, i64 %s, i64 0)
+  call void @graphc_note(ptr %timer, i64 %s)
   br label %run
 run:
   %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
   %function = load ptr, ptr %function_place
-  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error, ptr %claims)
-  br i1 %timed, label %note_end, label %behind
-note_end:
-  call void @graphc_note(ptr %timer, i64 %thread, i64 %s, i64 1)
-  br label %behind
-behind:
+  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error, ptr %scratch)
   %following = add i64 %s, 1
   %more = icmp slt i64 %following, %last
   br i1 %more, label %step, label %done
@@ -1089,7 +1021,6 @@ define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, 
 entry:
   %team = alloca %team, align 64
   %own = alloca [256 x %member], align 64
-  %claims = alloca [256 x %claim], align 64
   store ptr %slots, ptr %team
   %error_place = getelementptr %team, ptr %team, i32 0, i32 1
   store ptr %error, ptr %error_place
@@ -1101,12 +1032,9 @@ entry:
   store i64 0, ptr %size_place
   %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
   store ptr %timer, ptr %timer_place
-  %claims_place = getelementptr %team, ptr %team, i32 0, i32 6
-  store ptr %claims, ptr %claims_place
-  store i64 0, ptr %claims
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 8
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
   store i64 0, ptr %arrived
-  %behind = getelementptr %team, ptr %team, i32 0, i32 10
+  %behind = getelementptr %team, ptr %team, i32 0, i32 9
   store i64 0, ptr %behind
   store i64 0, ptr %error
   %value_place = getelementptr i64, ptr %error, i64 1
@@ -1143,8 +1071,6 @@ create:
   store i64 %t, ptr %number_place
   %lingers_place = getelementptr %member, ptr %member, i32 0, i32 4
   store i64 %lingering, ptr %lingers_place
-  %claim_place = getelementptr %claim, ptr %claims, i64 %t
-  store i64 0, ptr %claim_place
   %called = call i1 @graphc_call(ptr %member)
   br i1 %called, label %made, label %start
 made:
@@ -1157,7 +1083,12 @@ start:
   %all_members = phi ptr [ null, %entry ], [ null, %weigh ], [ %members, %create ],
                          [ %members, %made ]
   store atomic i64 %size, ptr %size_place release, align 8
-  call void @graphc_walk(ptr %team, i64 0)
+  %arena = load ptr, ptr %slots
+  %beyond = getelementptr i8, ptr %arena, i64 639
+  %address = ptrtoint ptr %beyond to i64
+  %aligned = and i64 %address, -512
+  %scratch = inttoptr i64 %aligned to ptr
+  call void @graphc_walk(ptr %team, i64 0, ptr %scratch)
   %alone = icmp eq ptr %all_members, null
   br i1 %alone, label %end, label %leave
 leave:
@@ -1190,8 +1121,11 @@ end:
   ret i32 %short
 }
 
-define internal void @graphc_step_0(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_0(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 1
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 0
@@ -1204,18 +1138,16 @@ entry:
   %s3 = getelementptr ptr, ptr %slots, i64 0
   %b3 = load ptr, ptr %s3
   %p3 = getelementptr i8, ptr %b3, i64 0
-  %low = add i64 0, 0
-  %high = add i64 1, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k0_mat_mul_add_bias_relu(ptr %p0, ptr %p1, ptr %p2, ptr %p3, i64 %low, i64 %high, ptr %error)
+  call void @k0_mat_mul_add_bias_relu(ptr %p0, ptr %p1, ptr %p2, ptr %p3, i64 0, i64 1, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_1(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_1(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 0
@@ -1227,12 +1159,7 @@ entry:
   %p2 = getelementptr i8, ptr %b2, i64 64
   %found = alloca [2 x i64], align 8
   store i64 0, ptr %found
-  %low = add i64 0, 0
-  %high = add i64 2, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k1_softmax_log_loss(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %found)
+  call void @k1_softmax_log_loss(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 2, ptr %found, ptr %scratch)
   %code = load i64, ptr %found
   %bad = icmp ne i64 %code, 0
   br i1 %bad, label %report, label %done
@@ -1247,44 +1174,43 @@ report:
 done:
   ret void
 }
-define internal void @graphc_step_2(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_2(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
   %s1 = getelementptr ptr, ptr %slots, i64 5
   %b1 = load ptr, ptr %s1
   %p1 = getelementptr i8, ptr %b1, i64 0
-  %low = add i64 0, 0
-  %high = add i64 1, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k2_sum_times(ptr %p0, ptr %p1, i64 %low, i64 %high, ptr %error)
+  call void @k2_sum_times(ptr %p0, ptr %p1, i64 0, i64 1, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_3(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_3(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 5
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 0
   %s1 = getelementptr ptr, ptr %slots, i64 6
   %b1 = load ptr, ptr %s1
   %p1 = getelementptr i8, ptr %b1, i64 0
-  %low = add i64 0, 0
-  %high = add i64 1, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k3_copy(ptr %p0, ptr %p1, i64 %low, i64 %high, ptr %error)
+  call void @k3_copy(ptr %p0, ptr %p1, i64 0, i64 1, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_4(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_4(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 0
@@ -1296,12 +1222,7 @@ entry:
   %p2 = getelementptr i8, ptr %b2, i64 64
   %found = alloca [2 x i64], align 8
   store i64 0, ptr %found
-  %low = add i64 0, 0
-  %high = add i64 2, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k4_fill_softmax_log_loss_gradient(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %found)
+  call void @k4_fill_softmax_log_loss_gradient(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 2, ptr %found, ptr %scratch)
   %code = load i64, ptr %found
   %bad = icmp ne i64 %code, 0
   br i1 %bad, label %report, label %done
@@ -1316,8 +1237,11 @@ report:
 done:
   ret void
 }
-define internal void @graphc_step_5(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_5(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
@@ -1327,36 +1251,32 @@ entry:
   %s2 = getelementptr ptr, ptr %slots, i64 0
   %b2 = load ptr, ptr %s2
   %p2 = getelementptr i8, ptr %b2, i64 64
-  %low = add i64 0, 0
-  %high = add i64 8, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k5_map_gradient(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %error)
+  call void @k5_map_gradient(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 8, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_6(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_6(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
   %s1 = getelementptr ptr, ptr %slots, i64 9
   %b1 = load ptr, ptr %s1
   %p1 = getelementptr i8, ptr %b1, i64 0
-  %low = add i64 0, 0
-  %high = add i64 4, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k6_sum(ptr %p0, ptr %p1, i64 %low, i64 %high, ptr %error)
+  call void @k6_sum(ptr %p0, ptr %p1, i64 0, i64 4, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_7(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_7(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
@@ -1366,18 +1286,16 @@ entry:
   %s2 = getelementptr ptr, ptr %slots, i64 7
   %b2 = load ptr, ptr %s2
   %p2 = getelementptr i8, ptr %b2, i64 0
-  %low = add i64 0, 0
-  %high = add i64 1, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k7_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %error)
+  call void @k7_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 1, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_8(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %claims) nounwind {
+define internal void @graphc_step_8(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
 entry:
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
@@ -1387,12 +1305,7 @@ entry:
   %s2 = getelementptr ptr, ptr %slots, i64 8
   %b2 = load ptr, ptr %s2
   %p2 = getelementptr i8, ptr %b2, i64 0
-  %low = add i64 0, 0
-  %high = add i64 1, 0
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
-  call void @k8_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %error)
+  call void @k8_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 1, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
