@@ -10,7 +10,15 @@ import pytest
 from stand_in_gpu import StandIn
 from stand_in_libraries import StandInLibraries, stand_in_libraries
 
-from graphc.runtime import cuda, cuda_graph, library_cache, library_steps, library_trial
+from graphc.ir.op import REGISTRY
+from graphc.runtime import (
+    cache_folder,
+    cuda,
+    cuda_graph,
+    library_cache,
+    library_steps,
+    library_trial,
+)
 
 HERE = Path(__file__).resolve().parent
 
@@ -92,3 +100,13 @@ def libraries(
     monkeypatch.setattr(library_trial, "LOOKS", 2)
     yield made
     assert not made.complaint
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that is empty, and no operators but graphc's own."""
+    monkeypatch.setenv(cache_folder.ENVIRONMENT, str(tmp_path / "cache"))
+    for name, kind in list(REGISTRY.items()):  # other tests' own operators
+        if not kind.__module__.startswith("graphc."):
+            monkeypatch.delitem(REGISTRY, name)
+    return tmp_path / "cache"

@@ -33,13 +33,7 @@ LAST = RNG.standard_normal((6, 6, 4, 5)).astype(np.float32)
 CLASSES = np.array([1, 5, 3, 3])
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(cache_folder.ENVIRONMENT, str(tmp_path / "cache"))
-    for name, kind in list(REGISTRY.items()):  # other tests' own operators
-        if not kind.__module__.startswith("graphc."):
-            monkeypatch.delitem(REGISTRY, name)
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
