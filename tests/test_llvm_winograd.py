@@ -325,9 +325,11 @@ class _AtAPageEnd(Memory):
 def test_nothing_beyond_the_arrays_is_touched(
     tile: int, at_end: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        native_kernels, "Memory", lambda b, array, _: _AtAPageEnd(b, array, at_end=at_end)
-    )
+
+    def memory(buffer: Any, array: np.ndarray, *_: int, **alignment: int) -> _AtAPageEnd:
+        return _AtAPageEnd(buffer, array, at_end=at_end)
+
+    monkeypatch.setattr(native_kernels, "Memory", memory)
     for way in WAYS:
         for shape in SHAPES.values():
             graph, reference = convolution(shape, way)
