@@ -707,7 +707,7 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   br i1 %".86", label %".10", label %".11"
 }
 
-%team = type { ptr, ptr, i64, i64, i64, ptr, [2 x i64], i64, [7 x i64], i64, [7 x i64] }
+%team = type { ptr, ptr, i64, i64, i64, ptr, ptr, i64, i64, [7 x i64], i64, [7 x i64] }
 
 ; What a thread works for, its number there, its state (0: there is none, 1: it lingers, 2: it was
 ; called), its handle (null: none to join), and whether it is to linger.
@@ -899,8 +899,84 @@ done:
   ret void
 }
 
-; clock_gettime or the like, the clock it is to read, and for each step room for a struct timespec.
-%timer = type { ptr, i32, ptr }
+; Each counter on its own cache line.
+%claim = type { i64, [7 x i64] }
+
+; A piece of a step's units to run now, first and behind the last; { 0, 0 }: there are none left.
+; least: no more than so many units are not cut.
+define internal { i64, i64 } @graphc_claim(ptr %claims, i64 %thread, i64 %threads, i64 %step,
+  i64 %units, i64 %grain, i64 %least) nounwind {
+entry:
+  %alone = icmp eq i64 %threads, 1
+  %halvings = select i1 %alone, i64 0, i64 5
+  %few = icmp ult i64 %threads, 8
+  %reach = select i1 %few, i64 %threads, i64 8
+  %numbered = add i64 %step, 1
+  %fresh = shl i64 %numbered, 8
+  br label %victim
+victim:
+  %k = phi i64 [ 0, %entry ], [ %k_next, %exhausted ]
+  %far = add i64 %thread, %k
+  %v = urem i64 %far, %threads
+  %low_product = mul i64 %v, %units
+  %low = udiv i64 %low_product, %threads
+  %high_product = add i64 %low_product, %units
+  %high = udiv i64 %high_product, %threads
+  %count = sub i64 %high, %low
+  %place = getelementptr %claim, ptr %claims, i64 %v
+  %first = load atomic i64, ptr %place monotonic, align 8
+  br label %look
+look:
+  ; Piece p begins where count / 2^p units are left; the last one has all of them.
+  %seen = phi i64 [ %first, %victim ], [ %now, %take ]
+  %is_old = icmp ult i64 %seen, %fresh
+  %old = select i1 %is_old, i64 %fresh, i64 %seen
+  %piece = sub i64 %old, %fresh
+  %is_there = icmp ule i64 %piece, %halvings
+  %shift = select i1 %is_there, i64 %piece, i64 0
+  %left = lshr i64 %count, %shift
+  %is_first = icmp eq i64 %shift, 0
+  %shorter = sub i64 %shift, 1
+  %shift_before = select i1 %is_first, i64 0, i64 %shorter
+  %left_before = lshr i64 %count, %shift_before
+  %was_cut = icmp ugt i64 %left_before, %least
+  %some = icmp ne i64 %left, 0
+  %exists = select i1 %is_first, i1 %some, i1 %was_cut
+  %free = and i1 %is_there, %exists
+  br i1 %free, label %take, label %exhausted
+take:
+  %more = add i64 %old, 1
+  %swapped = cmpxchg ptr %place, i64 %seen, i64 %more monotonic monotonic
+  %now = extractvalue { i64, i1 } %swapped, 0
+  %mine = extractvalue { i64, i1 } %swapped, 1
+  br i1 %mine, label %found, label %look
+found:
+  %half = lshr i64 %left, 1
+  %from = sub i64 %high, %left
+  %to = sub i64 %high, %half
+  %from_over = urem i64 %from, %grain
+  %to_over = urem i64 %to, %grain
+  %from_even = sub i64 %from, %from_over
+  %to_even = sub i64 %to, %to_over
+  %is_uncut = icmp ule i64 %left, %least
+  %is_halved = icmp eq i64 %piece, %halvings
+  %is_last = or i1 %is_uncut, %is_halved
+  %begin = select i1 %is_first, i64 %low, i64 %from_even
+  %end = select i1 %is_last, i64 %high, i64 %to_even
+  %begun = insertvalue { i64, i64 } undef, i64 %begin, 0
+  %whole = insertvalue { i64, i64 } %begun, i64 %end, 1
+  ret { i64, i64 } %whole
+exhausted:
+  %k_next = add i64 %k, 1
+  %is_more = icmp ult i64 %k_next, %reach
+  br i1 %is_more, label %victim, label %none
+none:
+  ret { i64, i64 } zeroinitializer
+}
+
+; clock_gettime or the like, the clock it is to read, room for the times, and how many of them each
+; thread has: two struct timespec a step.
+%timer = type { ptr, i32, ptr, i64 }
 
 declare i32 @sched_yield()
 declare void @llvm.x86.sse2.pause()
@@ -920,8 +996,8 @@ done:
 
 define internal void @graphc_barrier(ptr %team, i64 %size) nounwind {
 entry:
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
-  %behind = getelementptr %team, ptr %team, i32 0, i32 9
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 8
+  %behind = getelementptr %team, ptr %team, i32 0, i32 10
   %now = load atomic i64, ptr %behind monotonic, align 8
   %before = atomicrmw add ptr %arrived, i64 1 acq_rel
   %count = add i64 %before, 1
@@ -945,14 +1021,21 @@ done:
   ret void
 }
 
-define internal void @graphc_note(ptr %timer, i64 %step) nounwind {
+; Note when a thread begins a step (side 0), or ends it (side 1).
+define internal void @graphc_note(ptr %timer, i64 %thread, i64 %step, i64 %side) nounwind {
 entry:
   %clock = load ptr, ptr %timer
   %kind_place = getelementptr %timer, ptr %timer, i32 0, i32 1
   %kind = load i32, ptr %kind_place
   %times_place = getelementptr %timer, ptr %timer, i32 0, i32 2
   %times = load ptr, ptr %times_place
-  %time = getelementptr [2 x i64], ptr %times, i64 %step
+  %room_place = getelementptr %timer, ptr %timer, i32 0, i32 3
+  %room = load i64, ptr %room_place
+  %before = mul i64 %thread, %room
+  %twice = mul i64 %step, 2
+  %number = add i64 %twice, %side
+  %place = add i64 %before, %number
+  %time = getelementptr [2 x i64], ptr %times, i64 %place
   %ignored = call i32 %clock(i32 %kind, ptr %time)
   ret void
 }
@@ -971,13 +1054,13 @@ entry:
   %together = icmp ugt i64 %size, 1
   %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
   %timer = load ptr, ptr %timer_place
-  %has_timer = icmp ne ptr %timer, null
-  %is_caller = icmp eq i64 %thread, 0
-  %timed = and i1 %has_timer, %is_caller
+  %timed = icmp ne ptr %timer, null
+  %claims_place = getelementptr %team, ptr %team, i32 0, i32 6
+  %claims = load ptr, ptr %claims_place
   %some = icmp slt i64 %first, %last
   br i1 %some, label %step, label %done
 step:
-  %s = phi i64 [ %first, %entry ], [ %following, %run ]
+  %s = phi i64 [ %first, %entry ], [ %following, %behind ]
   %flag_place = getelementptr i8, ptr @graphc_waits, i64 %s
   %flag = load i8, ptr %flag_place
   %flagged = icmp ne i8 %flag, 0
@@ -1003,12 +1086,17 @@ decide:
 go:
   br i1 %timed, label %note, label %run
 note:
-  call void @graphc_note(ptr %timer, i64 %s)
+  call void @graphc_note(ptr %timer, i64 %thread, i64 %s, i64 0)
   br label %run
 run:
   %function_place = getelementptr ptr, ptr @graphc_steps, i64 %s
   %function = load ptr, ptr %function_place
-  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error, ptr %scratch)
+  call void %function(ptr %slots, i64 %thread, i64 %size, ptr %error, ptr %scratch, ptr %claims)
+  br i1 %timed, label %note_end, label %behind
+note_end:
+  call void @graphc_note(ptr %timer, i64 %thread, i64 %s, i64 1)
+  br label %behind
+behind:
   %following = add i64 %s, 1
   %more = icmp slt i64 %following, %last
   br i1 %more, label %step, label %done
@@ -1021,6 +1109,7 @@ define internal i32 @graphc_run(ptr %slots, i64 %first, i64 %last, i32 %wanted, 
 entry:
   %team = alloca %team, align 64
   %own = alloca [256 x %member], align 64
+  %claims = alloca [256 x %claim], align 64
   store ptr %slots, ptr %team
   %error_place = getelementptr %team, ptr %team, i32 0, i32 1
   store ptr %error, ptr %error_place
@@ -1032,9 +1121,12 @@ entry:
   store i64 0, ptr %size_place
   %timer_place = getelementptr %team, ptr %team, i32 0, i32 5
   store ptr %timer, ptr %timer_place
-  %arrived = getelementptr %team, ptr %team, i32 0, i32 7
+  %claims_place = getelementptr %team, ptr %team, i32 0, i32 6
+  store ptr %claims, ptr %claims_place
+  store i64 0, ptr %claims
+  %arrived = getelementptr %team, ptr %team, i32 0, i32 8
   store i64 0, ptr %arrived
-  %behind = getelementptr %team, ptr %team, i32 0, i32 9
+  %behind = getelementptr %team, ptr %team, i32 0, i32 10
   store i64 0, ptr %behind
   store i64 0, ptr %error
   %value_place = getelementptr i64, ptr %error, i64 1
@@ -1071,6 +1163,8 @@ create:
   store i64 %t, ptr %number_place
   %lingers_place = getelementptr %member, ptr %member, i32 0, i32 4
   store i64 %lingering, ptr %lingers_place
+  %claim_place = getelementptr %claim, ptr %claims, i64 %t
+  store i64 0, ptr %claim_place
   %called = call i1 @graphc_call(ptr %member)
   br i1 %called, label %made, label %start
 made:
@@ -1121,11 +1215,8 @@ end:
   ret i32 %short
 }
 
-define internal void @graphc_step_0(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_0(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 1
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 0
@@ -1138,16 +1229,18 @@ run:
   %s3 = getelementptr ptr, ptr %slots, i64 0
   %b3 = load ptr, ptr %s3
   %p3 = getelementptr i8, ptr %b3, i64 0
-  call void @k0_mat_mul_add_bias_relu(ptr %p0, ptr %p1, ptr %p2, ptr %p3, i64 0, i64 1, ptr %error, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 1, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k0_mat_mul_add_bias_relu(ptr %p0, ptr %p1, ptr %p2, ptr %p3, i64 %low, i64 %high, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_1(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_1(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 0
@@ -1159,7 +1252,12 @@ run:
   %p2 = getelementptr i8, ptr %b2, i64 64
   %found = alloca [2 x i64], align 8
   store i64 0, ptr %found
-  call void @k1_softmax_log_loss(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 2, ptr %found, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 2, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k1_softmax_log_loss(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %found, ptr %scratch)
   %code = load i64, ptr %found
   %bad = icmp ne i64 %code, 0
   br i1 %bad, label %report, label %done
@@ -1174,43 +1272,44 @@ report:
 done:
   ret void
 }
-define internal void @graphc_step_2(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_2(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
   %s1 = getelementptr ptr, ptr %slots, i64 5
   %b1 = load ptr, ptr %s1
   %p1 = getelementptr i8, ptr %b1, i64 0
-  call void @k2_sum_times(ptr %p0, ptr %p1, i64 0, i64 1, ptr %error, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 1, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k2_sum_times(ptr %p0, ptr %p1, i64 %low, i64 %high, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_3(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_3(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 5
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 0
   %s1 = getelementptr ptr, ptr %slots, i64 6
   %b1 = load ptr, ptr %s1
   %p1 = getelementptr i8, ptr %b1, i64 0
-  call void @k3_copy(ptr %p0, ptr %p1, i64 0, i64 1, ptr %error, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 1, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k3_copy(ptr %p0, ptr %p1, i64 %low, i64 %high, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_4(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_4(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 0
@@ -1222,7 +1321,12 @@ run:
   %p2 = getelementptr i8, ptr %b2, i64 64
   %found = alloca [2 x i64], align 8
   store i64 0, ptr %found
-  call void @k4_fill_softmax_log_loss_gradient(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 2, ptr %found, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 2, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k4_fill_softmax_log_loss_gradient(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %found, ptr %scratch)
   %code = load i64, ptr %found
   %bad = icmp ne i64 %code, 0
   br i1 %bad, label %report, label %done
@@ -1237,11 +1341,8 @@ report:
 done:
   ret void
 }
-define internal void @graphc_step_5(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_5(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
@@ -1251,32 +1352,36 @@ run:
   %s2 = getelementptr ptr, ptr %slots, i64 0
   %b2 = load ptr, ptr %s2
   %p2 = getelementptr i8, ptr %b2, i64 64
-  call void @k5_map_gradient(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 8, ptr %error, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 8, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k5_map_gradient(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_6(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_6(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
   %s1 = getelementptr ptr, ptr %slots, i64 9
   %b1 = load ptr, ptr %s1
   %p1 = getelementptr i8, ptr %b1, i64 0
-  call void @k6_sum(ptr %p0, ptr %p1, i64 0, i64 4, ptr %error, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 4, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k6_sum(ptr %p0, ptr %p1, i64 %low, i64 %high, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_7(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_7(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
@@ -1286,16 +1391,18 @@ run:
   %s2 = getelementptr ptr, ptr %slots, i64 7
   %b2 = load ptr, ptr %s2
   %p2 = getelementptr i8, ptr %b2, i64 0
-  call void @k7_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 1, ptr %error, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 1, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k7_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
 }
-define internal void @graphc_step_8(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch) nounwind {
+define internal void @graphc_step_8(ptr %slots, i64 %thread, i64 %threads, ptr %error, ptr %scratch, ptr %claims) nounwind {
 entry:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %run, label %done
-run:
   %s0 = getelementptr ptr, ptr %slots, i64 0
   %b0 = load ptr, ptr %s0
   %p0 = getelementptr i8, ptr %b0, i64 64
@@ -1305,7 +1412,12 @@ run:
   %s2 = getelementptr ptr, ptr %slots, i64 8
   %b2 = load ptr, ptr %s2
   %p2 = getelementptr i8, ptr %b2, i64 0
-  call void @k8_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 0, i64 1, ptr %error, ptr %scratch)
+  %low = add i64 0, 0
+  %high = add i64 1, 0
+  %mine = icmp eq i64 %thread, 0
+  br i1 %mine, label %run, label %done
+run:
+  call void @k8_mat_mul(ptr %p0, ptr %p1, ptr %p2, i64 %low, i64 %high, ptr %error, ptr %scratch)
   br label %done
 done:
   ret void
