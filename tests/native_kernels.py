@@ -81,12 +81,14 @@ class NativeKernel:
             memories[count + output] = memories[source]
         error = (ctypes.c_int64 * 2)()
         types = [ctypes.c_void_p] * len(memories) + [ctypes.c_int64] * 2 + [ctypes.c_void_p] * 2
+        worker = [0] * bool(self.emitted.workers)
+        types += [ctypes.c_int64] * len(worker)
         function = ctypes.CFUNCTYPE(None, *types)(self.address)
         scratch = _scratch(self.emitted.scratch_bytes)
         middle = self.emitted.extent // 2 // self.emitted.unit * self.emitted.unit
         for low, high in ((middle, self.emitted.extent), (0, middle)):
             places = *(m.address for m in memories), low, high, ctypes.addressof(error)
-            function(*places, scratch.address)
+            function(*places, scratch.address, *worker)
         for memory in (*memories, scratch):
             memory.check_margins()
         assert error[0] == 0, f"check {error[0]} failed with the number {error[1]}"
