@@ -162,3 +162,18 @@ def _shifted(k: Writer, x: Array, y: Array) -> None:
     i, c = k.each(5, 16)
     taken = k.let(x[i, c] * 2.0)
     y[i, c] = x[i // 2, c] + taken
+
+
+def whole_numbers(k: Writer, x: Array, y: Array) -> None:
+    i, j = *k.each(x.shape[0]), k.axis(x.shape[1])
+    k.store(y, (i, j), k.cast(k.abs(x[i, j]) * 20.0, "uint8"))
+
+
+@pytest.mark.parametrize("target", NAMES)
+def test_bytes_in_rows_that_begin_anywhere(target: str):
+    made = kernel(whole_numbers, [dense("x", 9, 1001)], [dense("y", 9, 1001, dtype="uint8")])
+    (native,) = compile_kernels([made], small(target))
+    assert not isinstance(native, Exception), native
+    x = np.random.default_rng(0).standard_normal((9, 1001)).astype("f")
+    (y,) = native([x, np.zeros(x.shape, "uint8")])
+    np.testing.assert_array_equal(y, (np.abs(x) * np.float32(20)).astype("uint8"))

@@ -118,10 +118,9 @@ def _slot(
         again = [s for s in later if isinstance(s, StoreNode) and _same(s.address, place)]
         if sweep.mode != "set" or not again or again[0].mode != "set":
             return None
-        until = later[: later.index(again[0]) + 1]
-        if not _is_row(place, own, vector) or _others(place, until, loads):
+        if not _is_row(place, own, vector) or _is_met(place, sweep, again[0], nodes):
             return None
-        readers = _readers(place, until, loads)
+        readers = _readers(place, later[: later.index(again[0]) + 1], loads)
         return Slot(sweep.value, readers) if readers else None
     for load in loads[sweep]:
         assert load.address is not None
@@ -146,18 +145,15 @@ def _readers(
     return found
 
 
-def _others(
-    place: Address,
-    statements: list[FoldNode | StoreNode],
-    loads: dict[FoldNode | StoreNode, list[Node]],
-) -> bool:
-    """Whether a statement reads the array at other places: then it must be stored."""
-    return any(
-        n.address.buffer == place.buffer and not _same(n.address, place)
-        for s in statements
-        for n in loads[s]
-        if n.address
-    )
+def _is_met(place: Address, store: StoreNode, again: StoreNode, nodes: KernelNodes) -> bool:
+    """Whether anything up to the next store there meets the array in another way: it must be there.
+
+    No sweep only: what has no loop reads or stores single elements of a row.
+    """
+    first, last = (nodes.statements.index(s) for s in (store, again))
+    between = nodes.statements[first + 1 : last + 1]
+    addresses = (address for statement in between for address in nodes.addresses(statement))
+    return any(a.buffer == place.buffer and not _same(a, place) for a in addresses)
 
 
 def _same(one: Address, two: Address) -> bool:

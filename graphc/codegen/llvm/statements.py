@@ -108,6 +108,7 @@ class Statements:
                 self.kept.take(store, v)
                 value = v.wide(store.value)  # of what was there before it is stored
                 self._store_one(store)
+                self.kept.take(fold, v)
                 v.remember(value, stored_loads(store, fold))
             else:
                 self.kept.take(fold, v)
@@ -292,6 +293,7 @@ class Statements:
         """One iteration's store, to the array or to where it is kept for a later one."""
         if store in self.plan.kept.temporary:
             self.kept.put(store, self.values)
+            self.values.forget_stored()
         else:
             self.values.store(store.address, store.value, store.mode)
 

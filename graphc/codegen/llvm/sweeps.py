@@ -43,7 +43,8 @@ def merge_folds(nodes: KernelNodes) -> None:
 
 def _earlier(fold: FoldNode, statements: list[StatementNode]) -> FoldNode | None:
     """The last fold like this one that may do its work, too."""
-    needed, read = _locals(fold), _reads(fold)
+    needed = _locals(fold)
+    read = {name for node in statement_nodes(fold) for name in node.reads}
     for before in reversed(statements):
         if isinstance(before, FoldNode) and _are_alike(before, fold):
             return before

@@ -16,7 +16,7 @@ import llvmlite.binding as llvm
 from graphc.error import NetError, did_you_mean
 
 ENVIRONMENT = "GRAPHC_TARGET"
-ITEM_BYTES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "bool": 1}
+ITEM_BYTES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint8": 1, "bool": 1}
 
 
 def llvm_version() -> str:

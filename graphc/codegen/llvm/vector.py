@@ -267,7 +267,8 @@ class Values:
         """Whether a value is one of those whose largest is subtracted from it."""
         if node.op != "sub" or node.args[1].op != "local":
             return False
-        return self.tops.get(node.args[1].data) is node.args[0]
+        top, value = self.tops.get(node.args[1].data), node.args[0]
+        return top is value and not value.reads & self.written
 
     def linear(self, terms: dict[Axis, int], constant: int) -> ir.Value:
         """constant + sum of terms (lane 0's), put where its innermost variable is known."""
@@ -336,6 +337,10 @@ class Values:
             old = there.load(self.math)
             new = b.fadd(old, new) if dtype in REAL else b.add(old, new)
         there.store(self.math, new, streamed=address.buffer.name in self.streamed)
+        self.forget_stored()
+
+    def forget_stored(self) -> None:
+        """Drop values of what stores change: one was done just now."""
         for node in self._changing:
             self.frame.forget(node)
             self.frame.forget(("wide", self.lanes, node))
