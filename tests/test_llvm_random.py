@@ -9,6 +9,7 @@ import pytest
 from llvmlite import binding, ir
 from native_kernels import NativeKernel, compile_kernels
 from native_programs import TARGETS
+from random_chains import Chain, exact_contents
 
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target
@@ -20,6 +21,7 @@ from graphc.kernel.verify import verify
 
 COUNT = 120
 TOLERANCE = {"float32": 3e-5, "float64": 1e-11}
+NAMES = [*TARGETS, "x86-64-v2"] if "x86-64-v3" in TARGETS else list(TARGETS)
 EXTENTS = (1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 70)
 
 
@@ -222,6 +224,27 @@ def test_random_kernel(seed: int, target: str):
     for got, right in zip(native(contents(kernel, seed)), wanted(seed), strict=True):
         scale = max(1.0, float(np.abs(right).max(initial=0.0)))
         np.testing.assert_allclose(got, right, rtol=0, atol=TOLERANCE[str(right.dtype)] * scale)
+
+
+CHAINS = 40
+
+
+@functools.cache
+def chains(count: int) -> list[Kernel]:
+    return [Chain(seed).kernel() for seed in range(count)]
+
+
+@pytest.mark.parametrize("target", NAMES)
+@pytest.mark.parametrize("count", [CHAINS, pytest.param(1000, marks=pytest.mark.long)])
+def test_chains_of_statements_read_what_they_stored(count: int, target: str):
+    kernels = chains(count)
+    for seed, native in enumerate(compile_kernels(kernels, Target.named(target))):
+        assert not isinstance(native, Exception), (seed, native)
+        wanted = exact_contents(kernels[seed], seed)
+        assert interpret(kernels[seed], wanted) == []
+        got = native(exact_contents(kernels[seed], seed))
+        for found, right in zip(got, wanted[len(kernels[seed].inputs) :], strict=True):
+            np.testing.assert_array_equal(found, right, f"chain {seed}")
 
 
 @pytest.mark.parametrize("name", ["neoverse-n1", "apple-m1", "x86-64", "x86-64-v2", "x86-64-v4"])
