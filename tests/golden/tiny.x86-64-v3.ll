@@ -337,7 +337,7 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".13" = icmp slt i64 %".4", %".5"
   br i1 %".13", label %".11", label %".12"
 .11:
-  %".15" = phi  i64 [%".4", %".9"], [%".162", %".140"]
+  %".15" = phi  i64 [%".4", %".9"], [%".165", %".143"]
   %".16" = getelementptr float, ptr %".2", i64 %".15"
   %".17" = load float, ptr %".16", align 4
   %".18" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".17")
@@ -417,78 +417,81 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".90" = mul i64 0, 1
   %".91" = getelementptr float, ptr %".10", i64 %".90"
   store <8 x float> %".89", ptr %".91", align 4
-  %".93" = add i64 0, 0
-  %".94" = sub i64 %".33", %".93"
-  %".95" = trunc i64 %".94" to i32
-  %".96" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".95", i32 0
-  %".97" = shufflevector <8 x i32> %".96", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".98" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".97"
-  %".99" = select  <8 x i1> %".98", <8 x float> splat (float              0x0), <8 x float> %".89"
-  %".100" = fadd <8 x float> splat (float              0x0), %".99"
-  %".101" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".100", <8 x float> splat (float              0x0)
-  %".102" = shufflevector <8 x float> %".101", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".103" = shufflevector <8 x float> %".101", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".104" = fadd <4 x float> %".102", %".103"
-  %".105" = shufflevector <4 x float> %".104", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".106" = shufflevector <4 x float> %".104", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".107" = fadd <2 x float> %".105", %".106"
-  %".108" = shufflevector <2 x float> %".107", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".109" = shufflevector <2 x float> %".107", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".110" = fadd <1 x float> %".108", %".109"
-  %".111" = extractelement <1 x float> %".110", i32 0
-  %".112" = fsub float %".57", %".55"
-  %".113" = fcmp ogt float %".112", 0x4056400000000000
-  %".114" = select  i1 %".113", float 0x4056400000000000, float %".112"
-  %".115" = fcmp olt float %".114", 0xc05a000000000000
-  %".116" = select  i1 %".115", float 0xc05a000000000000, float %".114"
-  %".117" = fmul float %".116", 0x3ff7154760000000
-  %".118" = fadd float %".117", 0x4168000000000000
-  %".119" = fsub float %".118", 0x4168000000000000
-  %".120" = bitcast float %".118" to i32
-  %".121" = call float @"llvm.fma.f32"(float %".119", float 0xbfe62e4000000000, float %".116")
-  %".122" = call float @"llvm.fma.f32"(float %".119", float 0xbeb7f7d1c0000000, float %".121")
-  %".123" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".122", float 0x3f8122c520000000)
-  %".124" = call float @"llvm.fma.f32"(float %".123", float %".122", float 0x3fa5555380000000)
-  %".125" = call float @"llvm.fma.f32"(float %".124", float %".122", float 0x3fc5554aa0000000)
-  %".126" = call float @"llvm.fma.f32"(float %".125", float %".122", float 0x3fe0000000000000)
-  %".127" = call float @"llvm.fma.f32"(float %".126", float %".122", float 0x3ff0000000000000)
-  %".128" = call float @"llvm.fma.f32"(float %".127", float %".122", float 0x3ff0000000000000)
-  %".129" = sub i32 %".120", 1262485250
-  %".130" = lshr i32 %".129", 1
-  %".131" = sub i32 %".129", %".130"
-  %".132" = shl i32 %".130", 23
-  %".133" = bitcast i32 %".132" to float
-  %".134" = fmul float %".128", %".133"
-  %".135" = shl i32 %".131", 23
+  %".93" = mul i64 0, 1
+  %".94" = getelementptr float, ptr %".10", i64 %".93"
+  %".95" = load <8 x float>, ptr %".94", align 4
+  %".96" = add i64 0, 0
+  %".97" = sub i64 %".33", %".96"
+  %".98" = trunc i64 %".97" to i32
+  %".99" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".98", i32 0
+  %".100" = shufflevector <8 x i32> %".99", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".101" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".100"
+  %".102" = select  <8 x i1> %".101", <8 x float> splat (float              0x0), <8 x float> %".89"
+  %".103" = fadd <8 x float> splat (float              0x0), %".102"
+  %".104" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".103", <8 x float> splat (float              0x0)
+  %".105" = shufflevector <8 x float> %".104", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".106" = shufflevector <8 x float> %".104", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".107" = fadd <4 x float> %".105", %".106"
+  %".108" = shufflevector <4 x float> %".107", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".109" = shufflevector <4 x float> %".107", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".110" = fadd <2 x float> %".108", %".109"
+  %".111" = shufflevector <2 x float> %".110", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".112" = shufflevector <2 x float> %".110", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".113" = fadd <1 x float> %".111", %".112"
+  %".114" = extractelement <1 x float> %".113", i32 0
+  %".115" = fsub float %".57", %".55"
+  %".116" = fcmp ogt float %".115", 0x4056400000000000
+  %".117" = select  i1 %".116", float 0x4056400000000000, float %".115"
+  %".118" = fcmp olt float %".117", 0xc05a000000000000
+  %".119" = select  i1 %".118", float 0xc05a000000000000, float %".117"
+  %".120" = fmul float %".119", 0x3ff7154760000000
+  %".121" = fadd float %".120", 0x4168000000000000
+  %".122" = fsub float %".121", 0x4168000000000000
+  %".123" = bitcast float %".121" to i32
+  %".124" = call float @"llvm.fma.f32"(float %".122", float 0xbfe62e4000000000, float %".119")
+  %".125" = call float @"llvm.fma.f32"(float %".122", float 0xbeb7f7d1c0000000, float %".124")
+  %".126" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".125", float 0x3f8122c520000000)
+  %".127" = call float @"llvm.fma.f32"(float %".126", float %".125", float 0x3fa5555380000000)
+  %".128" = call float @"llvm.fma.f32"(float %".127", float %".125", float 0x3fc5554aa0000000)
+  %".129" = call float @"llvm.fma.f32"(float %".128", float %".125", float 0x3fe0000000000000)
+  %".130" = call float @"llvm.fma.f32"(float %".129", float %".125", float 0x3ff0000000000000)
+  %".131" = call float @"llvm.fma.f32"(float %".130", float %".125", float 0x3ff0000000000000)
+  %".132" = sub i32 %".123", 1262485250
+  %".133" = lshr i32 %".132", 1
+  %".134" = sub i32 %".132", %".133"
+  %".135" = shl i32 %".133", 23
   %".136" = bitcast i32 %".135" to float
-  %".137" = fmul float %".134", %".136"
-  %".138" = fadd float %".111", %".137"
-  %".139" = fdiv float 0x3fe0000000000000, %".138"
-  %".145" = mul i64 %".15", 4
-  %".146" = getelementptr float, ptr %".3", i64 %".145"
-  %".148" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".139", i32 0
-  %".149" = shufflevector <8 x float> %".148", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  %".156" = fneg float %".111"
-  %".157" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".156", i32 0
-  %".158" = shufflevector <8 x float> %".157", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".140"
-.140:
-  %".142" = mul i64 0, 1
-  %".143" = getelementptr float, ptr %".10", i64 %".142"
-  %".144" = load <8 x float>, ptr %".143", align 4
-  %".147" = getelementptr float, ptr %".146", i64 0
-  %".150" = add i64 0, 0
-  %".151" = sub i64 %".33", %".150"
-  %".152" = trunc i64 %".151" to i32
-  %".153" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".152", i32 0
-  %".154" = shufflevector <8 x i32> %".153", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".155" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".154"
-  %".159" = select  <8 x i1> %".155", <8 x float> %".158", <8 x float> %".144"
-  %".160" = fmul <8 x float> %".149", %".159"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".160", ptr %".147", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".162" = add i64 %".15", 1
-  %".163" = icmp slt i64 %".162", %".5"
-  br i1 %".163", label %".11", label %".12"
+  %".137" = fmul float %".131", %".136"
+  %".138" = shl i32 %".134", 23
+  %".139" = bitcast i32 %".138" to float
+  %".140" = fmul float %".137", %".139"
+  %".141" = fadd float %".114", %".140"
+  %".142" = fdiv float 0x3fe0000000000000, %".141"
+  %".148" = mul i64 %".15", 4
+  %".149" = getelementptr float, ptr %".3", i64 %".148"
+  %".151" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".142", i32 0
+  %".152" = shufflevector <8 x float> %".151", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".159" = fneg float %".114"
+  %".160" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".159", i32 0
+  %".161" = shufflevector <8 x float> %".160", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".143"
+.143:
+  %".145" = mul i64 0, 1
+  %".146" = getelementptr float, ptr %".10", i64 %".145"
+  %".147" = load <8 x float>, ptr %".146", align 4
+  %".150" = getelementptr float, ptr %".149", i64 0
+  %".153" = add i64 0, 0
+  %".154" = sub i64 %".33", %".153"
+  %".155" = trunc i64 %".154" to i32
+  %".156" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".155", i32 0
+  %".157" = shufflevector <8 x i32> %".156", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".158" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".157"
+  %".162" = select  <8 x i1> %".158", <8 x float> %".161", <8 x float> %".147"
+  %".163" = fmul <8 x float> %".152", %".162"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".163", ptr %".150", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".165" = add i64 %".15", 1
+  %".166" = icmp slt i64 %".165", %".5"
+  br i1 %".166", label %".11", label %".12"
 }
 
 declare void @"llvm.prefetch.p0"(ptr %".1", i32 %".2", i32 %".3", i32 %".4")
