@@ -153,6 +153,21 @@ def test_bytes_count_every_buffer_once(small: Path) -> None:
 # -- timing --
 
 
+def test_threads_that_spin_after_a_turn_do_not_slow_the_next() -> None:
+    """As those of OpenMP do: for some milliseconds they keep the core that others need."""
+    spins_until = [0.0]
+
+    def spins() -> None:
+        spins_until[0] = time.perf_counter() + 0.015
+
+    def slowed() -> None:
+        if time.perf_counter() < spins_until[0]:
+            time.sleep(0.004)
+
+    found = contest([Contestant("spins", spins), Contestant("slowed", slowed)], 0.0)
+    assert found["slowed"].median < 1e-4, "a slow run of a dozen would be more"
+
+
 def test_medians_of_a_contest_tell_who_is_slower() -> None:
     def work(count: int) -> Any:
         return lambda: sum(range(count))

@@ -1,8 +1,9 @@
 """Timing several things fairly: by turns, in one process, with medians.
 
 Other work on the machine, its clock and its caches change while a benchmark runs. So each
-contestant has its turn in every round; a turn begins with a run that is not timed, so that nobody
-pays for what the one before left in the caches or for threads that still wait for work.
+contestant has its turn in every round; a turn begins with runs that are not timed, so that nobody
+pays for what the one before left in the caches, nor for its threads, which may keep their cores
+busy for some milliseconds while they wait for more work.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.thread_time}
 TURN_SECONDS = 0.05  # a turn is so many runs as fit in here, and at least one
+LEAD_SECONDS = 0.02  # before it, as long as OpenMP's threads may spin
 LEAST_ROUNDS = 5
 
 
@@ -83,7 +85,10 @@ def _runs_a_turn(one: Contestant) -> int:
 
 
 def _turn(one: Contestant, count: int, clock: Clock) -> float:
+    ready = time.perf_counter() + LEAD_SECONDS
     one.run()
+    while time.perf_counter() < ready:
+        one.run()
     started = clock()
     for _ in range(count):
         one.run()
