@@ -77,8 +77,8 @@ class Net:
         shapes: shapes of net inputs, in place of the definition's.
         target: what runs the net: "cpu", "cuda" (a GPU, by pycuda), or "cuda-emulator" (the CUDA
             program on the CPU, slow, to test it).
-        exact: convolutions are direct sums; else 3x3 ones are Winograd's F(2x2, 3x3) where that is
-            faster, whose rounding error is no larger.
+        exact: convolutions are direct sums; else those of 3x3 and 5x5 windows are Winograd's with
+            tiles of 2x2 where that is faster, whose rounding error is no larger.
         fast_math: "winograd4" allows F(4x4, 3x3), faster still, with errors of some 2e-5; "tf32"
             lets a GPU's tensor cores round what they multiply to 10 bits after the point.
         libraries: whether a GPU's products and convolutions may be calls of cuBLASLt and cuDNN,

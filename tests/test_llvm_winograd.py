@@ -35,8 +35,9 @@ from graphc.kernel.contraction import match
 from graphc.kernel.lang import Kernel
 from graphc.kernel.text import parse_kernel, print_kernel
 from graphc.kernel.verify import verify
-from graphc.kernel.winograd import TRANSFORMS, error_bound, geometry, speedup
+from graphc.kernel.winograd import error_bound, geometry, speedup
 from graphc.kernel.winograd_gradient import gradient_error_bound, gradient_geometry
+from graphc.kernel.winograd_matrices import TILES, TRANSFORMS
 from graphc.ops.conv import Conv, ConvDataGradient, ConvWeightGradient
 from graphc.ops.linear import AddBias
 from graphc.ops.neuron import Relu
@@ -60,19 +61,26 @@ SHAPES: dict[str, Shape] = {
 }
 F32 = "float32"
 WAYS = ("forward", "data gradient", "weight gradient")
+KINDS = pytest.mark.parametrize(("tile", "taps"), TRANSFORMS)
 
 
 def forced(tile: int, threads: int = 2) -> Algorithms:
     return Algorithms((tile,), forced=True, threads=threads)
 
 
-def convolution(shape: Shape, way: str, accumulate: bool = False) -> tuple[Graph, Any]:
-    """A graph x, w (and b) -> y, and the same in numpy; w of a weight gradient is dy."""
+def convolution(shape: Shape, way: str, taps: int = 3) -> tuple[Graph, Any]:
+    """A graph x, w (and b) -> y, and the same in numpy; w of a weight gradient is dy.
+
+    More taps than 3 get so much more padding that the result's size stays what it is.
+    """
     n, channels, height, width, outputs, groups, pads = shape
+    more = (taps - 3) // 2
+    down, across = ((before + more, after + more) for before, after in pads)
+    pads = (down, across)
     fields = ((1, 1), pads, (1, 1), groups)
     forward = Conv(*fields)
     x = TensorType(F32, (n, channels, height, width))
-    w = TensorType(F32, (outputs, channels // groups, 3, 3))
+    w = TensorType(F32, (outputs, channels // groups, taps, taps))
     graph = Graph("convolution")
     op: Any = forward
     if way == "data gradient":
@@ -82,7 +90,7 @@ def convolution(shape: Shape, way: str, accumulate: bool = False) -> tuple[Graph
     if way == "weight gradient":
         made = forward.infer(x, w)
         assert isinstance(made, TensorType)
-        w, op = made, ConvWeightGradient((3, 3), *fields)
+        w, op = made, ConvWeightGradient((taps, taps), *fields)
     weights = graph.input("w", w, "input" if way == "weight gradient" else "parameter")
     y = op(graph.input("x", x), weights)
     if way == "forward":
@@ -154,25 +162,26 @@ TOLERANCE = {2: 1e-6, 4: 2e-5}  # of the largest value
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("tile", TRANSFORMS)
+@KINDS
 @pytest.mark.parametrize("way", WAYS)
 def test_every_shape_on_every_target(
-    way: str, tile: int, target: str, monkeypatch: pytest.MonkeyPatch
+    way: str, tile: int, taps: int, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kernel by kernel, between margins of nan that must not be read nor written."""
     monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
     for shape in SHAPES.values():
-        graph, reference = convolution(shape, way)
+        graph, reference = convolution(shape, way, taps)
         values = values_of(graph)
         program = program_of(graph, forced(tile))
         name, got = run_kernel(program, values, Target.named(target), np.nan)
         assert error(got, reference(values)) <= TOLERANCE[tile], f"{shape} {name}"
 
 
+@pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("way", WAYS)
-def test_small_caches_cut_the_work_in_small_pieces(way: str) -> None:
+def test_small_caches_cut_the_work_in_small_pieces(way: str, taps: int) -> None:
     for shape in ((3, 37, 9, 8, 50, 1, ONE), SHAPES["groups"]):
-        graph, reference = convolution(shape, way)
+        graph, reference = convolution(shape, way, taps)
         values = values_of(graph)
         small = replace(Target.host(), l2_bytes=16 << 10)
         _, got = run_kernel(program_of(graph, forced(2)), values, small, np.nan)
@@ -191,9 +200,10 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 
 @settings(max_examples=25, deadline=None)
-@given(shapes(), st.sampled_from(WAYS), st.sampled_from([2, 4]))
-def test_shapes_drawn_at_random(shape: Shape, way: str, tile: int) -> None:
-    graph, reference = convolution(shape, way)
+@given(shapes(), st.sampled_from(WAYS), st.sampled_from(list(TRANSFORMS)))
+def test_shapes_drawn_at_random(shape: Shape, way: str, kind: tuple[int, int]) -> None:
+    tile, taps = kind
+    graph, reference = convolution(shape, way, taps)
     values = values_of(graph)
     program = program_of(graph, forced(tile))
     got = result(program, values, threads=2)
@@ -214,17 +224,30 @@ def test_two_by_two_errs_less_than_the_direct_sum(way: str) -> None:
         assert errors[4] < 2e-5, errors
 
 
-@pytest.mark.parametrize("tile", TRANSFORMS)
-def test_errors_keep_within_the_bound(tile: int) -> None:
+@pytest.mark.parametrize("way", ["forward", "data gradient"])
+def test_five_taps_err_less_than_the_direct_sum(way: str) -> None:
+    for shape in ((4, 96, 13, 13, 64, 2, ONE), (1, 48, 27, 27, 128, 1, ONE)):
+        graph, reference = convolution(shape, way, taps=5)
+        values = values_of(graph)
+        want = reference(values)
+        direct, pieces = (
+            error(result(program_of(graph, algorithms), values), want)
+            for algorithms in (DIRECT, forced(2))
+        )
+        assert pieces < direct, (shape, pieces, direct)
+
+
+@KINDS
+def test_errors_keep_within_the_bound(tile: int, taps: int) -> None:
     """Numbers of one size and many signs: the bound is far off, and must be above."""
-    graph, reference = convolution(SHAPES["even"], "data gradient")
+    graph, reference = convolution(SHAPES["even"], "data gradient", taps)
     values = {name: np.sign(array) / 3 for name, array in values_of(graph).items()}
     (kernel,) = winograd_kernels(program_of(graph, forced(tile)))
     contraction = match(kernel)
     assert contraction is not None
     form = geometry(contraction)
     assert form is not None
-    largest = 9 * form.channels.extent / 9  # every |x| and |w| is 1 / 3
+    largest = taps**2 * form.channels.extent / 9  # every |x| and |w| is 1 / 3
     got = result(program_of(graph, forced(tile)), values)
     exact = reference({name: array.astype(F32) for name, array in values.items()})
     assert 0 < np.abs(got - exact).max() <= error_bound(form, tile) * largest
@@ -245,9 +268,9 @@ def test_a_weight_gradient_errs_as_little_as_the_direct_sum() -> None:
         assert errors[4] < 1e-5, errors
 
 
-@pytest.mark.parametrize("tile", TRANSFORMS)
-def test_errors_of_a_weight_gradient_keep_within_the_bound(tile: int) -> None:
-    graph, reference = convolution(SHAPES["even"], "weight gradient")
+@KINDS
+def test_errors_of_a_weight_gradient_keep_within_the_bound(tile: int, taps: int) -> None:
+    graph, reference = convolution(SHAPES["even"], "weight gradient", taps)
     values = {name: np.sign(array) / 3 for name, array in values_of(graph).items()}
     (kernel,) = winograd_kernels(program_of(graph, forced(tile)))
     contraction = match(kernel)
@@ -262,8 +285,8 @@ def test_errors_of_a_weight_gradient_keep_within_the_bound(tile: int) -> None:
 
 def test_the_matrices_make_a_weight_gradient() -> None:
     rng = np.random.default_rng(0)
-    for tile, transform in TRANSFORMS.items():
-        d, dy = rng.standard_normal((tile + 2, tile + 2)), rng.standard_normal((tile, tile))
+    for (tile, _), transform in TRANSFORMS.items():
+        d, dy = (rng.standard_normal((size, size)) for size in (transform.window, tile))
         b, g, a = (np.array(m) for m in (transform.input, transform.filter, transform.output))
         got = g.T @ ((a.T @ dy @ a) * (b @ d @ b.T)) @ g
         windows = np.lib.stride_tricks.sliding_window_view(d, (tile, tile))
@@ -272,17 +295,24 @@ def test_the_matrices_make_a_weight_gradient() -> None:
 
 def test_the_matrices_make_a_convolution() -> None:
     rng = np.random.default_rng(0)
-    for tile, transform in TRANSFORMS.items():
-        d, w = rng.standard_normal((tile + 2, tile + 2)), rng.standard_normal((3, 3))
+    for (_, taps), transform in TRANSFORMS.items():
+        d, w = (rng.standard_normal((size, size)) for size in (transform.window, taps))
         b, g, a = (np.array(m) for m in (transform.input, transform.filter, transform.output))
         got = a @ ((g @ w @ g.T) * (b @ d @ b.T)) @ a.T
-        windows = np.lib.stride_tricks.sliding_window_view(d, (3, 3))
+        windows = np.lib.stride_tricks.sliding_window_view(d, (taps, taps))
         assert np.allclose(got, np.einsum("yxij,ij->yx", windows, w), rtol=0, atol=1e-13)
 
 
+def test_only_the_last_pixel_needs_the_last_point() -> None:
+    """What `Tiles.needing` leaves out where a tile reaches beyond the result."""
+    for transform in TRANSFORMS.values():
+        assert [row[-1] != 0 for row in transform.output] == [False] * (transform.tile - 1) + [True]
+
+
+@pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("way", WAYS)
-def test_results_do_not_depend_on_threads_or_the_run(way: str) -> None:
-    graph, _ = convolution((3, 40, 13, 11, 150, 1, ONE), way)
+def test_results_do_not_depend_on_threads_or_the_run(way: str, taps: int) -> None:
+    graph, _ = convolution((3, 40, 13, 11, 150, 1, ONE), way, taps)
     values = values_of(graph)
     made = [
         result(program_of(graph, forced(2, planned)), values, used)
@@ -321,9 +351,11 @@ class _AtAPageEnd(Memory):
 
 @pytest.mark.skipif(os.name != "posix", reason="pages are guarded by mprotect")
 @pytest.mark.parametrize("at_end", [True, False])
-@pytest.mark.parametrize("tile", [2, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("tile", "taps"), [(2, 3), (2, 5), pytest.param(4, 3, marks=pytest.mark.long)]
+)
 def test_nothing_beyond_the_arrays_is_touched(
-    tile: int, at_end: bool, monkeypatch: pytest.MonkeyPatch
+    tile: int, taps: int, at_end: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
     def memory(buffer: Any, array: np.ndarray, *_: int, **alignment: int) -> _AtAPageEnd:
@@ -332,7 +364,7 @@ def test_nothing_beyond_the_arrays_is_touched(
     monkeypatch.setattr(native_kernels, "Memory", memory)
     for way in WAYS:
         for shape in SHAPES.values():
-            graph, reference = convolution(shape, way)
+            graph, reference = convolution(shape, way, taps)
             values = values_of(graph)
             program = program_of(graph, forced(tile))
             _, got = run_kernel(program, values, Target.host(), 0.0)
@@ -367,7 +399,7 @@ def _caffe_cases(folder: str) -> list[str]:
 def test_what_caffe_gave(
     folder: str, tile: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At their own tolerances, each 3x3 convolution that can be Winograd's being so."""
+    """At their own tolerances, each convolution that can be Winograd's being so."""
     monkeypatch.setenv(ENVIRONMENT, str(tile))
     plain, used = graphc.Net, 0
 
@@ -386,7 +418,7 @@ def test_what_caffe_gave(
     assert used >= 1
 
 
-@pytest.mark.parametrize("tile", TRANSFORMS)
+@pytest.mark.parametrize("tile", TILES)
 def test_what_matconvnet_gave(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENVIRONMENT, str(tile))
     names = [n for n in test_matconvnet_functions.block_cases() if "conv" in n]
@@ -433,12 +465,18 @@ NET = """
 name: "two"
 input: "data" input_shape {{ dim: 4 dim: {channels} dim: 28 dim: 28 }}
 layer {{ name: "c" type: "Convolution" bottom: "data" top: "c"
-  convolution_param {{ num_output: 128 kernel_size: 3 pad: 1 stride: {stride} }} }}
+  convolution_param {{ num_output: 128 kernel_size: {size} pad: {pad} stride: {stride} }} }}
 """
 
 
-def lowered(channels: int = 128, stride: int = 1, **options: Any) -> driver.Compilation:
-    definition = read_net(NET.format(channels=channels, stride=stride))
+def net_text(channels: int = 128, stride: int = 1, size: int = 3) -> str:
+    return NET.format(channels=channels, stride=stride, size=size, pad=size // 2)
+
+
+def lowered(
+    channels: int = 128, stride: int = 1, size: int = 3, **options: Any
+) -> driver.Compilation:
+    definition = read_net(net_text(channels, stride, size))
     signature = driver.Signature(given=("c",), wrt=("data",), **options)
     return driver.lower(definition, signature)
 
@@ -459,10 +497,23 @@ def test_it_is_taken_where_it_wins_and_the_plan_says_why() -> None:
     assert all("few channels" in sentence for sentence in sentences(direct))
     assert not winograd_kernels(lowered(stride=2).program)
     for sentence in sentences(lowered(stride=2)):
-        assert "is a direct sum of 1,152 products; Winograd's forms need 3x3" in sentence
+        assert "is a direct sum of 1,152 products; Winograd's forms need 3x3 or 5x5" in sentence
         # 9 taps and 128 channels, each sum rounded once a product.
         assert "rounding is within 6.9e-05 of the largest sum possible" in sentence
     assert len(sentences(lowered(stride=2))) == 2
+
+
+def test_five_taps_have_matrices_for_tiles_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, backward = sentences(lowered(size=5))
+    assert "conv+add_bias (forward) is Winograd's F(2x2, 5x5)" in forward
+    assert "conv_data_gradient (backward) is Winograd's F(2x2, 5x5)" in backward
+    fast = lowered(size=5, fast_math=("winograd4",))
+    assert [k.winograd.tile for k in winograd_kernels(fast.program) if k.winograd] == [2, 2]
+    monkeypatch.setenv(ENVIRONMENT, "4")
+    direct = lowered(size=5)
+    assert not winograd_kernels(direct.program)
+    assert all("no matrices of Winograd's for 5x5 windows" in s for s in sentences(direct))
+    assert not winograd_kernels(lowered(size=7).program)
 
 
 def test_why_a_sum_stays_direct() -> None:
@@ -491,7 +542,7 @@ def test_contradictions_are_refused(options: Any, message: str) -> None:
     with pytest.raises(NetError, match=message):
         allowed(**options)
     with pytest.raises(NetError, match=message):
-        graphc.Net(NET.format(channels=16, stride=1), **options)
+        graphc.Net(net_text(channels=16), **options)
 
 
 def test_an_unknown_word_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,7 +570,7 @@ def test_the_model_prefers_what_wins() -> None:
 
 def test_weights_that_are_trained_are_transformed_before_they_change(tmp_path: Path) -> None:
     """Momentum in the same call writes the weights that the data gradient still reads."""
-    text = NET.format(channels=32, stride=1) + (
+    text = net_text(channels=32) + (
         'layer { name: "d" type: "Convolution" bottom: "c" top: "d"'
         " convolution_param { num_output: 32 kernel_size: 3 pad: 1 } }\n"
         'layer { name: "l" type: "EuclideanLoss" bottom: "d" bottom: "data" top: "l" }'

@@ -358,7 +358,7 @@ Statement = Let | Fold | Store | Check
 
 @dataclass(frozen=True)
 class Winograd:
-    """That a kernel, a 3x3 convolution, may be run as F(tile x tile, 3x3) (graphc.kernel.winograd).
+    """That a kernel, a convolution, may be run as F(tile x tile) (graphc.kernel.winograd).
 
     work: its output that is only memory to work in: rows that run apart, of which each uses one.
     filters: its input that holds the weights transformed; the body reads the plain ones. None: it

@@ -7,10 +7,10 @@
 
 A buffer is an output where a statement stores to it. `strides (45, 1, 5)` after a type says that
 it does not lie in row-major order. `winograd 2 v u` ends the first line of a convolution that may
-be run as F(2x2, 3x3) with the memory v and the filters u; a weight gradient has no filters. Guards
-follow `where`; `+=` adds; a check reads `check CONDITION, "message", VALUE`. A number is an int64,
-with a point a float32; others name their type: `1.0:float64`. The name of a type converts:
-`int64(x[o])`.
+be run as Winograd's, in tiles of 2x2, with the memory v and the filters u; a weight gradient has no
+filters. Guards follow `where`; `+=` adds; a check reads `check CONDITION, "message", VALUE`. A
+number is an int64, with a point a float32; others name their type: `1.0:float64`. The name of a
+type converts: `int64(x[o])`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Winograd's convolution: fewer multiplications for 3x3 windows that move by one pixel.
+"""Winograd's convolution: fewer multiplications for windows that move by one pixel.
 
 F(m x m, 3x3) computes an m x m tile of the result from a window d of m + 2 by m + 2 pixels as
 
     A' [ sum over channels of (G w G') * (B' d B) ] A        (' transposes, * is elementwise)
 
-with (m + 2)^2 multiplications a channel where the direct sum has 9 m^2. Lavin and Gray, "Fast
-Algorithms for Convolutional Neural Networks" (arXiv 1509.09308), give the matrices. For a data
-gradient the same holds with the window's taps reversed and the channels' roles exchanged.
+with (m + 2)^2 multiplications a channel where the direct sum has 9 m^2; F(2 x 2, 5x5) has 49 in
+place of 100. `graphc.kernel.winograd_matrices` has the matrices. For a data gradient the same holds
+with the window's taps reversed and the channels' roles exchanged.
 
 `geometry` reads off a contraction whether it has this form, `filter_kernel` is the kernel of
 G w G', `work` compares the arithmetic with the direct sum's, and `error_bound` the rounding.
@@ -15,7 +15,7 @@ G w G', `work` compares the arithmetic with the direct sum's, and `error_bound` 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,64 +23,12 @@ from graphc.kernel.affine import Affine
 from graphc.kernel.build import Array, Writer
 from graphc.kernel.contraction import KERNELS_REMEMBERED, Contraction, Operand
 from graphc.kernel.lang import Axis, Buffer, Expr, Kernel, call, constant
+from graphc.kernel.winograd_matrices import TAPS, TRANSFORMS, Transform
 
-TAPS = 3
 MOST_IN_BLOCK = 64  # output channels whose filters lie together
 LEAST_IN_BLOCK = 16
+LINE = 16  # elements of a line of the caches
 UNIT_ROUNDOFF = 2.0**-24
-
-Matrix = tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Transform:
-    """The matrices of F(tile x tile, 3x3), as they stand in the formula above."""
-
-    tile: int
-    input: Matrix  # B'
-    filter: Matrix  # G
-    output: Matrix  # A'
-
-    @property
-    def window(self) -> int:
-        """Pixels of a window along one side."""
-        return self.tile + TAPS - 1
-
-    @property
-    def points(self) -> int:
-        """Multiplications for one tile and channel."""
-        return self.window**2
-
-
-TRANSFORMS = {
-    2: Transform(
-        2,
-        ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-        ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-        ((1, 1, 1, 0), (0, 1, -1, -1)),
-    ),
-    4: Transform(
-        4,
-        (
-            (4, 0, -5, 0, 1, 0),
-            (0, -4, -4, 1, 1, 0),
-            (0, 4, -4, -1, 1, 0),
-            (0, -2, -1, 2, 1, 0),
-            (0, 2, -1, -2, 1, 0),
-            (0, 4, 0, -5, 0, 1),
-        ),
-        (
-            (1 / 4, 0, 0),
-            (-1 / 6, -1 / 6, -1 / 6),
-            (-1 / 6, 1 / 6, -1 / 6),
-            (1 / 24, 1 / 12, 1 / 6),
-            (1 / 24, -1 / 12, 1 / 6),
-            (0, 0, 1),
-        ),
-        ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-    ),
-}
-
 
 # -- which contractions have the form -------------------------------------------------------------
 
@@ -106,9 +54,14 @@ class Side:
         return self.each.extent
 
     @property
+    def taps(self) -> int:
+        """Pixels that a result's pixel meets."""
+        return self.over.extent
+
+    @property
     def meetings(self) -> int:
         """How many pairs of a result's pixel and a tap meet a pixel of the data, not padding."""
-        starts = [self.first + tap for tap in range(TAPS)]
+        starts = [self.first + tap for tap in range(self.taps)]
         return sum(max(0, min(self.result, self.extent - s) - max(0, -s)) for s in starts)
 
     def tiles(self, tile: int) -> int:
@@ -122,7 +75,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution of 3x3 windows that move by one pixel.
+    """A convolution of square windows, of TAPS pixels, that move by one pixel.
 
     sides: down and across. outer: the images, and what else of `each` the weights do not know.
     group: the groups' axis, None: one group. outputs, channels: one group's.
@@ -140,6 +93,19 @@ class Geometry:
     def groups(self) -> int:
         """How many there are."""
         return self.group.extent if self.group else 1
+
+    @property
+    def taps(self) -> int:
+        """Pixels of a window along one side."""
+        return self.sides[0].taps
+
+    def tilings(self, allowed: Iterable[int]) -> list[int]:
+        """Those of some tiles for which there are matrices."""
+        return [tile for tile in allowed if (tile, self.taps) in TRANSFORMS]
+
+    def transform(self, tile: int) -> Transform:
+        """The matrices for tiles of that size."""
+        return TRANSFORMS[tile, self.taps]
 
     @property
     def images(self) -> int:
@@ -171,7 +137,7 @@ def geometry(contraction: Contraction) -> Geometry | None:
     if any(position.divisor > 1 for position in (*data.index, *weights.index)):
         return None
     sides = _sides(contraction)
-    if len(sides) != 2:
+    if len(sides) != 2 or sides[0].taps != sides[1].taps:
         return None
     down, across = sorted(sides, key=lambda side: -data.stride(side.each))
     taps = {side.over for side in sides}
@@ -194,7 +160,7 @@ def _axes(operand: Operand) -> set[Axis]:
 
 
 def _sides(contraction: Contraction) -> list[Side]:
-    """The data's indices that are a pixel and a tap of three, the tap being a weight's index."""
+    """The data's indices that are a pixel and a tap, the tap being a weight's index."""
     found = []
     taps = [
         position.affine.terms[0][0]
@@ -209,10 +175,10 @@ def _sides(contraction: Contraction) -> list[Side]:
         if len(position.affine.terms) != 2 or len(each) != 1 or len(over) != 1:
             continue
         tap, uses = over[0], _uses(contraction, over[0])
-        if tap.extent != TAPS or tap not in taps or uses != 2:
+        if tap.extent not in TAPS or tap not in taps or uses != 2:
             continue
         backwards = position.affine.coefficient(tap) < 0
-        first = position.affine.constant - (TAPS - 1 if backwards else 0)
+        first = position.affine.constant - (tap.extent - 1 if backwards else 0)
         extent = contraction.left.buffer.shape[number]
         if not _alone(contraction, each[0]):
             continue
@@ -269,7 +235,7 @@ def filter_shape(form: Geometry, tile: int) -> tuple[int, ...]:
 
     One channel more than there are: points then do not meet in one set of a cache.
     """
-    points = TRANSFORMS[tile].points
+    points = form.transform(tile).points
     return (form.groups, form.blocks, points, form.channels.extent + 1, form.block)
 
 
@@ -279,7 +245,7 @@ def filter_kernel(form: Geometry, tile: int, source: Buffer, target: Buffer) -> 
 
     What lies beyond a group's last output is left as it is.
     """
-    transform = TRANSFORMS[tile]
+    transform = form.transform(tile)
     k = Writer("winograd_filter")
     g, b, c, o = k.each(form.groups, form.blocks, form.channels.extent, form.block)
     output: Expr = call("add", call("mul", b, form.block), o) if form.blocks > 1 else o
@@ -294,19 +260,19 @@ def filter_kernel(form: Geometry, tile: int, source: Buffer, target: Buffer) -> 
         if form.group is not None:
             known[form.group] = g
         for side, at in zip(form.sides, (i, j), strict=True):
-            known[side.over] = constant(TAPS - 1 - at if side.reversed else at, "int64")
+            known[side.over] = constant(form.taps - 1 - at if side.reversed else at, "int64")
         index = tuple(_place(position.affine, known) for position in form.weights.index)
         return weights[index]
 
-    taps = [[k.let(tap(i, j)) for j in range(TAPS)] for i in range(TAPS)]
+    taps = [[k.let(tap(i, j)) for j in range(form.taps)] for i in range(form.taps)]
     half = [
-        [k.let(_combined(row, [taps[i][j] for i in range(TAPS)])) for j in range(TAPS)]
+        [k.let(_combined(row, column)) for column in zip(*taps, strict=True)]
         for row in transform.filter
     ]
-    for p in range(transform.window):
-        for q in range(transform.window):
+    for p in range(transform.side):
+        for q in range(transform.side):
             value = _combined(transform.filter[q], half[p])
-            place = (g, b, p * transform.window + q, c, o)
+            place = (g, b, p * transform.side + q, c, o)
             k.store(filters, place, value, inside)
     return k.finish((source,), (target,))
 
@@ -333,26 +299,31 @@ def _combined(factors: Sequence[float], values: Sequence[Expr]) -> Expr:
 
 WORK_BYTES = 768 << 10  # what a thread works in; it should stay in its second-level cache
 FEWEST_TILES = 12  # of a strip: the largest register tile has no more rows
-# Of a strip, though caches may not hold it: each strip reads all filters, and with many channels
-# that takes longer than the strip's own rows (512 channels at
-# 7x7: 1.3 times as fast as with 18).
-ENOUGH_TILES = 72
+# Of a strip, though caches may not hold it, by tile and taps: each strip reads all filters, and
+# with many channels that takes longer than its own rows (512 channels at 7x7: 1.3 times as fast
+# with 72 as with 18). With 49 points a tile, fewer fit.
+ENOUGH_TILES = {(2, 3): 72, (4, 3): 72, (2, 5): 36}
+
+
+def enough_tiles(form: Geometry, tile: int) -> int:
+    """Tiles of a strip, even where the caches do not hold so many."""
+    return ENOUGH_TILES[tile, form.taps]
 
 
 def pitch(form: Geometry) -> int:
     """Elements from one tile's channels to the next's; an odd line keeps them off one cache set."""
-    return -(-form.channels.extent // 16) * 16 + 16
+    return (-(-form.channels.extent // LINE) | 1) * LINE
 
 
 def items_per_tile(form: Geometry, tile: int) -> int:
     """Elements that a tile of a strip takes: its channels and its products, transformed."""
-    return TRANSFORMS[tile].points * (pitch(form) + form.block)
+    return form.transform(tile).points * (pitch(form) + form.block)
 
 
 def work_shape(form: Geometry, tile: int, threads: int) -> tuple[int, int]:
     """How many of the threads can work at once, and elements for each of them."""
     each = items_per_tile(form, tile)
-    tiles = min(max(ENOUGH_TILES, WORK_BYTES // 4 // each), form.tiles(tile))
+    tiles = min(max(enough_tiles(form, tile), WORK_BYTES // 4 // each), form.tiles(tile))
     tiles = max(FEWEST_TILES, -(-tiles // FEWEST_TILES) * FEWEST_TILES)
     strips = -(-form.tiles(tile) // FEWEST_TILES)
     workers = min(threads, form.groups * strips * form.blocks)
@@ -367,9 +338,9 @@ def work_shape(form: Geometry, tile: int, threads: int) -> tuple[int, int]:
 # the sums are bound by memory. Direct and transformed sums are tiles of the same kind.
 _DIRECT_EFFICIENCY = 0.9
 _POINTS_EFFICIENCY = 0.88
-_INPUT_SLOTS = {2: 200.0, 4: 700.0}
-_OUTPUT_SLOTS = {2: 100.0, 4: 500.0}
-_FILTER_SLOTS = {2: 400.0, 4: 800.0}
+_INPUT_SLOTS = {(2, 3): 200.0, (4, 3): 700.0, (2, 5): 400.0}  # by tile and taps
+_OUTPUT_SLOTS = {(2, 3): 100.0, (4, 3): 500.0, (2, 5): 230.0}
+_FILTER_SLOTS = {(2, 3): 400.0, (4, 3): 800.0, (2, 5): 450.0}
 _PACKING_SLOTS = 440.0  # of the direct sum's weights
 _READING_SLOTS = 8.0  # of one point of a filter, in each strip
 FEWEST_CHANNELS = 16  # fewer leave most of a transform's lanes empty
@@ -384,16 +355,18 @@ def direct_work(form: Geometry) -> float:
 
 
 def winograd_work(form: Geometry, tile: int) -> float:
-    """Modelled slots of F(tile x tile, 3x3), transforms included."""
+    """Modelled slots of F(tile x tile), transforms included."""
     tiles, channels = form.tiles(tile), form.channels.extent
     outputs = form.blocks * form.block
-    window = TRANSFORMS[tile].window
-    needed = [window * side.tiles(tile) - side.partial(tile) for side in form.sides]
+    transform, kind = form.transform(tile), (tile, form.taps)
+    needed = [transform.side * side.tiles(tile) - side.partial(tile) for side in form.sides]
     sums = form.images * math.prod(needed) * channels * outputs / _POINTS_EFFICIENCY
-    transforms = tiles * (channels * _INPUT_SLOTS[tile] + outputs * _OUTPUT_SLOTS[tile])
-    strips = -(-tiles // max(ENOUGH_TILES, WORK_BYTES // 4 // items_per_tile(form, tile)))
-    reading = strips * TRANSFORMS[tile].points * _READING_SLOTS
-    filters = channels * outputs * (_FILTER_SLOTS[tile] + reading)
+    transforms = tiles * (channels * _INPUT_SLOTS[kind] + outputs * _OUTPUT_SLOTS[kind])
+    strips = -(
+        -tiles // max(enough_tiles(form, tile), WORK_BYTES // 4 // items_per_tile(form, tile))
+    )
+    reading = strips * transform.points * _READING_SLOTS
+    filters = channels * outputs * (_FILTER_SLOTS[kind] + reading)
     return form.groups * (sums + transforms + filters)
 
 
@@ -410,15 +383,15 @@ def speedup(form: Geometry, tile: int) -> float:
 
 
 def error_bound(form: Geometry, tile: int) -> float:
-    """The largest rounding error there can be, as a part of 9 * channels * max |x| * max |w|.
+    """The largest rounding error there can be, as a part of taps * channels * max |x| * max |w|.
 
     Each of three products of matrices, and the sum over channels, rounds once a term; what they
     round grows by the matrices' absolute sums. tile 0: of the direct sum.
     """
     channels = form.channels.extent
     if tile == 0:
-        return TAPS**2 * channels * UNIT_ROUNDOFF
-    transform = TRANSFORMS[tile]
+        return form.taps**2 * channels * UNIT_ROUNDOFF
+    transform = form.transform(tile)
     inputs = [sum(map(abs, row)) for row in transform.input]
     filters = [sum(map(abs, row)) for row in transform.filter]
     growth = max(
@@ -427,4 +400,4 @@ def error_bound(form: Geometry, tile: int) -> float:
     )
     matrices = (transform.input, transform.filter, transform.output)
     terms = sum(2 * max(sum(f != 0 for f in row) for row in matrix) for matrix in matrices)
-    return growth**2 / TAPS**2 * (channels + terms) * UNIT_ROUNDOFF
+    return growth**2 / form.taps**2 * (channels + terms) * UNIT_ROUNDOFF

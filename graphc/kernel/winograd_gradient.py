@@ -4,7 +4,7 @@ With y = A' [ sum over channels of (G w G') * (B' d B) ] A, what y's gradient dy
 
     dw = G' [ sum over tiles of (A dy A') * (B' d B) ] G        (' transposes, * is elementwise)
 
-Its (m + 2)^2 multiplications a tile stand for the direct sum's 9 m^2. Here the sums are over tiles,
+It needs as many multiplications a tile as the convolution. Here the sums are over tiles,
 of all images; they are made for one block of channels and of outputs after another, and a block's
 windows are transformed once for each block of the others.
 """
@@ -21,17 +21,16 @@ from graphc.kernel.contraction import Contraction, Operand
 from graphc.kernel.lang import Axis
 from graphc.kernel.winograd import (
     FEWEST_CHANNELS,
-    TAPS,
-    TRANSFORMS,
+    LINE,
     UNIT_ROUNDOFF,
     Geometry,
     Side,
     direct_work,
 )
+from graphc.kernel.winograd_matrices import TAPS
 
 MOST_IN_BLOCK = 64  # channels, and outputs
 LEAST_IN_BLOCK = 16
-LINE = 16  # elements of a line of the caches
 LEAST_STRIP, MOST_STRIP = 8, 32  # tiles that are transformed before their products are summed up
 
 
@@ -59,7 +58,7 @@ def _form(contraction: Contraction, data: Operand, dy: Operand) -> Geometry | No
     if any(position.guarded for position in dy.index):
         return None
     sides = list(_sides(contraction, data, dy))
-    if len(sides) != 2:
+    if len(sides) != 2 or sides[0].taps != sides[1].taps:
         return None
     down, across = sorted(sides, key=lambda side: -data.stride(side.each))
     used = {axis for side in sides for axis in (side.each, side.over)}
@@ -82,12 +81,12 @@ def _axes(operand: Operand) -> set[Axis]:
 
 
 def _sides(contraction: Contraction, data: Operand, dy: Operand) -> Iterator[Side]:
-    """The data's indices that are a pixel of dy and a tap of three, which nothing else uses."""
+    """The data's indices that are a pixel of dy and a tap, which nothing else uses."""
     both = [position.affine for position in (*data.index, *dy.index)]
     for number, position in enumerate(data.index):
         form = position.affine
         pixels = [a for a, c in form.terms if a in contraction.over and c == 1]
-        taps = [a for a, c in form.terms if a in contraction.each and c == 1 and a.extent == TAPS]
+        taps = [a for a, c in form.terms if a in contraction.each and c == 1 and a.extent in TAPS]
         if len(form.terms) != 2 or len(pixels) != 1 or len(taps) != 1:
             continue
         uses = [sum(f.coefficient(axis) != 0 for f in both) for axis in (pixels[0], taps[0])]
@@ -152,7 +151,7 @@ def choose_blocks(form: Geometry, tile: int, workers: int, cache_bytes: int) -> 
 
     The strip does not depend on the threads: neither does then in which order sums are added.
     """
-    points = TRANSFORMS[tile].points
+    points = form.transform(tile).points
     strip = _strip(form, points, tile, cache_bytes)
 
     def time(blocks: Blocks) -> float:
@@ -187,7 +186,7 @@ def _sizes(axis: Axis) -> list[int]:
 
 def work_shape(form: Geometry, tile: int, threads: int) -> tuple[int, int]:
     """How many of the threads can work at once, and elements for each of them."""
-    points = TRANSFORMS[tile].points
+    points = form.transform(tile).points
     sizes = [_sizes(form.channels), _sizes(form.outputs)]
     smallest = Blocks(min(sizes[0]), min(sizes[1]), 1)
     workers = min(threads, smallest.shares(form))
@@ -199,17 +198,17 @@ def work_shape(form: Geometry, tile: int, threads: int) -> tuple[int, int]:
 # Slots of an instruction for one lane; a core has two a cycle. Fitted to the 3x3 convolutions of
 # VGG-16, GoogLeNet and ResNet-50.
 _POINTS_EFFICIENCY = 0.93
-_INPUT_SLOTS = {2: 250.0, 4: 700.0}
-_RESULT_SLOTS = {2: 200.0, 4: 600.0}
-_OUTPUT_SLOTS = {2: 450.0, 4: 800.0}
+_INPUT_SLOTS = {(2, 3): 250.0, (4, 3): 700.0, (2, 5): 160.0}  # by tile and taps
+_RESULT_SLOTS = {(2, 3): 200.0, (4, 3): 600.0, (2, 5): 400.0}
+_OUTPUT_SLOTS = {(2, 3): 450.0, (4, 3): 800.0, (2, 5): 360.0}
 
 
 def _share_work(form: Geometry, tile: int, blocks: Blocks) -> float:
-    window = TRANSFORMS[tile].window
-    needed = [window * side.tiles(tile) - side.partial(tile) for side in form.sides]
+    transform, kind = form.transform(tile), (tile, form.taps)
+    needed = [transform.side * side.tiles(tile) - side.partial(tile) for side in form.sides]
     sums = form.images * math.prod(needed) * blocks.channels * blocks.outputs
-    transforms = blocks.channels * _INPUT_SLOTS[tile] + blocks.outputs * _RESULT_SLOTS[tile]
-    output = blocks.channels * blocks.outputs * _OUTPUT_SLOTS[tile]
+    transforms = blocks.channels * _INPUT_SLOTS[kind] + blocks.outputs * _RESULT_SLOTS[kind]
+    output = blocks.channels * blocks.outputs * _OUTPUT_SLOTS[kind]
     return sums / _POINTS_EFFICIENCY + form.tiles(tile) * transforms + output
 
 
@@ -234,7 +233,7 @@ def gradient_error_bound(form: Geometry, tile: int) -> float:
     pixels = form.images * math.prod(side.result for side in form.sides)
     if tile == 0:
         return pixels * UNIT_ROUNDOFF
-    transform = TRANSFORMS[tile]
+    transform = form.transform(tile)
     turned = [list(zip(*m, strict=True)) for m in (transform.output, transform.filter)]
     inputs, result, output = transform.input, turned[0], turned[1]
     sizes = [[sum(map(abs, row)) for row in matrix] for matrix in (inputs, result)]

@@ -42,6 +42,15 @@ class _Way:
     form: Geometry
     is_gradient: bool
 
+    def tiles(self, allowed: Algorithms) -> list[int]:
+        """Those that are allowed and for which there are matrices."""
+        return self.form.tilings(allowed.winograd)
+
+    def name(self, tile: int) -> str:
+        """As it is written."""
+        taps = self.form.taps
+        return f"Winograd's F({tile}x{tile}, {taps}x{taps})"
+
     def speedup(self, tile: int) -> float:
         """As `winograd.speedup`."""
         measure = gradient_speedup if self.is_gradient else winograd.speedup
@@ -61,8 +70,8 @@ def choose_algorithms(draft: Draft, allowed: Algorithms) -> None:
         if contraction is None:
             continue
         way = _way(contraction)
-        if way is None or not allowed.winograd:
-            _stay_direct(draft, step, contraction, way)
+        if way is None or not way.tiles(allowed):
+            _stay_direct(draft, step, contraction, _why_not(contraction, way, allowed))
             continue
         tile = _choice(draft, step, way, allowed)
         if tile and way.is_gradient:
@@ -71,16 +80,23 @@ def choose_algorithms(draft: Draft, allowed: Algorithms) -> None:
             _transform(draft, step, way.form, tile, allowed.threads, readers)
 
 
-def _stay_direct(draft: Draft, step: DraftStep, contraction: Contraction, way: _Way | None) -> None:
-    terms = math.prod(axis.extent for axis in contraction.over)
-    why = ""
+def _why_not(contraction: Contraction, way: _Way | None, allowed: Algorithms) -> str:
+    """Why a sum is not even compared with Winograd's; nothing of a product without windows."""
+    if way is not None and not allowed.winograd:
+        return "; Winograd's forms are for the CPU, where exact sums are not asked for"
     if way is not None:
-        why = "; Winograd's forms are for the CPU, where exact sums are not asked for"
-    elif _has_windows(contraction):
-        why = (
-            "; Winograd's forms need 3x3 windows that move by one pixel, float32, and a sum over"
-            " channels that lie together"
+        size = f"{way.form.taps}x{way.form.taps}"
+        return f"; there are no matrices of Winograd's for {size} windows and these tiles"
+    if _has_windows(contraction):
+        return (
+            "; Winograd's forms need 3x3 or 5x5 windows that move by one pixel, float32, and a sum"
+            " over channels that lie together"
         )
+    return ""
+
+
+def _stay_direct(draft: Draft, step: DraftStep, contraction: Contraction, why: str) -> None:
+    terms = math.prod(axis.extent for axis in contraction.over)
     bound = terms * UNIT_ROUNDOFF[contraction.left.buffer.dtype]
     draft.remark(
         "algorithm",
@@ -111,32 +127,30 @@ def _way(contraction: Contraction) -> _Way | None:
     return _Way(form, True) if form is not None and is_possible(form) else None
 
 
-def _choice(draft: Draft, step: DraftStep, form: _Way, allowed: Algorithms) -> int:
+def _choice(draft: Draft, step: DraftStep, way: _Way, allowed: Algorithms) -> int:
     """The tile, or 0 for the direct sum."""
-    direct = form.error_bound(0)
+    direct = way.error_bound(0)
     subject = f"layer:{step.label}"
-    way = _direction(step)
-    speed = {tile: form.speedup(tile) for tile in allowed.winograd}
-    best = max(allowed.winograd, key=lambda tile: speed[tile])
-    if allowed.forced:
-        best = allowed.winograd[-1]
-    elif speed[best] < WORTH_IT:
+    what = f"{step.kernel.name} ({_direction(step)})"
+    speed = {tile: way.speedup(tile) for tile in way.tiles(allowed)}
+    best = max(speed, key=lambda tile: speed[tile])
+    if not allowed.forced and speed[best] < WORTH_IT:
         why = f"would be {speed[best]:.2g} times as fast by the model"
         if not speed[best]:
             why = "would leave lanes empty, with so few channels"
         draft.remark(
             "algorithm",
             subject,
-            f"{step.kernel.name} ({way}) is a direct sum: Winograd's F({best}x{best}, 3x3) {why};"
+            f"{what} is a direct sum: {way.name(best)} {why};"
             f" rounding is within {direct:.1e} of the largest sum possible",
         )
         return 0
-    bound = form.error_bound(best)
+    bound = way.error_bound(best)
     why = "as was forced" if allowed.forced else f"{speed[best]:.2g} times as fast by the model"
     draft.remark(
         "algorithm",
         subject,
-        f"{step.kernel.name} ({way}) is Winograd's F({best}x{best}, 3x3), {why}; rounding is within"
+        f"{what} is {way.name(best)}, {why}; rounding is within"
         f" {bound:.1e} of the largest sum possible (the direct sum: {direct:.1e})",
     )
     return best

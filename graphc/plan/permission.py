@@ -13,8 +13,8 @@ from graphc.error import NetError, did_you_mean
 class Algorithms:
     """What a plan may choose from.
 
-    winograd: the tiles m of F(m x m, 3x3) that are allowed. forced: take the last of them wherever
-    it can be, to test it. threads: each that a call may use needs memory of its own to work in; of
+    winograd: the tiles m of F(m x m) that are allowed. forced: take one of them wherever it can
+    be, to test it. threads: each that a call may use needs memory of its own to work in; of
     a larger team some find nothing to do. parted_sums: long sums may be made of parts.
     """
 
@@ -33,7 +33,7 @@ FAST_MATH = ("winograd4", "tf32")
 def allowed(
     exact: bool = False, fast_math: Sequence[str] = (), threads: int = Algorithms.threads
 ) -> Algorithms:
-    """What a user allows: F(2x2, 3x3), no less exact than the direct sum, unless `exact`.
+    """What a user allows: tiles of 2x2, no less exact than the direct sum, unless `exact`.
 
     fast_math: "winograd4" allows F(4x4, 3x3), too, which is some 20 times less exact; "tf32" is for
     a GPU's code alone. Raises NetError for another word there, or where the two contradict each
@@ -49,9 +49,9 @@ def allowed(
         return replace(PARTED, threads=threads)
     chosen = os.environ.get(ENVIRONMENT, "")
     if chosen:
-        from graphc.kernel.winograd import TRANSFORMS
+        from graphc.kernel.winograd_matrices import TILES
 
-        tiles = {"0": (), **{str(tile): (tile,) for tile in TRANSFORMS}}
+        tiles = {"0": (), **{str(tile): (tile,) for tile in TILES}}
         if chosen not in tiles:
             raise NetError(f"{ENVIRONMENT} is one of {', '.join(tiles)}, not '{chosen}'")
         return Algorithms(tiles[chosen], True, threads, True)

@@ -39,7 +39,8 @@ from graphc.codegen.nodes import (
 from graphc.kernel import winograd
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Axis, Kernel
-from graphc.kernel.winograd import TRANSFORMS, Geometry, Transform
+from graphc.kernel.winograd import Geometry
+from graphc.kernel.winograd_matrices import Transform
 
 CACHE_PART = 0.8  # of the second-level cache, for what a strip works in
 
@@ -78,7 +79,7 @@ class Schedule:
     has. workers: threads that have memory to work in.
     """
 
-    tile: int
+    transform: Transform
     lanes: int
     vectors: int
     rows: int
@@ -87,9 +88,9 @@ class Schedule:
     workers: int
 
     @property
-    def transform(self) -> Transform:
-        """The matrices."""
-        return TRANSFORMS[self.tile]
+    def tile(self) -> int:
+        """Pixels of a tile along one side."""
+        return self.transform.tile
 
 
 def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
@@ -100,14 +101,14 @@ def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
     room = next(b for b in kernel.outputs if b.name == kernel.winograd.work)
     workers, items = room.shape
     each_tile = winograd.items_per_tile(form, tile)
-    fits = max(winograd.ENOUGH_TILES, int(CACHE_PART * target.l2_bytes) // 4 // each_tile)
-    fits = min(fits, items // each_tile)
+    fits = int(CACHE_PART * target.l2_bytes) // 4 // each_tile
+    fits = min(max(winograd.enough_tiles(form, tile), fits), items // each_tile)
     strip = max(rows, fits // rows * rows)
     tiles = form.tiles(tile)
     strips = -(-tiles // strip)
     strip = -(-tiles // strips // rows) * rows  # all about as long
     strips = -(-tiles // strip)
-    return Schedule(tile, lanes, vectors, rows, strip, strips, workers)
+    return Schedule(form.transform(tile), lanes, vectors, rows, strip, strips, workers)
 
 
 class _Convolution:
@@ -281,7 +282,7 @@ class _Convolution:
 
         def body(o: ir.Value, some: Count | None, _: Carry) -> Carry:
             rows = Rows(self.at.moved(source, o), self.block_plane)
-            grid = load_points(self.at, rows, transform.window)
+            grid = load_points(self.at, rows, transform.side)
             made = sandwich(self.at.math, transform.output, grid)
             for i, line in enumerate(made):
                 for j, value in enumerate(line):

@@ -1,4 +1,4 @@
-"""The weight gradient of a 3x3 convolution by Winograd's algorithm.
+"""The weight gradient of a convolution by Winograd's algorithm.
 
 For one block of channels and of outputs after another: strips of tiles that fit the second-level
 cache are transformed, the windows of the data and the squares of dy, and each point adds products
@@ -31,8 +31,9 @@ from graphc.codegen.nodes import Nodes, StoreNode
 from graphc.kernel import winograd
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Axis, Kernel
-from graphc.kernel.winograd import TAPS, TRANSFORMS, Geometry, Transform
+from graphc.kernel.winograd import Geometry
 from graphc.kernel.winograd_gradient import Blocks, choose_blocks, gradient_geometry, pitch
+from graphc.kernel.winograd_matrices import Transform
 
 
 def emit_winograd_gradient(
@@ -81,13 +82,14 @@ def choose_schedule(form: Geometry, kernel: Kernel, target: Target) -> Schedule:
     """The blocks that the caches hold and that take the threads the least time."""
     assert kernel.winograd is not None
     tile, lanes = kernel.winograd.tile, target.lanes("float32")
+    transform = form.transform(tile)
     room = next(b for b in kernel.outputs if b.name == kernel.winograd.work)
     workers, items = room.shape
     cache = min(winograd.WORK_BYTES, int(CACHE_PART * target.l2_bytes))
     blocks = choose_blocks(form, tile, workers, cache)
-    assert blocks.items(TRANSFORMS[tile].points) <= items, "the plan made room for them"
+    assert blocks.items(transform.points) <= items, "the plan made room for them"
     vectors, rows = register_tile(blocks.channels // lanes, blocks.outputs, target.registers)
-    return Schedule(TRANSFORMS[tile], blocks, lanes, vectors, rows, workers)
+    return Schedule(transform, blocks, lanes, vectors, rows, workers)
 
 
 class _Gradient:
@@ -280,7 +282,7 @@ class _Gradient:
 
         def body(c: ir.Value, some: Count | None, _: Carry) -> Carry:
             rows = Rows(self.at.moved(source, c), blocks.plane)
-            grid = load_points(self.at, rows, transform.window)
+            grid = load_points(self.at, rows, transform.side)
             made = sandwich(self.at.math, matrix, grid)
             self._store_taps(made, b.add(self.first, c), some)
             return []
@@ -296,7 +298,8 @@ class _Gradient:
         Where a channel's taps lie side by side, and not a tap's channels, numbers are stored one by
         one: storing lanes apart takes several times as long.
         """
-        lanes, taps = self.schedule.lanes, [(i, j) for i in range(TAPS) for j in range(TAPS)]
+        lanes, size = self.schedule.lanes, range(self.form.taps)
+        taps = [(i, j) for i in size for j in size]
         if lanes == 1 or self.stored_along == 1:
             for i, j in taps:
                 with self.frame.scope():

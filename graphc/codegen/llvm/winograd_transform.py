@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from graphc.codegen.llvm.math import VectorMath
-from graphc.kernel.winograd import Matrix
+from graphc.kernel.winograd_matrices import Matrix
 
 Grid = list[list[ir.Value]]
 

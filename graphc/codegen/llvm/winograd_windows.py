@@ -18,7 +18,8 @@ from graphc.codegen.llvm.winograd_transform import Grid, sandwich
 from graphc.kernel import winograd
 from graphc.kernel.contraction import Operand
 from graphc.kernel.lang import Axis
-from graphc.kernel.winograd import Geometry, Matrix, Side, Transform
+from graphc.kernel.winograd import Geometry, Side
+from graphc.kernel.winograd_matrices import Matrix, Transform
 
 Corners = list[ir.Value]  # a tile's first pixel, down and across
 
@@ -31,11 +32,11 @@ class Rows:
     plane: int
 
 
-def load_points(at: Operands, rows: Rows, window: int) -> Grid:
+def load_points(at: Operands, rows: Rows, side: int) -> Grid:
     """All points of a tile, or of a sum of tiles, as the matrices find them: a vector of each."""
-    lines = range(window)
+    lines = range(side)
     return [
-        [at.load(at.moved(rows.place, (i * window + j) * rows.plane)) for j in lines] for i in lines
+        [at.load(at.moved(rows.place, (i * side + j) * rows.plane)) for j in lines] for i in lines
     ]
 
 
@@ -75,9 +76,9 @@ class Tiles:
         self, point: ir.Value, first: ir.Value, count: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
         """Which tiles, of `count` from tile `first` on, have a use for a point: low, high."""
-        b, window = self.builder, self.transform.window
-        line, column = b.udiv(point, whole(window)), b.urem(point, whole(window))
-        lowest, rightmost = (b.icmp_unsigned("==", at, whole(window - 1)) for at in (line, column))
+        b, side = self.builder, self.transform.side
+        line, column = b.udiv(point, whole(side)), b.urem(point, whole(side))
+        lowest, rightmost = (b.icmp_unsigned("==", at, whole(side - 1)) for at in (line, column))
         _, inner, lower, corner, end = self.starts
         low = b.select(rightmost, whole(inner), whole(0))
         high = b.select(rightmost, whole(corner), whole(end))
@@ -124,7 +125,8 @@ class Tiles:
             step = whole(data.stride(side.each))
             start = self.at.moved(start, self.builder.mul(corner, step))
             if side.reversed:
-                start = self.at.moved(start, -2 * data.buffer.strides[side.position])
+                back = (side.taps - 1) * data.buffer.strides[side.position]
+                start = self.at.moved(start, -back)
         return start
 
     def fetch_window(
