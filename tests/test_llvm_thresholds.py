@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import native_kernels
 import numpy as np
@@ -42,6 +43,7 @@ from graphc.ir.types import TensorType
 from graphc.kernel.build import kernel_of
 from graphc.kernel.lang import Kernel
 from graphc.kernel.once import compute_once
+from graphc.kernel.winograd_matrices import TRANSFORMS
 from graphc.ops.linear import AddBias, MatMul
 from graphc.ops.lrn import Lrn, LrnGradient
 from graphc.ops.moments import Moments, StandardizeGradientSums
@@ -327,14 +329,15 @@ def test_both_sides_of_a_threshold_are_right(
 
 
 # Constants of Winograd's convolutions: the plan has them, too, as it makes room for a strip.
-WINOGRAD: dict[str, dict[str, Sequence[float]]] = {
+WINOGRAD: dict[str, dict[str, Sequence[Any]]] = {
     "codegen.llvm.winograd": {"CACHE_PART": [0.05]},
     "codegen.llvm.winograd_product": {"CHUNK": [7]},
     "kernel.winograd": {
         "MOST_IN_BLOCK": [16],
         "WORK_BYTES": [1],
         "FEWEST_TILES": [5],
-        "ENOUGH_TILES": [1000],
+        "ENOUGH_TILES": [dict.fromkeys(TRANSFORMS, 1000)],
+        "LINE": [48],
     },
     "kernel.winograd_gradient": {
         "MOST_IN_BLOCK": [16],
@@ -354,7 +357,10 @@ def depending(module: str, name: str) -> set[str]:
     return {*WAYS} if name == "WORK_BYTES" else {*WAYS} - gradients
 
 
-WINOGRAD_SHAPES = SHAPES["odd"], SHAPES["groups"], (3, 37, 21, 20, 50, 1, ONE)
+WINOGRAD_CASES = [
+    *itertools.product((SHAPES["odd"], SHAPES["groups"], (3, 37, 21, 20, 50, 1, ONE)), WAYS, [3]),
+    *itertools.product([(2, 37, 21, 20, 50, 1, ONE)], WAYS, [5]),
+]
 
 
 def winograd_code(program: Program) -> str:
@@ -366,9 +372,9 @@ def winograd_code(program: Program) -> str:
 
 
 @functools.cache
-def usual_winograd_code(shape: Shape, way: str) -> str:
+def usual_winograd_code(shape: Shape, way: str, taps: int) -> str:
     """The same with all constants as they are."""
-    return winograd_code(program_of(winograd_convolution(shape, way)[0], forced(2)))
+    return winograd_code(program_of(winograd_convolution(shape, way, taps)[0], forced(2)))
 
 
 @pytest.mark.parametrize(
@@ -379,19 +385,19 @@ def test_both_sides_of_a_threshold_of_winograds_are_right(
     module: str, name: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
-    tried = list(itertools.product(WINOGRAD_SHAPES, WAYS))
-    usual = [usual_winograd_code(*case) for case in tried]
+    usual = [usual_winograd_code(*case) for case in WINOGRAD_CASES]
     monkeypatch.setattr(importlib.import_module(f"graphc.{module}"), name, value)
-    changed: Counter[str] = Counter()
-    for case, text in zip(tried, usual, strict=True):
+    changed: Counter[tuple[str, int]] = Counter()
+    for case, text in zip(WINOGRAD_CASES, usual, strict=True):
         graph, reference = winograd_convolution(*case)
         program = program_of(graph, forced(2))
-        way = case[1]
-        if changed[way] == ENOUGH or winograd_code(program) == text:
+        kind = case[1:]
+        if changed[kind] == ENOUGH or winograd_code(program) == text:
             continue
         values = values_of(graph)
         _, got = run_kernel(program, values, Target.host(), np.nan)
         assert error(got, reference(values)) <= TOLERANCE[2], case
-        changed[way] += 1
+        changed[kind] += 1
     if Target.host().lanes("float32") == 16:
-        assert changed.keys() >= depending(module, name), "no kernel's code depends on it"
+        ways = {way for way, _ in changed}
+        assert ways >= depending(module, name), "no kernel's code depends on it"
