@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from graphc.kernel.lang import (
@@ -11,6 +11,7 @@ from graphc.kernel.lang import (
     Check,
     Expr,
     Fold,
+    Kernel,
     Let,
     Load,
     Statement,
@@ -40,6 +41,18 @@ def statement_exprs(statement: Statement) -> tuple[Expr, ...]:
     if isinstance(statement, Fold):
         return statement.values + guard
     return (*statement.index, statement.value, *guard)
+
+
+def loads(kernel: Kernel, positions: Iterable[int]) -> list[Load]:
+    """A kernel's loads of its inputs at some positions, in order."""
+    wanted = {kernel.inputs[position] for position in positions}
+    return [
+        part
+        for statement in kernel.body
+        for expr in statement_exprs(statement)
+        for part in walk(expr)
+        if isinstance(part, Load) and part.buffer in wanted
+    ]
 
 
 def axes_of(expr: Expr) -> set[Axis]:

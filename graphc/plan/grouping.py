@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from graphc.kernel.affine import affine
 from graphc.kernel.lang import Axis, Expr, Kernel, Load, Store, Var
-from graphc.kernel.walk import rebuild_statement, statement_exprs, walk
+from graphc.kernel.walk import loads, rebuild_statement
 
 
 def regrouped(
@@ -27,28 +27,18 @@ def regrouped(
             if not isinstance(statement, Store) or statement.buffer != output or name not in read:
                 continue
             if any(_two_digits(place, producer) for place in statement.index):
-                loads = _loads(consumer, {read.index(name)})
-                consumer = _split_like(producer, statement, consumer, loads)
+                there = loads(consumer, (read.index(name),))
+                consumer = _split_like(producer, statement, consumer, there)
     return consumer
 
 
-def _loads(kernel: Kernel, positions: set[int]) -> list[Load]:
-    wanted = {kernel.inputs[position] for position in positions}
-    return [
-        part
-        for statement in kernel.body
-        for expr in statement_exprs(statement)
-        for part in walk(expr)
-        if isinstance(part, Load) and part.buffer in wanted
-    ]
-
-
-def _split_like(producer: Kernel, store: Store, consumer: Kernel, loads: list[Load]) -> Kernel:
+def _split_like(producer: Kernel, store: Store, consumer: Kernel, read: Sequence[Load]) -> Kernel:
+    """The consumer with the loop split along which its loads walk what the store made in two."""
     for place, expr in enumerate(store.index):
         pair = _two_digits(expr, producer)
         if pair is None:
             continue
-        whole = {load.index[place] for load in loads}
+        whole = {load.index[place] for load in read}
         if len(whole) != 1:
             continue
         variable = whole.pop()

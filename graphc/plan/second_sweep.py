@@ -21,9 +21,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphc.kernel.affine import affine
-from graphc.kernel.lang import Axis, Expr, Fold, Kernel, Load
+from graphc.kernel.lang import Axis, Expr, Fold, Kernel
 from graphc.kernel.store_loops import with_loops_in_store
-from graphc.kernel.walk import axes_of, statement_exprs, walk
+from graphc.kernel.walk import axes_of, loads
 from graphc.plan.budget import shown
 from graphc.plan.cores import Cores
 from graphc.plan.draft import Draft, DraftStep
@@ -70,18 +70,6 @@ def _has_fold(kernel: Kernel) -> bool:
     return any(isinstance(statement, Fold) for statement in kernel.body)
 
 
-def _loads(kernel: Kernel, positions: Iterable[int]) -> list[Load]:
-    """Its loads of some inputs."""
-    wanted = {kernel.inputs[position] for position in positions}
-    return [
-        part
-        for statement in kernel.body
-        for expr in statement_exprs(statement)
-        for part in walk(expr)
-        if isinstance(part, Load) and part.buffer in wanted
-    ]
-
-
 def _places(step: DraftStep, names: Iterable[str]) -> list[int]:
     """The inputs as which a step reads some arrays."""
     wanted = set(names)
@@ -90,8 +78,8 @@ def _places(step: DraftStep, names: Iterable[str]) -> list[int]:
 
 def _kept_axes(producer: DraftStep, consumer: DraftStep) -> set[Axis]:
     """The consumer's loops along which it reads other results of the producer."""
-    loads = _loads(consumer.kernel, _places(consumer, producer.writes))
-    indices: list[Expr] = [index for load in loads for index in load.index]
+    read = loads(consumer.kernel, _places(consumer, producer.writes))
+    indices: list[Expr] = [index for load in read for index in load.index]
     return {axis for index in indices for axis in axes_of(index) if axis.extent != 1}
 
 
@@ -104,7 +92,7 @@ def _read_again(draft: Draft, producer: DraftStep, consumer: DraftStep) -> list[
 
 def _run(consumer: DraftStep, name: str, moved: list[Axis]) -> int:
     """How many elements of an array lie one behind the other along the moved loops."""
-    (load, *_) = _loads(consumer.kernel, _places(consumer, [name]))
+    (load, *_) = loads(consumer.kernel, _places(consumer, [name]))
     steps: dict[Axis, int] = {}
     for index, stride in zip(load.index, load.buffer.strides, strict=True):
         form = affine(index)
