@@ -13,7 +13,7 @@ from graphc.ir.types import TensorType
 from graphc.kernel.build import Array, Writer
 from graphc.kernel.lang import INDEX, Expr
 from graphc.ops.label import along, class_of, classes_of, need_labels, whole_of
-from graphc.ops.loss import need_gradient, one_hot
+from graphc.ops.loss import LossGradient, need_gradient, one_hot
 
 
 def _need_targets(x: TensorType, target: TensorType) -> TensorType:
@@ -146,17 +146,11 @@ def _margins(x: np.ndarray, label: np.ndarray, axis: int) -> tuple[np.ndarray, n
 
 
 @operator
-class HingeLossGradient(Op):
+class HingeLossGradient(LossGradient):
     """Gradient of the scores: -t dy where the margin is positive; times 2 margin if squared."""
 
     axis: int = 1
     squared: bool = False
-
-    gradient_stops = True
-
-    def infer(self, x: TensorType, label: TensorType, dy: TensorType) -> TensorType:
-        need_gradient(need_labels(x, label, self.axis), dy)
-        return x
 
     def reference(self, x: np.ndarray, label: np.ndarray, dy: np.ndarray) -> np.ndarray:
         margin, sign = _margins(x, label, self.axis)

@@ -61,6 +61,17 @@ def need_gradient(position: TensorType, dy: TensorType) -> None:
     need(dy == position, f"a gradient {dy} does not fit a loss of {position}")
 
 
+class LossGradient(Op):
+    """The gradient of scores (or probabilities) x, from labels and one number dy a position."""
+
+    axis: int
+    gradient_stops = True
+
+    def infer(self, x: TensorType, label: TensorType, dy: TensorType) -> TensorType:
+        need_gradient(need_labels(x, label, self.axis), dy)
+        return x
+
+
 @operator
 class MultinomialLogLoss(Op):
     """-log(max(p, floor)) of the label's probability p along `axis`, per position; 0 if ignored.
@@ -98,18 +109,12 @@ class MultinomialLogLoss(Op):
 
 
 @operator
-class MultinomialLogLossGradient(Op):
+class MultinomialLogLossGradient(LossGradient):
     """Gradient of the probabilities: -dy / max(p, floor) at the label, 0 elsewhere."""
 
     axis: int = 1
     floor: float = PROBABILITY_FLOOR
     ignore_label: int | None = None
-
-    gradient_stops = True
-
-    def infer(self, p: TensorType, label: TensorType, dy: TensorType) -> TensorType:
-        need_gradient(need_labels(p, label, self.axis), dy)
-        return p
 
     def reference(self, p: np.ndarray, label: np.ndarray, dy: np.ndarray) -> np.ndarray:
         index, valid = classes_of(label, p.shape[self.axis], self.ignore_label)
@@ -210,17 +215,11 @@ class SoftmaxLogLoss(Op):
 
 
 @operator
-class SoftmaxLogLossGradient(Op):
+class SoftmaxLogLossGradient(LossGradient):
     """Gradient of the scores, dy (softmax(x) - onehot(label)), without stored probabilities."""
 
     axis: int = 1
     ignore_label: int | None = None
-
-    gradient_stops = True
-
-    def infer(self, x: TensorType, label: TensorType, dy: TensorType) -> TensorType:
-        need_gradient(need_labels(x, label, self.axis), dy)
-        return x
 
     def reference(self, x: np.ndarray, label: np.ndarray, dy: np.ndarray) -> np.ndarray:
         index, valid = classes_of(label, x.shape[self.axis], self.ignore_label)

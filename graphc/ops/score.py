@@ -19,7 +19,7 @@ from graphc.kernel.build import Array, Writer
 from graphc.kernel.lang import Expr
 from graphc.ops.elementwise import Map
 from graphc.ops.label import along, class_of, classes_of, need_labels, unless
-from graphc.ops.loss import need_gradient, one_hot, pick
+from graphc.ops.loss import LossGradient, one_hot, pick
 
 
 @operator
@@ -135,17 +135,11 @@ class StructuredHinge(Op):
 
 
 @operator
-class StructuredHingeGradient(Op):
+class StructuredHingeGradient(LossGradient):
     """Where the margin is broken: -dy at the label, dy at the best other class."""
 
     axis: int = 1
     ignore_label: int | None = None
-
-    gradient_stops = True
-
-    def infer(self, x: TensorType, label: TensorType, dy: TensorType) -> TensorType:
-        need_gradient(need_labels(x, label, self.axis), dy)
-        return x
 
     def reference(self, x: np.ndarray, label: np.ndarray, dy: np.ndarray) -> np.ndarray:
         margin, rival, valid = _margin(self, x, label)

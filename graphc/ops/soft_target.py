@@ -21,7 +21,7 @@ from graphc.ir.op import Example, Op, Sample, classes, normal, operator, probabi
 from graphc.ir.types import REAL, TensorType
 from graphc.kernel.build import Array, Writer
 from graphc.ops.label import along, class_of, classes_of, need_axis, need_labels, unless
-from graphc.ops.loss import PROBABILITY_FLOOR, at_least, need_gradient, one_hot
+from graphc.ops.loss import PROBABILITY_FLOOR, LossGradient, at_least, need_gradient, one_hot
 from graphc.ops.softmax import Softmax, exponential_sum
 
 
@@ -266,18 +266,12 @@ class SoftmaxSmoothedLoss(Op):
 
 
 @operator
-class SoftmaxSmoothedLossGradient(Op):
+class SoftmaxSmoothedLossGradient(LossGradient):
     """Gradient of the scores: dy (p - s / K), less dy (1 - s) at the label, for smoothing s."""
 
     axis: int
     smoothing: float
     ignore_label: int | None = None
-
-    gradient_stops = True
-
-    def infer(self, x: TensorType, label: TensorType, dy: TensorType) -> TensorType:
-        need_gradient(need_labels(x, label, self.axis), dy)
-        return x
 
     def reference(self, x: np.ndarray, label: np.ndarray, dy: np.ndarray) -> np.ndarray:
         count = x.shape[self.axis]
