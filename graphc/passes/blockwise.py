@@ -39,10 +39,5 @@ def _note_scores(graph: Graph, made: Graph) -> None:
             made.remark(STAGE, f"blob:{name}", said, saving=Saving(BLOCKS, value.type.bytes))
 
 
-def can_be_blockwise(graph: Graph, asked: frozenset[str] = frozenset()) -> bool:
-    """Whether `blockwise` would change the graph, and so lower its memory."""
-    return _recomputing(fuse(graph, asked, rules(recompute=True))) > _recomputing(graph)
-
-
 def _recomputing(graph: Graph) -> int:
     return sum(node.op.recomputes for node in graph.nodes)

@@ -220,17 +220,6 @@ class Arithmetic:
         whole = element(type_) == FLOAT32.real and self._fills_registers(type_)
         return whole and self.target.has_estimates
 
-    def estimated_rsqrt(self, x: ir.Value) -> ir.Value:
-        """1 / sqrt(x) for positive finite x, rounded right or nearly so, by a step of Newton's."""
-        b = self.builder
-        root = self.rough_rsqrt(x)
-        # root + root / 2 * (1 - x root root), x root in two parts: only the last sum rounds.
-        product = b.fmul(x, root)
-        rest = self.fma(x, root, b.fneg(product))
-        error = self.fma(b.fneg(product), root, self.like(x, 1.0))
-        error = self.fma(b.fneg(rest), root, error)
-        return self.fma(b.fmul(root, self.like(x, 0.5)), error, root)
-
     def rough_rsqrt(self, x: ir.Value) -> ir.Value:
         """1 / sqrt(x) for positive x to 14 bits; `estimates_roots` says for which types."""
         return self._by_register(self._estimate, x)

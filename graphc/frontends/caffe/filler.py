@@ -98,11 +98,6 @@ def draws(filler: Message | None) -> bool:
     return filler is not None and filler.get("type") not in ("constant", "bilinear")
 
 
-def is_all_zero(filler: Message | None) -> bool:
-    """Whether the filler leaves nothing but zeros, as Caffe's default does."""
-    return filler is None or (filler.get("type") == "constant" and filler.get("value") == 0)
-
-
 def _constant(values: FloatArray, filler: Message, generator: np.random.Generator) -> None:
     values[...] = filler.get("value")
 
