@@ -11,18 +11,18 @@ Without dzdy a function returns its value. With it, it returns the tuple of the 
 sum(dzdy * value), in the order of the inputs that have one, each in its input's shape; None for an
 input that is missing. dzdy is like the value, or one number that stands for all elements.
 
+Every function raises NetError for arguments that it does not have, arrays of two types or without
+real numbers, an empty x, shapes that do not fit each other, and options that mean nothing.
+
 Each function is compiled once for every set of shapes and options; the machine code is kept.
-Options have MATLAB's names. The formulas, and where they differ from MatConvNet's, are in
-`graphc.frontends.matconvnet.functions` and `.losses`.
+Options have MATLAB's names, the formulas are those of the MatConvNet function that is named first.
+Where they differ from it, `graphc.frontends.matconvnet.functions` and `.losses` say so.
 """
 
 # ruff: noqa: N803 (options have MATLAB's names)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,8 @@ from graphc.call_arguments import explained
 from graphc.error import need
 from graphc.frontends.matconvnet import functions, losses
 from graphc.frontends.matconvnet.array import dropout_mask, four_axes, is_missing, real_kind
-from graphc.graph_call import GraphCall, compile_graph_call
-from graphc.ir.graph import Graph, Value
-from graphc.ir.types import TensorType
+from graphc.function_call import FunctionCall
 
-Array = np.ndarray
 VERSIONS = ("beta25", "master")
 
 
@@ -56,10 +53,12 @@ def conv(
     """vl_nnconv: cross-correlation of x with filters w, fh x fw x C/groups x K, plus biases b.
 
     The output has floor((H + top + bottom - ((fh - 1) dilate + 1)) / stride) + 1 rows. With w
-    empty the data is padded and subsampled, and the biases added. Returns y, or (dx, dw, db).
+    empty the data is padded and subsampled, and the biases added. stride is one number or
+    [vertical horizontal], pad one or [top bottom left right]. Returns y, or (dx, dw, db). Raises
+    NetError where the depth of w does not divide C, or the output would be empty.
     """
     options = {"stride": stride, "pad": pad, "dilate": dilate}
-    return _call(functions.conv, {"x": x, "w": w, "b": b}, dzdy, options)
+    return FunctionCall.of({"x": x, "w": w, "b": b}).run(functions.conv, dzdy, options)
 
 
 @explained
@@ -75,10 +74,11 @@ def convt(
 ) -> Any:
     """vl_nnconvt: convolution transpose with filters fh x fw x K x D, D the channels of x.
 
-    Returns y, or (dx, dw, db).
+    The output has upsample (H - 1) + fh - top - bottom rows and K numGroups channels; crop is
+    [top bottom left right]. Returns y, or (dx, dw, db). Raises NetError where crop leaves nothing.
     """
     options = {"upsample": upsample, "crop": crop, "numGroups": numGroups}
-    return _call(functions.convt, {"x": x, "w": w, "b": b}, dzdy, options)
+    return FunctionCall.of({"x": x, "w": w, "b": b}).run(functions.convt, dzdy, options)
 
 
 # -- windows and shapes ---------------------------------------------------------------------------
@@ -94,31 +94,46 @@ def pool(
     pad: Any = 0,
     method: str = "max",
 ) -> Any:
-    """vl_nnpool: max or avg over windows. Returns y, or (dx,)."""
+    """vl_nnpool: the max or avg of windows of pool = [vertical horizontal] elements.
+
+    The output has floor((H + top + bottom - ph) / stride) + 1 rows; what pad adds never counts.
+    Returns y, or (dx,). Raises NetError where a window does not fit, or is no larger than the pad.
+    """
     options = {"pool": pool, "stride": stride, "pad": pad, "method": method}
-    return _call(functions.pool, {"x": x}, dzdy, options)
+    return FunctionCall.of({"x": x}).run(functions.pool, dzdy, options)
 
 
 @explained
 def crop(x: Any, crop: Any, *, dzdy: Any = None) -> Any:
-    """vl_nncrop: x without [top bottom left right]. Returns y, or (dx,)."""
-    return _call(functions.crop, {"x": x}, dzdy, {"crop": crop})
+    """vl_nncrop: x without [top bottom left right] of its rows and columns.
+
+    Returns y, or (dx,). Raises NetError where nothing is left.
+    """
+    return FunctionCall.of({"x": x}).run(functions.crop, dzdy, {"crop": crop})
 
 
 @explained
 def concat(*xs: Any, dim: int = 3, dzdy: Any = None) -> Any:
-    """vl_nnconcat: the inputs one after the other along dimension dim. Returns y, or (dx1, ...)."""
+    """vl_nnconcat: the inputs one after the other along dimension dim, 1 (H) to 4 (N).
+
+    Returns y, or (dx1, ...). Raises NetError where they differ along another dimension.
+    """
     if len(xs) == 1 and isinstance(xs[0], (list, tuple)):
         xs = tuple(xs[0])
     need(xs, "concat needs an input")
     inputs = {f"x{number}": x for number, x in enumerate(xs, 1)}
-    return _call(functions.concat, inputs, dzdy, {"dim": dim})
+    return FunctionCall.of(inputs).run(functions.concat, dzdy, {"dim": dim})
 
 
 @explained
 def bilinearsampler(x: Any, grid: Any, *, dzdy: Any = None) -> Any:
-    """vl_nnbilinearsampler: x at points of grid, 2 x Ho x Wo x No. Returns y, or (dx, dgrid)."""
-    return _call(functions.bilinearsampler, {"x": x, "grid": grid}, dzdy, {})
+    """vl_nnbilinearsampler: x at points of grid, 2 x Ho x Wo x No, between its pixels.
+
+    grid holds (vertical, horizontal) from -1 to 1, the centres of the outer pixels; before the
+    first x is 0, and it goes over to 0 within a pixel past the last. No is a multiple of N. Returns
+    y, Ho x Wo x C x No, or (dx, dgrid).
+    """
+    return FunctionCall.of({"x": x, "grid": grid}).run(functions.bilinearsampler, dzdy, {})
 
 
 @explained
@@ -131,13 +146,18 @@ def roipool(
     method: str = "max",
     transform: Any = 1.0,
 ) -> Any:
-    """vl_nnroipool: the regions of rois, 5 x R, pooled into subdivisions. Returns y, or (dx,)."""
+    """vl_nnroipool: regions of images, each pooled into subdivisions [sh sw] by max or avg.
+
+    rois is 5 x R with columns of image, u0, v0, u1, v1, all from 1; transform scales the corners by
+    one number or [horizontal vertical], or maps them by a 2 x 3 matrix. Returns y, sh x sw x C x R,
+    or (dx,).
+    """
     need(np.ndim(rois) >= 1 and np.shape(rois)[0] == 5, "rois must have five rows")
     options = {"subdivisions": subdivisions, "method": method, "transform": transform}
     dtype = real_kind({"x": x})
     rows = np.asarray(rois, dtype).reshape(5, -1, order="F")
-    made = _prepare({"x": x})
-    made.add("rois", rows.T, rows.shape, differentiable=False)
+    made = FunctionCall.of({"x": x})
+    made.add("rois", rows.T, rows.shape)
     return made.run(functions.roipool, dzdy, options)
 
 
@@ -146,49 +166,59 @@ def roipool(
 
 @explained
 def normalize(x: Any, param: Any = (5, 1, 0.0001 / 5, 0.75), *, dzdy: Any = None) -> Any:
-    """vl_nnnormalize: local response normalisation, param [N kappa alpha beta].
+    """vl_nnnormalize: x (kappa + alpha sum of x^2)^-beta over N neighbouring channels.
 
-    Returns y, or (dx,).
+    param is [N kappa alpha beta]; alpha is not divided by N. Returns y, or (dx,).
     """
-    return _call(functions.normalize, {"x": x}, dzdy, {"param": param})
+    return FunctionCall.of({"x": x}).run(functions.normalize, dzdy, {"param": param})
 
 
 @explained
 def spnorm(x: Any, param: Any, *, dzdy: Any = None) -> Any:
-    """vl_nnspnorm: spatial normalisation, param [ph pw alpha beta]. Returns y, or (dx,)."""
-    return _call(functions.spnorm, {"x": x}, dzdy, {"param": param})
+    """vl_nnspnorm: x (1 + alpha mean of x^2)^-beta, the mean over a window of ph x pw.
+
+    param is [ph pw alpha beta]. Returns y, or (dx,).
+    """
+    return FunctionCall.of({"x": x}).run(functions.spnorm, dzdy, {"param": param})
 
 
 @explained
 def noffset(x: Any, param: Any, *, dzdy: Any = None) -> Any:
-    """vl_nnnoffset: x minus a power of its squared norm, param [a b]. Returns y, or (dx,)."""
-    return _call(functions.noffset, {"x": x}, dzdy, {"param": param})
+    """vl_nnnoffset: x - a L^b with L = max(sum of x^2 over channels, 1e-8), param [a b].
+
+    Returns y, or (dx,).
+    """
+    return FunctionCall.of({"x": x}).run(functions.noffset, dzdy, {"param": param})
 
 
 @explained
 def normalizelp(
     x: Any, *, dzdy: Any = None, p: Any = 2, epsilon: float = 0.01, spatial: bool = False
 ) -> Any:
-    """vl_nnnormalizelp: x over its p-norm along channels, or over space. Returns y, or (dx,)."""
+    """vl_nnnormalizelp: x / (sum of x^p + epsilon)^(1/p) over channels, or space where `spatial`.
+
+    p is even. Returns y, or (dx,).
+    """
     options = {"p": p, "epsilon": epsilon, "spatial": bool(spatial)}
-    return _call(functions.normalizelp, {"x": x}, dzdy, options)
+    return FunctionCall.of({"x": x}).run(functions.normalizelp, dzdy, options)
 
 
 @explained
 def bnorm(
     x: Any, g: Any, b: Any, moments: Any = None, *, dzdy: Any = None, epsilon: float = 1e-4
 ) -> Any:
-    """vl_nnbnorm: batch normalisation with multipliers g and biases b.
+    """vl_nnbnorm: batch normalisation, g (x - mu) / sigma + b for each channel.
 
+    mu is the mean over H, W and N, sigma = sqrt(variance + epsilon) with the biased variance.
     moments, C x 2, holds [mu sigma], where sigma has epsilon inside; without them the batch's are
     used. Returns y, or (dx, dg, db, dmoments): dmoments are the moments used. With given moments
     dx is MatConvNet's, which keeps the terms through mu and sigma.
     """
     inputs = {"x": x, "g": g, "b": b}
     if is_missing(moments):
-        return _call(functions.bnorm, inputs, dzdy, {"epsilon": epsilon}, extra=("moments",))
-    made = _prepare({**inputs, "moments": moments})
-    made.differentiable.remove("moments")
+        made = FunctionCall.of(inputs)
+    else:
+        made = FunctionCall.of({**inputs, "moments": moments}, fixed=("moments",))
     return made.run(functions.bnorm, dzdy, {"epsilon": epsilon}, ("moments",))
 
 
@@ -197,20 +227,20 @@ def bnorm(
 
 @explained
 def softmax(x: Any, *, dzdy: Any = None) -> Any:
-    """vl_nnsoftmax, along channels. Returns y, or (dx,)."""
-    return _call(functions.softmax, {"x": x}, dzdy, {})
+    """vl_nnsoftmax: exp(x) / sum of exp(x), along channels. Returns y, or (dx,)."""
+    return FunctionCall.of({"x": x}).run(functions.softmax, dzdy, {})
 
 
 @explained
 def sigmoid(x: Any, *, dzdy: Any = None) -> Any:
-    """vl_nnsigmoid. Returns y, or (dx,)."""
-    return _call(functions.sigmoid, {"x": x}, dzdy, {})
+    """vl_nnsigmoid: 1 / (1 + exp(-x)). Returns y, or (dx,)."""
+    return FunctionCall.of({"x": x}).run(functions.sigmoid, dzdy, {})
 
 
 @explained
 def relu(x: Any, *, dzdy: Any = None, leak: float = 0.0) -> Any:
-    """vl_nnrelu. Returns y, or (dx,)."""
-    return _call(functions.relu, {"x": x}, dzdy, {"leak": leak})
+    """vl_nnrelu: x where x > 0, else leak x; the derivative at 0 is leak. Returns y, or (dx,)."""
+    return FunctionCall.of({"x": x}).run(functions.relu, dzdy, {"leak": leak})
 
 
 @explained
@@ -218,7 +248,7 @@ def dropout(x: Any, mask: Any = None, *, dzdy: Any = None, rate: float = 0.5) ->
     """vl_nndropout: mask * x. Returns y, or (dx,).
 
     Without a mask one is drawn with numpy's global generator, 0 with probability rate and else
-    1 / (1 - rate), and (y, mask) is returned.
+    1 / (1 - rate), and (y, mask) is returned. Raises NetError for dzdy without a mask.
     """
     if is_missing(mask):
         need(dzdy is None, "the derivative of dropout needs the mask of the forward call")
@@ -229,8 +259,7 @@ def dropout(x: Any, mask: Any = None, *, dzdy: Any = None, rate: float = 0.5) ->
 
 def _masked(x: Any, mask: Any, dzdy: Any) -> Any:
     need(np.shape(x) == np.shape(mask), "the dropout mask must have the size of x")
-    made = _prepare({"x": x, "mask": mask})
-    made.differentiable.remove("mask")
+    made = FunctionCall.of({"x": x, "mask": mask}, fixed=("mask",))
     return made.run(functions.dropout, dzdy, {})
 
 
@@ -249,8 +278,10 @@ def pdist(
     epsilon: float = 1e-6,
     aggregate: bool = False,
 ) -> Any:
-    """vl_nnpdist: the p-distance of x and x0 along channels.
+    """vl_nnpdist: the p-distance of x and x0 along channels, (sum of |x - x0|^p)^(1/p).
 
+    noRoot leaves the root away, aggregate adds all distances up; epsilon is the least that a
+    derivative divides by.
     x0 may be 1 x 1 x C x N; dx0 has the size of x then, too, as in MatConvNet. instanceWeights has
     one weight for each distance. Returns y, or (dx, dx0).
     """
@@ -259,11 +290,11 @@ def pdist(
     target = four_axes(x0, "x0")
     if target.shape != shape and target.shape == (1, 1, *shape[2:]):
         x0 = np.broadcast_to(target, shape)
-    made = _prepare({"x": x, "x0": x0})
+    made = FunctionCall.of({"x": x, "x0": x0})
     if not is_missing(instanceWeights):
         weights = four_axes(instanceWeights, "instanceWeights")
         turned = losses.laid_out(weights, "log", shape, "instanceWeights")
-        made.add("weights", turned, weights.shape, differentiable=False)
+        made.add("weights", turned, weights.shape)
     return made.run(functions.pdist, dzdy, options)
 
 
@@ -284,7 +315,8 @@ def loss(
 
     Labels c count classes from 1, or are -1 and +1 for the binary losses; there are N, or one for
     each position; 0 means ignored. The sum is divided by the number of images where `normalise`,
-    which is the default of version "master" alone.
+    which is the default of version "master" alone. topK is for "topkerror", threshold for
+    "binaryerror". Raises NetError for a label that is none of these.
     """
     need(version in VERSIONS, f"version is one of {', '.join(VERSIONS)}, not '{version}'")
     kind = losses.loss_kind(loss)
@@ -295,7 +327,7 @@ def loss(
 
 @explained
 def softmaxloss(x: Any, c: Any, *, dzdy: Any = None, version: str = "beta25") -> Any:
-    """vl_nnsoftmaxloss: loss "softmaxlog"; a second channel of c holds weights.
+    """vl_nnsoftmaxloss: the sum of -log softmax(x)[c]; a second channel of c holds weights.
 
     Version "master" always divides by the number of images. Returns y, or (dx,).
     """
@@ -310,139 +342,11 @@ def _loss(x: Any, c: Any, weights: Any, dzdy: Any, options: dict[str, Any]) -> A
     shape, kind = four_axes(x, "x").shape, options["loss"]
     labels = four_axes(c, "c")
     losses.check_labels(labels, kind, shape[2])
-    made = _prepare({"x": x})
+    made = FunctionCall.of({"x": x})
     turned = losses.laid_out(labels, kind, shape, "labels")
-    made.add("c", turned, labels.shape, differentiable=False)
+    made.add("c", turned, labels.shape)
     if not is_missing(weights):
         given = four_axes(weights, "instanceWeights")
         turned = losses.laid_out(given, kind, shape, "instanceWeights")
-        made.add("weights", turned, given.shape, differentiable=False)
+        made.add("weights", turned, given.shape)
     return made.run(losses.loss, dzdy, options)
-
-
-# -- how a function runs --------------------------------------------------------------------------
-
-
-@dataclass
-class _Prepared:
-    """The inputs of one call, turned to our axes."""
-
-    dtype: str
-    arrays: dict[str, Array | None]  # in the order of the function's arguments
-    shapes: dict[str, tuple[int, ...]]  # as given
-    differentiable: list[str]
-
-    def add(self, name: str, turned: Array, shape: tuple[int, ...], differentiable: bool) -> None:
-        """One more input."""
-        self.arrays[name] = turned
-        self.shapes[name] = shape
-        if differentiable:
-            self.differentiable.append(name)
-
-    def run(
-        self,
-        function: Callable[..., Any],
-        dzdy: Any,
-        options: dict[str, Any],
-        extra: Sequence[str] = (),
-    ) -> Any:
-        """The value, or the derivatives and the function's further results named in `extra`."""
-        types = tuple(
-            (name, None if array is None else array.shape) for name, array in self.arrays.items()
-        )
-        wrt = (
-            ()
-            if dzdy is None
-            else tuple(name for name in self.differentiable if self.arrays[name] is not None)
-        )
-        key = tuple(sorted((name, _frozen(value)) for name, value in options.items()))
-        made = _compiled(function, self.dtype, types, key, wrt, dzdy is not None, tuple(extra))
-        inputs = {name: array for name, array in self.arrays.items() if array is not None}
-        if dzdy is None:
-            return made.call(inputs)["y"].T
-        inputs["y.diff"] = _projection(dzdy, made.shape, self.dtype)
-        found = made.call(inputs)
-        derivatives = [self._derivative(name, found) for name in self.differentiable]
-        return (*derivatives, *(found[name].T for name in extra))
-
-    def _derivative(self, name: str, found: dict[str, Array]) -> Array | None:
-        if self.arrays[name] is not None:
-            return found[f"{name}.diff"].T.reshape(self.shapes[name], order="F")
-        empty = self.shapes[name]
-        return np.zeros(empty, self.dtype) if empty else None
-
-
-def _prepare(arrays: dict[str, Any]) -> _Prepared:
-    """Arrays of one type, turned to our axes."""
-    given = {name: array for name, array in arrays.items() if not is_missing(array)}
-    dtype = real_kind(given)
-    prepared = _Prepared(dtype, {}, {}, [])
-    for name, array in arrays.items():
-        prepared.shapes[name] = () if array is None else np.shape(array)
-        prepared.differentiable.append(name)
-        prepared.arrays[name] = (
-            four_axes(array, name).astype(dtype, copy=False).T if name in given else None
-        )
-    need(prepared.arrays.get("x", True) is not None, "x is empty")
-    return prepared
-
-
-def _call(
-    function: Callable[..., Any],
-    arrays: dict[str, Any],
-    dzdy: Any,
-    options: dict[str, Any],
-    extra: Sequence[str] = (),
-) -> Any:
-    return _prepare(arrays).run(function, dzdy, options, extra)
-
-
-def _projection(dzdy: Any, shape: tuple[int, ...], dtype: str) -> Array:
-    """dzdy turned to our axes; one number stands for all elements."""
-    given = four_axes(dzdy, "dzdy")
-    need(
-        given.size == 1 or given.T.shape == shape,
-        f"dzdy of {functions.shown(given.T.shape)} does not fit a value of"
-        f" {functions.shown(shape)}",
-    )
-    return np.broadcast_to(given.astype(dtype).T, shape)
-
-
-def _frozen(value: Any) -> Any:
-    """An option as something that can be a key: nested tuples for arrays and lists."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return tuple(_frozen(part) for part in value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-@dataclass(frozen=True)
-class _Compiled:
-    call: GraphCall
-    shape: tuple[int, ...]  # of the value, on our axes
-
-
-@lru_cache(maxsize=512)
-def _compiled(
-    function: Callable[..., Any],
-    dtype: str,
-    types: tuple[tuple[str, tuple[int, ...] | None], ...],
-    options: tuple[tuple[str, Any], ...],
-    wrt: tuple[str, ...],
-    backward: bool,
-    extra: tuple[str, ...],
-) -> _Compiled:
-    graph = Graph(function.__name__)
-    arguments: list[Value | None] = [
-        None if shape is None else graph.input(name, TensorType(dtype, shape))
-        for name, shape in types
-    ]
-    result = function(*arguments, **dict(options))
-    y, *others = result if isinstance(result, tuple) else (result,)
-    graph.blobs["y"] = y
-    if not backward:
-        graph.outputs["y"] = y
-        return _Compiled(compile_graph_call(graph), y.shape)
-    graph.outputs.update(zip(extra, others, strict=False))
-    return _Compiled(compile_graph_call(graph, wrt, ("y",), known=("y",)), y.shape)

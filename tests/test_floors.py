@@ -68,6 +68,7 @@ FLOORS = {
     "graphc.loss_budget": 5,
     "graphc.mat_call": 5,
     "graphc.sources": 5,
+    "graphc.function_call": 5,
     "graphc.vl": 5,
     "graphc.dagnn": 5,
     "graphc.dag_run": 5,

@@ -15,7 +15,7 @@ import pytest
 from test_cli_options import graphc as command
 
 import graphc
-from graphc import graph_lowering, vl
+from graphc import function_call, graph_lowering, vl
 from graphc.dagnn import BatchNorm, Conv, DagNet, Loss, PythonBlock, ReLU
 from graphc.error import NetError
 from graphc.ir.graph import Graph
@@ -118,7 +118,7 @@ def dag_start(**settings: Any) -> Arrays:
 
 def function_start() -> Arrays:
     """vl.conv and its derivatives, as another process would find them."""
-    vl._compiled.cache_clear()
+    function_call._compiled.cache_clear()
     y = vl.conv(X, FILTERS, None, pad=1)
     derivatives = vl.conv(X, FILTERS, None, pad=1, dzdy=np.ones_like(y))
     return {"y": y, **{str(i): d for i, d in enumerate(derivatives) if d is not None}}
