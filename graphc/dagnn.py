@@ -137,7 +137,10 @@ class DagNet:
         self._memory = memory_mode(given)
 
     def summary(self, **sizes: tuple[int, ...]) -> Summary:
-        """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
+        """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none.
+
+        Raises NetError for inputs without a size, and for sizes that a layer cannot take.
+        """
         from graphc.mat_model import summary_of
 
         return summary_of(self, sizes)
@@ -167,7 +170,9 @@ class DagNet:
     ) -> None:
         """Add a layer; variables and parameters of new names are made.
 
-        The block may be an operator, applied to the inputs, then the parameters.
+        The block may be an operator, applied to the inputs, then the parameters. Raises NetError
+        for the name of another layer, for a block that is none, and for an output that another
+        layer makes.
         """
         need(name not in self.layers, f"there is a layer '{name}' already")
         if isinstance(block, Op):
@@ -193,7 +198,10 @@ class DagNet:
         self._follow_layers(layer)
 
     def remove_layer(self, name: str) -> None:
-        """Take a layer out; variables that nobody uses any more go with it."""
+        """Take a layer out; variables and parameters that nobody uses any more go with it.
+
+        Raises NetError where there is no layer of that name.
+        """
         del self.layers[self.layers[name].name]
         used = {v for layer in self.layers.values() for v in (*layer.inputs, *layer.outputs)}
         for variable in [v for v in self.vars if v not in used]:
@@ -216,7 +224,8 @@ class DagNet:
     def init_params(self, seed: int | None = None) -> None:
         """Draw new parameters: normal with deviation sqrt(2 / (fh fw C)) for filters, 0 for biases.
 
-        Batch normalisation begins with multipliers 1, biases 0 and moments 0.
+        Batch normalisation begins with multipliers 1, biases 0 and moments 0. The deviation is
+        that of He et al., arXiv:1502.01852, as in MatConvNet. `seed` None: other numbers each time.
         """
         rng = np.random.default_rng(seed)
         for layer in self.layers.values():
@@ -244,7 +253,10 @@ class DagNet:
 
     @classmethod
     def from_struct(cls, inner: Mapping[str, Any], version: str = "beta25") -> DagNet:
-        """The net of a structure that DagNN saves: vars, params, layers, meta. See `load`."""
+        """The net of a structure that DagNN saves: vars, params, layers, meta.
+
+        Raises NetError as `load` does.
+        """
         net = cls(version)
         fill_from_struct(net, inner)
         return net
@@ -258,7 +270,7 @@ class DagNet:
         write_mat(path, self.to_struct())
 
     def to_struct(self) -> dict[str, Any]:
-        """The structure that `from_struct` reads."""
+        """The structure that `from_struct` reads. Raises NetError as `save` does."""
         return struct_of(self)
 
     # -- running ----------------------------------------------------------------------------
@@ -275,6 +287,14 @@ class DagNet:
         inputs is left out. With conserve_memory on there remain, forward only: the values of
         precious variables and of those nobody reads; with derivatives: the values and derivatives
         of the net's inputs and of precious variables, and values no backward pass came by.
+
+        Args:
+            inputs: H x W x C x N arrays by name, or name, array, name, array, ...
+            der_outputs: derivatives of variables, in the same way; None: forward only.
+        Raises:
+            NetError: for an unknown name, a wrong choice (`mode`, `target`, ...), parameters
+                without a value, and sizes that a layer cannot take; BudgetError, which is one,
+                where the budget for `memory` cannot be met.
         """
         need(self.mode in MODES, f"mode is one of {', '.join(MODES)}, not '{self.mode}'")
         given, seeds = _pairs(inputs), _pairs(der_outputs or {})

@@ -181,7 +181,10 @@ class Net:
 
     @property
     def threads(self) -> int:
-        """How many threads a call uses."""
+        """How many threads a call uses, 1 to 256; None sets all usable cores.
+
+        Setting another number raises NetError.
+        """
         return self._calls.threads
 
     @threads.setter
@@ -205,13 +208,20 @@ class Net:
 
     @property
     def loss(self) -> float:
-        """The weighted sum of all losses of the last forward pass."""
+        """The last forward pass's losses, each times its loss weight, added up; 0.0 without any.
+
+        Raises NetError before a forward pass.
+        """
         outputs = self.arrays.outputs
         losses = self._calls.ran_forward("the loss").losses
-        return sum(weight * float(np.add.reduce(outputs[n], axis=None)) for n, weight in losses)
+        parts = (weight * float(np.add.reduce(outputs[n], axis=None)) for n, weight in losses)
+        return sum(parts, 0.0)
 
     def set_inputs(self, inputs: Mapping[str, Any]) -> None:
-        """Copy arrays into net inputs. Shapes must agree up to trailing ones."""
+        """Copy arrays into net inputs, by name. Shapes must agree up to trailing ones.
+
+        Raises NetError, and copies none, for an unknown name, another shape, or no real numbers.
+        """
         self._inputs.put(inputs)
 
     def set_input_arrays(self, data: Any, labels: Any) -> None:
@@ -220,6 +230,8 @@ class Net:
         Args:
             data: images [N, C, H, W]; N is a multiple of the layer's batch size.
             labels: N numbers.
+        Raises:
+            NetError: where the net has no such layer, or the shapes are others.
         """
         self._inputs.serve_images(data, labels)
 
@@ -232,9 +244,19 @@ class Net:
     ) -> dict[str, np.ndarray]:
         """Run the net, or its layers `start` to `end`.
 
-        Returns the outputs (and the blobs named in `blobs`). A part of the net reads the blobs
-        that come from outside of it as they were left by the last call; other values for them may
-        be given like inputs. After a part that begins at the net's inputs, backward may follow.
+        Args:
+            blobs: further blobs to return.
+            start, end: the first and the last layer to run; None: those of the net. A part of the
+                net reads the blobs that come from outside of it as they were left by the last
+                call; other values for them may be given like inputs. After a part that begins at
+                the net's inputs, backward may follow.
+            inputs: arrays by name, shaped as their blobs up to trailing ones; the others stay.
+        Returns:
+            name -> value: of the outputs, or of the part's, and of `blobs`.
+        Raises:
+            NetError: for an unknown name, an array of another shape or without real numbers, a nan
+                among the inputs, and a label that is no class.
+            BudgetError: a NetError, where the budget for `memory` cannot be met.
         """
         wanted = as_names(() if blobs is None else blobs, "blobs")
         for name in wanted:
@@ -271,7 +293,13 @@ class Net:
             gradients: arrays by blob name. A gradient given for an inner blob is added to what
                 arrives there from losses above (Caffe and MatConvNet overwrite it).
         Returns:
-            name -> gradient: of `wrt` and `diffs`, or of the net inputs.
+            name -> gradient, in the shape of what it is the gradient of: of `wrt` and `diffs`, or
+            of the net inputs.
+        Raises:
+            NetError: before a forward pass, or after a part of the net was run on values given
+                for its inside; for an unknown blob, parameter or layer, and for a gradient of
+                another shape than its blob's, up to trailing ones.
+            BudgetError: a NetError, where the budget for `memory` cannot be met.
         Asking for other gradients than last time compiles once and runs forward again, from the
         held inputs and with the same random numbers.
         """
@@ -292,13 +320,23 @@ class Net:
         self._calls.backward(made)
         return self._gradients(made, returned)
 
+    @explained
     def forward_backward(
         self,
         inputs: Mapping[str, Any] | None = None,
         gradients: Mapping[str, Any] | None = None,
         wrt: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Both in one native call; returns what `backward` returns."""
+        """Both in one native call.
+
+        Args:
+            inputs: as those of `forward`, by name.
+            gradients, wrt: as those of `backward`.
+        Returns:
+            What `backward` returns; `results` has the outputs.
+        Raises:
+            NetError: as `forward` and `backward` do.
+        """
         self.reshape()
         given = dict(gradients or {})
         signature, returned = self.compilations.backward(given, wrt=wrt)
@@ -312,7 +350,7 @@ class Net:
         return self._gradients(made, returned)
 
     def results(self) -> dict[str, np.ndarray]:
-        """The outputs, as the last call left them."""
+        """The outputs by name, as the last call left them. Raises NetError before a call."""
         return {name: self._values.left(name) for name in self.outputs}
 
     def reshape(self) -> None:
@@ -325,7 +363,13 @@ class Net:
         self.arrays.clear_parameter_diffs()
 
     def copy_from(self, weights: Any) -> None:
-        """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`."""
+        """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`.
+
+        A dict has a layer's arrays by its name: {"conv1": [filters, biases]}. Layers that the
+        source does not have keep theirs. Raises NetError, and loads nothing, where it cannot be
+        read, has none of the net's layers, or a layer's arrays are not as many, or not of the
+        shapes, that the net needs.
+        """
         self._parameters.load(weights)
 
     def values(self) -> dict[str, np.ndarray]:
@@ -342,7 +386,10 @@ class Net:
         self._parameters.share(other._parameters)
 
     def save(self, path: str | Path) -> None:
-        """Write a .caffemodel (HDF5 where the path ends in .h5), whole or not at all."""
+        """Write a .caffemodel (HDF5 where the path ends in .h5), whole or not at all.
+
+        Raises NetError where it cannot be written.
+        """
         self._parameters.save(path)
 
     def prepare(self, wrt: Sequence[str] | None = None, given: Sequence[str] = ()) -> Compilation:
@@ -350,6 +397,7 @@ class Net:
 
         wrt as in `backward`; `()` makes forward calls that keep nothing for a backward pass.
         given: the blobs whose gradients will be given.
+        Raises NetError for an unknown name, and BudgetError where `memory` cannot be met.
         """
         names = as_names(given, "given")
         signature, _ = self.compilations.backward(dict.fromkeys(names), wrt=wrt)
@@ -363,7 +411,10 @@ class Net:
         return self.compilations.front()
 
     def compilation(self) -> Compilation:
-        """What the last call ran, or the next one will run: for looking inside."""
+        """What the last call ran, or the next one will run: for looking inside.
+
+        Raises BudgetError where the budget for `memory` cannot be met.
+        """
         return self._calls.active or self.compilations.compiled(self.compilations.default())
 
     def summary(self) -> Summary:

@@ -109,7 +109,10 @@ class SimpleNet:
         return cls(layers, meta, version, memory, **choices)
 
     def summary(self, **sizes: tuple[int, ...]) -> Summary:
-        """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none."""
+        """The table of layers; `sizes` of inputs, H x W x C x N, where the net has none.
+
+        Raises NetError for an input without a size, and for one that a layer cannot take.
+        """
         from graphc.mat_model import summary_of
 
         return summary_of(self, sizes)
@@ -160,10 +163,12 @@ def simplenn(
 ) -> list[Result]:
     """vl_simplenn: run a net, forward, and with dzdy backward; one Result more than layers.
 
-    res[i].x is the input of layer i (from 0) and res[-1].x the net's output. dzdy may be one number
-    for all elements.
+    res[i].x is the input of layer i (from 0) and res[-1].x the net's output.
 
     Args:
+        net: a SimpleNet, or a dict of its `layers` and `meta`.
+        x: the input, H x W x C x N.
+        dzdy: the derivative of the output, or one number for all elements; None: forward only.
         res: an earlier result, for accumulate and skip_forward.
         conserve_memory: values that MatConvNet drops are None: forward, every x but the last and
             those that precious and loss layers made; backward, what lies between the input and the
@@ -177,6 +182,10 @@ def simplenn(
         parameter_server: gets `push("l{i}_{j}", derivative)`, from the last layer to the first, and
             the derivative's place in dzdw becomes None, unless hold_on.
         memory: for this call, in place of the net's; see `SimpleNet`.
+    Raises:
+        NetError: for sizes that a layer cannot take, a wrong choice, a `res` that misses what is
+            needed, and what a custom layer gets wrong; BudgetError, which is one, where the
+            budget for `memory` cannot be met.
 
     The derivative of batch normalisation in test mode is that of what is computed there;
     MatConvNet differentiates with the batch's moments. In normal mode the third derivative holds

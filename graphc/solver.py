@@ -146,6 +146,10 @@ class Solver:
                 net inputs by name.
         Returns:
             The loss of the last iteration, before its update; the mean of its passes.
+        Raises:
+            NetError: for another `n`; where the policy has no rate for an iteration, or `feed` or
+                a data layer brings what does not fit; where a snapshot cannot be written.
+            BudgetError: a NetError, where the budget for `memory` cannot be met.
         """
         whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 0
         need(whole, f"the number of iterations is a whole number of at least 0, not {n!r}")
@@ -168,7 +172,9 @@ class Solver:
             until: the number of iterations to be done in the end, in place of max_iter.
         Returns:
             The smoothed loss of the last iterations.
-        Raises NetError where the definition has no max_iter.
+        Raises:
+            NetError: where the definition has no max_iter and `until` is None; as `restore` and
+                `step` do.
         """
         definition = self.definition
         if resume is not None:
@@ -199,11 +205,14 @@ class Solver:
         self._stop = True
 
     def test_all(self) -> list[TestResult]:
-        """Run every test net."""
+        """Run every test net, in the definition's order; see `test`."""
         return [self.test(number) for number in range(len(self.test_nets))]
 
     def test(self, number: int = 0) -> TestResult:
-        """Run a test net as often as its test_iter says; the mean of each of its outputs."""
+        """Run a test net as often as its test_iter says; the mean of each of its outputs.
+
+        Raises NetError where there is no test net of that number, counted from 0.
+        """
         need(
             isinstance(number, (int, np.integer)) and 0 <= number < len(self.test_nets),
             f"there are {len(self.test_nets)} test nets; there is none of number {number!r}",
@@ -229,7 +238,8 @@ class Solver:
         """Write the parameters and the solver's state; returns the path of the state.
 
         Each file is written beside its place and renamed, the state last: whenever the process is
-        killed, every file under its final name is whole, and so is what a state names.
+        killed, every file under its final name is whole, and so is what a state names. Raises
+        NetError where one cannot be written.
         """
         learned = self._snapshot_name("caffemodel")
         path = self.snapshot_path()

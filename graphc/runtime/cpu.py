@@ -205,13 +205,19 @@ class Executable:
         self._table[self._numbers[name]] = array.ctypes.data
 
     def bind_new(self) -> Arrays:
-        """Bind zeros to every slot that has no array yet; all arrays by name."""
+        """Bind zeros to every slot that has no array yet; all arrays by name.
+
+        Raises NetError where there is no memory for them.
+        """
         missing = [s for s in self.bundle.slots[1:] if s.name not in self.arrays]
         self.bind({s.name: self._turned(aligned_zeros(s.shape, s.dtype)) for s in missing})
         return self.arrays
 
     def share_memory(self, other: Executable) -> None:
-        """Use another program's arena, and its arrays by their names; it has all of this one's."""
+        """Use another program's arena, and its arrays by their names; it has all of this one's.
+
+        Raises NetError where its arena is smaller.
+        """
         need(other.arena.size >= self.bundle.arena_bytes, "the other program's arena is too small")
         self.working_memory = other.working_memory
         self.bind({name: other.arrays[name] for name in self._numbers})
@@ -250,14 +256,17 @@ class Executable:
     # -- calls --
 
     def call(self, what: str = "forward", threads: int = 1) -> None:
-        """Run `forward`, `backward` or `both`. Raises NetError where a check fails."""
+        """Run `forward`, `backward` or `both`, by `threads` threads.
+
+        Raises NetError for another word, where an array was not bound, and where a check fails.
+        """
         need(what in self._passes, f"'{what}' is none of {', '.join(self._passes)}")
         self._begin()
         self.only_forward = what == "forward"
         self._report(self._passes[what](self._table, threads, self._error))
 
     def step(self, number: int, threads: int = 1) -> None:
-        """Run one step, 0 .. len(bundle.steps) - 1."""
+        """Run one step, 0 .. len(bundle.steps) - 1. Raises NetError for others, and as `call`."""
         count = len(self.bundle.steps)
         need(0 <= number < count, f"there is no step {number}; the last is {count - 1}")
         self._begin()
@@ -268,7 +277,8 @@ class Executable:
     ) -> StepTimes:
         """A call with a clock of `time.clock_gettime` read by each thread around each step.
 
-        `clock` None: the time of day. Raises NetError where code of this kind reads no clock.
+        `clock` None: CLOCK_MONOTONIC. Raises NetError as `call` does, and where code of this kind
+        reads no clock.
         """
         need(bool(self._timed), f"'{self.bundle.name}' cannot be timed step by step")
         self._begin()
