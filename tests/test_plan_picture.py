@@ -13,6 +13,7 @@ from random_nets import DeepNet
 from typer.testing import CliRunner
 
 from graphc.cli import app
+from graphc.cli.compare_memory import Mode, joined
 from graphc.plan.budget import BudgetError
 from graphc.plan.explain import memory_rows, memory_table
 from graphc.plan.peak import SMALLEST_NAMED, boxes, live_bytes, peak_holders, peak_text
@@ -176,6 +177,11 @@ def test_compare_puts_all_modes_side_by_side() -> None:
     text = run("--compare")
     assert "MatConvNet, conserveMemory" in text
     assert "of reuse" in text
+
+
+def test_compare_names_budgets_that_one_plan_meets_in_one_row() -> None:
+    rows = joined([Mode("8 KiB", 6000, 9, 1), Mode("7 KiB", 6000, 9, 1), Mode("least", 5, 12, 4)])
+    assert rows == [Mode("8 KiB; 7 KiB", 6000, 9, 1), Mode("least", 5, 12, 4)]
 
 
 def test_a_budget_is_an_option(tmp_path: Path) -> None:

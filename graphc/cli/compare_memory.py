@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,18 @@ def _budgets(options: NetOptions, reuse: int, tell: Callable[[int, int, str], No
         size = int(reuse - part * (reuse - least))
         tell(3 + place, PLANS, f"a budget of {_shown(size)}")
         found.append(_mode(replace(options, memory=str(size))))
-    return [*found[:-1], replace(found[-1], memory=f"the least, {_shown(least)}")]
+    return joined([*found[:-1], replace(found[-1], memory=f"the least, {_shown(least)}")])
+
+
+def joined(budgets: Sequence[Mode]) -> list[Mode]:
+    """Those that one plan meets as one: it names all of them."""
+    rows: list[Mode] = []
+    for budget in budgets:
+        if rows and rows[-1].bytes == budget.bytes:
+            rows[-1] = replace(rows[-1], memory=f"{rows[-1].memory}; {budget.memory}")
+        else:
+            rows.append(budget)
+    return rows
 
 
 def _counted(memory: str, made: Lowered) -> Mode:
