@@ -26,7 +26,7 @@ def explain(
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="[SUBJECT]",
+            metavar="SUBJECT",
             help="layer:conv1, blob:conv1, a parameter conv1/0 (by its own name in a .mat), `net`"
             " for what concerns the whole, or nothing for everything.",
         ),

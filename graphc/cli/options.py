@@ -109,7 +109,7 @@ FastMathOption = Annotated[
     typer.Option(
         metavar="NAME",
         help="Allow what rounds more: winograd4, 3x3 convolutions as F(4x4, 3x3), error 2e-5;"
-        " tf32, a GPU's tensor cores.",
+        " tf32, a GPU's tensor cores. Repeatable.",
     ),
 ]
 TargetOption = Annotated[
@@ -146,7 +146,7 @@ class NetOptions:
     ] = None
     level: Annotated[int, typer.Option(help="The level that include rules ask for.")] = 0
     stage: Annotated[
-        Words, typer.Option(metavar="NAME", help="A stage that include rules ask for.")
+        Words, typer.Option(metavar="NAME", help="A stage that include rules ask for. Repeatable.")
     ] = None
     weights: Annotated[
         str | None,
@@ -158,14 +158,16 @@ class NetOptions:
     shape: Annotated[
         Words,
         typer.Option(
-            metavar="NAME=N,C,H,W", help="Another shape for an input; H,W,C,N for a .mat."
+            metavar="NAME=N,C,H,W",
+            help="Another shape for an input; H,W,C,N for a .mat. Repeatable.",
         ),
     ] = None
     mode: Annotated[
         Mode | None,
         typer.Option(
             help="infer: forward alone. grad: gradients of the inputs. train: of inputs and "
-            "parameters, by Caffe's rule, in phase TRAIN."
+            "parameters, by Caffe's rule, in phase TRAIN. Where it is not given: what the verb's "
+            "text says, else the gradients that are defined."
         ),
     ] = None
     diff: Annotated[
@@ -173,15 +175,20 @@ class NetOptions:
         typer.Option(
             metavar="BLOB=VALUE",
             help="A gradient that is given: one-hot:K (1 at class K of every row), fill:V or "
-            "FILE.npy. Where none is given: the losses.",
+            "FILE.npy. Where none is given: the losses. Repeatable.",
         ),
     ] = None
     wrt: Annotated[
         Words,
-        typer.Option(metavar="NAME", help="An input, blob or parameter (conv1/0) to derive for."),
+        typer.Option(
+            metavar="NAME", help="An input, blob or parameter (conv1/0) to derive for. Repeatable."
+        ),
     ] = None
     keep: Annotated[
-        Words, typer.Option(metavar="BLOB", help="A blob that stays readable: conv5, conv5.diff.")
+        Words,
+        typer.Option(
+            metavar="BLOB", help="A blob that stays readable: conv5, conv5.diff. Repeatable."
+        ),
     ] = None
     memory: MemoryOption = "reuse"
     threads: ThreadsOption = None
@@ -213,7 +220,7 @@ class InputOptions:
         Words,
         typer.Option(
             metavar="NAME=VALUE",
-            help="An input's value: FILE.npy, a picture's file, random:SEED or fill:V.",
+            help="An input's value: FILE.npy, a picture's file, random:SEED or fill:V. Repeatable.",
         ),
     ] = None
     mean: Annotated[

@@ -28,7 +28,9 @@ def plan(
     ] = None,
     compare: Annotated[
         bool,
-        typer.Option(help="Every way to plan side by side, and what others would have used."),
+        typer.Option(
+            "--compare", help="Every way to plan side by side, and what others would have used."
+        ),
     ] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="List every buffer, and every sharing refused.")

@@ -40,7 +40,11 @@ _MOST_NUMBERS = 10  # of an output, on a line
 def train(
     solver: Annotated[str, typer.Argument(metavar="SOLVER", help="A solver's prototxt.")],
     weights: Annotated[
-        str | None, typer.Option(help="Start from a .caffemodel, or random:SEED.")
+        str | None,
+        typer.Option(
+            metavar="FILE|random:SEED",
+            help="Start from a .caffemodel. Else as the definition says.",
+        ),
     ] = None,
     snapshot: Annotated[
         str | None, typer.Option(metavar="STATE", help="Go on from a .solverstate.")
