@@ -140,6 +140,15 @@ def test_constants_move_through_core_operators():
     assert [node.op for node in made.nodes] == [Times(0.5), Shift(0.5), Times(3.0)]
 
 
+def test_a_constant_on_either_side_is_a_field():
+    for number, (op, name) in ((3.0, (Add(), "shift")), (2.0, (Multiply(), "times"))):
+        graph, x = start(2, 3)
+        constant = fill(graph, x.type, number)
+        graph.outputs["right"] = op(x, constant)
+        graph.outputs["left"] = op(constant, x)
+        assert names(cleaned(graph)) == [name]
+
+
 def test_multiplying_by_one_and_adding_zero_go():
     graph, x = start(2)
     one, zero = (fill(graph, x.type, number) for number in (1.0, 0.0))

@@ -51,6 +51,7 @@ def test_the_given_graph_stays_as_it_is():
     assert graph.kept == set()
 
 
-def test_an_unknown_name_to_keep_is_refused():
+@pytest.mark.parametrize("name", ["yy", "yy.diff"])
+def test_an_unknown_name_to_keep_is_refused(name: str):
     with pytest.raises(NetError, match="no blob, input or parameter 'yy'"):
-        compile_graph(net(), keep=["yy.diff"])
+        compile_graph(net(), keep=[name])

@@ -21,7 +21,7 @@ from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.plan.refused import refusal_text, refusals, refused_rows
 from graphc.plan.share import KERNEL, NEEDED, PART_NEEDED, USERS
-from graphc.plan.timeline import timeline_svg
+from graphc.plan.timeline import LEFT, RIGHT, WIDTH, timeline_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -43,6 +43,13 @@ def test_every_box_is_drawn_and_says_what_it_is(program: Program) -> None:
     for box, title in zip(found, drawn, strict=True):
         assert title.startswith(f"{box.name}: {box.dtype}[")
         assert f"calls {box.first}..{box.last}, made by {box.maker}" in title
+    rects = [rect for rect in root.iter(f"{SVG}rect") if "box " in rect.attrib["class"]]
+    call = (WIDTH - LEFT - RIGHT) / len(program.steps)
+    for box, rect in zip(found, rects, strict=True):
+        assert float(rect.attrib["x"]) == pytest.approx(LEFT + box.first * call, abs=0.1)
+        assert float(rect.attrib["width"]) == pytest.approx(
+            (box.last + 1 - box.first) * call, abs=0.1
+        )
     height = float(root.attrib["height"])
     for rect in root.iter(f"{SVG}rect"):
         if "y" in rect.attrib:
