@@ -163,14 +163,18 @@ class Net:
         names = self._values.names
         self.blobs = Named("blob", {n: Blob(n, self._values, self._shapes) for n in names})
         self.params = self._parameters.by_layer()
-        for name in shapes or ():
-            need(name in self.arrays.inputs, unknown("net input", name, self.arrays.inputs))
-        for name in base.keep:
-            known = name.removesuffix(".diff") in front.graph.blobs
-            need(known, f"keep: {unknown('blob', name, self.blobs)}")
+        self._need_names(shapes or (), base.keep)
         self._parameters.start(int(seed), weights)
         for warning in (*self.warnings, *self._parameters.warnings(weights)):
             warnings.warn(warning, NetWarning, stacklevel=3)
+
+    def _need_names(self, shaped: Iterable[str], kept: Iterable[str]) -> None:
+        """Raise NetError where `shapes` or `keep` name what the net does not have."""
+        for name in shaped:
+            need(name in self.arrays.inputs, unknown("net input", name, self.arrays.inputs))
+        for name in kept:
+            known = name.removesuffix(".diff") in self.front().graph.blobs
+            need(known, f"keep: {unknown('blob', name, self.blobs)}")
 
     # -- what the user sees -----------------------------------------------------------------
 

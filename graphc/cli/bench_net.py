@@ -248,19 +248,19 @@ def ops(
             )
     limits = limits.better(limits_of(target.value, threads))
     if json:
-        print_json(
-            {
-                "machine": machine,
-                "limits": limits_json(limits),
-                "clock": clock.value,
-                "rows": [_row_json(row, limits) for row in found],
-                "median_ratio": _median_ratio(found),
-            }
-        )
+        print_json({"machine": machine, "clock": clock.value, **_rows_json(found, limits)})
         return
     say(machine_line(machine))
     say(limits_line(limits) + "\n")
     _print_rows(found, limits)
+
+
+def _rows_json(found: list[RowReport], limits: Limits) -> dict[str, Any]:
+    return {
+        "limits": limits_json(limits),
+        "rows": [_row_json(row, limits) for row in found],
+        "median_ratio": _median_ratio(found),
+    }
 
 
 def _row_json(row: RowReport, limits: Limits) -> dict[str, Any]:

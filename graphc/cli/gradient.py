@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from graphc.cli.report import (
     write_arrays,
 )
 from graphc.cli.run import OUTPUT, array_table, need_all_inputs, summary, times
-from graphc.cli.session import Session, open_session, pairs
+from graphc.cli.session import Results, Session, open_session, pairs
 from graphc.error import NetError, did_you_mean
 from graphc.whole_file import write_whole
 
@@ -77,27 +77,26 @@ def grad(
     arrays, photos = read_inputs(net.graph, sources, inputs, net.axes)
     with busy("compiling"):
         found = net.gradients(arrays, seeds, wrt)
-    gradients, seconds, loss = found.arrays, found.seconds, found.loss
     if output:
-        write_arrays(output, gradients)
+        write_arrays(output, found.arrays)
     if picture:
-        _write_picture(net, gradients[shown], photos if beside else {}, picture)
+        _write_picture(net, found.arrays[shown], photos if beside else {}, picture)
     if options.json:
-        print_json(
-            {
-                "gradients": {name: summary(array, net.axes) for name, array in gradients.items()},
-                "outputs": {name: summary(a, net.axes) for name, a in found.outputs.items()},
-                "loss": loss,
-                "seconds": seconds,
-                "written": output,
-                "picture": picture,
-            }
-        )
+        print_json({**_as_json(net, found), "written": output, "picture": picture})
         return
-    say(array_table("gradient of", gradients))
-    if loss is not None:
-        say(f"loss {loss:.6g}")
-    say(times(seconds))
+    say(array_table("gradient of", found.arrays))
+    if found.loss is not None:
+        say(f"loss {found.loss:.6g}")
+    say(times(found.seconds))
+
+
+def _as_json(net: Session, found: Results) -> dict[str, Any]:
+    return {
+        "gradients": {name: summary(array, net.axes) for name, array in found.arrays.items()},
+        "outputs": {name: summary(array, net.axes) for name, array in found.outputs.items()},
+        "loss": found.loss,
+        "seconds": found.seconds,
+    }
 
 
 def _need_blobs(net: Session, names: list[str]) -> None:
