@@ -226,10 +226,12 @@ def test_programs_come_and_go():
         gc.collect()
 
 
-def test_program_without_steps():
+def test_a_program_without_steps_changes_nothing():
     made = Assembly("nothing")
     made.user("x", 3)
     executable = load(compile_program(made.program()))
     executable.bind_new()
+    executable.arrays["x"][...] = (1, 2, 3)
     for what in ("forward", "backward", "both"):
         executable.call(what, threads=2)
+        assert executable.arrays["x"].tolist() == [1, 2, 3]
