@@ -18,7 +18,8 @@ from graphc.ir.verify import verify
 from graphc.ops.loss import MultinomialLogLoss, SoftmaxLogLoss
 from graphc.ops.softmax import Softmax
 from graphc.passes.backward import backward
-from graphc.passes.fuse import fuse, rules, rules_of
+from graphc.passes.fuse import fuse
+from graphc.passes.pattern import rules, rules_of
 from graphc.passes.pipeline import compile_graph
 
 

@@ -9,7 +9,7 @@ place of 100. `graphc.kernel.winograd_matrices` has the matrices. For a data gra
 with the window's taps reversed and the channels' roles exchanged.
 
 `geometry` reads off a contraction whether it has this form, `filter_kernel` is the kernel of
-G w G', `work` compares the arithmetic with the direct sum's, and `error_bound` the rounding.
+G w G', `speedup` compares its work with the direct sum's, and `error_bound` the rounding.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from __future__ import annotations
 from graphc.ir.graph import Graph
 from graphc.ir.remark import Saving
 from graphc.passes.clean import without_dead
-from graphc.passes.fuse import fuse, rules
+from graphc.passes.fuse import fuse
+from graphc.passes.pattern import rules
 
 STAGE = "blockwise"
 NEVER_WHOLE = "is never held whole"
