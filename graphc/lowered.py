@@ -49,9 +49,9 @@ class Lowered:
     Attributes:
         forward: the front end's graph, before all passes.
         graph, program, stages: after them.
+        layers: in the definition's order.
         owners: every parameter as its layer calls it -> the owner that it uses.
         learning: by owner. rate_words: what the framework calls the two numbers in it.
-        wanted: owners that a gradient is computed for.
         labels: inputs that no gradient can reach -> why, for a reader.
         phase: "TRAIN" or "TEST".
         force_backward: whether the definition asks for all gradients.

@@ -167,30 +167,30 @@ def elementwise_rows(shape: Shape, rows: Shape) -> Iterator[Row]:
     of a matrix of pixels do. Bytes of a backward pass: the gradients in and out, and what it must
     know of the forward pass.
     """
-    n = 4 * _size(shape)
+    image = 4 * _size(shape)
     side = shape[2]
-    pixels = (n // 4 // shape[1], shape[1])
+    pixels = (image // 4 // shape[1], shape[1])
     half = pooled_extent(side, 3, 2, (0, 0))
     pooled = _size((*shape[:2], half, half))
     scores = 4 * _size(rows)
     maximum = MaxPool((3, 3), (2, 2), ((0, 0),) * 2, (half, half))
     mean = AvgPool((3, 3), (2, 2), ((0, 0),) * 2, (half, half))
     entries: tuple[tuple[str, Callable[[Graph, Value], Value], Shape, int, int], ...] = (
-        ("bias + ReLU", _bias_relu, shape, 2 * n, 3 * n),
-        ("batch norm", _batch_norm, shape, 3 * n, 5 * n),
-        ("batch norm, channels last,", _batch_norm, pixels, 3 * n, 5 * n),
-        ("dropout", _dropout, (shape[0], _size(shape[1:])), 2 * n, 2 * n),
+        ("bias + ReLU", _bias_relu, shape, 2 * image, 3 * image),
+        ("batch norm", _batch_norm, shape, 3 * image, 5 * image),
+        ("batch norm, channels last,", _batch_norm, pixels, 3 * image, 5 * image),
+        ("dropout", _dropout, (shape[0], _size(shape[1:])), 2 * image, 2 * image),
         (
             "max pool 3x3/2 + ReLU",
             lambda g, x: maximum(Relu()(x))[0],
             shape,
-            n + 5 * pooled,
-            n + 5 * pooled,
+            image + 5 * pooled,
+            image + 5 * pooled,
         ),
-        ("average pool 3x3/2", lambda g, x: mean(x), shape, n + 4 * pooled, n + 4 * pooled),
-        ("LRN", lambda g, x: Lrn(5, 1e-4, 0.75)(x), shape, 2 * n, 3 * n),
-        ("sigmoid", lambda g, x: Sigmoid()(x), shape, 2 * n, 3 * n),
-        ("ELU", lambda g, x: Elu()(x), shape, 2 * n, 3 * n),
+        ("average pool 3x3/2", lambda g, x: mean(x), shape, image + 4 * pooled, image + 4 * pooled),
+        ("LRN", lambda g, x: Lrn(5, 1e-4, 0.75)(x), shape, 2 * image, 3 * image),
+        ("sigmoid", lambda g, x: Sigmoid()(x), shape, 2 * image, 3 * image),
+        ("ELU", lambda g, x: Elu()(x), shape, 2 * image, 3 * image),
         ("softmax", lambda g, x: Softmax()(x), rows, 2 * scores, 3 * scores),
     )
     for name, build, extents, forward, backward in entries:

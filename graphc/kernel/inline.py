@@ -101,7 +101,6 @@ def inline(
         return None
     made = replace(
         reader,
-        name=reader.name,
         inputs=tuple(dict.fromkeys(inputs)),
         outputs=outputs,
         body=body,

@@ -122,9 +122,11 @@ def _direction(step: DraftStep) -> str:
 def _way(contraction: Contraction) -> _Way | None:
     form = winograd.geometry(contraction)
     if form is not None and winograd.is_possible(form):
-        return _Way(form, False)
+        return _Way(form, is_gradient=False)
     form = gradient_geometry(contraction)
-    return _Way(form, True) if form is not None and is_possible(form) else None
+    if form is not None and is_possible(form):
+        return _Way(form, is_gradient=True)
+    return None
 
 
 def _choice(draft: Draft, step: DraftStep, way: _Way, allowed: Algorithms) -> int:

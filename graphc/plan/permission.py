@@ -54,5 +54,5 @@ def allowed(
         tiles = {"0": (), **{str(tile): (tile,) for tile in TILES}}
         if chosen not in tiles:
             raise NetError(f"{ENVIRONMENT} is one of {', '.join(tiles)}, not '{chosen}'")
-        return Algorithms(tiles[chosen], True, threads, True)
-    return Algorithms((2, 4) if "winograd4" in fast_math else (2,), False, threads, True)
+        return replace(PARTED, winograd=tiles[chosen], forced=True, threads=threads)
+    return replace(PARTED, winograd=(2, 4) if "winograd4" in fast_math else (2,), threads=threads)

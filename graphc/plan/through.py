@@ -114,6 +114,7 @@ def _replace(
     readers: dict[str, list[DraftStep]],
     survivors: set[str],
 ) -> None:
+    """Let readers in `late` compute what `step` makes; it goes where nobody else needs it."""
     done: list[DraftStep] = []
     for reader in late:
         if reader.is_copy or len({*reader.arguments, *step.arguments}) > MOST_ARGUMENTS:
@@ -138,16 +139,17 @@ def _replace(
         f"{name} is not read by {labels}: computing it from {made_of} costs less than a load",
         Saving(THROUGH, draft.arrays[name].type.bytes) if goes else None,
     )
-    if not goes:
-        return
+    if goes:
+        for source in draft.sources(step.reads):
+            readers[source].remove(step)
+        _drop(draft, step, name, f"{labels} compute it from {made_of}")
+
+
+def _drop(draft: Draft, step: DraftStep, name: str, why: str) -> None:
+    """Take out the step and the array that it makes; blobs that were there are gone."""
     draft.steps.remove(step)
     del draft.arrays[name]
-    for source in draft.sources(step.reads):
-        readers[source].remove(step)
     for blob, array in list(draft.blobs.items()):
         if array == name:
             del draft.blobs[blob]
-            draft.gone[blob] = (
-                f"'{blob}' is not stored: {labels} compute it from {made_of};"
-                f" keep='{blob}' keeps it"
-            )
+            draft.gone[blob] = f"'{blob}' is not stored: {why}; keep='{blob}' keeps it"

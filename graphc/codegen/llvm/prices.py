@@ -136,7 +136,7 @@ class Prices:
                 extent = self.nodes.extents[axis]
                 runs = each * self.nodes.size(statement.axes) / max(extent, 1)
                 groups = math.ceil(extent / self.width)
-                cost = runs * (groups * self._vector(statement, axis, False) + 8)
+                cost = runs * (groups * self._vector(statement, axis, whole_body=False) + 8)
                 if cost < price:
                     price, chosen[statement] = cost, axis
             total += price
@@ -156,7 +156,7 @@ class Prices:
         runs = self.nodes.size([a for a in self.nodes.each if a != axis])
         groups = math.ceil(extent / self.width)
         own = self.nodes.size(statement.axes)
-        return runs * own * groups * self._vector(statement, axis, True)
+        return runs * own * groups * self._vector(statement, axis, whole_body=True)
 
     def _scalar(self, statement: StatementNode) -> float:
         ops = sum(weight(node) for node in self.below[statement])
@@ -164,7 +164,7 @@ class Prices:
         own = self.nodes.size(statement.axes)
         return self.nodes.size(self.nodes.each) * own * (ops + 1.5)
 
-    def _vector(self, statement: StatementNode, axis: Axis, whole_body: bool) -> float:
+    def _vector(self, statement: StatementNode, axis: Axis, *, whole_body: bool) -> float:
         """Instructions for one register's worth of iterations along `axis`."""
         price = 0.5
         varying = {

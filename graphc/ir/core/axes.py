@@ -86,7 +86,7 @@ class Sum(Op):
         return Broadcast(x.shape, self.axes)(flat)
 
     def kernel(self, k: Any, x: Any, y: Any) -> None:
-        _sum_kernel(k, x, y, self.axes, self.keep, 1.0)
+        _sum_kernel(k, x, y, self.axes, keep=self.keep, factor=1.0)
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
@@ -116,7 +116,7 @@ class Mean(Op):
         return Broadcast(x.shape, self.axes)(dy * (1.0 / self._count(x.shape)))
 
     def kernel(self, k: Any, x: Any, y: Any) -> None:
-        _sum_kernel(k, x, y, self.axes, False, 1.0 / self._count(x.shape))
+        _sum_kernel(k, x, y, self.axes, keep=False, factor=1.0 / self._count(x.shape))
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
