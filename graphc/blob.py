@@ -48,7 +48,8 @@ class Blob:
     def data(self) -> np.ndarray:
         """The value: the array itself for inputs and outputs, a copy for inner blobs.
 
-        Raises NetError, naming `keep=`, where the plan has reused the blob's memory.
+        Raises NetError before a forward pass has made it, and, naming `keep=`, where the plan has
+        reused the blob's memory.
         """
         return self._values.data(self.name)
 
@@ -64,7 +65,10 @@ class Blob:
         return self._values.diff(self.name)
 
     def reshape(self, *shape: int) -> None:
-        """Give a net input another shape; `net.reshape()` or the next forward follows suit."""
+        """Give a net input another shape; `net.reshape()` or the next forward follows suit.
+
+        Raises NetError for a blob that is no net input, and for extents below 0 or not whole.
+        """
         self._shapes.ask(self.name, shape)
 
 

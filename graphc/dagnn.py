@@ -9,9 +9,11 @@
     net.eval({"input": x, "label": t}, {"objective": 1})
     net.vars["prediction"].value, net.params["fcf"].der
 
-A block of the user's own is a dataclass derived from Block; its `build` writes the output in graph
-operators, on values with axes [N, C, W, H], and the derivative follows. An operator (made with
-`graphc.operator`) will do as a block, and so will PythonBlock(forward, backward): plain functions.
+A block whose text names a function of MatConvNet, vl_nnconv for Conv, computes what `graphc.vl`
+says of it; its properties are the function's options, in Python's spelling. A block of the user's
+own is a dataclass derived from Block; its `build` writes the output in graph operators, on values
+with axes [N, C, W, H], and the derivative follows. An operator (made with `graphc.operator`) will
+do as a block, and so will PythonBlock(forward, backward): plain functions.
 
 Arrays are H x W x C x N. The whole net, with its backward pass, is compiled into one program for
 every combination of input sizes, mode and derivatives asked for.

@@ -215,7 +215,10 @@ class Sample:
 
 @dataclass(frozen=True, init=False)
 class Example:
-    """An operator instance and samples of its inputs."""
+    """An operator and samples of its inputs, in order: `Example(Shift(1.0), normal(2, 3))`.
+
+    Tests and `graphc.check` run the operator on what the samples draw.
+    """
 
     op: Op
     inputs: tuple[Sample, ...]
