@@ -7,7 +7,6 @@ arrays it sees are views of the program's memory. Such a program is planned with
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -55,14 +54,9 @@ class HostedExecutable(Executable):
         self, what: str = "forward", threads: int = 1, clock: int | None = None
     ) -> StepTimes:
         """A call with a clock read before each step."""
-        kind = time.CLOCK_MONOTONIC if clock is None else clock
-        ranges = self._ranges(what)
+        numbers = itertools.chain(*self._ranges(what))
         self.only_forward = what == "forward"
-        marks = [time.clock_gettime(kind)]
-        for number in itertools.chain(*ranges):
-            self.step(number, threads)
-            marks.append(time.clock_gettime(kind))
-        return StepTimes.between(marks)
+        return StepTimes.one_by_one(numbers, lambda number: self.step(number, threads), clock)
 
     def step(self, number: int, threads: int = 1) -> None:
         """Run one step: native code, or the user's."""

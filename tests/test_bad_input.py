@@ -165,7 +165,7 @@ def test_all_errors_of_a_definition_come_at_once() -> None:
 @pytest.mark.parametrize(
     "source", ["nothing.prototxt", "", "{", "}\n", "layer {\n", "\x00\n", "layer: 3\n", "a: b: c\n"]
 )
-def test_sources(source: str) -> None:
+def test_texts_and_paths_that_hold_no_net_are_refused(source: str) -> None:
     with pytest.raises(NetError):
         graphc.Net(source)
 
@@ -211,7 +211,7 @@ def test_a_folder_is_no_definition(tmp_path: Path) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_options(options: dict[str, Any], said: str) -> None:
+def test_wrong_options_are_refused(options: dict[str, Any], said: str) -> None:
     assert said in message(lambda: small(**options))
 
 
@@ -237,7 +237,7 @@ def test_options(options: dict[str, Any], said: str) -> None:
     ],
     ids=lambda value: "" if isinstance(value, str) else str(type(value).__name__),
 )
-def test_weights(weights: Any, said: str) -> None:
+def test_wrong_weights_are_refused_and_the_old_ones_stay(weights: Any, said: str) -> None:
     net = small()
     held = [p.data.copy() for p in net.params["ip"]]
     assert said in message(lambda: net.copy_from(weights))
@@ -326,7 +326,7 @@ def test_names_with_an_end_of_line_are_names() -> None:
     ],
     ids=range(15),
 )
-def test_input_arrays(array: Any, said: str) -> None:
+def test_wrong_input_arrays_are_refused_and_the_net_still_works(array: Any, said: str) -> None:
     net = small()
     wanted = float(net.forward(data=DATA, label=LABEL)["loss"])
     assert said in message(lambda: net.forward(data=array))
@@ -346,7 +346,9 @@ def test_inputs_are_taken_all_or_none() -> None:
 
 @pytest.mark.parametrize("passes", ["forward", "forward_backward"])
 @pytest.mark.parametrize("label", [-1, 3, 1000, 2**40, 1e30, -1e30, np.inf, -np.inf, np.nan])
-def test_labels(label: float, passes: str) -> None:
+def test_labels_that_are_no_class_are_refused_and_nothing_changes(
+    label: float, passes: str
+) -> None:
     net = small()
     wanted = float(net.forward(data=DATA, label=LABEL)["loss"])
     net.backward()
@@ -445,7 +447,9 @@ def test_gradient_arrays(array: Any, said: str) -> None:
         (lambda n: n.blobs["data"].reshape("2", 4), "whole numbers of at least 0"),
     ],
 )
-def test_names(action: Callable[[graphc.Net], Any], said: str) -> None:
+def test_wrong_names_are_refused_and_the_net_still_works(
+    action: Callable[[graphc.Net], Any], said: str
+) -> None:
     net = small()
     wanted = float(net.forward(data=DATA, label=LABEL)["loss"])
     assert said in message(lambda: action(net))

@@ -355,7 +355,7 @@ def tops_of(case: Case) -> int:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_layer(name: str) -> None:
+def test_options_mean_what_the_formulas_say(name: str) -> None:
     case, rng = CASES[name], np.random.default_rng(0)
     tops = tops_of(case)
     arrays = [np.asarray(rng.standard_normal(shape)) for shape in case.shapes]

@@ -20,7 +20,7 @@ from graphc.error import NetError
 SMALL = ("--classes", "20", "--batch", "32", "--repeats", "3", "--steps", "30")
 
 
-def test_the_tables() -> None:
+def test_the_tables_say_what_was_compared_and_measured() -> None:
     result = graphc("bench", "loss", *SMALL)
     assert result.exit_code == 0, result.output
     for said in ("checked against float64", "fused", "unfused", "copy", "GB/s", "inf or nan"):
@@ -29,7 +29,7 @@ def test_the_tables() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_json(axis: int) -> None:
+def test_the_figures_as_json(axis: int) -> None:
     result = graphc("bench", "loss", *SMALL, "--axis", axis, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)

@@ -41,7 +41,7 @@ def test_object_for_another_architecture(tmp_path: Path, monkeypatch: pytest.Mon
     assert machine == (183).to_bytes(2, "little"), "EM_AARCH64"
 
 
-def test_texts(tmp_path: Path):
+def test_llvm_and_assembly_are_for_the_target(tmp_path: Path):
     digits().save(tmp_path / "net.ll", "llvm", target=Target.named("x86-64-v3"))
     assert "define i32 @graphc_forward" in (tmp_path / "net.ll").read_text()
     digits().save(tmp_path / "net.s", "asm", target=Target.named("neoverse-n1"))

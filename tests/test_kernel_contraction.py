@@ -117,7 +117,7 @@ def test_the_epilogue_holds_no_locals_but_the_sum() -> None:
     assert all(map(np.array_equal, arrays, again))
 
 
-def test_parts() -> None:
+def test_its_indices_say_padding_and_strides() -> None:
     found = match(parse_kernel(CONV))
     assert found is not None
     padded = [position.guarded for position in found.left.index]
@@ -151,7 +151,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name: str) -> None:
+def test_what_is_no_contraction_is_not_matched(name: str) -> None:
     kernel: Kernel = parse_kernel(REFUSED[name])
     assert match(kernel) is None
     assert REFUSED[name] not in MATCHED.values()

@@ -163,7 +163,7 @@ def test_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name: str) -> None:
+def test_no_overwriting_and_the_reason(name: str) -> None:
     text, words = REFUSED[name]
     kernel = parse_kernel(text)
     verify(kernel)

@@ -237,7 +237,7 @@ OTHER = parse_kernel(
         ((RELU, ("x", "p")), (SUM, ("p", "x", "p")), "gets p twice"),
     ],
 )
-def test_refused(first: Step, second: Step, words: str) -> None:
+def test_no_joining_and_the_reason(first: Step, second: Step, words: str) -> None:
     reason = join(*first, *second, {"p"} if "p" in second[1] else ())
     assert isinstance(reason, str) and words in reason
 

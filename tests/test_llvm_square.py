@@ -43,7 +43,9 @@ CASES = {
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES)
-def test_results(case: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_of_neighbours_are_right_and_use_nothing_around_them(
+    case: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What lies around the array is nan, and so would a result be that used it."""
     monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
     shape, strides, columns = CASES[case]

@@ -411,7 +411,7 @@ def test_what_caffe_gave(
     for name in _caffe_cases(folder):
         made: list[graphc.Net] = []
         try:
-            test_caffe_cases.test_case(name)
+            test_caffe_cases.test_it_computes_what_caffe_computed(name)
         except pytest.skip.Exception:
             continue
         used += any(winograd_kernels(net.compilation().program) for net in made)
@@ -424,7 +424,7 @@ def test_what_matconvnet_gave(tile: int, monkeypatch: pytest.MonkeyPatch) -> Non
     names = [n for n in test_matconvnet_functions.block_cases() if "conv" in n]
     assert names
     for name in names:
-        test_matconvnet_functions.test_case(name, F32)
+        test_matconvnet_functions.test_it_computes_what_matconvnet_computed(name, F32)
 
 
 # -- what is chosen --------------------------------------------------------------------------------

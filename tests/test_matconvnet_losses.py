@@ -250,7 +250,7 @@ def test_weights_in_a_file(tmp_path: Path) -> None:
         (Loss(opts={"instanceWeights": np.ones(N)}), 3, "weights in its third input and in"),
     ],
 )
-def test_mistakes(block: Loss, inputs: int, said: str) -> None:
+def test_wrong_blocks_and_inputs_are_refused(block: Loss, inputs: int, said: str) -> None:
     arrays = {"x": SCORES, "c": CLASSES, "w": np.ones(N)}
     with pytest.raises(graphc.NetError, match=said):
         evaluated(block, **dict(list(arrays.items())[:inputs]))

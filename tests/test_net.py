@@ -446,7 +446,7 @@ def test_two_nets_side_by_side() -> None:
         np.testing.assert_array_equal(got[1], got[3])
 
 
-def test_phases() -> None:
+def test_dropout_works_in_training_alone() -> None:
     train, test = training(), graphc.Net(LOSS)
     test.copy_from({n: [p.data for p in b] for n, b in train.params.items()})
     losses = set()

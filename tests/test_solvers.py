@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,13 @@ from graphc import driver
 from graphc.error import NetError
 from graphc.runtime.cpu import Executable
 
-RESULTS: Counter[str] = Counter()
-
 
 def cases() -> list[str]:
     return [path.stem for path in sorted((FOLDER / "solvers").glob("*.npz"))]
 
 
 @pytest.mark.parametrize("name", cases())
-def test_case(name: str) -> None:
-    RESULTS["ran"] += 1
+def test_it_trains_as_caffe_trained(name: str) -> None:
     meta, arrays = read(FOLDER / "solvers" / f"{name}.npz")
     solver = make(FOLDER / "solvers" / meta["solver_file"])
     for key, value in chosen(arrays, "param@0/").items():
@@ -57,13 +53,11 @@ def test_case(name: str) -> None:
             what = f"{key} after {number + 1}"
             close(parameter(solver, key), wanted, meta["tolerance"], what)
     assert solver.iter == meta["steps"]
-    RESULTS["passed"] += 1
 
 
-def test_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\nsolver cases: {dict(RESULTS)}")
-    assert RESULTS["passed"] == RESULTS["ran"]
+def test_there_are_cases() -> None:
+    """Without their folder a parametrised test runs nothing, and fails nowhere."""
+    assert len(cases()) > 5
 
 
 # -- one native call -------------------------------------------------------------------------------

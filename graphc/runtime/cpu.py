@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -56,8 +56,15 @@ class StepTimes:
     waiting: tuple[float, ...]
 
     @staticmethod
-    def between(marks: Sequence[float]) -> StepTimes:
-        """Those of steps that one thread runs, between each of the marks and the next."""
+    def one_by_one(
+        numbers: Iterable[int], step: Callable[[int], None], clock: int | None
+    ) -> StepTimes:
+        """Those of steps that this very thread runs: `step(number)` for each of the numbers."""
+        kind = time.CLOCK_MONOTONIC if clock is None else clock
+        marks = [time.clock_gettime(kind)]
+        for number in numbers:
+            step(number)
+            marks.append(time.clock_gettime(kind))
         steps = tuple(b - a for a, b in itertools.pairwise(marks))
         return StepTimes(0.0, steps, (0.0,) * len(steps))
 

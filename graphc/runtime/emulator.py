@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,16 +119,11 @@ class EmulatedExecutable(Executable):
         self, what: str = "forward", threads: int = 1, clock: int | None = None
     ) -> StepTimes:
         """A call with a clock read before each step: how long it takes to emulate it."""
-        kind = time.CLOCK_MONOTONIC if clock is None else clock
-        ranges = self._ranges(what)
+        numbers = itertools.chain(*self._ranges(what))
         if what != "backward":
             self.arena[...] = 0xFF
         self.only_forward = what == "forward"
-        marks = [time.clock_gettime(kind)]
-        for number in itertools.chain(*ranges):
-            self.step(number, threads)
-            marks.append(time.clock_gettime(kind))
-        return StepTimes.between(marks)
+        return StepTimes.one_by_one(numbers, lambda number: self.step(number, threads), clock)
 
     def traffic(self) -> dict[tuple[str, str], Traffic]:
         """By kernel and buffer ("shared": shared memory) what its warps have asked of memory.

@@ -11,8 +11,7 @@ from graphc.codegen.llvm.dot_tile import DotProduct
 from graphc.codegen.llvm.dot_tiling import choose_copied_dot, choose_dot
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.groups import with_groups_in_lanes
-from graphc.codegen.llvm.loops import Frame, whole
-from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.loops import whole
 from graphc.codegen.llvm.product import Cut, Product, products, whole_product
 from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.target import Target
@@ -154,13 +153,9 @@ def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | None
 
 def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Tiled]) -> int:
     """The function's text; how many bytes each thread works in."""
-    builder = ir.IRBuilder(function.append_basic_block())
-    frame = Frame(builder)
-    vector_math = VectorMath(builder, function.module, target)
-    *buffers, low, high, _, place = function.args
-    names = [buffer.name for buffer in kernel.buffers]
-    values = Values(frame, vector_math, dict(zip(names, buffers, strict=True)))
-    values.written = frozenset(b.name for b in kernel.outputs)
+    values = Values.of_kernel(function, kernel, target)
+    builder, frame = values.builder, values.frame
+    *_, low, high, _, place = function.args
     scratch = Scratch(builder, place)
     items = max(part.scratch_items for part in tiled)
     sums = scratch.array(tiled[0].tiling.a.buffer.dtype, items) if items else None

@@ -25,9 +25,10 @@ from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, 
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.narrow_lanes import are_narrow, known_lanes, lane_limits, narrow
 from graphc.codegen.llvm.square import Neighbours, load_run
+from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Address, Node, StoreNode
 from graphc.ir.types import DTYPES, REAL
-from graphc.kernel.lang import Axis
+from graphc.kernel.lang import Axis, Kernel
 
 if TYPE_CHECKING:
     from graphc.codegen.llvm.row_registers import RowRegisters
@@ -65,6 +66,16 @@ class Values:
         self.rows: RowRegisters | None = None
         self.guarded = 0
         self._changing: list[Node] = []
+
+    @classmethod
+    def of_kernel(cls, function: ir.Function, kernel: Kernel, target: Target) -> Values:
+        """Those in a block that begins a kernel's function, whose first arguments are buffers."""
+        builder = ir.IRBuilder(function.append_basic_block())
+        names = [buffer.name for buffer in kernel.buffers]
+        places = dict(zip(names, function.args[: len(names)], strict=True))
+        values = cls(Frame(builder), VectorMath(builder, function.module, target), places)
+        values.written = frozenset(buffer.name for buffer in kernel.outputs)
+        return values
 
     # -- where a value belongs --
 

@@ -19,8 +19,7 @@ from functools import partial
 from llvmlite import ir
 
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
-from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
-from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.shares import each, when
 from graphc.codegen.llvm.target import Target
@@ -56,15 +55,10 @@ def emit_winograd(
     assert contraction is not None and form is not None, "the plan saw a convolution"
     schedule = choose_schedule(form, kernel, target)
     function = kernel_function(module, kernel.buffers, name, has_worker=True)
-    builder = ir.IRBuilder(function.append_basic_block())
-    frame = Frame(builder)
-    *buffers, low, high, _, _, worker = function.args
-    names = [buffer.name for buffer in kernel.buffers]
-    places = dict(zip(names, buffers, strict=True))
-    values = Values(frame, VectorMath(builder, module, target), places)
-    values.written = frozenset(b.name for b in kernel.outputs)
-    _Convolution(contraction, form, schedule, frame, values).emit(low, high, worker)
-    builder.ret_void()
+    values = Values.of_kernel(function, kernel, target)
+    *_, low, high, _, _, worker = function.args
+    _Convolution(contraction, form, schedule, values).emit(low, high, worker)
+    values.builder.ret_void()
     sums = schedule.transform.points * form.tiles(schedule.tile) * form.groups
     cost = 2.0 * sums * form.channels.extent * form.outputs.extent
     units = form.groups * schedule.strips * form.blocks
@@ -119,12 +113,11 @@ class _Convolution:
         contraction: Contraction,
         form: Geometry,
         schedule: Schedule,
-        frame: Frame,
         values: Values,
     ):
         self.form, self.schedule = form, schedule
-        self.frame, self.builder, self.values = frame, frame.builder, values
-        self.at = Operands(frame, values, "float32", schedule.lanes)
+        self.frame, self.builder, self.values = values.frame, values.builder, values
+        self.at = Operands(values.frame, values, "float32", schedule.lanes)
         kernel = contraction.kernel
         assert kernel.winograd is not None
         body = replace(kernel, body=contraction.stores, winograd=None)

@@ -16,8 +16,7 @@ from functools import partial
 from llvmlite import ir
 
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
-from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
-from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.shares import each
 from graphc.codegen.llvm.target import Target
@@ -47,16 +46,10 @@ def emit_winograd_gradient(
     assert contraction is not None and form is not None, "the plan saw a weight gradient"
     schedule = choose_schedule(form, kernel, target)
     function = kernel_function(module, kernel.buffers, name, has_worker=True)
-    builder = ir.IRBuilder(function.append_basic_block())
-    frame = Frame(builder)
-    *buffers, low, high, _, _, worker = function.args
-    names = [buffer.name for buffer in kernel.buffers]
-    values = Values(
-        frame, VectorMath(builder, module, target), dict(zip(names, buffers, strict=True))
-    )
-    values.written = frozenset(b.name for b in kernel.outputs)
-    _Gradient(contraction, form, schedule, frame, values).emit(low, high, worker)
-    builder.ret_void()
+    values = Values.of_kernel(function, kernel, target)
+    *_, low, high, _, _, worker = function.args
+    _Gradient(contraction, form, schedule, values).emit(low, high, worker)
+    values.builder.ret_void()
     sums = schedule.transform.points * form.tiles(schedule.transform.tile) * form.groups
     cost = 2.0 * sums * form.channels.extent * form.outputs.extent
     units = schedule.blocks.shares(form)
@@ -100,12 +93,11 @@ class _Gradient:
         contraction: Contraction,
         form: Geometry,
         schedule: Schedule,
-        frame: Frame,
         values: Values,
     ):
         self.form, self.schedule, self.blocks = form, schedule, schedule.blocks
-        self.frame, self.builder, self.values = frame, frame.builder, values
-        self.at = Operands(frame, values, "float32", schedule.lanes)
+        self.frame, self.builder, self.values = values.frame, values.builder, values
+        self.at = Operands(values.frame, values, "float32", schedule.lanes)
         kernel = contraction.kernel
         assert kernel.winograd is not None
         body = replace(kernel, body=contraction.stores, winograd=None)
