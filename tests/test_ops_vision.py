@@ -314,6 +314,15 @@ def test_misfitting_operands_are_refused(op: Op, x, w, sentence: str):
         op.infer(TensorType("float32", x), TensorType("float32", w))
 
 
+@pytest.mark.parametrize("cls", [Conv, ConvDataGradient, ConvWeightGradient, MatMul])
+@pytest.mark.parametrize("kinds", [("float32", "float64"), ("int32", "int32")])
+def test_operands_of_two_types_or_without_reals_are_refused(cls: type[Op], kinds):
+    for example in cls.examples():
+        shapes = [sample.type.shape for sample in example.inputs]
+        with pytest.raises(NetError, match=cls.op_name):
+            example.op.infer(*map(TensorType, kinds, shapes))
+
+
 # -- pooling --------------------------------------------------------------------------------------
 
 
