@@ -47,8 +47,12 @@ def struct_of(net: DagNet) -> dict[str, Any]:
 def fill_from_struct(net: DagNet, inner: Mapping[str, Any]) -> None:
     """Give an empty net the layers, variables, parameters and meta of such a structure.
 
-    Raises NetError with every layer that is wrong.
+    Raises NetError where it has no layers, and with every layer that is wrong.
     """
+    need(
+        isinstance(inner, Mapping) and "layers" in inner,
+        "a net's structure is a dict with 'layers', as `DagNet.to_struct` makes it",
+    )
     net.meta = inner.get("meta", {})
     problems: list[Any] = []
     for position, struct in enumerate(listed(inner["layers"]), 1):

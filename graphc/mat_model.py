@@ -164,7 +164,7 @@ class MatModel:
         ]
 
     def input_sizes(self, given: Mapping[str, Size]) -> dict[str, Size]:
-        """The size of every input: given, or as the file says; one label for each image.
+        """The size of every input: given, or as the net says; one label for each image.
 
         Raises NetError where a size is not known, or a name.
         """
@@ -179,8 +179,8 @@ class MatModel:
                 continue
             need(
                 name in self.labels and name not in targets,
-                f"the file does not say the size of input '{name}';"
-                f" give it with --shape {name}=H,W,C,N",
+                f"the net does not say the size of input '{name}'; give it, H x W x C x N"
+                f" (on the command line with --shape {name}=H,W,C,N)",
             )
             sizes[name] = (1, 1, 1, images)
         return {name: sizes[name] for name in self.inputs}

@@ -382,6 +382,23 @@ def test_a_dagnn_net_that_is_saved(tmp_path: Path) -> None:
     assert stored[0] == stored[1]
 
 
+def test_a_dagnn_net_from_its_own_structure() -> None:
+    net = graphc.DagNet()
+    net.add_layer("c", dagnn.Conv((1, 1, 2, 4), stride=2), "x", "y", ("f", "b"))
+    net.init_params(0)
+    net.vars["y"].precious = True
+    again = graphc.DagNet.from_struct(net.to_struct())
+    assert again.layers["c"].block == net.layers["c"].block
+    assert again.vars["y"].precious and not again.vars["x"].precious
+    np.testing.assert_array_equal(again.params["f"].value, net.params["f"].value)
+
+
+@pytest.mark.parametrize("struct", [{"vars": []}, {}, [], None])
+def test_a_structure_without_layers_is_refused(struct: Any) -> None:
+    with pytest.raises(NetError, match="a dict with 'layers'"):
+        graphc.DagNet.from_struct(struct)
+
+
 @pytest.mark.parametrize("name", sorted(dagnn_blocks.BLOCKS))
 def test_every_block_is_saved(tmp_path: Path, name: str) -> None:
     net = graphc.DagNet()
