@@ -13,7 +13,7 @@ from test_cli_options import graphc
 
 from graphc.bench import loss, loss_report
 from graphc.bench.last_layer import Form, LayerSize, check_layer, draw_layer, exact_layer
-from graphc.bench.loss import Candidate, Size, Timing, check, draw, errors, interleaved
+from graphc.bench.loss import Candidate, Measured, Size, check, draw, errors, interleaved
 from graphc.bench.loss_training import train
 from graphc.error import NetError
 
@@ -130,13 +130,13 @@ def test_runs_take_turns() -> None:
 
 
 def test_a_timing_is_a_median_with_its_spread() -> None:
-    timing = Timing("x", 0, 0, [4.0, 1.0, 2.0, 3.0, 100.0])
+    timing = Measured("x", 0, 0, [4.0, 1.0, 2.0, 3.0, 100.0])
     assert (timing.seconds, timing.best) == (3.0, 1.0)
     assert timing.spread == pytest.approx((52 - 1.5) / 3), "between the quartiles"
 
 
 def test_few_runs_have_no_spread() -> None:
-    timing = Timing("x", 0, 0, [4.0, 1.0, 2.0])
+    timing = Measured("x", 0, 0, [4.0, 1.0, 2.0])
     assert timing.spread is None
     assert timing.quartiles == (2.0, 2.0)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.bench.loss import LOSS_ERROR, Timing, interleaved, timed
+from graphc.bench.loss import LOSS_ERROR, Measured, interleaved, timed
 from graphc.bench.torch_loss import Torch
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
@@ -65,9 +65,9 @@ class LastLayerReport:
 
     size: LayerSize
     checked: dict[str, float]
-    timings: list[Timing]
+    timings: list[Measured]
 
-    def rate(self, timing: Timing) -> float:
+    def rate(self, timing: Measured) -> float:
         """Operations a second, of the products that the form computes."""
         products = PRODUCTS.get(timing.name, PRODUCTS["whole"])
         return products * self.size.product_flops / timing.seconds
@@ -103,7 +103,7 @@ class Form:
         program = plan(made, algorithms=allowed(threads=threads))
         self.executable = load(compile_program(program))
         self.arrays: Mapping[str, np.ndarray] = self.executable.bind_new()
-        self.timing = Timing(name, 0, program.arena_bytes)
+        self.timing = Measured(name, 0, program.arena_bytes)
 
     def run(self) -> None:
         """Loss and gradients in one call."""
@@ -197,7 +197,7 @@ def bench_last_layer(
     try:
         for name in rival.forms if rival else ():
             assert rival is not None
-            timings.append(Timing(f"torch {name}", 0, rival.growth(name)))
+            timings.append(Measured(f"torch {name}", 0, rival.growth(name)))
             work[f"torch {name}"] = partial(rival.run, name)
         runs = interleaved(work, repeats)
     finally:

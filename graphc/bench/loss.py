@@ -70,7 +70,7 @@ QUARTILE_RUNS = 4
 
 
 @dataclass
-class Timing:
+class Measured:
     """Seconds of each run, and what the program needs.
 
     bytes: moved by all steps, each array counted once a step. memory: arena and arrays.
@@ -160,7 +160,7 @@ class Candidate:
         self.program: Program = plan(made)
         self.executable: Executable = loaded(self.program, target)
         self.arrays: Mapping[str, np.ndarray] = self.executable.bind_new()
-        self.timing = Timing(form, _moved(self.program), _memory(self.program))
+        self.timing = Measured(form, _moved(self.program), _memory(self.program))
 
     def put(self, x: np.ndarray, label: np.ndarray) -> None:
         """Copy the inputs in."""

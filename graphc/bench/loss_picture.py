@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from graphc.bench.loss import FORMS, GRADIENT_ERROR, Timing
+from graphc.bench.loss import FORMS, GRADIENT_ERROR, Measured
 from graphc.bench.loss_report import LossReport
 from graphc.error import NetError
 
@@ -78,7 +78,7 @@ def _draw_speed(axes: Any, report: LossReport) -> None:
     axes.set_title("speed")
 
 
-def _bar_text(row: Timing, rate: float) -> str:
+def _bar_text(row: Measured, rate: float) -> str:
     """The rate, and what the program moves and holds where that is known."""
     if not row.bytes:
         return f"{rate:.1f}"

@@ -12,8 +12,8 @@ from graphc.bench.loss import (
     FORMS,
     Candidate,
     Error,
+    Measured,
     Size,
-    Timing,
     check,
     draw,
     errors,
@@ -41,14 +41,14 @@ class LossReport:
     size: Size
     threads: int
     checked: dict[str, float]
-    timings: list[Timing]
+    timings: list[Measured]
     rival: str
-    copy: Timing
+    copy: Measured
     errors: list[Error]
     curves: list[Curve]
     last_layer: LastLayerReport | None = None
 
-    def rate(self, timing: Timing) -> float:
+    def rate(self, timing: Measured) -> float:
         """Effective bytes a second: the scores read once and the gradient written once."""
         return self.size.bytes / timing.seconds
 
@@ -132,13 +132,13 @@ def _timings(
     rival: Torch | None,
     copy_once: Callable[[], object],
     repeats: int,
-) -> tuple[list[Timing], Timing]:
-    copy = Timing(COPY, size.bytes, size.bytes)
+) -> tuple[list[Measured], Measured]:
+    copy = Measured(COPY, size.bytes, size.bytes)
     work = {c.name: timed(c.run) for c in candidates}
     work[COPY] = timed(copy_once)
     timings = [c.timing for c in candidates]
     for form in rival.forms if rival else ():
-        timings.append(Timing(f"torch {form}", 0, 0))
+        timings.append(Measured(f"torch {form}", 0, 0))
         work[f"torch {form}"] = _rival_run(rival, form)
     runs = interleaved(work, repeats)
     for timing in (*timings, copy):

@@ -13,7 +13,7 @@ from graphc.cli.usage import Verb, Verbs
 
 if TYPE_CHECKING:
     from graphc.bench.last_layer import LastLayerReport
-    from graphc.bench.loss import Error, Timing
+    from graphc.bench.loss import Error, Measured
     from graphc.bench.loss_report import LossReport
     from graphc.bench.loss_training import Curve
 
@@ -174,7 +174,7 @@ def _print_curves(curves: list[Curve]) -> None:
     say(table(head, rows, numbers=range(1, len(places) + 1)))
 
 
-def _spread(timing: Timing) -> str:
+def _spread(timing: Measured) -> str:
     return "" if timing.spread is None else f"{100 * timing.spread:.0f} %"
 
 
