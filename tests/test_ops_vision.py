@@ -314,6 +314,12 @@ def test_misfitting_operands_are_refused(op: Op, x, w, sentence: str):
         op.infer(TensorType("float32", x), TensorType("float32", w))
 
 
+@pytest.mark.parametrize("op", [Exp(0.0), Exp(-2.0), Log(0.0), Log(-2.0), Log(1.0)], ids=str)
+def test_bases_without_a_logarithm_are_refused(op: Op):
+    with pytest.raises(NetError, match="base"):
+        op.infer(TensorType("float32", (2,)))
+
+
 @pytest.mark.parametrize("cls", [Conv, ConvDataGradient, ConvWeightGradient, MatMul])
 @pytest.mark.parametrize("kinds", [("float32", "float64"), ("int32", "int32")])
 def test_operands_of_two_types_or_without_reals_are_refused(cls: type[Op], kinds):
