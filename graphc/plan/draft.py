@@ -101,6 +101,7 @@ class Draft:
         commits: copies into a state's slot that end the call, by name of the array they copy.
         held: states that forward renews -> the array that holds the old one for backward.
         blobs: the user's blob names -> the array that holds the value.
+        gone: the names of blobs that no array holds any more -> why, and what keeps them.
     """
 
     name: str
