@@ -41,7 +41,7 @@ class Finding:
     Attributes:
         layer: the layer that was run, or WHOLE_NET.
         name: the input, blob or parameter that was moved; shape: its extents.
-        status: "right", "wrong", "not differentiable" (it jumps, and yet has a gradient), "not
+        status: "right", "wrong", "not differentiable" (it changes in jumps alone), "not
             smooth" (a kink is near every element) or "no gradient".
         checked, rough: how many elements were compared, and at how many more a kink is near.
         worst: the index of the largest error among those compared; `gradient` and `difference` are

@@ -83,6 +83,7 @@ class Dropout(Op):
     def examples(cls) -> Iterator[Example]:
         yield Example(cls(ratio=0.5, stream=1), normal(4, 7), counter(3))
         yield Example(cls(ratio=0.2, stream=2), normal(2, 3, 4, 5), counter(2**40 + 1))
+        yield Example(cls(ratio=0.5, stream=3), normal(9), counter(5))
 
 
 @operator
