@@ -64,6 +64,14 @@ def test_wrong_definitions_are_refused_at_their_place(name: str) -> None:
     assert str(raised.value).startswith(f"<text>:1:{column}: error: "), raised.value
 
 
+def test_mistakes_of_the_text_and_of_its_meaning_are_told_at_once() -> None:
+    with pytest.raises(NetError) as raised:
+        make(least_squares(f'momentum: "a" iter_size: 0 {FIXED}'))
+    said = [diagnostic.message for diagnostic in raised.value.diagnostics]
+    assert len(said) == 2
+    assert "momentum" in said[0] and "iter_size must be at least 1" in said[1]
+
+
 RATES_REFUSED = {
     "step": ('base_lr: 1 lr_policy: "step" gamma: 0.1', '"step"', "needs a stepsize of at least 1"),
     "poly": ('base_lr: 1 lr_policy: "poly" power: 1', '"poly"', "needs a max_iter of at least 1"),
