@@ -34,6 +34,10 @@ from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
 MOST_BYTES = 1 << 20  # of each thread; a usual second cache
+# Of the cache that cores share, for a thread's strips: sweeps of rows far apart read it from memory
+# a few lines at a time, and each anew. Of so many strips at least: else the rows stay there, too.
+SHARED_PART = 0.25
+LEAST_STRIPS = 8
 
 
 @dataclass(eq=False)
@@ -64,8 +68,11 @@ class Kept:
         return not any(step % CACHE_LINE for step in steps)
 
 
-def kept_slots(nodes: KernelNodes, vector: Axis, lanes: int) -> Kept:
-    """What the sweeps of a kernel in lanes along `vector` should keep."""
+def kept_slots(nodes: KernelNodes, vector: Axis, lanes: int, shared_bytes: int = 0) -> Kept:
+    """What the sweeps of a kernel in lanes along `vector` should keep.
+
+    shared_bytes: of the cache that cores share; 0: none is known.
+    """
     sweeps = [s for s in nodes.statements if isinstance(s, FoldNode | StoreNode) and s.axes]
     axes = {s.axes for s in sweeps}
     if len(sweeps) < 2 or len(axes) != 1 or any(s.guards for s in sweeps):
@@ -81,7 +88,10 @@ def kept_slots(nodes: KernelNodes, vector: Axis, lanes: int) -> Kept:
             if isinstance(sweep, StoreNode):
                 found.temporary.add(sweep)
     size = sum(DTYPES[slot.source.dtype] for slot in found.slots.values())
-    return found if size * lanes * nodes.extents[own[0]] <= MOST_BYTES else Kept()
+    most = MOST_BYTES
+    if nodes.extents[vector] >= LEAST_STRIPS * lanes:
+        most = max(most, int(SHARED_PART * shared_bytes))
+    return found if size * lanes * nodes.extents[own[0]] <= most else Kept()
 
 
 def kept_rows(nodes: KernelNodes, inner: dict[StatementNode, Axis], lanes: int) -> Kept:

@@ -116,10 +116,10 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
     elif chosen.vector:
         # Rows that lie far apart are fetched once, and as wide as registers allow.
         wide = _strip_lanes(nodes.extents[chosen.vector], target)
-        kept = kept_slots(nodes, chosen.vector, wide)
+        kept = kept_slots(nodes, chosen.vector, wide, target.l3_bytes)
         if not kept.slots and wide > target.lanes("float32"):
             wide //= 2
-            kept = kept_slots(nodes, chosen.vector, wide)
+            kept = kept_slots(nodes, chosen.vector, wide, target.l3_bytes)
             # Narrow strips share too many lines with their neighbours.
             kept = kept if kept.begins_lines(chosen.vector) else Kept()
         if kept.slots:
