@@ -107,7 +107,7 @@ define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64
   %".12" = icmp slt i64 %".4", %".5"
   br i1 %".12", label %".10", label %".11"
 .10:
-  %".14" = phi  i64 [%".4", %".9"], [%".188", %".55"]
+  %".14" = phi  i64 [%".4", %".9"], [%".187", %".55"]
   %".15" = getelementptr float, ptr %".2", i64 %".14"
   %".16" = load float, ptr %".15", align 4
   %".17" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".16")
@@ -187,105 +187,104 @@ define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64
   %".89" = bitcast <8 x i32> %".88" to <8 x float>
   %".90" = fmul <8 x float> %".87", %".89"
   %".91" = select  <8 x i1> %".62", <8 x float> splat (float              0x0), <8 x float> %".90"
-  %".92" = fadd <8 x float> splat (float              0x0), %".91"
-  %".93" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".92", <8 x float> splat (float              0x0)
-  %".94" = shufflevector <8 x float> %".93", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".95" = shufflevector <8 x float> %".93", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".96" = fadd <4 x float> %".94", %".95"
-  %".97" = shufflevector <4 x float> %".96", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".98" = shufflevector <4 x float> %".96", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".99" = fadd <2 x float> %".97", %".98"
-  %".100" = shufflevector <2 x float> %".99", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".101" = shufflevector <2 x float> %".99", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".102" = fadd <1 x float> %".100", %".101"
-  %".103" = extractelement <1 x float> %".102", i32 0
-  %".104" = getelementptr float, ptr %".36", i64 %".32"
-  %".105" = load float, ptr %".104", align 4
-  %".106" = fsub float %".105", %".54"
-  %".107" = fcmp ogt float %".106", 0x4056400000000000
-  %".108" = select  i1 %".107", float 0x4056400000000000, float %".106"
-  %".109" = fcmp olt float %".108", 0xc05a000000000000
-  %".110" = select  i1 %".109", float 0xc05a000000000000, float %".108"
-  %".111" = fmul float %".110", 0x3ff7154760000000
-  %".112" = fadd float %".111", 0x4168000000000000
-  %".113" = fsub float %".112", 0x4168000000000000
-  %".114" = bitcast float %".112" to i32
-  %".115" = call float @"llvm.fma.f32"(float %".113", float 0xbfe62e4000000000, float %".110")
-  %".116" = call float @"llvm.fma.f32"(float %".113", float 0xbeb7f7d1c0000000, float %".115")
-  %".117" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".116", float 0x3f8122c520000000)
-  %".118" = call float @"llvm.fma.f32"(float %".117", float %".116", float 0x3fa5555380000000)
-  %".119" = call float @"llvm.fma.f32"(float %".118", float %".116", float 0x3fc5554aa0000000)
-  %".120" = call float @"llvm.fma.f32"(float %".119", float %".116", float 0x3fe0000000000000)
-  %".121" = call float @"llvm.fma.f32"(float %".120", float %".116", float 0x3ff0000000000000)
-  %".122" = call float @"llvm.fma.f32"(float %".121", float %".116", float 0x3ff0000000000000)
-  %".123" = sub i32 %".114", 1262485250
-  %".124" = lshr i32 %".123", 1
-  %".125" = sub i32 %".123", %".124"
-  %".126" = shl i32 %".124", 23
-  %".127" = bitcast i32 %".126" to float
-  %".128" = fmul float %".122", %".127"
-  %".129" = shl i32 %".125", 23
-  %".130" = bitcast i32 %".129" to float
-  %".131" = fmul float %".128", %".130"
-  %".132" = getelementptr float, ptr %".3", i64 %".14"
-  %".133" = fsub float %".54", %".105"
-  %".134" = fsub float %".131", 0x3ff0000000000000
-  %".135" = fadd float %".103", %".134"
-  %".136" = fadd float 0x3ff0000000000000, %".135"
-  %".137" = fsub float %".136", 0x3ff0000000000000
-  %".138" = fsub float %".136", %".137"
-  %".139" = fsub float 0x3ff0000000000000, %".138"
-  %".140" = fsub float %".135", %".137"
-  %".141" = fadd float %".139", %".140"
-  %".142" = fdiv float %".141", %".136"
-  %".143" = fcmp olt float %".136", 0x3810000000000000
-  %".144" = fmul float %".136", 0x4170000000000000
-  %".145" = select  i1 %".143", float %".144", float %".136"
-  %".146" = bitcast float %".145" to i32
-  %".147" = add i32 %".146", 4913933
-  %".148" = lshr i32 %".147", 23
-  %".149" = and i32 %".147", 8388607
-  %".150" = add i32 %".148", 1262485504
-  %".151" = bitcast i32 %".150" to float
-  %".152" = select  i1 %".143", float 0x41680012e0000000, float 0x4168000fe0000000
-  %".153" = fsub float %".151", %".152"
-  %".154" = add i32 %".149", 1060439283
-  %".155" = bitcast i32 %".154" to float
-  %".156" = fsub float %".155", 0x3ff0000000000000
-  %".157" = fmul float %".156", %".156"
-  %".158" = fmul float %".157", 0x3fe0000000000000
-  %".159" = call float @"llvm.fma.f32"(float 0xbfb3833520000000, float %".156", float 0x3fc0528040000000)
-  %".160" = call float @"llvm.fma.f32"(float %".159", float %".156", float 0xbfc0d72960000000)
-  %".161" = call float @"llvm.fma.f32"(float %".160", float %".156", float 0x3fc22d5b00000000)
-  %".162" = call float @"llvm.fma.f32"(float %".161", float %".156", float 0xbfc54723a0000000)
-  %".163" = call float @"llvm.fma.f32"(float %".162", float %".156", float 0x3fc99a0360000000)
-  %".164" = call float @"llvm.fma.f32"(float %".163", float %".156", float 0xbfd0002280000000)
-  %".165" = call float @"llvm.fma.f32"(float %".164", float %".156", float 0x3fd5555540000000)
-  %".166" = fmul float %".157", %".156"
-  %".167" = fmul float %".165", %".166"
-  %".168" = call float @"llvm.fma.f32"(float %".153", float 0x3eb7f7d1c0000000, float %".167")
-  %".169" = fadd float %".168", %".142"
-  %".170" = fsub float %".158", %".169"
-  %".171" = fsub float %".156", %".170"
-  %".172" = call float @"llvm.fma.f32"(float %".153", float 0x3fe62e4000000000, float %".171")
-  %".173" = fcmp ogt float %".136",              0x0
-  %".174" = fcmp olt float %".136", 0x7ff0000000000000
-  %".175" = and i1 %".173", %".174"
-  %".176" = fcmp olt float %".136",              0x0
-  %".177" = select  i1 %".176", float 0x7ff8000000000000, float %".136"
-  %".178" = fcmp oeq float %".136",              0x0
-  %".179" = select  i1 %".178", float 0xfff0000000000000, float %".177"
-  %".180" = select  i1 %".175", float %".172", float %".179"
-  %".181" = call float @"llvm.fabs.f32"(float %".135")
-  %".182" = fcmp olt float %".181", 0x3e60000000000000
-  %".183" = select  i1 %".182", float %".135", float %".180"
-  %".184" = fadd float %".133", %".183"
-  %".185" = fcmp olt float 0x4055d58a00000000, %".184"
-  %".186" = select  i1 %".185", float 0x4055d58a00000000, float %".184"
-  store float %".186", ptr %".132", align 4
-  %".188" = add i64 %".14", 1
-  %".189" = icmp slt i64 %".188", %".5"
-  br i1 %".189", label %".10", label %".11"
+  %".92" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".91", <8 x float> splat (float              0x0)
+  %".93" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".94" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".95" = fadd <4 x float> %".93", %".94"
+  %".96" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".97" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".98" = fadd <2 x float> %".96", %".97"
+  %".99" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".100" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".101" = fadd <1 x float> %".99", %".100"
+  %".102" = extractelement <1 x float> %".101", i32 0
+  %".103" = getelementptr float, ptr %".36", i64 %".32"
+  %".104" = load float, ptr %".103", align 4
+  %".105" = fsub float %".104", %".54"
+  %".106" = fcmp ogt float %".105", 0x4056400000000000
+  %".107" = select  i1 %".106", float 0x4056400000000000, float %".105"
+  %".108" = fcmp olt float %".107", 0xc05a000000000000
+  %".109" = select  i1 %".108", float 0xc05a000000000000, float %".107"
+  %".110" = fmul float %".109", 0x3ff7154760000000
+  %".111" = fadd float %".110", 0x4168000000000000
+  %".112" = fsub float %".111", 0x4168000000000000
+  %".113" = bitcast float %".111" to i32
+  %".114" = call float @"llvm.fma.f32"(float %".112", float 0xbfe62e4000000000, float %".109")
+  %".115" = call float @"llvm.fma.f32"(float %".112", float 0xbeb7f7d1c0000000, float %".114")
+  %".116" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".115", float 0x3f8122c520000000)
+  %".117" = call float @"llvm.fma.f32"(float %".116", float %".115", float 0x3fa5555380000000)
+  %".118" = call float @"llvm.fma.f32"(float %".117", float %".115", float 0x3fc5554aa0000000)
+  %".119" = call float @"llvm.fma.f32"(float %".118", float %".115", float 0x3fe0000000000000)
+  %".120" = call float @"llvm.fma.f32"(float %".119", float %".115", float 0x3ff0000000000000)
+  %".121" = call float @"llvm.fma.f32"(float %".120", float %".115", float 0x3ff0000000000000)
+  %".122" = sub i32 %".113", 1262485250
+  %".123" = lshr i32 %".122", 1
+  %".124" = sub i32 %".122", %".123"
+  %".125" = shl i32 %".123", 23
+  %".126" = bitcast i32 %".125" to float
+  %".127" = fmul float %".121", %".126"
+  %".128" = shl i32 %".124", 23
+  %".129" = bitcast i32 %".128" to float
+  %".130" = fmul float %".127", %".129"
+  %".131" = getelementptr float, ptr %".3", i64 %".14"
+  %".132" = fsub float %".54", %".104"
+  %".133" = fsub float %".130", 0x3ff0000000000000
+  %".134" = fadd float %".102", %".133"
+  %".135" = fadd float 0x3ff0000000000000, %".134"
+  %".136" = fsub float %".135", 0x3ff0000000000000
+  %".137" = fsub float %".135", %".136"
+  %".138" = fsub float 0x3ff0000000000000, %".137"
+  %".139" = fsub float %".134", %".136"
+  %".140" = fadd float %".138", %".139"
+  %".141" = fdiv float %".140", %".135"
+  %".142" = fcmp olt float %".135", 0x3810000000000000
+  %".143" = fmul float %".135", 0x4170000000000000
+  %".144" = select  i1 %".142", float %".143", float %".135"
+  %".145" = bitcast float %".144" to i32
+  %".146" = add i32 %".145", 4913933
+  %".147" = lshr i32 %".146", 23
+  %".148" = and i32 %".146", 8388607
+  %".149" = add i32 %".147", 1262485504
+  %".150" = bitcast i32 %".149" to float
+  %".151" = select  i1 %".142", float 0x41680012e0000000, float 0x4168000fe0000000
+  %".152" = fsub float %".150", %".151"
+  %".153" = add i32 %".148", 1060439283
+  %".154" = bitcast i32 %".153" to float
+  %".155" = fsub float %".154", 0x3ff0000000000000
+  %".156" = fmul float %".155", %".155"
+  %".157" = fmul float %".156", 0x3fe0000000000000
+  %".158" = call float @"llvm.fma.f32"(float 0xbfb3833520000000, float %".155", float 0x3fc0528040000000)
+  %".159" = call float @"llvm.fma.f32"(float %".158", float %".155", float 0xbfc0d72960000000)
+  %".160" = call float @"llvm.fma.f32"(float %".159", float %".155", float 0x3fc22d5b00000000)
+  %".161" = call float @"llvm.fma.f32"(float %".160", float %".155", float 0xbfc54723a0000000)
+  %".162" = call float @"llvm.fma.f32"(float %".161", float %".155", float 0x3fc99a0360000000)
+  %".163" = call float @"llvm.fma.f32"(float %".162", float %".155", float 0xbfd0002280000000)
+  %".164" = call float @"llvm.fma.f32"(float %".163", float %".155", float 0x3fd5555540000000)
+  %".165" = fmul float %".156", %".155"
+  %".166" = fmul float %".164", %".165"
+  %".167" = call float @"llvm.fma.f32"(float %".152", float 0x3eb7f7d1c0000000, float %".166")
+  %".168" = fadd float %".167", %".141"
+  %".169" = fsub float %".157", %".168"
+  %".170" = fsub float %".155", %".169"
+  %".171" = call float @"llvm.fma.f32"(float %".152", float 0x3fe62e4000000000, float %".170")
+  %".172" = fcmp ogt float %".135",              0x0
+  %".173" = fcmp olt float %".135", 0x7ff0000000000000
+  %".174" = and i1 %".172", %".173"
+  %".175" = fcmp olt float %".135",              0x0
+  %".176" = select  i1 %".175", float 0x7ff8000000000000, float %".135"
+  %".177" = fcmp oeq float %".135",              0x0
+  %".178" = select  i1 %".177", float 0xfff0000000000000, float %".176"
+  %".179" = select  i1 %".174", float %".171", float %".178"
+  %".180" = call float @"llvm.fabs.f32"(float %".134")
+  %".181" = fcmp olt float %".180", 0x3e60000000000000
+  %".182" = select  i1 %".181", float %".134", float %".179"
+  %".183" = fadd float %".132", %".182"
+  %".184" = fcmp olt float 0x4055d58a00000000, %".183"
+  %".185" = select  i1 %".184", float 0x4055d58a00000000, float %".183"
+  store float %".185", ptr %".131", align 4
+  %".187" = add i64 %".14", 1
+  %".188" = icmp slt i64 %".187", %".5"
+  br i1 %".188", label %".10", label %".11"
 }
 
 declare i64 @"llvm.fptosi.sat.i64.f32"(float %".1")
@@ -306,12 +305,11 @@ define internal void @"k2_sum_times"(ptr %".1", ptr %".2", i64 %".3", i64 %".4",
 .10:
   %".13" = getelementptr float, ptr %".1", i64 0
   %".14" = load float, ptr %".13", align 4
-  %".15" = fadd float              0x0, %".14"
-  %".16" = getelementptr float, ptr %".1", i64 1
-  %".17" = load float, ptr %".16", align 4
-  %".18" = fadd float %".15", %".17"
-  %".19" = fmul float %".18", 0x3fe0000000000000
-  store float %".19", ptr %".2", align 4
+  %".15" = getelementptr float, ptr %".1", i64 1
+  %".16" = load float, ptr %".15", align 4
+  %".17" = fadd float %".14", %".16"
+  %".18" = fmul float %".17", 0x3fe0000000000000
+  store float %".18", ptr %".2", align 4
   br label %".11"
 .11:
   ret void
@@ -337,7 +335,7 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".13" = icmp slt i64 %".4", %".5"
   br i1 %".13", label %".11", label %".12"
 .11:
-  %".15" = phi  i64 [%".4", %".9"], [%".165", %".143"]
+  %".15" = phi  i64 [%".4", %".9"], [%".164", %".142"]
   %".16" = getelementptr float, ptr %".2", i64 %".15"
   %".17" = load float, ptr %".16", align 4
   %".18" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".17")
@@ -427,71 +425,70 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".100" = shufflevector <8 x i32> %".99", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
   %".101" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".100"
   %".102" = select  <8 x i1> %".101", <8 x float> splat (float              0x0), <8 x float> %".89"
-  %".103" = fadd <8 x float> splat (float              0x0), %".102"
-  %".104" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".103", <8 x float> splat (float              0x0)
-  %".105" = shufflevector <8 x float> %".104", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".106" = shufflevector <8 x float> %".104", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".107" = fadd <4 x float> %".105", %".106"
-  %".108" = shufflevector <4 x float> %".107", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".109" = shufflevector <4 x float> %".107", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".110" = fadd <2 x float> %".108", %".109"
-  %".111" = shufflevector <2 x float> %".110", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".112" = shufflevector <2 x float> %".110", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".113" = fadd <1 x float> %".111", %".112"
-  %".114" = extractelement <1 x float> %".113", i32 0
-  %".115" = fsub float %".57", %".55"
-  %".116" = fcmp ogt float %".115", 0x4056400000000000
-  %".117" = select  i1 %".116", float 0x4056400000000000, float %".115"
-  %".118" = fcmp olt float %".117", 0xc05a000000000000
-  %".119" = select  i1 %".118", float 0xc05a000000000000, float %".117"
-  %".120" = fmul float %".119", 0x3ff7154760000000
-  %".121" = fadd float %".120", 0x4168000000000000
-  %".122" = fsub float %".121", 0x4168000000000000
-  %".123" = bitcast float %".121" to i32
-  %".124" = call float @"llvm.fma.f32"(float %".122", float 0xbfe62e4000000000, float %".119")
-  %".125" = call float @"llvm.fma.f32"(float %".122", float 0xbeb7f7d1c0000000, float %".124")
-  %".126" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".125", float 0x3f8122c520000000)
-  %".127" = call float @"llvm.fma.f32"(float %".126", float %".125", float 0x3fa5555380000000)
-  %".128" = call float @"llvm.fma.f32"(float %".127", float %".125", float 0x3fc5554aa0000000)
-  %".129" = call float @"llvm.fma.f32"(float %".128", float %".125", float 0x3fe0000000000000)
-  %".130" = call float @"llvm.fma.f32"(float %".129", float %".125", float 0x3ff0000000000000)
-  %".131" = call float @"llvm.fma.f32"(float %".130", float %".125", float 0x3ff0000000000000)
-  %".132" = sub i32 %".123", 1262485250
-  %".133" = lshr i32 %".132", 1
-  %".134" = sub i32 %".132", %".133"
-  %".135" = shl i32 %".133", 23
-  %".136" = bitcast i32 %".135" to float
-  %".137" = fmul float %".131", %".136"
-  %".138" = shl i32 %".134", 23
-  %".139" = bitcast i32 %".138" to float
-  %".140" = fmul float %".137", %".139"
-  %".141" = fadd float %".114", %".140"
-  %".142" = fdiv float 0x3fe0000000000000, %".141"
-  %".148" = mul i64 %".15", 4
-  %".149" = getelementptr float, ptr %".3", i64 %".148"
-  %".151" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".142", i32 0
-  %".152" = shufflevector <8 x float> %".151", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  %".159" = fneg float %".114"
-  %".160" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".159", i32 0
-  %".161" = shufflevector <8 x float> %".160", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".143"
-.143:
-  %".145" = mul i64 0, 1
-  %".146" = getelementptr float, ptr %".10", i64 %".145"
-  %".147" = load <8 x float>, ptr %".146", align 4
-  %".150" = getelementptr float, ptr %".149", i64 0
-  %".153" = add i64 0, 0
-  %".154" = sub i64 %".33", %".153"
-  %".155" = trunc i64 %".154" to i32
-  %".156" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".155", i32 0
-  %".157" = shufflevector <8 x i32> %".156", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".158" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".157"
-  %".162" = select  <8 x i1> %".158", <8 x float> %".161", <8 x float> %".147"
-  %".163" = fmul <8 x float> %".152", %".162"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".163", ptr %".150", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".165" = add i64 %".15", 1
-  %".166" = icmp slt i64 %".165", %".5"
-  br i1 %".166", label %".11", label %".12"
+  %".103" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".102", <8 x float> splat (float              0x0)
+  %".104" = shufflevector <8 x float> %".103", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %".105" = shufflevector <8 x float> %".103", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %".106" = fadd <4 x float> %".104", %".105"
+  %".107" = shufflevector <4 x float> %".106", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
+  %".108" = shufflevector <4 x float> %".106", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
+  %".109" = fadd <2 x float> %".107", %".108"
+  %".110" = shufflevector <2 x float> %".109", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
+  %".111" = shufflevector <2 x float> %".109", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
+  %".112" = fadd <1 x float> %".110", %".111"
+  %".113" = extractelement <1 x float> %".112", i32 0
+  %".114" = fsub float %".57", %".55"
+  %".115" = fcmp ogt float %".114", 0x4056400000000000
+  %".116" = select  i1 %".115", float 0x4056400000000000, float %".114"
+  %".117" = fcmp olt float %".116", 0xc05a000000000000
+  %".118" = select  i1 %".117", float 0xc05a000000000000, float %".116"
+  %".119" = fmul float %".118", 0x3ff7154760000000
+  %".120" = fadd float %".119", 0x4168000000000000
+  %".121" = fsub float %".120", 0x4168000000000000
+  %".122" = bitcast float %".120" to i32
+  %".123" = call float @"llvm.fma.f32"(float %".121", float 0xbfe62e4000000000, float %".118")
+  %".124" = call float @"llvm.fma.f32"(float %".121", float 0xbeb7f7d1c0000000, float %".123")
+  %".125" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".124", float 0x3f8122c520000000)
+  %".126" = call float @"llvm.fma.f32"(float %".125", float %".124", float 0x3fa5555380000000)
+  %".127" = call float @"llvm.fma.f32"(float %".126", float %".124", float 0x3fc5554aa0000000)
+  %".128" = call float @"llvm.fma.f32"(float %".127", float %".124", float 0x3fe0000000000000)
+  %".129" = call float @"llvm.fma.f32"(float %".128", float %".124", float 0x3ff0000000000000)
+  %".130" = call float @"llvm.fma.f32"(float %".129", float %".124", float 0x3ff0000000000000)
+  %".131" = sub i32 %".122", 1262485250
+  %".132" = lshr i32 %".131", 1
+  %".133" = sub i32 %".131", %".132"
+  %".134" = shl i32 %".132", 23
+  %".135" = bitcast i32 %".134" to float
+  %".136" = fmul float %".130", %".135"
+  %".137" = shl i32 %".133", 23
+  %".138" = bitcast i32 %".137" to float
+  %".139" = fmul float %".136", %".138"
+  %".140" = fadd float %".113", %".139"
+  %".141" = fdiv float 0x3fe0000000000000, %".140"
+  %".147" = mul i64 %".15", 4
+  %".148" = getelementptr float, ptr %".3", i64 %".147"
+  %".150" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".141", i32 0
+  %".151" = shufflevector <8 x float> %".150", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  %".158" = fneg float %".113"
+  %".159" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".158", i32 0
+  %".160" = shufflevector <8 x float> %".159", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
+  br label %".142"
+.142:
+  %".144" = mul i64 0, 1
+  %".145" = getelementptr float, ptr %".10", i64 %".144"
+  %".146" = load <8 x float>, ptr %".145", align 4
+  %".149" = getelementptr float, ptr %".148", i64 0
+  %".152" = add i64 0, 0
+  %".153" = sub i64 %".33", %".152"
+  %".154" = trunc i64 %".153" to i32
+  %".155" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".154", i32 0
+  %".156" = shufflevector <8 x i32> %".155", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".157" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".156"
+  %".161" = select  <8 x i1> %".157", <8 x float> %".160", <8 x float> %".146"
+  %".162" = fmul <8 x float> %".151", %".161"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".162", ptr %".149", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %".164" = add i64 %".15", 1
+  %".165" = icmp slt i64 %".164", %".5"
+  br i1 %".165", label %".11", label %".12"
 }
 
 declare void @"llvm.prefetch.p0"(ptr %".1", i32 %".2", i32 %".3", i32 %".4")
@@ -530,41 +527,39 @@ define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %
   %".14" = icmp slt i64 %".3", %".11"
   br i1 %".14", label %".12", label %".13"
 .12:
-  %".16" = phi  i64 [%".3", %".8"], [%".26", %".12"]
+  %".16" = phi  i64 [%".3", %".8"], [%".25", %".12"]
   %".17" = getelementptr float, ptr %".1", i64 %".16"
   %".18" = getelementptr float, ptr %".17", i64 0
   %".19" = load <8 x float>, ptr %".18", align 4
-  %".20" = fadd <8 x float> splat (float              0x0), %".19"
-  %".21" = getelementptr float, ptr %".17", i64 4
-  %".22" = load <8 x float>, ptr %".21", align 4
-  %".23" = fadd <8 x float> %".20", %".22"
-  %".24" = getelementptr float, ptr %".2", i64 %".16"
-  store <8 x float> %".23", ptr %".24", align 4
-  %".26" = add i64 %".16", 8
-  %".27" = icmp slt i64 %".26", %".11"
-  br i1 %".27", label %".12", label %".13"
+  %".20" = getelementptr float, ptr %".17", i64 4
+  %".21" = load <8 x float>, ptr %".20", align 4
+  %".22" = fadd <8 x float> %".19", %".21"
+  %".23" = getelementptr float, ptr %".2", i64 %".16"
+  store <8 x float> %".22", ptr %".23", align 4
+  %".25" = add i64 %".16", 8
+  %".26" = icmp slt i64 %".25", %".11"
+  br i1 %".26", label %".12", label %".13"
 .13:
-  %".29" = sub i64 %".4", %".11"
-  %".30" = icmp sgt i64 %".29", 0
-  br i1 %".30", label %".31", label %".32"
+  %".28" = sub i64 %".4", %".11"
+  %".29" = icmp sgt i64 %".28", 0
+  br i1 %".29", label %".30", label %".31"
+.30:
+  %".33" = trunc i64 %".28" to i32
+  %".34" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".33", i32 0
+  %".35" = shufflevector <8 x i32> %".34", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".36" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".35"
+  %".37" = getelementptr float, ptr %".1", i64 %".11"
+  %".38" = getelementptr float, ptr %".37", i64 0
+  %".39" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".38", i32 4, <8 x i1> %".36", <8 x float> splat (float              0x0))
+  %".40" = select  <8 x i1> %".36", <8 x float> %".39", <8 x float> splat (float              0x0)
+  %".41" = getelementptr float, ptr %".37", i64 4
+  %".42" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".41", i32 4, <8 x i1> %".36", <8 x float> splat (float              0x0))
+  %".43" = fadd <8 x float> %".40", %".42"
+  %".44" = select  <8 x i1> %".36", <8 x float> %".43", <8 x float> %".40"
+  %".45" = getelementptr float, ptr %".2", i64 %".11"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".44", ptr %".45", i32 4, <8 x i1> %".36")
+  br label %".31"
 .31:
-  %".34" = trunc i64 %".29" to i32
-  %".35" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".34", i32 0
-  %".36" = shufflevector <8 x i32> %".35", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".37" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".36"
-  %".38" = getelementptr float, ptr %".1", i64 %".11"
-  %".39" = getelementptr float, ptr %".38", i64 0
-  %".40" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".39", i32 4, <8 x i1> %".37", <8 x float> splat (float              0x0))
-  %".41" = fadd <8 x float> splat (float              0x0), %".40"
-  %".42" = select  <8 x i1> %".37", <8 x float> %".41", <8 x float> splat (float              0x0)
-  %".43" = getelementptr float, ptr %".38", i64 4
-  %".44" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".43", i32 4, <8 x i1> %".37", <8 x float> splat (float              0x0))
-  %".45" = fadd <8 x float> %".42", %".44"
-  %".46" = select  <8 x i1> %".37", <8 x float> %".45", <8 x float> %".42"
-  %".47" = getelementptr float, ptr %".2", i64 %".11"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".46", ptr %".47", i32 4, <8 x i1> %".37")
-  br label %".32"
-.32:
   ret void
 }
 

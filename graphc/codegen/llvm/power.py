@@ -121,34 +121,26 @@ def _quarters(m: Arithmetic, x: ir.Value, y: float, at_least: float) -> ir.Value
 
 
 def _quarter(m: Arithmetic, a: ir.Value, count: int) -> ir.Value:
-    """a ** (-count / 4), count odd, for 0 < a < inf: an estimate, and a step of third order.
+    """a ** (-count / 4), count odd, for 0 < a < inf: two estimates, and what they err by.
 
-    t (1 - e) ** (-1/4) = t (1 + e / 4 + 5 e^2 / 32 + ..) with e = 1 - a ** count t ** 4. The
-    estimate errs by 2^-11 at most, so that what is left out is below 2^-34.
+    root ** 2 = (1 - e) / a and fourth ** 2 = (1 - f) / root, so that root * fourth, say, is
+    a ** (-1/4) (1 - e) ** (1/4) (1 - f) ** (1/2). The estimates err by 2^-14 at most, e and f by
+    2^-13: what is left out of 1 + count e / 4 + f / 2 is below 2^-24.
     """
     b = m.builder
+    one = m.like(a, 1.0)
     root = m.rough_rsqrt(a)
     fourth = m.rough_rsqrt(root)  # a ** 1/4
-    t = b.fmul(root, fourth)  # a ** -1/4
-    if count == 1:
-        square = b.fmul(t, t)
-        error = (b.fmul(a, square), square)
-    elif count == 3:
-        t = b.fmul(t, root)
-        product = b.fmul(a, t)  # a ** 1/4
-        error = (b.fmul(product, product), b.fmul(product, t))
+    if count < 4:  # root * root might overflow
+        t = b.fmul(root, fourth)
+        t = b.fmul(t, root) if count == 3 else t
+        e = m.fma(b.fneg(b.fmul(a, root)), root, one)
     else:
         inverse = b.fmul(root, root)
-        t = b.fmul(t, inverse) if count == 5 else b.fmul(b.fmul(t, root), inverse)
-        product = b.fmul(a, t)  # a ** -1/4 or a ** -3/4
-        raised = b.fmul(a, product)  # a ** 3/4 or a ** 1/4
-        pair = b.fmul(product, raised)
-        error = (pair, b.fmul(product, product) if count == 5 else b.fmul(raised, raised))
-    rest = m.fma(b.fneg(error[0]), error[1], m.like(a, 1.0))
-    if count > 3:
-        rest = m.max(rest, m.like(a, -1.0))  # where t is a denormal number of few bits
-    series = m.fma(rest, m.like(a, 5 / 32), m.like(a, 0.25))
-    return m.fma(t, b.fmul(rest, series), t)
+        t = b.fmul(b.fmul(root if count == 5 else inverse, fourth), inverse)
+        e = m.fma(b.fneg(a), inverse, one)
+    f = m.fma(b.fneg(root), b.fmul(fourth, fourth), one)
+    return m.fma(m.fma(e, m.like(a, count / 2), f), b.fmul(t, m.like(a, 0.5)), t)
 
 
 def _moderate(m: Arithmetic, x: ir.Value, y: float) -> ir.Value:

@@ -245,6 +245,8 @@ class Statements:
     def _joined(self, kind: str, old: ir.Value, value: ir.Value, dtype: str) -> ir.Value:
         b, real = self.builder, dtype in REAL
         if kind == "sum":
+            if isinstance(old, ir.Constant) and old.constant == 0 and old.type == value.type:
+                return value  # the first of a sum that is written out
             return b.fadd(old, value) if real else b.add(old, value)
         if kind == "prod":
             return b.fmul(old, value) if real else b.mul(old, value)
