@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from native_kernels import compile_kernels
@@ -100,6 +102,25 @@ def test_sums_walk_rows(shape: tuple[int, ...], dtype: str):
     size = np.abs(dy).sum(AXES).max() * (1e-6 if dtype == "float32" else 1e-14)
     for got, want in zip(run(kernel, [dy, x, mean]), right, strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=size)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("shape", [(3, c, 30, 31) for c in (16, 33, 64, 100, 128, 200)], ids=str)
+def test_whole_rows_and_shares_of_them_give_the_same_sums(shape: tuple[int, ...], name: str):
+    """A whole short row is summed up in registers, a share of its columns strip by strip."""
+    kernel = channels(StandardizeGradientSums(AXES), shape, 2)
+    (native,) = compile_kernels([kernel], Target.named(name))
+    assert not isinstance(native, Exception), native
+    at_once = replace(native, emitted=replace(native.emitted, unit=native.emitted.extent))
+    rng = np.random.default_rng(5)
+    dy, x = (rng.standard_normal(shape).astype("f") for _ in range(2))
+    mean = rng.standard_normal(shape[1]).astype("f")
+    right = StandardizeGradientSums(AXES).reference(*(a.astype("f8") for a in (dy, x, mean)))
+    arrays = [dy, x, mean, *(np.full(b.shape, np.nan, b.dtype) for b in kernel.outputs)]
+    size = np.abs(dy).sum(AXES).max() * 1e-6
+    for one, other, want in zip(at_once(arrays), native(arrays), right, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, want, rtol=0, atol=size)
 
 
 # -- channels that are rows ---------------------------------------------------------------------

@@ -117,7 +117,13 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_HELD": [0],
         "FAIR_STRIPS": [1],
     },
-    "row_walk": {"PART": [1, 3, 100], "PART_OF_SEVERAL": [1, 3, 100], "BYTES_AHEAD": [0]},
+    "row_walk": {
+        "PART": [1, 3, 100],
+        "PART_OF_SEVERAL": [1, 3, 100],
+        "PART_OF_SHORT": [1, 3, 100],
+        "HOLDING": [0.0, 10.0],
+        "BYTES_AHEAD": [0],
+    },
     "kept": {"MOST_BYTES": [0]},
     "next_strip": {"ROWS_AHEAD": [2, 100]},
     "nest": {"FEW_ITERATIONS": [0, 30], "SHORT_TEXT": [0], "PART": [1], "PART_OF_SPREAD": [1, 7]},
@@ -196,7 +202,8 @@ def maps() -> list[Case]:
     """What runs in loops."""
     image, no_pads = (2, 19, 21, 23), ((0, 0), (0, 0))
     pooled = (2, 19, 10, 11)
-    last = [strides_of(shape, channels_last(4)) for shape in (image, pooled)]
+    wide = (2, 300, 9, 10)
+    last = [strides_of(shape, channels_last(4)) for shape in (image, pooled, wide)]
     return [
         Case(Relu(), ((3, 999),)),
         Case(AddBias(1), ((300, 99), (99,))),
@@ -220,6 +227,11 @@ def maps() -> list[Case]:
             StandardizeGradientSums((0, 2, 3)),
             (image, image, (19,)),
             (last[0], last[0], None, None, None),
+        ),
+        Case(
+            StandardizeGradientSums((0, 2, 3)),
+            (wide, wide, (300,)),
+            (last[2], last[2], None, None, None),
         ),
         Case(MaxPool((3, 3), (2, 2), no_pads, (10, 11)), (image,), (last[0], last[1], last[1])),
         Case(AvgPool((3, 3), (2, 2), no_pads, (10, 11)), (image,), (last[0], last[1])),

@@ -10,10 +10,14 @@ time are walked from end to end,
 and the totals of all columns wait in scratch memory. The parts are those in which long sums are
 made anyway, so the numbers stay what they were. Statements between the sums run strip by strip.
 What they and the sums make for others goes to arrays there, too.
+
+Where registers hold the sums of a whole short row, all strips of a row are added up before the next
+row: memory is read from end to end, and totals are met once in many rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -26,6 +30,7 @@ from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.row_batch import Emit, is_sweep, made_locals
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.scratch import Scratch
+from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.spread import about_pivot, sum_and_spread, widened
 from graphc.codegen.llvm.sweeps import SPREAD
 from graphc.codegen.llvm.vector import Values
@@ -36,8 +41,11 @@ from graphc.kernel.lang import Axis
 PART = 8  # rows; so many fit the first cache's ways where they lie a page apart
 # Rows of several arrays: each is a stream of its own, and a processor follows few of these.
 PART_OF_SEVERAL = 2
+PART_OF_SHORT = 32  # rows of which registers hold all sums
+HOLDING = 0.5  # of the registers
 BYTES_AHEAD = 8192  # of all arrays together
 WIDE = "float64"  # what totals are added up in
+Strip = Callable[[], contextlib.AbstractContextManager[None]]  # stands there
 
 
 class RowWalk:
@@ -51,6 +59,7 @@ class RowWalk:
         self.scratch = scratch
         self.axis: Axis = plan.vector
         self.lanes = plan.lanes
+        self.target = values.math.target
         self.extent = plan.nodes.extents[plan.vector]
         self.extents = plan.nodes.extents
         statements = plan.nodes.statements
@@ -73,9 +82,9 @@ class RowWalk:
                     assert isinstance(fold, FoldNode)
                     self._fold(fold, low, high)
             else:
-                self._strips(low, high, partial(self._scalars, statements, emit))
+                self.over_strips(low, high, partial(self._scalars, statements, emit))
 
-    def _strips(self, low: ir.Value, high: ir.Value, body: Callable[[], None]) -> None:
+    def over_strips(self, low: ir.Value, high: ir.Value, body: Callable[[], None]) -> None:
         """body() for the columns, some lanes at a time."""
 
         def strip(i: ir.Value, rest: Count | None, carry: Carry) -> Carry:
@@ -125,20 +134,36 @@ class RowWalk:
 
     def _fold(self, fold: FoldNode, low: ir.Value, high: ir.Value) -> None:
         (rows,) = fold.axes
-        sums = (_Spread if fold.kind == SPREAD else _Sums)(self, fold, rows)
+        sums = self._sums(fold, rows)
         extent, size = self.extents[rows], sums.part
         whole_parts = extent // size * size
 
         def part(first: ir.Value, carry: Carry) -> Carry:
-            self._strips(low, high, partial(sums.add, first, size))
+            sums.add_rows(first, size, low, high)
             return carry
 
-        self._strips(low, high, sums.begin)
+        self.over_strips(low, high, sums.begin)
         self.frame.loop(0, whole_parts, size, [], part)
         if extent > whole_parts:
-            last = partial(sums.add, whole(whole_parts), extent - whole_parts)
-            self._strips(low, high, last)
-        self._strips(low, high, sums.end)
+            sums.add_rows(whole(whole_parts), extent - whole_parts, low, high)
+        self.over_strips(low, high, sums.end)
+
+    def _sums(self, fold: FoldNode, rows: Axis) -> _Sums:
+        """How a fold is added up along `rows`."""
+        if fold.kind == SPREAD:
+            return _Spread(self, fold, rows)
+        items = sum(DTYPES[node.dtype] for node in fold.values)
+        held = math.ceil(self.extent / self.lanes) * self.lanes * items
+        fits = held <= HOLDING * self.target.registers * self.target.vector_bytes
+        return (_ShortRows if fits else _Sums)(self, fold, rows)
+
+    @contextlib.contextmanager
+    def strip(self, first: int) -> Iterator[None]:
+        """Inside the strip that begins at a column, of a row that is written out."""
+        rest = self.extent - first
+        tail = rest if rest < self.lanes else None
+        with self.frame.written_out(), self.values.along(self.axis, self.lanes, whole(first), tail):
+            yield
 
 
 class _Sums:
@@ -157,6 +182,10 @@ class _Sums:
         nothing = ir.Constant(ir.VectorType(TYPES[WIDE], self.walk.values.lanes), None)
         for total in self.totals:
             self.walk.put(total, nothing, WIDE)
+
+    def add_rows(self, first: ir.Value, count: int, low: ir.Value, high: ir.Value) -> None:
+        """Add `count` rows from `first` on, of them the columns low .. high."""
+        self.walk.over_strips(low, high, partial(self.add, first, count))
 
     def add(self, first: ir.Value, count: int) -> None:
         """Add `count` rows from `first` on."""
@@ -180,9 +209,12 @@ class _Sums:
 
     def _distance(self, address: Address) -> int:
         """How many elements further on to fetch: some rows, a part at least."""
+        return max(address.terms[self.rows] * self.part, self._rows_ahead(address))
+
+    def _rows_ahead(self, address: Address) -> int:
         step = address.terms[self.rows]
         size = step * DTYPES[address.buffer.dtype] * len(self.read)
-        return step * max(self.part, math.ceil(BYTES_AHEAD / size))
+        return step * math.ceil(BYTES_AHEAD / size)
 
     def added(self, parts: list[ir.Value]) -> None:
         """Add parts to the totals."""
@@ -199,6 +231,51 @@ class _Sums:
             type_ = ir.VectorType(TYPES[node.dtype], walk.values.lanes)
             rounded = value if value.type == type_ else walk.builder.fptrunc(value, type_)
             walk.put(walk.arrays[name], rounded, node.dtype)
+
+
+class _ShortRows(_Sums):
+    """Sums of rows of which registers hold all strips at once.
+
+    A share of the columns is added up strip by strip, each in the same order.
+    """
+
+    def __init__(self, walk: RowWalk, fold: FoldNode, rows: Axis):
+        super().__init__(walk, fold, rows)
+        self.part = PART_OF_SHORT
+
+    def add_rows(self, first: ir.Value, count: int, low: ir.Value, high: ir.Value) -> None:
+        walk, b = self.walk, self.walk.builder
+        begins = b.icmp_signed("==", low, whole(0))
+        is_whole = b.and_(begins, b.icmp_signed("==", high, whole(walk.extent)))
+        strips = [partial(walk.strip, column) for column in range(0, walk.extent, walk.lanes)]
+        when(walk.frame, is_whole, lambda: self._add(first, count, strips))
+        here = partial(self._add, first, count, [contextlib.nullcontext])
+        when(walk.frame, b.not_(is_whole), lambda: walk.over_strips(low, high, here))
+
+    def _add(self, first: ir.Value, count: int, strips: Sequence[Strip]) -> None:
+        """Add rows in some strips."""
+        walk, b = self.walk, self.walk.builder
+
+        def row(number: ir.Value, sums: Carry) -> Carry:
+            with walk.values.at_axis(self.rows, number):
+                values = [value for strip in strips for value in self._values(strip)]
+            return [b.fadd(total, value) for total, value in zip(sums, values, strict=True)]
+
+        types = [ir.VectorType(TYPES[node.dtype], walk.lanes) for node in self.fold.values]
+        zeros = [walk.values.math.constant(0.0, type_) for _ in strips for type_ in types]
+        sums = iter(walk.frame.loop(first, b.add(first, whole(count)), 1, zeros, row))
+        for strip in strips:
+            with strip():
+                self.added([widened(b, next(sums)) for _ in types])
+
+    def _values(self, strip: Strip) -> list[ir.Value]:
+        """What a strip of a row adds to the sums."""
+        walk = self.walk
+        with strip():
+            walk.take([self.fold])
+            for address in self.read:
+                walk.values.prefetch(address, self._rows_ahead(address))
+            return [walk.values.wide(node) for node in self.fold.values]
 
 
 class _Spread(_Sums):
