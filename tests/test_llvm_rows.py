@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from native_kernels import compile_kernels
 
+from graphc.codegen.llvm.late_store import late_store
 from graphc.codegen.llvm.schedule import Schedule, schedule
 from graphc.codegen.llvm.streaming import STREAMED_CACHES, streams_of
 from graphc.codegen.llvm.target import Target
@@ -116,6 +117,27 @@ def test_large_strips_are_stored_past_the_caches(places: int):
     if target.lanes("float32") == 16:
         assert bool(streams.buffers) == (places % 16 == 0)
     agrees(kernel, shape, 1, target=target)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 20, 1024), (3, 9, 330), (2, 7, 64), (2, 7, 130)], ids=lambda shape: str(shape[2])
+)
+def test_results_wait_for_the_next_strip(shape: tuple[int, ...]):
+    """One strip and several, whole and not; and results that take the scores' place."""
+    kernel = sweep(shape, 1)
+    if Target.host().lanes("float32") == 16:
+        assert late_store(planned(kernel)) is not None
+    agrees(kernel, shape, 1)
+    (native,) = compile_kernels([kernel], Target.host())
+    assert not isinstance(native, Exception), native
+    rng = np.random.default_rng(8)
+    places = shape[:1] + shape[2:]
+    x, dy = rng.standard_normal(shape).astype("f"), rng.standard_normal(places).astype("f")
+    given = [x, rng.integers(0, shape[1], places).astype("f"), dy]
+    empty = [np.full(places, np.nan, "f"), np.full(shape, np.nan, "f")]
+    apart = [array.copy() for array in native([*given, *empty])]
+    for one, other in zip(apart, native([*given, *empty], shared={1: 0}), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_strips_of_many_classes_are_narrower():

@@ -12,6 +12,7 @@ from graphc.codegen.llvm.ahead import folded_ahead
 from graphc.codegen.llvm.casts import cast
 from graphc.codegen.llvm.kept import KeptArrays
 from graphc.codegen.llvm.lanes import TYPES, is_vector
+from graphc.codegen.llvm.late_store import LateStore, late_store
 from graphc.codegen.llvm.loops import (
     INT1,
     INT32,
@@ -65,6 +66,10 @@ class Statements:
         ahead = ahead if plan.vector and plan.carried else None
         self.kept = KeptArrays(scratch, plan.kept, plan.lanes, extent, ahead)
         self.next = NextStrip(values, self.kept, ahead, extent) if ahead else None
+        late = late_store(plan)
+        self.late: LateStore | None = None
+        if self.next and late:
+            self.late = LateStore(values, self.kept, self.next, plan, late)
 
     def emit(self, statement: StatementNode) -> None:
         """One statement."""
@@ -74,7 +79,10 @@ class Statements:
         elif isinstance(statement, FoldNode):
             self._fold(statement)
         elif isinstance(statement, StoreNode):
-            if statement not in self.carried:
+            late = self.late if self.values.tail is None else None
+            if late is not None and statement is late.store:
+                late.put_off(lambda: self._store(statement))
+            elif statement not in self.carried:
                 self._store(statement)
         else:
             self._check(statement)
@@ -100,10 +108,13 @@ class Statements:
             self.next.begin()
 
         store = self.plan.carried.get(fold)
+        late = self.late if store is not None and v.tail is None else None
         met = itertools.count()
 
         def leaf(carry: Carry) -> Carry:
             if store is not None:
+                if late is not None:
+                    late.row(lambda: self._store_one(late.store))
                 self._fetch_next(store)
                 self.kept.take(store, v)
                 value = v.wide(store.value)  # of what was there before it is stored
@@ -119,7 +130,8 @@ class Statements:
             self.kept.put(fold, v)
             return combined
 
-        results = nest.run(start, leaf, lambda: self._fetch_next_row(fold))
+        with late.around() if late else contextlib.nullcontext():
+            results = nest.run(start, leaf, lambda: self._fetch_next_row(fold))
         if inner is not None:
             results = [
                 self._across(fold.kind, value, node.dtype)
