@@ -266,6 +266,15 @@ def test_loss_is_zero_where_all_labels_are_ignored():
     assert loss_of(text, x=real([[1, 2, 3]] * 2), label=real([1, 1])) == 0
 
 
+def test_all_behind_axis_0_counts_as_classes_of_a_loss_on_probabilities():
+    text = f"""{entry("p", 2, 3, 2, 2)} {entry("label", 2)}
+        layer {{ name: "l" type: "MultinomialLogisticLoss" bottom: "p" bottom: "label" top: "a" }}
+        """
+    p = np.random.default_rng(2).uniform(0.1, 0.9, (2, 3, 2, 2)).astype(np.float32)
+    wanted = -(np.log(p[0].ravel()[11]) + np.log(p[1].ravel()[4])) / 2
+    assert loss_of(text, p=p, label=real([11, 4])) == pytest.approx(wanted, rel=1e-6)
+
+
 def test_softmax_before_a_loss_on_probabilities_fuses():
     text = f"""{entry("x", 4, 3)} {entry("label", 4)}
         layer {{ name: "s" type: "Softmax" bottom: "x" top: "p" }}
