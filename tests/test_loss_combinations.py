@@ -203,17 +203,18 @@ def test_smoothed_labels_are_those_of_the_definition(before: Any, smoothing: flo
     np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize(("normalise", "images"), [(False, 1), (True, 4)])
 @pytest.mark.parametrize("before", [None, dagnn.SoftMax()])
-def test_soft_targets_are_those_of_the_definition(before: Any):
+def test_soft_targets_are_those_of_the_definition(before: Any, normalise: bool, images: int):
     rng = np.random.default_rng(1)
     x = rng.standard_normal((3, 2, CLASSES, 4)) * 5
     t = rng.uniform(0, 1, x.shape)
     t[0, 0, :, 0] = 0  # no target at all: no loss
     kind = "softmaxlog" if before is None else "log"
-    loss, gradient = dag(dagnn.SoftTargetLoss(loss=kind), before, x, t)
+    loss, gradient = dag(dagnn.SoftTargetLoss(loss=kind, normalise=normalise), before, x, t)
     logs = log_softmax(x, 2)
-    assert loss == pytest.approx(-(t * logs).sum(), rel=1e-12)
-    slope = np.exp(logs) * t.sum(2, keepdims=True) - t
+    assert loss == pytest.approx(-(t * logs).sum() / images, rel=1e-12)
+    slope = (np.exp(logs) * t.sum(2, keepdims=True) - t) / images
     np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-13 * np.abs(slope).max())
 
 
