@@ -97,6 +97,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     },
     "dot_tile": {"LONGEST_SUM": [16], "MOST_UNROLLED": [1], "AHEAD_BYTES": [64]},
     "window_dot": {
+        "STEP": [0, 100],
         "MOST_ROWS": [3],
         "MOST_COLUMNS": [1],
         "MOST_UNROLLED": [1, 9],
@@ -164,7 +165,7 @@ def convolutions() -> list[Case]:
 
 def windows() -> list[Case]:
     """Data gradients of a few channels."""
-    names = "three", "one", "stride 2", "stride 4"
+    names = "three", "one", "stride 2", "stride 4", "a few rows fit"
     return [convolution(FEW_CHANNELS[name], outputs_last=True)[1] for name in names]
 
 
