@@ -3,6 +3,7 @@
 An inner product reads weights[o, k] and data[n, k] this way. A tile holds vectors of partial sums,
 along k, for `rows` points of one operand's axis and `columns` of the other's; at the end the lanes
 are added, in a fixed order. Every element of the column operand is read once a panel of rows.
+Sums that wait in memory have had some of their lanes added: they take less of the caches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.dot_tiling import DotTiling
 from graphc.codegen.llvm.fold_loops import FoldLoops
-from graphc.codegen.llvm.loops import INT32, Carry, Count, Frame, PartialSums, whole
+from graphc.codegen.llvm.lane_sums import halved, lane_totals, vectors_left
+from graphc.codegen.llvm.loops import Carry, Count, Frame, PartialSums, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.shares import Part, Shares, each, when
@@ -42,7 +44,9 @@ class DotProduct:
         counts.append(("group", self.groups))
         self.shares = Shares(counts)
         self.extent = self.shares.extent
-        self.slot_items = tiling.panel * tiling.columns * tiling.lanes  # sums of a tile of columns
+        waiting = vectors_left(tiling.rows * tiling.columns, tiling.halvings)
+        self.tile_items = waiting * tiling.lanes  # of a tile's sums in memory
+        self.slot_items = -(-tiling.panel // tiling.rows) * self.tile_items
         self.sums = self.slot_items * tiling.group if tiling.chunk else 0
         self.scratch_items = self.sums + tiling.panel * tiling.chunk
         if tiling.source is not None:
@@ -126,15 +130,18 @@ class DotProduct:
             place = self.at.along(left, tiling.a, tiling.row, row)
             zeros = self._zeros(rows) * tiling.partial
             sums = self._fold(tiling.over, place, right, zeros, rows)
-            self._store_all(row, first, self._added(sums, rows * self.columns))
+            self._store_all(row, first, self._added(sums, rows * self.columns), rows)
 
         self._row_tiles(panel, tile)
 
-    def _store_all(self, row: ir.Value, first: ir.Value, sums: Carry) -> None:
-        for number, value in enumerate(sums):
+    def _store_all(
+        self, row: ir.Value, first: ir.Value, sums: Carry, rows: int, halvings: int = 0
+    ) -> None:
+        totals = lane_totals(self.builder, sums, rows * self.columns, halvings)
+        for number, value in enumerate(totals):
             i, j = divmod(number, self.columns)
             column = self.builder.add(first, whole(j))
-            self._store(self.builder.add(row, whole(i)), column, self._total(value))
+            self._store(self.builder.add(row, whole(i)), column, value)
 
     def _added(self, sums: Carry, pairs: int) -> Carry:
         """The partial sums of each pair, added in halves."""
@@ -185,13 +192,15 @@ class DotProduct:
 
         def sums_of(slot: ir.Value, row: ir.Value, rows: int) -> list[ir.Value]:
             start = self.at.moved(self.scratch, b.mul(slot, whole(self.slot_items)))
-            items = b.mul(b.sub(row, first_row), whole(self.columns * tiling.lanes))
-            start = self.at.moved(start, items)
-            return [self.at.moved(start, k * tiling.lanes) for k in range(rows * self.columns)]
+            number = b.udiv(b.sub(row, first_row), whole(tiling.rows))
+            start = self.at.moved(start, b.mul(number, whole(self.tile_items)))
+            waiting = range(vectors_left(rows * self.columns, tiling.halvings))
+            return [self.at.moved(start, k * tiling.lanes) for k in waiting]
 
         def chunk(start: ir.Value, _: Carry) -> Carry:
             end = self.at.smaller(b.add(start, whole(tiling.chunk)), full)
             block = self._packed(left, first_row, start, end)
+            onwards = self._to_next_chunk(start, full)
 
             def columns(first: ir.Value, slot: ir.Value) -> None:
                 self.ahead = -(-self.columns // tiles)  # columns that a tile asks for
@@ -201,14 +210,15 @@ class DotProduct:
                     inside = b.sub(row, first_row)
                     place = self.at.moved(block, b.mul(inside, whole(tiling.chunk)))
                     number = b.udiv(b.sub(row, first_row), whole(tiling.rows))
-                    following = self._following(near, b.mul(number, whole(self.ahead)))
+                    following = self._following(near, b.mul(number, whole(self.ahead)), onwards)
 
                     def body(i: ir.Value, carry: Carry) -> Carry:
                         for ahead in following:
                             self.at.fetch(self.at.moved(ahead, i))
                         return self._step(place, near, i, carry, rows, row_step=tiling.chunk)
 
-                    new = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
+                    sums = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
+                    new = halved(b, sums, 0, tiling.halvings)
                     for where, value in zip(sums_of(slot, row, rows), new, strict=True):
                         self.at.store(b.fadd(self.at.load(where), value), where)
 
@@ -224,8 +234,11 @@ class DotProduct:
                 sums = [self.at.load(place) for place in sums_of(slot, row, rows)]
                 if full < extent:
                     place = self.at.along(left, tiling.a, tiling.row, row)
-                    sums = self._step(place, near, whole(full), sums, rows, extent - full)
-                self._store_all(row, first, sums)
+                    zeros = self._zeros(rows)
+                    rest = self._step(place, near, whole(full), zeros, rows, extent - full)
+                    rest = halved(b, rest, 0, tiling.halvings)
+                    sums = [b.fadd(*two) for two in zip(sums, rest, strict=True)]
+                self._store_all(row, first, sums, rows, tiling.halvings)
 
             self._row_tiles(panel, tile)
 
@@ -258,13 +271,25 @@ class DotProduct:
         each(self.frame, 0, rows, row)
         return self.at.moved(block, b.sub(whole(0), start))
 
-    def _following(self, right: ir.Value, first: ir.Value) -> list[ir.Value]:
+    def _to_next_chunk(self, start: ir.Value, full: int) -> ir.Value:
+        """Elements from a place in a chunk to its like in the next: the next group's first, at last.
+
+        A group follows the one before, if not for the last or in another thread.
+        """
+        b, tiling = self.builder, self.tiling
+        columns = tiling.group * tiling.columns * self._stride(tiling.b, tiling.column)
+        is_last = b.icmp_signed(">=", b.add(start, whole(tiling.chunk)), whole(full))
+        return b.select(is_last, b.sub(whole(columns), start), whole(tiling.chunk))
+
+    def _following(
+        self, right: ir.Value, first: ir.Value, onwards: ir.Value
+    ) -> list[ir.Value]:
         """What the next chunk reads of `ahead` columns from `first` on, the last at most."""
         places = []
         for k in range(self.ahead):
             column = self.at.smaller(self.builder.add(first, whole(k)), self.columns - 1)
             place = self.at.along(right, self.tiling.b, self.tiling.column, column)
-            places.append(self.at.moved(place, self.tiling.chunk))
+            places.append(self.at.moved(place, onwards))
         return places
 
     def _fold(
@@ -342,21 +367,6 @@ class DotProduct:
 
     def _stride(self, factor: Factor, axis: Axis | None) -> int:
         return factor.strides.get(axis, 0) if axis is not None else 0
-
-    def _total(self, value: ir.Value) -> ir.Value:
-        """The sum of all lanes: halves are added until one is left."""
-        lanes, b = self.tiling.lanes, self.builder
-        while lanes > 1:
-            lanes //= 2
-            halves = []
-            for start in (0, lanes):
-                chosen = list(range(start, start + lanes))
-                order = ir.Constant(ir.VectorType(INT32, lanes), chosen)
-                halves.append(b.shuffle_vector(value, value, order))
-            value = b.fadd(*halves)
-        if isinstance(value.type, ir.VectorType):
-            value = b.extract_element(value, ir.Constant(INT32, 0))
-        return value
 
     def _store(self, row: ir.Value, column: ir.Value, value: ir.Value) -> None:
         """Run the kernel's stores for one sum."""

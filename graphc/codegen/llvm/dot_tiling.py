@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
+from graphc.codegen.llvm.lane_sums import most_halvings, vectors_left
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.kernel.lang import Axis
@@ -17,6 +18,7 @@ MOST_GROUP = 32
 MOST_PACKED = 24  # rows of a panel that is packed
 FEWEST_SHARES = 32
 SCRATCH_BYTES = 96 << 10
+HALVINGS = 2  # of the lanes of sums that wait: another one costs what it saves
 MOST_PARTIAL = 4  # sums at once that hide how long a multiply-add takes
 PACKED_PART = 0.4  # of the first-level cache, for packed rows; columns pass through the rest
 COPIED_BYTES = 32 << 10  # of a b that is copied
@@ -31,7 +33,8 @@ class DotTiling:
     along: the contiguous fold axis. over: the other folds, outermost first. outer: the other `each`
     axes. panel, group: rows and tiles of columns that one share covers. chunk: all row tiles of a
     panel pass over so many points of `along`, which stay in the first-level cache, before any goes
-    on; 0: each tile's sum is done at once. partial: sums of each pair of points, to which vectors
+    on; 0: each tile's sum is done at once. halvings: so often the lanes of sums are halved before
+    these wait in memory for the next chunk. partial: sums of each pair of points, to which vectors
     along the fold are added by turns. by_rows: a thread has panels of its own.
     """
 
@@ -49,6 +52,7 @@ class DotTiling:
     panel: int = 1
     group: int = 1
     chunk: int = 0
+    halvings: int = 0
     partial: int = 1
     by_rows: bool = False
     cost: float = 0.0
@@ -180,7 +184,9 @@ def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
     all_columns = product.extents[tiling.column] if tiling.column else 1
     column_tiles = all_columns // tiling.columns * product.size(tiling.outer)
     tiling.group = max(1, min(MOST_GROUP, column_tiles // FEWEST_SHARES))
-    sums = tiling.group * tiling.rows * tiling.columns * tiling.lanes * item
+    tiling.halvings = min(HALVINGS, most_halvings(tiling.lanes))
+    waiting = vectors_left(tiling.rows * tiling.columns, tiling.halvings)
+    sums = tiling.group * waiting * tiling.lanes * item
     most = min(SCRATCH_BYTES // sums, MOST_PACKED // tiling.rows)
     tiling.panel = min(tiles, max(most, 1)) * tiling.rows
 
