@@ -281,9 +281,7 @@ class DotProduct:
         is_last = b.icmp_signed(">=", b.add(start, whole(tiling.chunk)), whole(full))
         return b.select(is_last, b.sub(whole(columns), start), whole(tiling.chunk))
 
-    def _following(
-        self, right: ir.Value, first: ir.Value, onwards: ir.Value
-    ) -> list[ir.Value]:
+    def _following(self, right: ir.Value, first: ir.Value, onwards: ir.Value) -> list[ir.Value]:
         """What the next chunk reads of `ahead` columns from `first` on, the last at most."""
         places = []
         for k in range(self.ahead):
