@@ -69,6 +69,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "STREAMED_ROWS": [1, 3],
         "MOST_TAPS": [0],
         "NARROW": [10.0],
+        "FAR_NUMBERS": [10.0],
         "WAY_BYTES": [64],
         "WAITING_SUM": [10**9],
         "SHARED_PART": [0.0],
@@ -87,6 +88,8 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     "dot_tiling": {
         "MOST_TILE": [3],
         "MOST_PACKED": [1],
+        "MANY_COLUMNS": [1, 100],
+        "HALVINGS": [0, 1, 9],
         "FEWEST_SHARES": [1],
         "MOST_PARTIAL": [1, 8],
         "COPIED_BYTES": [0],

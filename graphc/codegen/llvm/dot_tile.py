@@ -214,7 +214,7 @@ class DotProduct:
 
                     def body(i: ir.Value, carry: Carry) -> Carry:
                         for ahead in following:
-                            self.at.fetch(self.at.moved(ahead, i))
+                            self.at.fetch(self.at.moved(ahead, i), level=1)
                         return self._step(place, near, i, carry, rows, row_step=tiling.chunk)
 
                     sums = self.frame.loop(start, end, tiling.lanes, self._zeros(rows), body)
@@ -272,9 +272,9 @@ class DotProduct:
         return self.at.moved(block, b.sub(whole(0), start))
 
     def _to_next_chunk(self, start: ir.Value, full: int) -> ir.Value:
-        """Elements from a place in a chunk to its like in the next: the next group's first, at last.
+        """Elements from a place in a chunk to its like in the next one.
 
-        A group follows the one before, if not for the last or in another thread.
+        After the last chunk that is the first of the next group, which the same thread mostly has.
         """
         b, tiling = self.builder, self.tiling
         columns = tiling.group * tiling.columns * self._stride(tiling.b, tiling.column)

@@ -16,6 +16,7 @@ from graphc.kernel.lang import Axis
 MOST_TILE = 12
 MOST_GROUP = 32
 MOST_PACKED = 24  # rows of a panel that is packed
+MANY_COLUMNS = 4  # of a tile: each vector of a row that it loads has so many uses
 FEWEST_SHARES = 32
 SCRATCH_BYTES = 96 << 10
 HALVINGS = 2  # of the lanes of sums that wait: another one costs what it saves
@@ -174,12 +175,14 @@ def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
         # What lies beside these results is shared by its rows: lines then are one thread's.
         tiling.panel, tiling.by_rows = tiling.rows, True
         return
-    if tiles == 1 or tiling.over or sweep <= 2 * target.l1_bytes:
+    # A tile of few columns reads a row of the second-level cache at each step or two.
+    stays = sweep <= 2 * target.l1_bytes or (tiles == 1 and tiling.columns >= MANY_COLUMNS)
+    if all_rows == 1 or tiling.over or stays:
         row_bytes = product.size(product.over) * item
         most = target.l2_bytes * 5 // 8 // row_bytes // tiling.rows
         tiling.panel = min(tiles, max(most, 4)) * tiling.rows
         return
-    # Several tiles of columns pass over a chunk of the rows before it leaves the caches.
+    # Tiles of columns pass over a chunk of the rows before it leaves the caches.
     tiling.chunk = chunk
     all_columns = product.extents[tiling.column] if tiling.column else 1
     column_tiles = all_columns // tiling.columns * product.size(tiling.outer)

@@ -32,6 +32,7 @@ DEEPEST = 8
 NARROWEST = 16  # bytes of the smallest vector registers
 STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
 NARROW = 0.25  # of the time more for pieces of one vector of a row, less for longer ones
+FAR_NUMBERS = 0.25  # of the time more where each number of a matrix from memory is used but once
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
 SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
 SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
@@ -292,6 +293,8 @@ def _cost(
         sums = extent * deep * tiling.vectors * tiling.lanes * 4
         panels = -(-sums // scratch_bytes(target))
         total += time.steps * whole * panels * 12.0
+    if tiling.packing == "turn" and whole == 1 and _is_far(product, tiling.a, target):
+        total *= 1 + FAR_NUMBERS
     if tiling.row is None:
         total *= 1 + 6 / tiling.vectors  # a matrix read once: memory is fastest in long pieces
     if tiling.elementwise:
@@ -300,6 +303,12 @@ def _cost(
         total *= 1.03  # the last block is code of its own
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
     return total * others
+
+
+def _is_far(product: Product, factor: Factor, target: Target) -> bool:
+    """Whether what a product reads of a factor comes from memory."""
+    size = product.size([x for x in (*product.each, *product.over) if x in factor.strides])
+    return size * ITEM_BYTES[factor.buffer.dtype] >= 8 * target.l2_bytes
 
 
 class _TileTime:
