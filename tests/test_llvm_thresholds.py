@@ -69,7 +69,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "STREAMED_ROWS": [1, 3],
         "MOST_TAPS": [0],
         "NARROW": [10.0],
-        "FAR_NUMBERS": [10.0],
+        "FAR_NUMBERS": [-0.9],
         "WAY_BYTES": [64],
         "WAITING_SUM": [10**9],
         "SHARED_PART": [0.0],

@@ -21,7 +21,7 @@ FEWEST_SHARES = 32
 SCRATCH_BYTES = 96 << 10
 HALVINGS = 2  # of the lanes of sums that wait: another one costs what it saves
 MOST_PARTIAL = 4  # sums at once that hide how long a multiply-add takes
-PACKED_PART = 0.4  # of the first-level cache, for packed rows; columns pass through the rest
+PACKED_PART = 0.38  # of the first-level cache, for packed rows; columns pass through the rest
 COPIED_BYTES = 32 << 10  # of a b that is copied
 # What loads add to a step: lines of the smaller operand are in the first-level cache.
 LINE, FAR_LINE = 0.5, 1.0
