@@ -93,7 +93,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "FEWEST_SHARES": [1],
         "MOST_PARTIAL": [1, 8],
         "COPIED_BYTES": [0],
-        "SCRATCH_BYTES": [2048],
+        "SCRATCH_BYTES": [512],
         "PACKED_PART": [0.01, 10.0],
         "LINE": [0.0, 50.0],
         "FAR_LINE": [0.0, 50.0],
