@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from graphc import driver
 from graphc.arrays import checked
 from graphc.call_arguments import unknown
 from graphc.compilations import Compilations
@@ -80,6 +82,30 @@ class BlobValues:
             return self.arrays.parameter_diff(owner)
         return self.own_diff(name)
 
+    def leaving(self, layer: str, gradients: Mapping[str, Any]) -> dict[str, Any]:
+        """The gradients that backward begins with at a layer: its tops' `.diff`, or those given.
+
+        Raises NetError where `.diff` is not, or no more, the gradient of what the layer makes.
+        """
+        front = self.compilations.front()
+        if layer not in front.layer_tops:
+            raise NetError(unknown("layer", layer, front.layer_tops))
+        tops = {top: front.made_by(layer, top) for top in front.layer_tops[layer]}
+        own = {top: self._of_maker(layer, top, tops[top]) for top in tops if top not in gradients}
+        return {tops.get(name, name): array for name, array in {**own, **gradients}.items()}
+
+    def _of_maker(self, layer: str, top: str, made: str) -> np.ndarray:
+        """A top's `.diff`, as the gradient of what its layer makes, which is called `made`."""
+        if made != top and self.calls.went_back is not None:
+            raise NetError(
+                f"'{top}' is changed in place behind layer '{layer}', and since the last backward"
+                f" pass its .diff belongs to what becomes of it; backward(start='{layer}',"
+                f" {top}=...) gives the gradient of what the layer makes"
+            )
+        if top in self.compilations.front().loss_weights:
+            return self.own_diff(top)  # its weight arrives there by itself
+        return self.diff(top)
+
     def give(self, gradients: Mapping[str, Any]) -> None:
         """Copy arrays into the gradients of blobs, all of them or none."""
         numbers = {
@@ -118,7 +144,8 @@ def _has_gradient(made: Compilation, name: str) -> bool:
     value = graph.blobs[name]
     if value not in wanted_values(graph, [named_value(graph, other) for other in signature.wrt]):
         return False
-    sources = [value for value, _ in graph.losses]
+    losses = itertools.compress(graph.losses, driver.seeding_losses(made.caffe, signature))
+    sources = [value for value, _ in losses]
     sources += [named_value(graph, other, last=True) for other in signature.given]
     return any(value is source or value in graph.reaching(source) for source in sources)
 

@@ -184,7 +184,8 @@ class Compilations:
     ) -> tuple[Signature, tuple[str, ...]]:
         """What a backward call compiles, and the names it returns; see `gradient_request`."""
         wish = request(self.front(), gradients=gradients, **asked)
-        return self.signature(given=wish.given, wrt=wish.wanted), wish.returned
+        made = self.signature(given=wish.given, wrt=wish.wanted, start=wish.start)
+        return made, wish.returned
 
     def compiled(self, signature: Signature) -> Compilation:
         """Ready to run."""

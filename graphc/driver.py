@@ -45,6 +45,7 @@ class Signature:
         given: blobs a gradient is given for.
         wrt: inputs, blobs and parameters (`conv1/0`) a gradient is wanted for.
         accumulate: parameter gradients are added to what the user's arrays hold.
+        start: the layer that backward begins at, so that later losses count for nothing, or "".
         keep: blobs (`conv5`, `conv5.diff`) that can be read after the call.
         memory: "reuse", "all" to keep every buffer apart, or a budget in bytes.
         blockwise_loss: a last layer and its softmax loss never hold all scores; a budget may ask
@@ -62,6 +63,7 @@ class Signature:
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     given: tuple[str, ...] = ()
     wrt: tuple[str, ...] = ()
+    start: str = ""
     accumulate: bool = False
     keep: tuple[str, ...] = ()
     memory: Memory = "reuse"
@@ -264,6 +266,13 @@ def loss_outputs(graph: Graph) -> list[str]:
             name = f"{name}~loss"
         names.append(name)
     return names
+
+
+def seeding_losses(caffe: CaffeNet, signature: Signature) -> list[bool]:
+    """For each loss of the net whether backward begins at it."""
+    if signature.start:
+        return caffe.losses_up_to(signature.start)
+    return [True] * len(caffe.graph.losses)
 
 
 def parameter_types(caffe: CaffeNet) -> dict[str, TensorType]:

@@ -15,11 +15,15 @@ from graphc.frontends.caffe.network import CaffeNet
 
 @dataclass(frozen=True)
 class GradientRequest:
-    """Blobs with given gradients, what to differentiate for, and the names to return."""
+    """Blobs with given gradients, what to differentiate for, and the names to return.
+
+    `start` is the layer to begin at where losses lie behind it, else "".
+    """
 
     given: tuple[str, ...]
     wanted: tuple[str, ...]
     returned: tuple[str, ...]
+    start: str = ""
 
 
 def request(
@@ -33,11 +37,12 @@ def request(
 ) -> GradientRequest:
     """Read the arguments of `Net.backward`; the defaults are Caffe's rule.
 
-    Raises NetError for unknown names, and for blobs that have no gradient.
+    With `start` its tops' gradients are among the given ones. Raises NetError for unknown names,
+    and for blobs that have no gradient.
     """
     if wrt is None and end is None and diffs is None and net.refusals:
         raise NetError(net.refusals)
-    given = _given(net, start, gradients)
+    given = list(gradients) or list(net.seeds)
     if wrt is not None:
         returned = list(as_names(wrt, "wrt"))
         wanted = [net.owners.get(name, name) for name in returned]
@@ -55,16 +60,8 @@ def request(
             raise NetError(unknown("blob or parameter", name, known))
     for name in returned:
         _need_gradient(net, name)
-    return GradientRequest(once_each(given), once_each(wanted), tuple(returned))
-
-
-def _given(net: CaffeNet, start: str | None, gradients: Mapping[str, Any]) -> list[str]:
-    if start is not None:
-        if start not in net.layer_tops:
-            raise NetError(unknown("layer", start, net.layer_tops))
-        tops = [top for top in net.layer_tops[start] if top not in gradients]
-        return [*tops, *gradients]
-    return list(gradients) or list(net.seeds)
+    begun = start if start is not None and not all(net.losses_up_to(start)) else ""
+    return GradientRequest(once_each(given), once_each(wanted), tuple(returned), begun)
 
 
 def _down_to(net: CaffeNet, end: str) -> tuple[list[str], list[str]]:

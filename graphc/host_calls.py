@@ -45,6 +45,16 @@ class HostedExecutable(Executable):
         self.program = program
         self.layers = layers
         self.nodes = _nodes(graph)
+        self._all_ran = False
+
+    @property
+    def has_ended(self) -> bool:
+        """As of an Executable; the user's code may be interrupted in its middle."""
+        return self._all_ran
+
+    def await_end(self) -> None:
+        """As of an Executable."""
+        self._all_ran = False
 
     def call(self, what: str = "forward", threads: int = 1) -> None:
         """Run `forward`, `backward` or `both`. Raises NetError where a check or a layer fails."""
@@ -56,7 +66,9 @@ class HostedExecutable(Executable):
         """A call with a clock read before each step."""
         numbers = itertools.chain(*self._ranges(what))
         self.only_forward = what == "forward"
-        return StepTimes.one_by_one(numbers, lambda number: self.step(number, threads), clock)
+        times = StepTimes.one_by_one(numbers, lambda number: self.step(number, threads), clock)
+        self._all_ran = True
+        return times
 
     def step(self, number: int, threads: int = 1) -> None:
         """Run one step: native code, or the user's."""

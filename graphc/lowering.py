@@ -6,12 +6,13 @@ needed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphc.back_ends import back_end
 from graphc.collector import resting
-from graphc.driver import Signature, loss_outputs
+from graphc.driver import Signature, loss_outputs, seeding_losses
 from graphc.frontends.caffe.network import CaffeNet
 from graphc.ir.graph import Graph
 from graphc.loss_budget import lower_within
@@ -47,7 +48,7 @@ def lowered(
 
     def passes(blockwise_loss: bool) -> Compiled:
         return compile_graph(
-            _with_losses(caffe.graph),
+            _with_losses(caffe, signature),
             wrt=signature.wrt,
             given=signature.given,
             accumulate=frozenset(accumulate) if signature.accumulate else frozenset(),
@@ -89,9 +90,10 @@ def _kept(caffe: CaffeNet, signature: Signature) -> Iterable[str]:
     return signature.keep
 
 
-def _with_losses(graph: Graph) -> Graph:
+def _with_losses(caffe: CaffeNet, signature: Signature) -> Graph:
     """Make every loss value an output of the call, so that the net's loss can be read."""
-    new, _ = graph.copy()
-    for name, (value, _weight) in zip(loss_outputs(graph), new.losses, strict=True):
+    new, _ = caffe.graph.copy()
+    for name, (value, _weight) in zip(loss_outputs(new), new.losses, strict=True):
         new.outputs[name] = value
+    new.losses = list(itertools.compress(new.losses, seeding_losses(caffe, signature)))
     return new

@@ -290,7 +290,9 @@ class Net:
 
         Args:
             diffs: further blobs whose gradients are wanted.
-            start: the layer to start from: its tops' `.diff` is given.
+            start: the layer to start from: its tops' `.diff` is given, or what `gradients` has for
+                them, as the layer leaves them. The layers behind it take no part, nor do their
+                losses.
             end: the layer to stop at: the gradients of its bottoms are wanted.
             wrt: inputs, blobs and parameters (`conv1/0`) to differentiate for; None: the net
                 inputs, by Caffe's rule, and all learned parameters into their `.diff`.
@@ -307,10 +309,11 @@ class Net:
         Asking for other gradients than last time compiles once and runs forward again, from the
         held inputs and with the same random numbers.
         """
+        begun = gradients if start is None else self._values.leaving(start, gradients)
         signature, returned = self.compilations.backward(
-            gradients, diffs=diffs, start=start, end=end, wrt=wrt
+            begun, diffs=diffs, start=start, end=end, wrt=wrt
         )
-        self._values.give(gradients)
+        self._values.give({**gradients, **begun})
         if not signature.wrt:
             return {}
         need(self._calls.active is not None, "backward needs a forward pass first")

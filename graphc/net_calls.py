@@ -74,20 +74,24 @@ class NetCalls:
     def forward(self, made: Compilation, which: str = "forward") -> None:
         """A forward pass, or `both`. Raises NetError for a NaN among inputs, or a wrong label."""
         refuse_nan(self.arrays.inputs)
-        self.is_current = False
-        self.went_back = None
+        self.forget()
         self.arrays.note_states(made)
         if self.left_by_parts:
             self._drop_parts(made)
-        try:
-            self.run(made, which)
-        except NetError:
-            self.arrays.restore_states()
-            if made is not self.active:
-                self.active = None  # what it left has been overwritten
-            raise
+        self.run_whole(made, which)
         self.adopt(made)
         self._arena_is_spent = False
+
+    def run_whole(self, made: Compilation, which: str, inputs: Arrays | None = None) -> None:
+        """`run`, and put the states back if it is refused, or interrupted before its end."""
+        assert made.executable is not None
+        made.executable.await_end()
+        try:
+            self.run(made, which, inputs)
+        except BaseException:  # KeyboardInterrupt among them
+            if not made.executable.has_ended:
+                self.arrays.restore_states()
+            raise
 
     def _drop_parts(self, made: Compilation) -> None:
         """Forget what parts have left, for their blobs get other values now."""
@@ -112,6 +116,7 @@ class NetCalls:
                 self.arrays.restore_states()
             self.forward(made)
         self._arena_is_spent = made.signature.memory != "all"
+        self.went_back = None
         self.run(made, "backward")
         self._note_backward(made)
 

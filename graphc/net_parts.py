@@ -14,7 +14,7 @@ from graphc.blob_values import BlobValues
 from graphc.call_arguments import unknown
 from graphc.compilations import Compilations, keeping
 from graphc.driver import Compilation, Signature
-from graphc.error import NetError, need
+from graphc.error import need
 from graphc.net_arrays import NetArrays
 from graphc.net_calls import NetCalls
 from graphc.runtime.cpu import aligned_zeros, refuse_nan
@@ -92,10 +92,7 @@ class NetParts:
         losses = {name: arrays.outputs.pop(name) for name in hidden}
         arrays.note_states(made)
         try:
-            self.calls.run(made, "forward", part)
-        except NetError:
-            arrays.restore_states()
-            raise
+            self.calls.run_whole(made, "forward", part)
         finally:
             arrays.outputs.update(losses)
             self.calls.left_by_parts |= set(arrays.outputs) - before

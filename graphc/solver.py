@@ -368,23 +368,33 @@ class Solver:
             if number < passes - 1:
                 self.net.add_gradients(first=number == 0)
             else:
-                self.net.update(rate, self._iteration)
+                self._update(rate, steps)
             total += self.net.loss
         self._losses.append(total / passes)
         self._report(rate)
-        self._rate_steps = steps
-        self._iteration += 1
         every = self.definition.snapshot
         if every and self._iteration % every == 0:
             self.snapshot()
         return total / passes
 
+    def _update(self, rate: float, steps: int) -> None:
+        """Change the parameters and count the iteration, which control-C may not part."""
+        done = self.net.updates
+        try:
+            self.net.update(rate, self._iteration)
+        finally:
+            if self.net.updates > done:
+                self._rate_steps = steps
+                self._iteration += 1
+
     def _report(self, rate: float) -> None:
+        """Tell of the iteration that was just counted."""
         if self.listeners:
-            shown = self.definition.display and self._iteration % self.definition.display == 0
+            number = self._iteration - 1
+            shown = self.definition.display and number % self.definition.display == 0
             names = self.net.outputs if shown else ()
             outputs = {name: np.array(self.net.blobs[name].data) for name in names}
-            self._tell(Progress(self._iteration, self.smoothed_loss, rate, outputs))
+            self._tell(Progress(number, self.smoothed_loss, rate, outputs))
 
     def _weight_file(self, state: Path, name: str) -> Path:
         tried = [state.parent / Path(name).name, self.definition.folder / name, Path(name)]

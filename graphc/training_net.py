@@ -24,6 +24,9 @@ class TrainingNet(Net):
 
     Gradients are consumed where they are made: after a step, `diff` of a parameter holds nothing of
     use.
+
+    Attributes:
+        updates: how often the parameters were changed, the call that control-C has met included.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class TrainingNet(Net):
         super().__init__(definition.net, phase=phase, seed=self._seed, **options)
         self._rate = self.arrays.extra[RATE] = aligned_zeros((), self.arrays.dtype)
         self._advance: Callable[[], object] | None = None
+        self.updates = 0
         self._rule = _rule(self, definition)
         # What is compiled for steps, with and without a rule, and for which signature of forward.
         self._step_signatures: dict[bool, tuple[Signature, Signature]] = {}
@@ -66,8 +70,13 @@ class TrainingNet(Net):
         """
         self._rate[...] = rate * self._correction(iteration)
         made = self._step_compilation(self._rule)
-        self._calls.forward(made, "both")
-        self._calls.is_current = False  # it went with the old parameters
+        assert made.executable is not None
+        made.executable.await_end()
+        try:
+            self._calls.forward(made, "both")
+        finally:
+            self.updates += made.executable.has_ended
+            self._calls.is_current = False  # it went with the old parameters
 
     def lowered_steps(self) -> list[Compilation]:
         """What an iteration runs, up to the plans: the pass that changes parameters, and, where

@@ -328,3 +328,89 @@ def test_backward_after_given_blobs_is_refused() -> None:
         net.backward(prob=SEED)
     net.forward()
     assert net.backward(prob=SEED)["data"].any()
+
+
+# -- a backward pass that starts inside ------------------------------------------------------------
+
+CHAIN = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 } } }
+layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 2 } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "sigmoid" type: "Sigmoid" bottom: "a" top: "a" }
+layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" loss_weight: 0.5
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "tanh" type: "TanH" bottom: "b" top: "t" }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "t" bottom: "label" top: "loss" }
+"""
+
+
+class Chain:
+    """The net of that text, run forward, and what its gradients are by hand."""
+
+    def __init__(self, keep: list[str]):
+        options: dict[str, Any] = {"phase": graphc.TRAIN, "dtype": "float64", "threads": 1}
+        self.net = graphc.Net(CHAIN, "random:3", keep=keep, **options)
+        inputs = {"x": RNG.standard_normal((2, 4)), "label": [0, 2]}
+        self.a = np.array(self.net.forward(["a"], **inputs)["a"])
+        self.first, self.second = (self.net.params[name][0].data for name in "ab")
+
+    def before_sigmoid(self, gradient: np.ndarray) -> np.ndarray:
+        """The gradient of x for one of what the first layer makes."""
+        return gradient @ self.first
+
+    def behind_sigmoid(self, gradient: np.ndarray) -> np.ndarray:
+        return self.before_sigmoid(gradient * self.a * (1 - self.a))
+
+    def behind_b(self, gradient: np.ndarray) -> np.ndarray:
+        return self.behind_sigmoid(gradient @ self.second)
+
+    def start(self, layer: str, **gradients: np.ndarray) -> np.ndarray:
+        return self.net.backward(start=layer, wrt=["x"], **gradients)["x"]
+
+
+def test_layers_behind_the_start_take_no_part() -> None:
+    """Caffe runs the layers from `start` down: a later loss is in the start's `.diff`, or not."""
+    chain = Chain(keep=["t.diff"])
+    net = chain.net
+    whole = net.backward(wrt=["x"])["x"].copy()
+    held = net.blobs["t"].diff.copy()
+    assert held.any()
+    close(chain.start("tanh"), whole, 1e-12)  # was the loss counted twice
+    net.forward()
+    net.blobs["t"].diff[...] = 0
+    close(chain.start("tanh"), chain.behind_b(np.full((2, 3), 0.5)), 1e-12)
+    given = RNG.standard_normal((2, 3))
+    assert net.loss
+    slope_of_tanh = 1 - np.tanh(chain.a @ chain.second.T) ** 2
+    wanted = chain.behind_b(given * slope_of_tanh + 0.5)
+    close(chain.start("tanh", t=given), wanted, 1e-12)
+    net.forward()
+    close(chain.start("loss"), whole, 1e-12)
+    close(net.backward(wrt=["x"])["x"], whole, 1e-12)
+
+
+def test_a_start_whose_gradient_is_gone_is_refused() -> None:
+    chain = Chain(keep=[])
+    chain.net.backward(wrt=["x", "a/0", "b/0"])
+    with pytest.raises(graphc.NetError, match=r"keep='t.diff'.*backward\(t=...\)"):
+        chain.start("tanh")
+
+
+def test_a_start_before_a_layer_in_place() -> None:
+    """What is given is the gradient of what the layer makes, not of what becomes of it."""
+    chain = Chain(keep=["a.diff"])
+    net, given = chain.net, RNG.standard_normal((2, 5))
+    net.blobs["a"].diff[...] = given
+    close(chain.start("a"), chain.before_sigmoid(given), 1e-12)
+    close(chain.start("a", a=2 * given), chain.before_sigmoid(2 * given), 1e-12)
+    net.forward()
+    close(chain.start("sigmoid"), chain.behind_sigmoid(2 * given), 1e-12)
+    whole = net.backward(wrt=["x"])["x"].copy()
+    with pytest.raises(graphc.NetError, match="'a' is changed in place behind layer 'a'"):
+        chain.start("a")
+    assert net.blobs["a"].diff.any()
+    close(chain.start("sigmoid"), whole, 1e-12)
+    net.forward(end="a")
+    net.blobs["a"].diff[...] = given
+    close(chain.start("a"), chain.before_sigmoid(given), 1e-12)

@@ -23,6 +23,7 @@ ALIGNMENT = 64
 LARGEST_TEAM = 256  # threads of a call
 _LEAST, _MOST = -(2**63), 2**63 - 1  # where float values that are no int64 end up
 _PASSES = ("forward", "backward", "both")
+_NOT_ENDED = -1  # in place of the number of a failed check, which a call sets to 0 as it begins
 
 
 class _Timer(ctypes.Structure):
@@ -261,6 +262,18 @@ class Executable:
         return array.T if self.bundle.column_major else array
 
     # -- calls --
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a call since `await_end` came to its end, and nothing was refused.
+
+        Python raises KeyboardInterrupt when the native call is over: what it does is done then.
+        """
+        return self._error[0] == 0
+
+    def await_end(self) -> None:
+        """Let `has_ended` be false until a call has ended."""
+        self._error[0] = _NOT_ENDED
 
     def call(self, what: str = "forward", threads: int = 1) -> None:
         """Run `forward`, `backward` or `both`, by `threads` threads.

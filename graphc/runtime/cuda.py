@@ -193,6 +193,7 @@ class CudaExecutable(Executable):
         self._ready()
         self.only_forward = what == "forward"
         for part in ranges:
+            self.await_end()  # the part before has told of its own
             self._run(part, self._issue)
 
     def step(self, number: int, threads: int = 1) -> None:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from graphc.error import NetError, need
+from graphc.error import need
 from graphc.runtime.bundle import Bundle, Training
 from graphc.runtime.cpu import Executable, refuse_nan
 from graphc.runtime.parameter_file import write_parameters
@@ -88,21 +88,23 @@ class Trainer:
         rate = self.learning_rate
         states = {name: np.array(self.arrays[name]) for name in self.bundle.renewed}
         is_last = self._passes == training.passes - 1
+        called = self._whole if is_last or self._earlier is None else self._earlier
+        called.await_end()
         try:
             refuse_nan(self._inputs)
-            if is_last or self._earlier is None:
+            if called is self._whole:
                 self._set_rate(rate)
-                self._whole.call("both", threads)
             else:
                 self._clear_sums()
-                self._earlier.call("both", threads)
-        except NetError:
-            for name, array in states.items():
-                self.arrays[name][...] = array
-            self._passes = 0
-            raise
-        self._passes = 0 if is_last else self._passes + 1
-        self._iteration += is_last
+            called.call("both", threads)
+        finally:  # control-C is raised behind the call, and finds it counted
+            if called.has_ended:
+                self._passes = 0 if is_last else self._passes + 1
+                self._iteration += is_last
+            else:
+                self._passes = 0
+                for name, array in states.items():
+                    self.arrays[name][...] = array
         return self.loss
 
     def save(self, path: str | Path) -> None:

@@ -88,6 +88,18 @@ class CaffeNet:
         outputs = self.graph.outputs.items()
         return {name: weights[id(value)] for name, value in outputs if id(value) in weights}
 
+    def losses_up_to(self, layer: str) -> list[bool]:
+        """For each loss of the graph whether this layer or one before it makes it."""
+        names = list(self.layer_tops)
+        later = set(names[names.index(layer) + 1 :])
+        makers = [self.graph.producer(value) for value, _ in self.graph.losses]
+        return [maker is None or maker.origin.layer not in later for maker in makers]
+
+    def made_by(self, layer: str, top: str) -> str:
+        """A layer's top as it leaves it: another name where a later layer works on it in place."""
+        earlier = f"{top}:{layer}"
+        return earlier if earlier in self.graph.blobs else top
+
 
 def build(
     definition: NetDefinition,
