@@ -112,12 +112,17 @@ class NetArrays:
 
     def note_states(self, made: Compilation) -> None:
         """Note what a call will renew, so that the same pass can be run once more."""
-        self._before = {}
+        self._before = self.as_they_are(made)
+
+    def as_they_are(self, made: Compilation) -> dict[str, Callable[[], None]]:
+        """For each state that a call will renew what puts it back to what it is now."""
+        found = {}
         for name in made.caffe.graph.updates:
             type = made.caffe.graph.values[name].type
             table = self.parameters if name in self.parameters else self.states
             self._with(table, name, type.shape, type.dtype)
-            self._before[name] = table.noted(name)
+            found[name] = table.noted(name)
+        return found
 
     def restore_states(self) -> None:
         """Put back what `note_states` noted."""

@@ -36,6 +36,8 @@ class NetCalls:
         threads: how many a call uses.
         active: what ran forward last; None where nothing of it can be read.
         is_current: whether it ran on the inputs and parameters as they are.
+        has_ended: whether the last forward pass came to its end, be it that control-C was raised
+            behind it.
         began_inside: the layer that a forward pass began at, with given blobs.
         went_back: what ran backward since then.
         known_diffs: the blobs whose array of gradients holds what that has left.
@@ -46,6 +48,7 @@ class NetCalls:
     def __init__(self, arrays: NetArrays, threads: int):
         self.arrays, self.threads = arrays, threads
         self.known_diffs: set[str] = set()
+        self.has_ended = False
         self.left_by_parts: set[str] = set()
         self._bindings: dict[int, _Binding] = {}  # by the executable's id
         self._arena_is_spent = False  # backward has overwritten what forward left for it
@@ -84,14 +87,18 @@ class NetCalls:
 
     def run_whole(self, made: Compilation, which: str, inputs: Arrays | None = None) -> None:
         """`run`, and put the states back if it is refused, or interrupted before its end."""
-        assert made.executable is not None
-        made.executable.await_end()
+        executable = made.executable
+        assert executable is not None
+        executable.await_end()
+        self.has_ended = False
         try:
             self.run(made, which, inputs)
         except BaseException:  # KeyboardInterrupt among them
-            if not made.executable.has_ended:
+            self.has_ended = executable.has_ended
+            if not self.has_ended:
                 self.arrays.restore_states()
             raise
+        self.has_ended = True
 
     def _drop_parts(self, made: Compilation) -> None:
         """Forget what parts have left, for their blobs get other values now."""
@@ -111,14 +118,24 @@ class NetCalls:
 
         That one starts from the held inputs, with the same random numbers.
         """
-        if made is not self.active or not self.is_current or self._arena_is_spent:
-            if self.is_current:
-                self.arrays.restore_states()
+        if not self.is_current:
             self.forward(made)
+        elif made is not self.active or self._arena_is_spent:
+            self._forward_again(made)
         self._arena_is_spent = made.signature.memory != "all"
         self.went_back = None
         self.run(made, "backward")
         self._note_backward(made)
+
+    def _forward_again(self, made: Compilation) -> None:
+        """The last forward pass once more; layers that only this one runs leave no states."""
+        left = self.arrays.as_they_are(made)
+        self.arrays.restore_states()
+        try:
+            self.forward(made)
+        finally:
+            for put_back in left.values():
+                put_back()
 
     def both(self, made: Compilation) -> None:
         """Forward and backward in one native call."""

@@ -70,12 +70,11 @@ class TrainingNet(Net):
         """
         self._rate[...] = rate * self._correction(iteration)
         made = self._step_compilation(self._rule)
-        assert made.executable is not None
-        made.executable.await_end()
+        self._calls.has_ended = False
         try:
             self._calls.forward(made, "both")
         finally:
-            self.updates += made.executable.has_ended
+            self.updates += self._calls.has_ended
             self._calls.is_current = False  # it went with the old parameters
 
     def lowered_steps(self) -> list[Compilation]:

@@ -59,6 +59,25 @@ def test_training_renews_the_statistics_once_a_pass():
     np.testing.assert_array_equal(statistics(net)[2], [1.5])
 
 
+def test_backward_after_a_part_leaves_the_statistics_behind_it():
+    """It runs the whole net again, layers behind the part among them, which nobody asked to run."""
+    before = (
+        'layer { name: "half" type: "Power" bottom: "x" top: "h" power_param { scale: 0.5 } }\n'
+    )
+    text = BATCH_NORM.replace('layer { name: "bn"', before + 'layer { name: "bn"')
+    net = make(text.replace('bottom: "x" top: "y"', 'bottom: "h" top: "y"'), phase=graphc.TRAIN)
+    x = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    net.forward(x=x)
+    first = statistics(net)
+    net.forward(end="half", x=x + 1)
+    found = net.backward(start="half", h=np.ones((6, 3)))["x"]
+    np.testing.assert_array_equal(found, np.full((6, 3), 0.5))
+    for held, now in zip(first, statistics(net), strict=True):
+        np.testing.assert_array_equal(held, now)
+    net.forward()
+    np.testing.assert_allclose(statistics(net)[0], x.mean(0) * 0.75 + 0.5, atol=1e-6)
+
+
 def test_testing_leaves_the_statistics_alone():
     net = make(BATCH_NORM)
     for blob, values in zip(net.params["bn"], ([2, 4, 6], [8, 8, 8], [2]), strict=True):
