@@ -80,7 +80,12 @@ def test_what_is_written_is_what_protobuf_reads(tmp_path: Path) -> None:
     for layer in net.layer:
         for blob, array in zip(layer.blobs, layers[layer.name], strict=True):
             assert tuple(blob.shape.dim) == np.shape(array)
-            np.testing.assert_array_equal(np.array(blob.data, "f4"), np.ravel(array))
+            is_double = np.asarray(array).dtype == np.float64
+            numbers, none = blob.data, blob.double_data
+            if is_double:
+                numbers, none = none, numbers
+            np.testing.assert_array_equal(np.array(numbers), np.ravel(array))
+            assert not none
     again = read_weights(path)
     assert (again.name, again.types["conv"]) == ("n\u00e4me", "Convolution")
     for name, arrays in layers.items():
@@ -100,7 +105,7 @@ def test_all_layouts_that_protobuf_can_write(tmp_path: Path) -> None:
     matrix, vector = weights.fitted("a", [(2, 3), (2,)])
     np.testing.assert_array_equal(matrix, [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(vector, np.float32([1, 2.5]))
-    assert vector.dtype == np.float32
+    assert (matrix.dtype, vector.dtype) == (np.float32, np.float64)
     assert weights.layers["b"][0].shape == (1, 1, 1, 4)
     np.testing.assert_array_equal(weights.fitted("b", [(4,)])[0], [0, 1, 2, 3])
     # Data need not be packed: field 5, kind 5, once a number.

@@ -182,3 +182,22 @@ def test_share_with_needs_the_same_dtype() -> None:
     first, second = (graphc.Net(NET, dtype=dtype, threads=1) for dtype in ("float32", "float64"))
     with pytest.raises(NetError, match="float64 cannot share with one of float32"):
         second.share_with(first)
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_snapshot_holds_every_bit(form: str, dtype: str, tmp_path: Path) -> None:
+    """In the net's precision, as Caffe's of double precision writes doubles."""
+    settings = f'type: "Adam" momentum: 0.9 snapshot_prefix: "s" snapshot_format: {form}'
+    solver = make(settings, tmp_path, dtype=dtype)
+    solver.step(3)
+    path = solver.snapshot()
+    held = {name: array.copy() for name, array in solver.net.values().items()}
+    again = make(settings, tmp_path, dtype=dtype)
+    again.restore(path)
+    for name in again.net.lasting():
+        np.testing.assert_array_equal(again.net.values()[name], held[name], err_msg=name)
+    single = make(settings, tmp_path)
+    single.restore(path)
+    for name in single.net.lasting():
+        np.testing.assert_allclose(single.net.values()[name], held[name], rtol=1e-7)

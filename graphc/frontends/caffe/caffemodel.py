@@ -1,5 +1,6 @@
 """Caffe's binary files: weights (`.caffemodel`) and single blobs (`.binaryproto`).
 
+A blob of Caffe's is of single precision, or of double where the net was; both are kept as they are.
 Weights are read from the current layout (`layer`) and the older ones (`layers`, and the `layer`
 inside of it), and written in the current one or, for Caffe before 2015, in `layers`.
 """
@@ -21,7 +22,7 @@ from graphc.frontends.caffe import schema, wire
 from graphc.frontends.caffe.upgrade import V1_TYPES
 from graphc.whole_file import write_whole
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating]
 
 LARGEST_FILE = (1 << 31) - 1
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -48,7 +49,7 @@ class StoredBlob:
 
 @dataclass
 class Weights:
-    """The parameters in a weight file, by layer name, in float32 and with their stored shapes.
+    """The parameters in a weight file, by layer name, in their stored precision and shapes.
 
     Layers without parameters are there with an empty list. `types` are the layers' types, where
     the file has them.
@@ -115,16 +116,18 @@ def read_weights(path: str | Path) -> Weights:
     return weights
 
 
-def read_blob(path: str | Path) -> FloatArray:
-    """Read a `.binaryproto` (a mean image, an infogain matrix): its values in the stored shape.
+def read_blob(path: str | Path) -> NDArray[np.float32]:
+    """Read a `.binaryproto` (a mean image, an infogain matrix): float32 in the stored shape.
 
     Raises NetError for a file that cannot be read or is damaged.
     """
     data = read_file(path)
     try:
-        return read_stored(data, "its blob", str(path)).values
+        values = read_stored(data, "its blob", str(path)).values
     except wire.WireError as error:
         raise damaged(path, data, error) from None
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def write_weights(
@@ -134,15 +137,15 @@ def write_weights(
     types: Mapping[str, str] | None = None,
     layout: str = "current",
 ) -> None:
-    """Write a `.caffemodel`: the arrays of each layer, as float32.
+    """Write a `.caffemodel`: the arrays of each layer, as float32 unless they are float64.
 
     The file is written beside its place and then renamed, so `path` never holds half a file.
 
     Args:
         types: the layers' types, which Caffe needs for the layout "v1" only.
         layout: "current", or "v1", which every Caffe since the end of 2013 reads. That one has a
-            number for each type it knows and four extents for every array; of layers without
-            arrays it holds those whose type it knows.
+            number for each type it knows and four extents of float32 for every array; of layers
+            without arrays it holds those whose type it knows.
     Raises:
         NetError: if the file cannot be written or would be larger than the 2 GiB that protobuf
             allows; for "v1", all layers that it has no type or no shape for.
@@ -169,9 +172,10 @@ def write_weights(
 
 
 def write_blob(path: str | Path, array: NDArray[np.floating]) -> None:
-    """Write a `.binaryproto`: one array, as float32. Caffe's means have the shape 1 x C x H x W.
+    """Write a `.binaryproto`: one array, as `write_weights` has them.
 
-    The file is written whole or not at all; NetError if that fails.
+    Caffe's means have the shape 1 x C x H x W. The file is written whole or not at all; NetError
+    if that fails.
     """
     write_parts(path, blob_parts(array))
 
@@ -300,8 +304,7 @@ def _values(runs: list[memoryview], dtype: type[np.floating]) -> FloatArray:
     arrays = [np.frombuffer(run, little) for run in runs]
     one = len(arrays) == 1
     joined = arrays[0] if one else np.concatenate([*arrays, np.zeros(0, dtype)])
-    with np.errstate(over="ignore"):
-        return joined.astype(np.float32, copy=one)
+    return joined.astype(dtype, copy=one)
 
 
 # Writing
@@ -325,7 +328,7 @@ def number_field(message: str, name: str, value: int) -> bytes:
 
 
 def blob_parts(array: NDArray[np.floating]) -> list[bytes | memoryview]:
-    """The bytes of an array as a BlobProto, in float32."""
+    """The bytes of an array as a BlobProto, in float32 unless it is float64."""
     dims = b"".join(wire.encode_varint(size) for size in np.shape(array))
     shape = wire.header(schema.field_number("BlobShape", "dim"), len(dims)) + dims if dims else b""
     return [
@@ -340,13 +343,15 @@ def _four_extents(array: NDArray[np.floating]) -> list[bytes | memoryview]:
     extents = (1,) * (4 - np.ndim(array)) + np.shape(array)
     names = ("num", "channels", "height", "width")
     numbers = [number_field("BlobProto", *pair) for pair in zip(names, extents, strict=True)]
-    return [*numbers, *_data_field(array)]
+    return [*numbers, *_data_field(np.asarray(array, np.float32))]
 
 
 def _data_field(array: NDArray[np.floating]) -> list[bytes | memoryview]:
-    values = np.ascontiguousarray(array, dtype="<f4")
+    is_double = array.dtype == np.float64
+    values = np.ascontiguousarray(array, dtype="<f8" if is_double else "<f4")
     data = values.reshape(-1).view(np.uint8).data
-    return [wire.header(schema.field_number("BlobProto", "data"), len(data)), data]
+    name = "double_data" if is_double else "data"
+    return [wire.header(schema.field_number("BlobProto", name), len(data)), data]
 
 
 @dataclass(frozen=True)

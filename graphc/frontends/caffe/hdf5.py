@@ -20,7 +20,8 @@ from graphc.frontends.caffe.caffemodel import write_parts
 from graphc.frontends.hdf5_dataset import is_dataset, read_dataset
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-Layers = dict[str, dict[int, NDArray[np.float32]]]
+FloatArray = NDArray[np.floating]
+Layers = dict[str, dict[int, FloatArray]]
 
 
 def hdf5_library() -> Any:
@@ -57,7 +58,7 @@ def reading_hdf5(path: str | Path, what: str = "HDF5") -> Iterator[Any]:
 
 
 def read_hdf5_weights(path: str | Path) -> Layers:
-    """Layer name -> parameter index -> values in float32. Layers without parameters are left out.
+    """Layer name -> parameter index -> values as `stored_reals`. Layers without any are left out.
 
     Raises NetError for a file that cannot be read, or that holds no group `data`.
     """
@@ -83,9 +84,14 @@ def _gather(found: Layers, name: str | bytes, item: Any, path: str) -> None:
     found.setdefault(layer, {})[int(index)] = _numbers(item, path)
 
 
-def _numbers(item: Any, path: str) -> NDArray[np.float32]:
+def stored_reals(array: np.ndarray) -> FloatArray:
+    """Numbers in float64 where they are so, else in float32."""
+    return np.asarray(array, np.float64 if array.dtype == np.float64 else np.float32)
+
+
+def _numbers(item: Any, path: str) -> FloatArray:
     try:
-        return np.asarray(read_dataset(item), np.float32)
+        return stored_reals(read_dataset(item))
     except NetError as error:
         raise NetError(f"'{path}': {error}") from None
 
@@ -93,7 +99,7 @@ def _numbers(item: Any, path: str) -> NDArray[np.float32]:
 def write_hdf5_weights(
     path: str | Path, layers: Mapping[str, Mapping[int, NDArray[np.floating]]]
 ) -> None:
-    """Write a `.caffemodel.h5`, whole or not at all: the parameters of each layer, as float32.
+    """Write a `.caffemodel.h5`, whole or not at all: each layer's parameters, as `stored_reals`.
 
     Raises NetError if the file cannot be written, or for a layer name that HDF5 has no place for.
     """
@@ -105,7 +111,7 @@ def write_hdf5_weights(
                 raise NetError(f"a layer called '{layer}' cannot be stored in HDF5")
             group = data.require_group(layer)
             for index, array in arrays.items():
-                group.create_dataset(str(index), data=np.asarray(array, "<f4"))
+                group.create_dataset(str(index), data=stored_reals(array))
     write_parts(path, [held.getbuffer()])
 
 
@@ -115,13 +121,13 @@ def hdf5_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
         return {name: item.shape or () for name, item in file.items() if is_dataset(item)}
 
 
-def read_hdf5_arrays(path: str | Path, names: Sequence[str]) -> list[NDArray[np.float32]]:
-    """The data sets of these names. NetError where one is missing or holds no numbers."""
+def read_hdf5_arrays(path: str | Path, names: Sequence[str]) -> list[FloatArray]:
+    """The data sets of these names, in float32. NetError where one is missing or no numbers."""
     arrays = []
     with reading_hdf5(path) as file:
         for name in names:
             item = file.get(name)
             if not is_dataset(item) or item.dtype.kind not in "fiu":
                 raise NetError(f"'{path}' has no data set '{name}' of numbers")
-            arrays.append(_numbers(item, str(path)))
+            arrays.append(np.asarray(_numbers(item, str(path)), np.float32))
     return arrays

@@ -29,10 +29,10 @@ from graphc.frontends.caffe.caffemodel import (
     string_field,
     write_parts,
 )
-from graphc.frontends.caffe.hdf5 import hdf5_library, is_hdf5, reading_hdf5
+from graphc.frontends.caffe.hdf5 import hdf5_library, is_hdf5, reading_hdf5, stored_reals
 from graphc.frontends.hdf5_dataset import read_dataset
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating]
 
 
 @dataclass
@@ -123,7 +123,7 @@ def _history(group: Any) -> list[FloatArray]:
     for number in range(len(group)):
         array = read_dataset(group[str(number)])
         need(array.dtype.kind in "fiu", f"history {number} holds {array.dtype}, not numbers")
-        arrays.append(np.asarray(array, np.float32))
+        arrays.append(stored_reals(array))
     return arrays
 
 
@@ -158,5 +158,5 @@ def _write_hdf5(path: str | Path, state: SolverState) -> None:
         file.create_dataset("current_step", data=np.array([state.current_step], "<i4"))
         history = file.create_group("history")
         for index, array in enumerate(state.history):
-            history.create_dataset(str(index), data=np.asarray(array, "<f4"))
+            history.create_dataset(str(index), data=stored_reals(array))
     write_parts(path, [held.getbuffer()])
