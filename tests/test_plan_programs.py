@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -304,9 +305,11 @@ def test_caffenet_stays_within_its_memory() -> None:
                 job, ["data", *net.parameters]
             )
             graph = net.gradients(wrt, ["fc8"], net.parameters)
-            start = time.process_time()
-            program = plan(graph)
-            seconds = time.process_time() - start
+            seconds = math.inf
+            for _ in range(2):  # into one of them may fall a collection of all tests' garbage
+                start = time.process_time()
+                program = plan(graph)
+                seconds = min(seconds, time.process_time() - start)
             report = program.memory
             assert report.peak <= 1.05 * report.bound_of_order
             assert report.bound_of_any_order <= report.bound_of_order
