@@ -125,7 +125,7 @@ def test_an_interrupted_pass_leaves_nothing_to_read() -> None:
     with pytest.raises(KeyboardInterrupt):
         net.forward(x=FEED["x"] * 2)
     with pytest.raises(graphc.NetError, match="known after a forward pass"):
-        net.blobs["a"].data  # noqa: B018
+        net.blobs["a"].data  # noqa: B018 - to read it is what is refused
     other.forward(x=FEED["x"] * 2)
     for name, array in net.values().items():
         np.testing.assert_array_equal(array, other.values()[name], err_msg=name)
@@ -146,7 +146,7 @@ def test_an_interrupted_python_layer_changes_no_state(
     for name, array in held.items():
         np.testing.assert_array_equal(net.values()[name], array, err_msg=name)
     with pytest.raises(graphc.NetError, match="known after a forward pass"):
-        net.blobs["a"].data  # noqa: B018
+        net.blobs["a"].data  # noqa: B018 - to read it is what is refused
 
 
 @pytest.mark.parametrize("is_before", [False, True])
