@@ -51,6 +51,25 @@ def translates(*names: str) -> Callable[[Translation], Translation]:
     return enter
 
 
+def written_out(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter `function(torch, op, *tensors)`, plain torch code, for the operators of these names."""
+
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+        def translation(emit: Emit, node: Node, op: Any) -> Any:
+            torch = emit.torch
+
+            def computed(*tensors: Any) -> Any:
+                return function(torch, op, *tensors)
+
+            computed.__name__ = op.op_name
+            return emit.call(computed, *arguments(emit, node))
+
+        translates(*names)(translation)
+        return function
+
+    return enter
+
+
 def arguments(emit: Emit, node: Node) -> list[Any]:
     """The translated inputs."""
     return [emit.of(value) for value in node.inputs]

@@ -1,4 +1,4 @@
-"""Pooling, losses, and what moves elements, in torch."""
+"""Pooling, sampling, and what moves elements, in torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 import operator as python
 from typing import Any
 
-from graphc.bench.torch_emit import Emit, arguments, as_type, translates
+from graphc.bench.torch_emit import Emit, arguments, as_type, translates, written_out
 from graphc.error import NetError
 from graphc.ir.graph import Node
+
+Sides = tuple[tuple[int, int], ...]
 
 # -- windows and channels --------------------------------------------------------------------------
 
@@ -43,86 +45,84 @@ def _rounding(node: Node, op: Any) -> bool | None:
 def _max_pool(emit: Emit, node: Node, op: Any) -> Any:
     (x,) = arguments(emit, node)
     function = getattr(emit.functional, f"max_pool{len(op.size)}d")
+    places = emit.alone(node.outputs[1])
     ceil = _rounding(node, op)
-    if ceil is not None:
-        pads = [before for before, _ in op.pads]
-        return emit.call(function, x, list(op.size), list(op.strides), pads, ceil_mode=ceil)
-    # Written out: padded with what never wins, as far as the last window reaches.
-    sides = tuple(
+    pads = [before for before, _ in op.pads]
+    if ceil is None:
+        if places:
+            raise NetError(
+                "the torch rival cannot tell where the maxima of unevenly padded windows are"
+                f" (layer '{node.origin.layer}')"
+            )
+        # Padded with what never wins.
+        x = emit.call(emit.functional.pad, x, _flat(_reached(node, op)), "constant", -math.inf)
+        ceil, pads = False, [0] * len(pads)
+    windows = (list(op.size), list(op.strides), pads)
+    found = emit.call(function, x, *windows, ceil_mode=ceil, return_indices=places)
+    best = emit.call(python.getitem, found, 0) if places else found
+    if op.rectified:
+        best = emit.call(emit.functional.relu, best)
+    return (best, emit.call(python.getitem, found, 1)) if places else best
+
+
+def _flat(sides: Sides) -> list[int]:
+    """Padding as torch's pad takes it: the last axis first."""
+    return [side for pair in reversed(sides) for side in pair]
+
+
+def _reached(node: Node, op: Any) -> Sides:
+    """Padding before and behind each axis, as far as the last window reaches."""
+    return tuple(
         (before, max(0, (count - 1) * stride + size - extent - before))
         for extent, count, size, stride, (before, _) in zip(
             node.inputs[0].shape[2:], op.output, op.size, op.strides, op.pads, strict=True
         )
     )
-    flat = [side for pair in reversed(sides) for side in pair]
-    image = emit.call(emit.functional.pad, x, flat, "constant", -math.inf)
-    return emit.call(function, image, list(op.size), list(op.strides))
+
+
+@translates("max_pool_mask")
+def _max_pool_mask(emit: Emit, node: Node, op: Any) -> Any:
+    return emit.call(as_type, *arguments(emit, node), getattr(emit.torch, op.dtype))
 
 
 @translates("avg_pool")
 def _avg_pool(emit: Emit, node: Node, op: Any) -> Any:
-    ceil = _rounding(node, op)
-    if ceil is None:
-        raise NetError(
-            f"the torch rival cannot run avg_pool with padding {op.pads} and {op.output} windows"
-            f" (layer '{node.origin.layer}')"
-        )
-    function = getattr(emit.functional, f"avg_pool{len(op.size)}d")
-    pads = [before for before, _ in op.pads]
     (x,) = arguments(emit, node)
-    return emit.call(function, x, list(op.size), list(op.strides), pads, ceil, op.count_padding)
+    function = getattr(emit.functional, f"avg_pool{len(op.size)}d")
+    ceil = _rounding(node, op)
+    if ceil is not None:
+        pads = [before for before, _ in op.pads]
+        return emit.call(function, x, list(op.size), list(op.strides), pads, ceil, op.count_padding)
+    image = emit.call(emit.functional.pad, x, _flat(_reached(node, op)))
+    mean = emit.call(function, image, list(op.size), list(op.strides))
+    share = emit.buffer(_counted(emit.torch, node, op))
+    return emit.call(python.truediv, emit.call(python.mul, mean, math.prod(op.size)), share)
+
+
+def _counted(torch: Any, node: Node, op: Any) -> Any:
+    """By how many elements each window's sum is divided."""
+    pad = torch.nn.functional.pad
+    inside = torch.ones((1, 1, *node.inputs[0].shape[2:]))
+    known = op.pads if op.count_padding else tuple((0, 0) for _ in op.pads)
+    inside = pad(inside, _flat(known), "constant", 1.0)
+    missing = tuple(
+        (before - b, after - a)
+        for (before, after), (b, a) in zip(_reached(node, op), known, strict=True)
+    )
+    function = getattr(torch.nn.functional, f"avg_pool{len(op.size)}d")
+    share = function(pad(inside, _flat(missing)), list(op.size), list(op.strides))
+    return torch.round(share * math.prod(op.size))
 
 
 @translates("lrn")
 def _lrn(emit: Emit, node: Node, op: Any) -> Any:
     (x,) = arguments(emit, node)
-    return emit.call(emit.functional.local_response_norm, x, op.size, op.alpha, op.beta, op.k)
-
-
-# -- losses and scores -----------------------------------------------------------------------------
-
-
-@translates("softmax")
-def _softmax(emit: Emit, node: Node, op: Any) -> Any:
-    return emit.call(emit.functional.softmax, *arguments(emit, node), op.axis)
-
-
-@translates("softmax_log_loss")
-def _softmax_log_loss(emit: Emit, node: Node, op: Any) -> Any:
-    if op.axis != 1:
-        raise NetError(f"the torch rival takes classes along axis 1, not {op.axis}")
-    scores, label = arguments(emit, node)
-    whole = emit.call(as_type, label, emit.torch.int64)
-    ignored = -100 if op.ignore_label is None else op.ignore_label
-    return emit.call(
-        emit.functional.cross_entropy, scores, whole, ignore_index=ignored, reduction="none"
-    )
-
-
-@translates("sigmoid_log_loss")
-def _sigmoid_log_loss(emit: Emit, node: Node, op: Any) -> Any:
-    if op.ignore_label is not None:
-        raise NetError("the torch rival knows no sigmoid loss that ignores a label")
-    return emit.call(
-        emit.functional.binary_cross_entropy_with_logits,
-        *arguments(emit, node),
-        reduction="none",
-    )
-
-
-@translates("correct")
-def _correct(emit: Emit, node: Node, op: Any) -> Any:
-    if op.ignore_label is not None:
-        raise NetError("the torch rival knows no accuracy that ignores a label")
-    return emit.call(_hits, *arguments(emit, node), op.top_k, op.axis)
-
-
-def _hits(scores: Any, label: Any, count: int, axis: int) -> Any:
-    import torch
-
-    best = torch.topk(scores.detach(), count, dim=axis).indices
-    hit = best == label.to(torch.int64).unsqueeze(axis)
-    return hit.any(axis).to(scores.dtype)
+    function, shape = emit.functional.local_response_norm, node.inputs[0].shape
+    if len(shape) > 2:
+        return emit.call(function, x, op.size, op.alpha, op.beta, op.k)
+    image = emit.call(emit.torch.unsqueeze, x, -1)
+    found = emit.call(function, image, op.size, op.alpha, op.beta, op.k)
+    return emit.call(emit.torch.squeeze, found, -1)
 
 
 # -- shapes ----------------------------------------------------------------------------------------
@@ -181,3 +181,78 @@ def _fill(emit: Emit, node: Node, op: Any) -> Any:
     dtype = getattr(emit.torch, op.dtype)
     value = op.value if op.dtype.startswith("float") else int(op.value)
     return emit.call(emit.torch.full, list(op.shape), value, dtype=dtype)
+
+
+@translates("embed")
+def _embed(emit: Emit, node: Node, op: Any) -> Any:
+    sides = tuple(
+        (offset, extent - offset - own)
+        for offset, extent, own in zip(op.offsets, op.shape, node.inputs[0].shape, strict=True)
+    )
+    return emit.call(emit.functional.pad, *arguments(emit, node), _flat(sides))
+
+
+# -- windows laid out, rows chosen by number -------------------------------------------------------
+
+
+@translates("unfold")
+def _unfold(emit: Emit, node: Node, op: Any) -> Any:
+    (x,) = arguments(emit, node)
+    image = emit.call(emit.functional.pad, _planar(emit, op, x), _flat(op.pads))
+    rows = emit.call(emit.functional.unfold, image, *_planar_windows(op))
+    return emit.call(emit.torch.reshape, rows, list(node.outputs[0].shape))
+
+
+@translates("fold")
+def _fold(emit: Emit, node: Node, op: Any) -> Any:
+    (y,) = arguments(emit, node)
+    reached = [b + extent + a for extent, (b, a) in zip(op.extents, op.pads, strict=True)]
+    ones = [1] * (2 - len(reached))
+    rows = emit.call(emit.torch.flatten, _planar(emit, op, y), 2)
+    image = emit.call(emit.functional.fold, rows, [*ones, *reached], *_planar_windows(op))
+    cropped = _flat(tuple((-before, -after) for before, after in op.pads))
+    inside = emit.call(emit.functional.pad, image, cropped)
+    return emit.call(emit.torch.reshape, inside, list(node.outputs[0].shape))
+
+
+def _planar(emit: Emit, op: Any, x: Any) -> Any:
+    """As an image: torch lays out windows of two axes. Raises NetError for more."""
+    if len(op.size) > 2:
+        raise NetError(f"the torch rival cannot run {op.op_name} of {len(op.size)} axes")
+    return x if len(op.size) == 2 else emit.call(emit.torch.unsqueeze, x, 2)
+
+
+def _planar_windows(op: Any) -> tuple[list[int], list[int], int, list[int]]:
+    """(size, dilations, no padding, strides), with an axis of 1 before where there is one."""
+    ones = [1] * (2 - len(op.size))
+    return [*ones, *op.size], [*ones, *op.dilations], 0, [*ones, *op.strides]
+
+
+@written_out("take_rows")
+def _take_rows(torch: Any, op: Any, table: Any, row: Any) -> Any:
+    number = row.to(torch.int64)
+    found = torch.nn.functional.embedding(number, table.flatten(1) if table.dim() > 1 else table)
+    return found.reshape(*number.shape, *table.shape[1:])
+
+
+@written_out("nonzeros_before")
+def _nonzeros_before(torch: Any, op: Any, x: Any) -> Any:
+    there = (x != 0).to(x.dtype)
+    return torch.cumsum(there, 0) - there
+
+
+@translates("nonzero_rows")
+def _nonzero_rows(emit: Emit, node: Node, op: Any) -> Any:
+    return emit.call(_numbers_of_nonzeros, emit.of(node.inputs[0]))
+
+
+def _numbers_of_nonzeros(x: Any) -> Any:
+    return x.nonzero().flatten().to(x.dtype)
+
+
+@written_out("bilinear_sampler")
+def _bilinear_sampler(torch: Any, op: Any, x: Any, grid: Any) -> Any:
+    images = x.repeat_interleave(grid.shape[0] // x.shape[0], 0)
+    sample = torch.nn.functional.grid_sample
+    found = sample(images, grid, "bilinear", "zeros", align_corners=True)
+    return found * (grid >= -1).all(-1).unsqueeze(1)

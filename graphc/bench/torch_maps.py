@@ -7,7 +7,8 @@ import operator as python
 from collections.abc import Callable
 from typing import Any
 
-from graphc.bench.torch_emit import Emit, arguments, as_type, made_by, translates
+from graphc.bench.torch_emit import Emit, arguments, as_type, made_by, translates, written_out
+from graphc.bench.torch_scalars import translate_map
 from graphc.ir.graph import Node
 
 _OVERWRITABLE = ("conv", "add_bias", "add", "mat_mul", "standardize")
@@ -38,7 +39,21 @@ _plain("sigmoid", "sigmoid")
 _plain("tanh", "tanh")
 _plain("abs", "abs")
 _plain("softplus", "nn", "functional", "softplus")
-_plain("prelu", "prelu")
+
+
+@translates("prelu")
+def _prelu(emit: Emit, node: Node, op: Any) -> Any:
+    """torch's function takes one slope a channel, which the graph repeats over the image."""
+    x, slopes = node.inputs
+    repeated = emit.producer(slopes)
+    others = tuple(axis for axis in range(len(x.shape)) if axis != 1)
+    if repeated is not None and repeated.op.op_name == "broadcast" and len(x.shape) > 1:
+        source = repeated.inputs[0]
+        by_channel = repeated.op.fields()["axes"] == others
+        if by_channel or source.type.size == 1:
+            flat = emit.call(emit.torch.flatten, emit.of(source))
+            return emit.call(emit.torch.prelu, emit.of(x), flat)
+    return translate_map(emit, node, op)
 
 
 @translates("elu")
@@ -113,6 +128,14 @@ def _times(emit: Emit, node: Node, op: Any) -> Any:
 @translates("copy")
 def _copy(emit: Emit, node: Node, op: Any) -> Any:
     return emit.of(node.inputs[0])
+
+
+_plain("scaled", "mul")
+
+
+@written_out("sum_of_squares")
+def _sum_of_squares(torch: Any, op: Any, x: Any) -> Any:
+    return x.square().sum(op.axes) if op.axes else x.square()
 
 
 @translates("stop_gradient")

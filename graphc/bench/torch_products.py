@@ -197,3 +197,30 @@ def _moments(emit: Emit, node: Node, op: Any) -> Any:
 def _inverse_deviation(emit: Emit, node: Node, op: Any) -> Any:
     (x,) = arguments(emit, node)
     return emit.call(emit.torch.rsqrt, emit.call(python.add, x, op.epsilon))
+
+
+@translates("batch_moments")
+def _batch_moments(emit: Emit, node: Node, op: Any) -> Any:
+    (x,) = arguments(emit, node)
+    axes = [axis for axis in range(len(node.inputs[0].shape)) if axis != 1]
+    mean = emit.call(emit.torch.mean, x, axes)
+    variance = emit.call(emit.torch.var, x, axes, correction=0)
+    return mean, emit.call(emit.torch.sqrt, emit.call(python.add, variance, op.epsilon))
+
+
+@translates("channel_normalize")
+def _channel_normalize(emit: Emit, node: Node, op: Any) -> Any:
+    """MatConvNet's batch normalisation, which knows a deviation and not a variance."""
+    x, factor, shift, mean, deviation = arguments(emit, node)
+    moments = emit.producer(node.inputs[3])
+    batch_norm = emit.functional.batch_norm
+    own = moments is not None and moments.op.op_name == "batch_moments"
+    if moments is not None and own and moments.inputs[0] is node.inputs[0]:
+        epsilon = _op(moments).epsilon
+        return emit.call(batch_norm, x, None, None, factor, shift, True, 0.0, epsilon)
+    # x * slope + offset, one sweep over the image, with a gradient for all of them.
+    places = [-1, *[1] * (len(node.inputs[0].shape) - 2)]
+    slope = emit.call(python.truediv, factor, deviation)
+    offset = emit.call(python.sub, shift, emit.call(python.mul, mean, slope))
+    slope, offset = (emit.call(emit.torch.reshape, v, places) for v in (slope, offset))
+    return emit.call(emit.torch.addcmul, offset, x, slope)

@@ -17,14 +17,35 @@ from typing import Any
 
 import numpy as np
 
-from graphc.bench import torch_layers, torch_maps, torch_products  # noqa: F401  (translations)
+from graphc.bench import (  # noqa: F401  (translations)
+    torch_layers,
+    torch_maps,
+    torch_products,
+    torch_scores,
+)
 from graphc.bench.torch_emit import TRANSLATIONS, Emit
 from graphc.bench.torch_place import PLACES
+from graphc.bench.torch_scalars import translate_map
 from graphc.error import NetError, need
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ops.elementwise import Map
 
 INSTALL = "pip install torch==2.13.0"
 VARIANTS = ("eager", "channels-last", "compile")
+
+_REGIONS = "torch has no pooling of regions; that of torchvision rounds their borders otherwise"
+_BLOCKS = "blockwise_loss makes it; `graphc bench loss` compares whole last layers"
+
+# Operators of forward graphs that have no translation, and why.
+BEYOND_TORCH = {
+    "assumed_moments": "torch has no gradient through moments that are given",
+    "block_mass": _BLOCKS,
+    "block_places": _BLOCKS,
+    "mass_log_loss": _BLOCKS,
+    "host_call": "it is the user's own Python code",
+    "roi_avg_pool": _REGIONS,
+    "roi_max_pool": _REGIONS,
+}
 
 
 def import_torch() -> Any:
@@ -291,9 +312,12 @@ class _Translation:
     def _emit(self, node: Node) -> None:
         name = node.op.op_name
         translation = TRANSLATIONS.get(name)
+        if translation is None and isinstance(node.op, Map):
+            translation = translate_map
         if translation is None:
             layer = f" (layer '{node.origin.layer}')" if node.origin.layer else ""
-            raise NetError(f"the torch rival cannot run the operator '{name}'{layer}")
+            why = f": {BEYOND_TORCH[name]}" if name in BEYOND_TORCH else ""
+            raise NetError(f"the torch rival cannot run the operator '{name}'{layer}{why}")
         emit: Emit = self
         made = translation(emit, node, node.op)
         if len(node.outputs) == 1:
