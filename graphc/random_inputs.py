@@ -1,8 +1,10 @@
-"""Random values that a net's inputs can have: classes for labels, normal numbers for the rest."""
+"""Random values that a net's inputs can have: classes for labels, rows of a table for what chooses
+among them, normal numbers for the rest."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,8 @@ from graphc.ir.graph import Graph, Node, Value
 class InputKind:
     """What an input's numbers stand for.
 
-    classes: how many classes there are, for a label. probability: it goes into a logarithm.
+    classes: how many classes there are, for a label, or rows, for what chooses one. probability:
+    it goes into a logarithm.
     """
 
     classes: int | None = None
@@ -24,14 +27,14 @@ class InputKind:
 def input_kinds(graph: Graph) -> dict[str, InputKind]:
     """Every net input's kind, read off the operators that it reaches.
 
-    An operator calls its inputs by name in `infer`: a `label` is a class, `p` holds probabilities.
+    An operator names its inputs in `infer`: `p` holds probabilities, _COUNTS has the others.
     """
     kinds = {value.name: InputKind() for value in graph.inputs("input")}
     for node in graph.nodes:
         names = list(inspect.signature(node.op.infer).parameters)
         for name, value in zip(names, node.inputs, strict=False):
-            if name == "label":
-                count = _class_count(node)
+            if name in _COUNTS:
+                count = _COUNTS[name](node)
                 for source in _sources(graph, value):
                     known = kinds[source].classes
                     kinds[source] = InputKind(classes=min(count, known or count))
@@ -49,6 +52,14 @@ def _class_count(node: Node) -> int:
     if "axis" in fields and fields["axis"] < len(node.inputs[0].shape):
         return max(1, int(node.inputs[0].shape[fields["axis"]]))
     return 2**31
+
+
+# Inputs that are whole numbers below a count, by what operators call them.
+_COUNTS: dict[str, Callable[[Node], int]] = {
+    "label": _class_count,
+    "row": lambda node: node.inputs[0].shape[0],
+    "similar": lambda node: 2,
+}
 
 
 def _sources(graph: Graph, value: Value) -> list[str]:
