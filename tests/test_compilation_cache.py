@@ -453,11 +453,24 @@ def test_without_a_folder(
     assert same(results(make()), first)
     assert len(lowerings) == 2
     monkeypatch.delenv(cache_folder.ENVIRONMENT)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert same(results(make()), first)
     assert same(results(make()), first)
     assert len(lowerings) == 3
     assert len(compilations(tmp_path / "home" / ".cache" / "graphc")) == 1
+
+
+def test_where_the_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    monkeypatch.setenv(cache_folder.ENVIRONMENT, "/chosen")
+    assert cache_folder.folder() == Path("/chosen")
+    monkeypatch.delenv(cache_folder.ENVIRONMENT)
+    assert cache_folder.folder() == Path("/elsewhere/graphc")
+    for relative in ("", "elsewhere"):
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        assert cache_folder.folder() == tmp_path / ".cache" / "graphc"
 
 
 def test_the_front_end_builds_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,15 @@ _DIGEST_BYTES = 32
 
 
 def folder() -> Path:
-    """$GRAPHC_CACHE, or graphc in the user's cache folder; it need not exist."""
+    """$GRAPHC_CACHE, or graphc in the user's cache folder; it need not exist.
+
+    The latter is $XDG_CACHE_HOME, which counts where it is absolute, or ~/.cache.
+    """
     chosen = os.environ.get(ENVIRONMENT, "")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "graphc"
+    if chosen:
+        return Path(chosen)
+    users = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (users if users.is_absolute() else Path.home() / ".cache") / "graphc"
 
 
 def is_private(place: Path) -> bool:
