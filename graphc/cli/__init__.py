@@ -25,7 +25,7 @@ from graphc.cli.inspect import inspect
 from graphc.cli.options import verb
 from graphc.cli.plan import plan
 from graphc.cli.profile import profile
-from graphc.cli.report import note
+from graphc.cli.report import note, open_streams
 from graphc.cli.run import run
 from graphc.cli.show import show
 from graphc.cli.summary import summary
@@ -75,6 +75,7 @@ def _common(
 
 def main() -> None:
     """The entry point. A fault of ours is one line too; GRAPHC_TRACEBACK=1 shows where it is."""
+    open_streams()
     try:
         app()
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from graphc.cli.options import Mode, NetOptions, fast_math_words
-from graphc.cli.report import busy, print_json, say
+from graphc.cli.report import busy, need_writable, print_json, say
 from graphc.cli.session import need_no_gradients, open_session, open_solver
 from graphc.error import NetError
 
@@ -79,6 +79,7 @@ def compile(
     The arrays of a MatConvNet net (.mat) are H x W x C x N there too, column-major in memory as
     MATLAB has them; programs read .npy files of either order.
     """
+    need_writable(output)
     if emit in ONLY_CUDA or _is_gpu(target):
         if solver is not None:
             raise typer.BadParameter("--solver compiles steps for processors, not for GPUs")

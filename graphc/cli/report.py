@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HELD: ContextVar[list[str] | None] = ContextVar("_HELD", default=None)
 
+_STDOUT, _STDERR = 1, 2
 CHECK_FAILED = 1
 BAD_INPUT = 3
 BROKEN_PIPE = 141  # what the shell says of others that write where nobody reads any more
@@ -136,6 +137,19 @@ def _close(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def open_streams() -> None:
+    """Streams that were closed before we began (`>&-`) lead nowhere, as others would to no file.
+
+    Python has None in their place, and the next file to be opened would get their number: what a
+    library prints would go into it.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(nowhere)
+    sys.stdout = sys.stdout or os.fdopen(_STDOUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
 
 
 def print_json(data: Any) -> None:

@@ -65,10 +65,13 @@ def train(
     Tests and snapshots come as defined. SIGINT (control-C) or SIGTERM ends it after the iteration
     at work, with a snapshot to go on from; a second one ends it at once.
     """
+    from graphc.frontends.caffe.layer import LAYERS
+    from graphc.frontends.caffe.solver import read_solver
     from graphc.solver import Solver
 
     if weights and snapshot:
         raise typer.BadParameter("go on from a --snapshot or start from --weights, not both")
+    read_solver(solver, layer_types=LAYERS).need_steps()
     made = Solver(
         solver,
         weights=weights,
@@ -79,7 +82,6 @@ def train(
         fast_math=fast_math_words(exact, fast_math),
         libraries=libraries.value,
     )
-    made.definition.need_steps()
     _need_data(made)
     need_writable(str(made.snapshot_path()))
     if snapshot:

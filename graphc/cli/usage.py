@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from graphc.cli.report import print_error, printing
 from graphc.error import NetError
 
 WRONG_USAGE = 2
+_PYDANTIC = "Value error, "  # it puts this before what typer says of a choice that is none
 
 
 class Verb(TyperCommand):
@@ -19,7 +21,11 @@ class Verb(TyperCommand):
 
     def make_context(self, *given: Any, **more: Any) -> Any:
         with printing():
-            return super().make_context(*given, **more)
+            try:
+                return super().make_context(*given, **more)
+            except typer.BadParameter as error:
+                error.message = error.message.removeprefix(_PYDANTIC)
+                raise
 
 
 class Verbs(TyperGroup):
