@@ -36,6 +36,7 @@ from graphc.mat_model import MatModel
 from graphc.net import Net
 from graphc.ops.elementwise import Map
 from graphc.simple_net import SimpleNet
+from graphc.unreadable import unreadable
 from graphc.value_check import check_values, has_reference
 
 Progress = Callable[[int, int, str], None]
@@ -104,7 +105,10 @@ def _check_file(path: Path, inputs: Any, sampling: Sampling) -> list[Finding]:
 
 def operators_in(path: Path) -> list[type[Op]]:
     """The operators that a Python file defines. Raises NetError where it cannot be loaded."""
-    need(path.is_file(), f"cannot read '{path}': there is no such file")
+    try:
+        path.open().close()
+    except OSError as error:
+        raise unreadable(path, error) from None
     name = path.stem
     specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None and specification.loader is not None

@@ -89,13 +89,14 @@ def need(condition: object, message: str) -> None:
         raise NetError(message)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], closeness: float = 0.6) -> str:
     """`did you mean 'kernel_size'?`, or nothing where no known word is close.
 
-    Small and large letters count as the same: RELU is ReLU, not ELU.
+    Small and large letters count as the same: RELU is ReLU, not ELU. `closeness`: from 0, any word
+    will do, to 1, only the word itself.
     """
     words = {other.casefold(): other for other in known}
-    close = difflib.get_close_matches(word.casefold(), words, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.casefold(), words, n=1, cutoff=closeness)
     return f"did you mean '{words[close[0]]}'?" if close else ""
 
 

@@ -15,6 +15,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from graphc.error import NetError, need
+from graphc.unreadable import unreadable
 
 # numpy reads headers as Python's text and archives as zip files, and raises what those raise.
 _DAMAGED = (
@@ -62,7 +63,7 @@ def _reading(path: str | Path, kind: str) -> Iterator[None]:
     except NetError as error:
         raise NetError(f"'{path}': {error}") from None
     except OSError as error:
-        raise NetError(f"cannot read '{path}': {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     except _DAMAGED as error:
         raise NetError(f"'{path}' is no {kind} file of numbers: {error}") from None
 

@@ -7,7 +7,8 @@ The saliency of a pixel is the largest |gradient| among its channels (Simonyan, 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from graphc.error import NetError, need
 from graphc.numpy_file import read_array
+from graphc.unreadable import unreadable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,15 +40,30 @@ def read_picture(path: str | Path, channels: int) -> Image.Image:
 
 
 def _opened(file: str | Path | IO[bytes], path: str, channels: int) -> Image.Image:
-    image = _pillow()
     need(
         channels in (1, 3),
         f"a picture has 1 or 3 channels, the input has {channels}; give it a .npy",
     )
+    with _open(file, path) as opened:
+        photo: Image.Image = opened.convert("RGB" if channels == 3 else "L")
+        return photo
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of a picture, by its header. Raises NetError for a file that is none."""
+    with _open(path, str(path)) as opened:
+        return opened.height, opened.width
+
+
+@contextmanager
+def _open(file: str | Path | IO[bytes], path: str) -> Iterator[Image.Image]:
+    """The opened picture; whatever Pillow finds wrong with it is a NetError."""
+    image = _pillow()
     try:
         with image.open(file) as opened:
-            photo: Image.Image = opened.convert("RGB" if channels == 3 else "L")
-            return photo
+            yield opened
+    except FileNotFoundError as error:
+        raise unreadable(path, error) from None
     except OSError as error:
         reason = error.strerror or "it is no picture that Pillow can read"
         raise NetError(f"cannot read '{path}': {reason}") from None

@@ -132,8 +132,7 @@ def write_whole_npy(path: str | Path, array: np.ndarray) -> None:
 def _read(path: Path) -> Weights:
     """Weights of either kind. In HDF5 a shared parameter stands only in the layer that made it."""
     if not is_hdf5(path):
-        need(_ending(path) != ".h5" or path.is_file(), f"cannot read '{path}': there is no file")
-        need(_ending(path) != ".h5", f"'{path}' is no HDF5 file")
+        need(_ending(path) != ".h5" or not path.is_file(), f"'{path}' is no HDF5 file")
         return read_weights(path)
     weights = Weights(str(path))
     for layer, arrays in read_hdf5_weights(path).items():
@@ -184,7 +183,10 @@ def _convert_for_net(
     missing = [key for key in net.owners if key.rpartition("/")[0] not in source_layers]
     missing = [key for key in missing if net.owners[key] == key]
     if missing:
-        raise NetError(f"'{source}' has no parameters for {', '.join(missing[:5])} of '{path}'")
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise NetError(
+            f"'{source}' has no parameters for {', '.join(missing[:5])}{more} of '{path}'"
+        )
     load_weights(net, parameters, Path(source))
     save_weights(net, parameters, Path(target), layout)
     arrays = {key: tuple(parameters[net.owners[key]].shape) for key in net.owners}

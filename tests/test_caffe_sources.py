@@ -316,6 +316,8 @@ def test_encoded_images(tmp_path: Path) -> None:
     database(tmp_path / "db", images, encode=True)
     net = make(data_net(tmp_path, "crop_size: 3"))
     np.testing.assert_array_equal(net.forward()["data"], images[:, :, 1:4, 1:4])
+    whole = make(data_net(tmp_path, ""))  # the first of them tells the size
+    np.testing.assert_array_equal(whole.forward()["data"], images)
 
 
 @pytest.mark.parametrize(

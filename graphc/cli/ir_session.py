@@ -29,6 +29,7 @@ from graphc.passes.manager import Stage
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.runtime.cpu import usable_cores
+from graphc.unreadable import unreadable
 
 if TYPE_CHECKING:
     from graphc.artifact import Contents
@@ -174,7 +175,7 @@ def _read(options: NetOptions) -> Graph:
     try:
         text = Path(options.net).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise NetError(f"cannot read '{options.net}': {error.strerror or error}") from None
+        raise unreadable(options.net, error) from None
     except UnicodeDecodeError:
         raise NetError(f"'{options.net}' is no text in UTF-8") from None
     graph = parse_graph(text, options.net)

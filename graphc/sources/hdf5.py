@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from graphc.error import NetError
-from graphc.frontends.caffe.data import hdf5_files
 from graphc.frontends.caffe.hdf5 import read_hdf5_arrays
 from graphc.frontends.caffe.layer import DataLayer
+from graphc.frontends.caffe.listed_files import hdf5_files
 from graphc.sources.source import Shape, columns, source
 
 
@@ -64,7 +64,7 @@ class Hdf5Rows:
             shapes = ", ".join(
                 f"{top} {list(array.shape)}" for top, array in zip(self.tops, arrays, strict=True)
             )
-            raise NetError(f"the data sets of '{path}' do not have rows, as many each: {shapes}")
+            raise NetError(f"the data sets of '{path}' must have rows, and as many each: {shapes}")
         return arrays
 
 

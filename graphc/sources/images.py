@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from graphc.error import NetError
 from graphc.frontends.caffe.layer import DataLayer
+from graphc.frontends.caffe.listed_files import listed_pictures
 from graphc.picture import pixels, read_picture, resized
 from graphc.sources.source import Shape, columns, source
 from graphc.sources.transform import Transform
@@ -28,7 +30,10 @@ class ListedPictures:
         self.extents = (options.get("new_height"), options.get("new_width"))
         self.channels = 3 if options.get("is_color") else 1
         self.generator = generator if options.get("shuffle") else None
-        self.entries = _entries(layer, listed)
+        try:
+            self.entries = list(listed_pictures(listed))
+        except NetError as error:
+            raise layer.fail(str(error)) from None
         self.order = np.arange(0)
         self.position = 0
 
@@ -50,27 +55,8 @@ class ListedPictures:
         return self.transform(pixels(picture)), np.array(label, np.float32)
 
 
-def _entries(layer: DataLayer, listed: Path) -> list[tuple[str, int]]:
-    """The lines `FILE LABEL` of a list; a file's name may hold spaces."""
-    entries = []
-    try:
-        lines = listed.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise layer.fail(f"cannot read the list of pictures '{listed}': {error}") from None
-    for number, line in enumerate(lines, start=1):
-        name, _, label = line.strip().rpartition(" ")
-        if not line.strip():
-            continue
-        if not name or not label.lstrip("-").isdecimal():
-            raise layer.fail(f"{listed}:{number}: '{line[:80]}' is not a file and its label")
-        entries.append((name, int(label)))
-    if not entries:
-        raise layer.fail(f"the list '{listed}' names no picture")
-    return entries
-
-
 @source("ImageData")
-def listed_pictures(layer: DataLayer, generator: np.random.Generator) -> ListedPictures | None:
+def pictures(layer: DataLayer, generator: np.random.Generator) -> ListedPictures | None:
     """The pictures of the layer's list, if there is one."""
     listed = layer.path(layer.options("image_data_param").get("source"))
     return ListedPictures(layer, listed, generator) if listed.is_file() else None

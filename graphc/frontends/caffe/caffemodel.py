@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from graphc.error import Diagnostic, NetError
 from graphc.frontends.caffe import schema, wire
 from graphc.frontends.caffe.upgrade import V1_TYPES
+from graphc.unreadable import HDF5_MAGIC, looks_like, unreadable
 from graphc.whole_file import write_whole
 
 FloatArray = NDArray[np.floating]
 
 LARGEST_FILE = (1 << 31) - 1
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -196,20 +196,17 @@ def read_file(path: str | Path) -> memoryview:
             size = kind.st_size if stat.S_ISREG(kind.st_mode) else LARGEST_FILE  # of a pipe: any
             data = file.read(min(size, LARGEST_FILE) + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NetError(f"cannot read '{path}': {reason}") from None
+        raise unreadable(path, error) from None
     if len(data) > LARGEST_FILE:
         raise NetError(f"'{path}' is larger than the 2 GiB that protobuf allows")
-    if data.startswith(_HDF5_MAGIC):
+    if data.startswith(HDF5_MAGIC):
         raise NetError(f"'{path}' is an HDF5 file, not a protobuf one")
     return memoryview(data)
 
 
 def damaged(path: str | Path, data: memoryview, error: wire.WireError) -> NetError:
     """The error for a file whose bytes are no message."""
-    start = bytes(data[:200])
-    is_text = bool(start) and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
-    hint = "; it looks like text" if is_text else ""
+    hint = looks_like(path, bytes(data[:200]))
     return NetError(f"'{path}' is damaged or no Caffe file ({len(data)} bytes): {error}{hint}")
 
 

@@ -8,15 +8,16 @@ says them where neither does.
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 from graphc.error import NetError
 from graphc.frontends.caffe.caffemodel import read_blob
-from graphc.frontends.caffe.database import is_database, read_datums
+from graphc.frontends.caffe.database import LMDB_IS_MISSING, is_database, read_datums
 from graphc.frontends.caffe.hdf5 import hdf5_shapes
 from graphc.frontends.caffe.layer import LayerContext, layer
+from graphc.frontends.caffe.listed_files import hdf5_files, listed_pictures
 from graphc.ir.graph import Value
+from graphc.picture import decoded, picture_size
 
 Shape = tuple[int, ...]
 
@@ -35,24 +36,31 @@ def _need_tops(c: LayerContext, least: int, most: int) -> None:
         raise c.fail(f"{c.layer.type} has {numbers} tops, not {count}")
 
 
-def _images(c: LayerContext, options: Any, found: Shape | None) -> tuple[Value, ...]:
+def _images(
+    c: LayerContext, options: Any, *found: Shape | str, channels: int | None = None
+) -> tuple[Value, ...]:
     """Images [batch, channels, height, width], cropped where so asked, and their labels [batch].
 
-    `found` is the shape of one image, None where nothing tells it.
+    `found`: by each place that may tell it the shape of one image, or why it does not (nothing
+    where that is no news). `channels`: the number of colours, where the layer itself says it.
     """
     _need_tops(c, 1, 2)
     batch = _batch(c, options)
     known = c.around.shapes.get(c.layer.tops[0])
     crop: int = c.options("transform_param").get("crop_size")
-    if known is None and found is None and not crop:
+    told = [one for one in found if not isinstance(one, str)]
+    if known is None and not told and not crop:
+        reasons = [one for one in found if isinstance(one, str) and one]
+        top, size = c.layer.tops[0], (batch, channels or 3, 224, 224)
         raise c.fail(
-            "nothing tells the shape of its images: neither a crop_size nor a file that can be"
-            f" read; give it as shapes={{'{c.layer.tops[0]}': ({batch}, 3, 224, 224)}}"
+            f"nothing tells the shape of its images: {'; '.join(reasons)}. A crop_size"
+            f" does; or say it, --shape {top}={','.join(map(str, size))}, in Python"
+            f" shapes={{'{top}': {size}}}"
         )
-    channels, height, width = found or (_channels(c, known), crop, crop)
+    count, height, width = told[0] if told else (channels or _channels(c, known), crop, crop)
     if crop and (crop > height or crop > width):
         raise c.fail(f"crop_size {crop} is more than the image's {height} x {width}", "crop_size")
-    shape = (batch, channels, crop or height, crop or width)
+    shape = (batch, count, crop or height, crop or width)
     data = c.input(c.layer.tops[0], shape)
     if len(c.layer.tops) == 1:
         return (data,)
@@ -71,35 +79,52 @@ def _channels(c: LayerContext, known: Shape | None) -> int:
     return channels
 
 
-def _mean_shape(c: LayerContext) -> Shape | None:
-    """The shape of an image by the mean image that is subtracted from it."""
+def _mean_shape(c: LayerContext) -> Shape | str:
+    """The shape of an image by the mean image that is subtracted from it, or why it is not told."""
     name = c.options("transform_param").get("mean_file")
     path = c.path(name)
-    if not name or not path.is_file():
-        return None
+    if not name:
+        return ""
+    if not path.is_file():
+        return f"the mean_file '{path}' is not there"
     shape: Shape = read_blob(path).shape
-    return shape[-3:] if len(shape) >= 3 else None
+    return shape[-3:] if len(shape) >= 3 else f"the mean of '{path}' is no image"
 
 
 @layer("Data", bottoms=0)
 def data(c: LayerContext) -> tuple[Value, ...]:
     """Images and labels from a database of Datum records."""
-    options = c.options("data_param")
     c.serves(c.layer.tops)
-    found = None
-    if options.get("backend") == "LMDB" and options.get("source"):
-        found = _first_record(c.path(options.get("source")))
-    elif options.get("source") and c.path(options.get("source")).is_dir():
-        c.warn("graphc reads LMDB databases only, not LevelDB: its values must be given", "source")
-    return _images(c, options, found or _mean_shape(c))
+    return _images(c, c.options("data_param"), _first_record(c), _mean_shape(c))
 
 
-def _first_record(folder: Path) -> Shape | None:
-    """The shape of a database's first Datum; None where it, or the module lmdb, is not there."""
-    if not is_database(folder) or importlib.util.find_spec("lmdb") is None:
-        return None
+def _first_record(c: LayerContext) -> Shape | str:
+    """The shape of a database's first Datum, or why it is not told."""
+    options = c.options("data_param")
+    name = options.get("source")
+    folder = c.path(name)
+    if not name:
+        return "it names no source"
+    if options.get("backend") != "LMDB":
+        if folder.is_dir():
+            c.warn(
+                "graphc reads LMDB databases only, not LevelDB: its values must be given", "source"
+            )
+        return "the backend is LEVELDB, of which graphc reads nothing; `backend: LMDB` is read"
+    if not is_database(folder):
+        return f"there is no LMDB database '{folder}'"
+    if importlib.util.find_spec("lmdb") is None:
+        return LMDB_IS_MISSING
     found, _ = read_datums(folder, 1)
-    return found[0].image.shape if found and found[0].image is not None else None
+    if not found:
+        return f"the database '{folder}' is empty"
+    if found[0].image is not None:
+        return found[0].image.shape
+    channels = 1 if c.options("transform_param").get("force_gray") else 3
+    try:
+        return decoded(found[0].encoded, f"a record of '{folder}'", channels).shape
+    except NetError as error:
+        return str(error)
 
 
 @layer("ImageData", bottoms=0)
@@ -110,9 +135,22 @@ def image_data(c: LayerContext) -> tuple[Value, ...]:
     extents = (options.get("new_height"), options.get("new_width"))
     if any(extents) and not all(extents):
         raise c.fail("new_height and new_width belong together", "image_data_param")
-    if not all(extents):
-        return _images(c, options, _mean_shape(c))
-    return _images(c, options, (3 if options.get("is_color") else 1, *extents))
+    channels = 3 if options.get("is_color") else 1
+    if all(extents):
+        return _images(c, options, (channels, *extents))
+    return _images(c, options, _first_picture(c, channels), _mean_shape(c), channels=channels)
+
+
+def _first_picture(c: LayerContext, channels: int) -> Shape | str:
+    """The shape of the first picture in the layer's list, or why it is not told."""
+    options = c.options("image_data_param")
+    if not options.get("source"):
+        return "it names no source"
+    try:
+        name, _ = next(listed_pictures(c.path(options.get("source"))))
+        return (channels, *picture_size(c.path(options.get("root_folder") + name)))
+    except NetError as error:
+        return str(error)
 
 
 @layer("WindowData", bottoms=0)
@@ -152,35 +190,18 @@ def hdf5_data(c: LayerContext) -> tuple[Value, ...]:
     c.serves(c.layer.tops)
     if all(top in c.around.shapes for top in c.layer.tops):
         return tuple(c.input(top, ()) for top in c.layer.tops)
-    listed = c.path(options.get("source"))
+    if not options.get("source"):
+        raise c.fail("source must be given: a file that lists HDF5 files", "hdf5_data_param")
     try:
-        first = hdf5_files(listed)[0]
+        first = hdf5_files(c.path(options.get("source")))[0]
+        found = hdf5_shapes(first)
     except NetError as error:
         raise c.fail(str(error), "source") from None
-    found = hdf5_shapes(first)
     for top in c.layer.tops:
         if top not in found or not found[top]:
             held = ", ".join(sorted(found)) or "none"
             raise c.fail(f"'{first}' has no data set '{top}'; it has {held}")
     return tuple(c.input(top, (batch, *found[top][1:])) for top in c.layer.tops)
-
-
-def hdf5_files(listed: Path) -> list[Path]:
-    """The files that a list names, beside it or where the working folder leads.
-
-    Raises NetError where the list cannot be read or is empty.
-    """
-    try:
-        names = listed.read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NetError(f"cannot read the list of files '{listed}': {error}") from None
-    if not names:
-        raise NetError(f"the list '{listed}' names no file")
-    beside = [listed.parent / name for name in names]
-    return [
-        path if path.is_file() or not Path(name).is_file() else Path(name)
-        for path, name in zip(beside, names, strict=True)
-    ]
 
 
 @layer("HDF5Output")

@@ -12,6 +12,8 @@ from google.protobuf.message import DecodeError
 from graphc.error import NetError
 from graphc.frontends.caffe import schema
 
+LMDB_IS_MISSING = "LMDB databases need lmdb: pip install 'graphc[data]'"
+
 
 @dataclass(frozen=True)
 class Datum:
@@ -27,7 +29,7 @@ def lmdb_library() -> Any:
     try:
         import lmdb
     except ImportError:
-        raise NetError("LMDB databases need lmdb: pip install 'graphc[data]'") from None
+        raise NetError(LMDB_IS_MISSING) from None
     return lmdb
 
 

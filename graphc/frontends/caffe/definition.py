@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from graphc.error import Diagnostic, NetError, need
 from graphc.frontends.caffe.connection import check_connections
@@ -17,9 +16,8 @@ from graphc.frontends.caffe.layer_definition import LayerDefinition, layer_defin
 from graphc.frontends.caffe.message import Message
 from graphc.frontends.caffe.prototxt import parse, read_source
 from graphc.frontends.caffe.upgrade import upgrade
+from graphc.phase import Phase
 from graphc.source import Source, Span
-
-Phase = Literal["TRAIN", "TEST"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def read_net(
     source = read_source(text)
     parsed = parse(source)
     if parsed.errors:
-        _need_net(source, parsed.errors[0].span)
+        need_net(source, parsed.errors[0].span)
     if parsed.errors and not parsed.usable:
         raise NetError(parsed.errors)
     state = NetState(phase, level, frozenset(stages))
@@ -97,7 +95,7 @@ def read_net(
     )
 
 
-def _need_net(source: Source, place: Span | None) -> None:
+def need_net(source: Source, place: Span | None) -> None:
     """Raise NetError where a text with errors is a solver's without any."""
     solver = parse(source, "SolverParameter")
     if solver.errors:

@@ -6,7 +6,9 @@ parameter that layers share is there only in the layer that made it.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +20,8 @@ from numpy.typing import NDArray
 from graphc.error import NetError
 from graphc.frontends.caffe.caffemodel import write_parts
 from graphc.frontends.hdf5_dataset import is_dataset, read_dataset
+from graphc.unreadable import HDF5_MAGIC, unreadable
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
 FloatArray = NDArray[np.floating]
 Layers = dict[str, dict[int, FloatArray]]
 
@@ -37,7 +39,7 @@ def is_hdf5(path: str | Path) -> bool:
     """Whether the file begins as HDF5 files do. False for one that cannot be read."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            return file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
     except OSError:
         return False
 
@@ -53,6 +55,8 @@ def reading_hdf5(path: str | Path, what: str = "HDF5") -> Iterator[Any]:
             yield file
     except NetError:
         raise
+    except FileNotFoundError as error:
+        raise unreadable(path, FileNotFoundError(error.errno, os.strerror(errno.ENOENT))) from None
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
         raise NetError(f"cannot read '{path}' as {what}: {error}") from None
 

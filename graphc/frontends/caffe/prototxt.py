@@ -21,6 +21,7 @@ from graphc.frontends.caffe.literal import LiteralError, scalar_value, string_va
 from graphc.frontends.caffe.message import Field, Message
 from graphc.frontends.caffe.tokens import Token
 from graphc.source import Source, Span
+from graphc.unreadable import looks_like, unreadable
 
 LARGEST_TEXT = 1 << 28
 BYTE_ORDER_MARK = "\ufeff"  # editors on Windows put it in front of UTF-8; protobuf skips it
@@ -60,8 +61,7 @@ def read_source(text: str | Path | Source) -> Source:
         with Path(text).open("rb") as file:
             data = file.read(LARGEST_TEXT + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NetError(f"cannot read '{text}': {reason}") from None
+        raise unreadable(text, error) from None
     if len(data) > LARGEST_TEXT:
         raise NetError(f"'{text}' is larger than {LARGEST_TEXT >> 20} MiB: not a net definition")
     try:
@@ -71,6 +71,7 @@ def read_source(text: str | Path | Source) -> Source:
         byte = data[error.start]
         raise NetError(
             f"'{text}' is not UTF-8 text: byte 0x{byte:02x} at offset {error.start}, line {line}"
+            f"{looks_like(text, data)}"
         ) from None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from graphc.error import NetError
+from graphc.frontends.caffe.definition import need_net
 from graphc.frontends.caffe.message import Message
 from graphc.frontends.caffe.prototxt import parse, read_source
 from graphc.frontends.caffe.upgrade import upgrade
@@ -37,8 +38,10 @@ def upgraded_text(text: str | Path | Source) -> str:
     `text` is a path, or the text itself where it holds a newline or `{`. Include and exclude rules
     stay as they are. Raises NetError with every mistake that keeps it from being read.
     """
-    parsed = parse(read_source(text))
+    source = read_source(text)
+    parsed = parse(source)
     if parsed.errors:
+        need_net(source, parsed.errors[0].span)
         raise NetError(parsed.errors)
     upgraded = upgrade(parsed.message)
     if upgraded.errors:

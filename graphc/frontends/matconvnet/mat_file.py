@@ -15,8 +15,7 @@ import numpy as np
 from graphc.error import NetError
 from graphc.frontends.matconvnet.mat_hdf5 import read_hdf5
 from graphc.frontends.matconvnet.mat_level5 import read_level5
-
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+from graphc.unreadable import HDF5_MAGIC, looks_like, unreadable
 
 
 def read_mat(path: str | Path) -> dict[str, Any]:
@@ -26,8 +25,8 @@ def read_mat(path: str | Path) -> dict[str, Any]:
         with path.open("rb") as file:
             head = file.read(1024)
     except OSError as error:
-        raise NetError(f"cannot read '{path}': {error.strerror}") from None
-    is_hdf5 = any(head[at : at + len(_HDF5)] == _HDF5 for at in (0, 512))
+        raise unreadable(path, error) from None
+    is_hdf5 = any(head.startswith(HDF5_MAGIC, place) for place in (0, 512))
     return read_hdf5(path) if is_hdf5 else _read_level5(path)
 
 
@@ -52,7 +51,9 @@ def plain(value: Any) -> Any:
 
 
 def _read_level5(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
     try:
-        return read_level5(path.read_bytes())
+        return read_level5(data)
     except NetError as error:
-        raise NetError(f"'{path}' is no .mat file that can be read: {error}") from None
+        hint = "" if data.startswith(b"MATLAB") else looks_like(path, data[:200])
+        raise NetError(f"'{path}' is no .mat file that can be read: {error}{hint}") from None
