@@ -20,7 +20,7 @@ from graphc.bench.contest import Contestant, Timing, contest
 from graphc.bench.machine import Limits, describe_machine, measure_limits
 from graphc.bench.net import planned_bytes, prepare
 from graphc.bench.operator_table import CONVOLUTIONS, Row, convolution_rows, elementwise_rows, table
-from graphc.bench.operators import OneOperator
+from graphc.bench.operators import OneOperator, Setup, bench_row
 from graphc.bench.profile import profile
 from graphc.bench.work import work_of
 from graphc.driver import Signature
@@ -349,7 +349,7 @@ def test_the_table_has_every_way_of_every_operator() -> None:
 
 def test_an_operator_runs_without_the_transposes_at_its_edges() -> None:
     for row in elementwise_rows((2, 16, 9, 9), (4, 10)):
-        ours = OneOperator(row, threads=1)
+        ours = OneOperator(row, Setup())
         kernels = [step.kernel.name for step in ours.steps()]
         assert kernels, row.name
         assert "copy" not in kernels
@@ -393,12 +393,10 @@ def test_torch_computes_the_same_net(small: Path, mode: str) -> None:
 
 @with_torch
 def test_torch_computes_the_same_operators() -> None:
-    from graphc.bench.operators import bench_row
-
     rows = list(elementwise_rows((2, 16, 9, 9), (4, 10)))
     rows += [row for g in (CONVOLUTIONS[13], CONVOLUTIONS[26]) for row in convolution_rows(g, 1)]
     for row in rows:
-        found = bench_row(row, 1, ("eager",), seconds=0.0)
+        found = bench_row(row, Setup(), ("eager",), seconds=0.0)
         assert found.ratio is not None
         assert found.errors["eager"] < 1e-4
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.thread_time}
@@ -61,16 +62,31 @@ def contest(
     The order turns too, so that nobody always follows the same one. The clock may be that of the
     calling thread, which stands still while others have its core: right for one thread only.
     """
-    counts = {one.name: _runs_a_turn(one) for one in contestants}
-    samples: dict[str, list[float]] = {one.name: [] for one in contestants}
+    turns = {one.name: partial(_turn, one, _runs_a_turn(one), clock) for one in contestants}
     started = time.perf_counter()
+
+    def goes_on(rounds: int) -> bool:
+        return rounds < max(2, least_rounds) or time.perf_counter() - started < seconds
+
+    return {name: Timing.of(found) for name, found in by_turns(turns, goes_on).items()}
+
+
+def by_turns(
+    work: Mapping[str, Callable[[], float]], goes_on: Callable[[int], bool]
+) -> dict[str, list[float]]:
+    """Run all pieces of work in rounds, each begun by another one; the seconds that each gives.
+
+    `goes_on`: whether there is another round after so many.
+    """
+    found: dict[str, list[float]] = {name: [] for name in work}
+    names = list(work)
     rounds = 0
-    while rounds < max(2, least_rounds) or time.perf_counter() - started < seconds:
-        first = rounds % len(contestants)
-        for one in (*contestants[first:], *contestants[:first]):
-            samples[one.name].append(_turn(one, counts[one.name], clock))
+    while goes_on(rounds):
+        first = rounds % len(names)
+        for name in (*names[first:], *names[:first]):
+            found[name].append(work[name]())
         rounds += 1
-    return {name: Timing.of(found) for name, found in samples.items()}
+    return found
 
 
 def _once(one: Contestant) -> float:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.bench.contest import by_turns
 from graphc.bench.device import loaded
 from graphc.bench.work import moved_bytes
 from graphc.error import need
@@ -276,17 +277,13 @@ def check(candidate: Candidate, x: np.ndarray, label: np.ndarray, axis: int) -> 
 
 
 def interleaved(work: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each piece of work, all of them in turn; the first round is for warming up.
+    """Seconds of so many runs of each piece of work, by turns, after one to warm up.
 
-    A piece of work gives its own seconds.
+    A piece of work gives its own seconds: some of them run in another process.
     """
-    runs: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(repeats + 1):
-        for name, run in work.items():
-            seconds = run()
-            if number:
-                runs[name].append(seconds)
-    return runs
+    for run in work.values():
+        run()
+    return by_turns(work, lambda rounds: rounds < repeats)
 
 
 def timed(run: Callable[[], object]) -> Callable[[], float]:

@@ -55,22 +55,27 @@ class RowReport:
         return min(others) / self.timing.median if others else None
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How our operators run.
+
+    algorithms: as for `plan`. tf32: a GPU's tensor cores round for us too. libraries: as for a net.
+    """
+
+    threads: int = 1
+    algorithms: Algorithms | None = None
+    target: str = "cpu"
+    tf32: bool = False
+    libraries: str = "off"
+
+
 class OneOperator:
     """A row compiled for a target and bound to random arrays; `run` runs what counts of it."""
 
-    def __init__(
-        self,
-        row: Row,
-        threads: int,
-        seed: int = 0,
-        algorithms: Algorithms | None = None,
-        target: str = "cpu",
-        tf32: bool = False,
-        libraries: str = "off",
-    ):
+    def __init__(self, row: Row, setup: Setup, seed: int = 0):
         self.row = row
         self.graph = row.graph()
-        self.threads = threads
+        self.threads = setup.threads
         backward = row.way == "backward"
         self.wrt = ("x",) if backward else ()
         rng = np.random.default_rng(seed)
@@ -80,15 +85,16 @@ class OneOperator:
         shape = self.graph.blobs["y"].shape
         self.given = {"y": rng.standard_normal(shape).astype("float32")} if backward else {}
         made = compile_graph(self.graph, self.wrt, tuple(self.given))
-        self.program = plan(
-            made.graph, memory="all", algorithms=algorithms, cores=back_end(target).cores
+        cores = back_end(setup.target).cores
+        self.program = plan(made.graph, memory="all", algorithms=setup.algorithms, cores=cores)
+        self.executable: Executable = loaded(
+            self.program, setup.target, setup.tf32, setup.libraries
         )
-        self.executable: Executable = loaded(self.program, target, tf32, libraries)
         for name, array in self.executable.bind_new().items():
             source = self.given.get(name.removesuffix(".diff"), self.arrays.get(name))
             if source is not None:
                 array[...] = source
-        self.executable.call("both", threads)
+        self.executable.call("both", self.threads)
         self.numbers = list(counted_steps(self.program, row))
 
     def run(self) -> None:
@@ -127,23 +133,15 @@ def _is_weight(program: Program, step: Step, row: Row) -> bool:
 
 
 def bench_row(
-    row: Row,
-    threads: int,
-    rivals: Sequence[str],
-    seconds: float = 1.0,
-    clock: str = "wall",
-    algorithms: Algorithms | None = None,
-    target: str = "cpu",
-    tf32: bool = False,
-    libraries: str = "off",
+    row: Row, setup: Setup, rivals: Sequence[str], seconds: float = 1.0, clock: str = "wall"
 ) -> RowReport:
-    """Measure one row; `algorithms` as for `plan`. tf32: a GPU's tensor cores round for us too;
-    libraries: as for a net.
+    """Measure one row beside variants of the rival, for about so many seconds.
 
     Raises NetError where a rival's results differ by more than TOLERANCE.
     """
+    threads, target = setup.threads, setup.target
     need_clock(clock, threads)
-    ours = OneOperator(row, threads, 0, algorithms, target, tf32, libraries)
+    ours = OneOperator(row, setup)
     workload = Workload(ours.graph, ours.arrays, ours.wrt, ours.given)
     errors: dict[str, float] = {}
     contestants = [Contestant(OURS, ours.run)]
@@ -151,7 +149,7 @@ def bench_row(
         if variant == "compile" and row.library:
             continue
         checked = TorchRun(workload, variant, threads, masked=True, target=target)
-        errors[variant] = _checked(ours, checked, TF32_FACTOR if tf32 else 1)
+        errors[variant] = _checked(ours, checked, TF32_FACTOR if setup.tf32 else 1)
         # A backward pass that runs alone must be compiled so: what `checked` compiled cannot.
         again = checked.is_masked or bool(ours.wrt) or target != "cpu"
         run = TorchRun(workload, variant, threads, target=target, tf32=True) if again else checked

@@ -217,7 +217,7 @@ def ops(
     from graphc.back_ends import back_end
     from graphc.bench.device import describe, limits_of
     from graphc.bench.operator_table import table as operator_table
-    from graphc.bench.operators import bench_row
+    from graphc.bench.operators import Setup, bench_row
     from graphc.bench.torch_rival import VARIANTS, import_torch
 
     if rival:
@@ -227,25 +227,14 @@ def ops(
         raise NetError(f"no row of the table has '{match}' in its name")
     words = fast_math_words(exact, fast_math)
     algorithms = back_end(target.value).algorithms(exact, words, threads)
+    setup = Setup(threads, algorithms, target.value, "tf32" in words, libraries.value)
     limits = limits_of(target.value, threads)
     machine = describe(target.value)
     found = []
     with progress("measuring") as step:
         for number, row in enumerate(rows):
             step(number, len(rows), row.name)
-            found.append(
-                bench_row(
-                    row,
-                    threads,
-                    VARIANTS if rival else (),
-                    seconds,
-                    clock.value,
-                    algorithms,
-                    target.value,
-                    "tf32" in words,
-                    libraries.value,
-                )
-            )
+            found.append(bench_row(row, setup, VARIANTS if rival else (), seconds, clock.value))
     limits = limits.better(limits_of(target.value, threads))
     if json:
         print_json({"machine": machine, "clock": clock.value, **_rows_json(found, limits)})

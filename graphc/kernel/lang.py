@@ -394,3 +394,8 @@ class Kernel:
     def buffers(self) -> tuple[Buffer, ...]:
         """Formal arguments, in order."""
         return self.inputs + self.outputs
+
+    def free_name(self, *beside: str) -> str:
+        """The name for one buffer more: the first of a0, a1, ... that is neither here nor given."""
+        taken = {*(buffer.name for buffer in self.buffers), *beside}
+        return next(name for n in range(len(taken) + 1) if (name := f"a{n}") not in taken)

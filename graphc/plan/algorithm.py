@@ -28,7 +28,7 @@ from graphc.kernel.winograd_gradient import (
     is_possible,
 )
 from graphc.kernel.winograd_gradient import work_shape as gradient_work_shape
-from graphc.plan.draft import Array, Draft, DraftStep, Storage
+from graphc.plan.draft import Array, Draft, DraftStep
 from graphc.plan.permission import Algorithms
 
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -161,16 +161,15 @@ def _choice(draft: Draft, step: DraftStep, way: _Way, allowed: Algorithms) -> in
 def _give_memory(draft: Draft, step: DraftStep, form: Geometry, tile: int, threads: int) -> None:
     """Let a weight gradient be Winograd's: all it needs is memory to work in."""
     shape = gradient_work_shape(form, tile, threads)
-    work = _array(draft, f"{step.writes[0]}~work", shape)
-    (name,) = _free_names(step.kernel, 1)
-    room = Buffer(name, "float32", shape, row_major(shape))
+    work = _room(draft, f"{step.writes[0]}~work", shape)
+    room = Buffer(step.kernel.free_name(), "float32", shape, work.strides)
     step.kernel = replace(
         step.kernel,
         name=f"winograd{tile}.{step.kernel.name}",
         outputs=(*step.kernel.outputs, room),
-        winograd=Winograd(tile, name),
+        winograd=Winograd(tile, room.name),
     )
-    step.arguments = (*step.arguments, work)
+    step.arguments = (*step.arguments, work.name)
 
 
 def _transform(
@@ -186,8 +185,8 @@ def _transform(
     packed = step.arguments[position]
     copy = _copy_that_makes(draft, packed)
     plain = copy.reads[0] if copy else packed
-    filters = _array(draft, f"{plain}~winograd{tile}", winograd.filter_shape(form, tile))
-    work = _array(draft, f"{step.writes[0]}~work", winograd.work_shape(form, tile, threads))
+    filters = _room(draft, f"{plain}~winograd{tile}", winograd.filter_shape(form, tile)).name
+    work = _room(draft, f"{step.writes[0]}~work", winograd.work_shape(form, tile, threads)).name
     maker = _filter_step(draft, step, form, tile, plain, filters)
     inputs, outputs = len(step.kernel.inputs), len(step.kernel.outputs)
     step.kernel = _with_filters(draft, step.kernel, form, tile, plain, work)
@@ -228,11 +227,10 @@ def _with_filters(
 ) -> Kernel:
     """The kernel with an input more, its filters, and an output more, its memory to work in."""
     weights = form.weights.buffer
-    names = _free_names(kernel, 2)
     shape = winograd.filter_shape(form, tile)
-    formal = Buffer(names[0], "float32", shape, row_major(shape))
+    formal = Buffer(kernel.free_name(), "float32", shape, row_major(shape))
     memory = draft.arrays[work]
-    room = Buffer(names[1], "float32", memory.type.shape, memory.strides)
+    room = Buffer(kernel.free_name(formal.name), "float32", memory.type.shape, memory.strides)
     other = _reading(kernel, weights, replace(weights, strides=draft.arrays[plain].strides))
     return replace(
         other,
@@ -243,19 +241,8 @@ def _with_filters(
     )
 
 
-def _free_names(kernel: Kernel, count: int) -> list[str]:
-    """Names for that many buffers more."""
-    taken = {b.name for b in kernel.buffers}
-    return [name for n in range(len(taken) + count) if (name := f"a{n}") not in taken][:count]
-
-
-def _array(draft: Draft, name: str, shape: tuple[int, ...]) -> str:
-    name = draft.fresh(name)
-    type_ = TensorType("float32", shape)
-    made = Array(name, type_, row_major(shape), Storage(name, type_.bytes))
-    made.sources = frozenset({name})
-    draft.arrays[name] = made
-    return name
+def _room(draft: Draft, name: str, shape: tuple[int, ...]) -> Array:
+    return draft.array(name, TensorType("float32", shape))
 
 
 def _copy_that_makes(draft: Draft, name: str) -> DraftStep | None:

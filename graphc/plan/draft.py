@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from graphc.error import NetError
 from graphc.ir.remark import Refusal, Remark, Saving
-from graphc.ir.types import DTYPES, TensorType
+from graphc.ir.types import DTYPES, TensorType, row_major
 from graphc.kernel.lang import Kernel
 from graphc.plan.program import Slot
 
@@ -123,6 +123,32 @@ class Draft:
         while f"{hint}.{number}" in self.arrays:
             number += 1
         return f"{hint}.{number}"
+
+    def array(
+        self,
+        hint: str,
+        type: TensorType,
+        strides: tuple[int, ...] | None = None,
+        storage: Storage | None = None,
+        offset: int = 0,
+        sources: frozenset[str] | None = None,
+    ) -> Array:
+        """Enter a new array; its name is `hint`, or like it.
+
+        Unless it is said otherwise it lies row-major in a storage of its own, of just its bytes,
+        and is one that a step writes.
+        """
+        name = self.fresh(hint)
+        made = Array(
+            name,
+            type,
+            row_major(type.shape) if strides is None else strides,
+            storage or Storage(name, type.bytes),
+            offset,
+            frozenset({name}) if sources is None else sources,
+        )
+        self.arrays[name] = made
+        return made
 
     def remark(
         self,

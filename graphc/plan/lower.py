@@ -188,10 +188,8 @@ class _Lowering:
         offset: int = 0,
         sources: frozenset[str] = frozenset(),
     ) -> Array:
-        name = self.draft.fresh(name)
-        made = Array(name, type, strides, storage or Storage(name, type.bytes), offset, sources)
-        self.draft.arrays[name] = made
-        return made
+        """A new array, which no step writes yet."""
+        return self.draft.array(name, type, strides, storage, offset, sources)
 
     def home(self, value: Value) -> Array:
         """Where the value is made."""

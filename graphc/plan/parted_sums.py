@@ -13,7 +13,7 @@ from dataclasses import replace
 from graphc.ir.types import DTYPES, REAL, TensorType, row_major
 from graphc.kernel.lang import Buffer, Fold, Kernel, Load, Store, Var
 from graphc.kernel.walk import statement_exprs, walk
-from graphc.plan.draft import Array, Draft, DraftStep, Storage
+from graphc.plan.draft import Draft, DraftStep
 
 LINE_BYTES = 64
 FEWEST_LINES = 8  # of results: with more of them, threads share few lines
@@ -56,7 +56,7 @@ def _part(draft: Draft, step: DraftStep, fold: Fold) -> None:
     (local,), (value,) = fold.locals, fold.values
     assert isinstance(value, Load)
     buffer = _parts_buffer(kernel, fold)
-    parts = _array(draft, f"{step.writes[0]}~parts", buffer)
+    parts = draft.array(f"{step.writes[0]}~parts", TensorType(buffer.dtype, buffer.shape)).name
     index = tuple(Var(a) for a in (axis, *kernel.each))
     first = replace(
         kernel,
@@ -99,15 +99,5 @@ def _part(draft: Draft, step: DraftStep, fold: Fold) -> None:
 
 def _parts_buffer(kernel: Kernel, fold: Fold) -> Buffer:
     """What the parts lie in: [part, result], of a name that the kernel has not."""
-    taken = {b.name for b in kernel.buffers}
-    name = next(name for n in range(len(taken) + 1) if (name := f"a{n}") not in taken)
     shape = (fold.axes[0].extent, *(a.extent for a in kernel.each))
-    return Buffer(name, fold.locals[0].dtype, shape, row_major(shape))
-
-
-def _array(draft: Draft, name: str, buffer: Buffer) -> str:
-    name, type_ = draft.fresh(name), TensorType(buffer.dtype, buffer.shape)
-    made = Array(name, type_, buffer.strides, Storage(name, type_.bytes))
-    made.sources = frozenset({name})
-    draft.arrays[name] = made
-    return name
+    return Buffer(kernel.free_name(), fold.locals[0].dtype, shape, row_major(shape))

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.ir.remark import Saving
-from graphc.ir.types import row_major
 from graphc.kernel.lang import Kernel
 from graphc.kernel.narrow import narrowed
 from graphc.plan.draft import Array, Draft, DraftStep, Storage
@@ -142,11 +141,10 @@ class Repeater:
 
     def again(self, array: Array, storage: Storage) -> str:
         """A new array like this one, in `storage`; returns its name."""
-        name = self.draft.fresh(f"{array.name}~again")
-        self.draft.arrays[name] = Array(
+        name = f"{array.name}~again"
+        return self.draft.array(
             name, array.type, array.strides, storage, array.offset, array.sources
-        )
-        return name
+        ).name
 
     def repeated(
         self, step: DraftStep, renamed: dict[str, str], before: int, reader: DraftStep
@@ -201,14 +199,10 @@ class Repeater:
 
     def scratch(self, array: Array) -> str:
         """A new array like this one in a storage of its own; returns its name."""
-        name = self.draft.fresh(f"{array.name}~scratch")
         reach = sum((e - 1) * s for e, s in zip(array.type.shape, array.strides, strict=True))
         size = (reach + 1) * array.item_bytes if array.type.size else 0
-        storage = Storage(name, size)
-        self.draft.arrays[name] = Array(
-            name, array.type, array.strides, storage, sources=frozenset({name})
-        )
-        return name
+        name = self.draft.fresh(f"{array.name}~scratch")
+        return self.draft.array(name, array.type, array.strides, Storage(name, size)).name
 
     def undo(self) -> Callable[[], None]:
         """What brings the draft back to how it is now."""
@@ -251,22 +245,17 @@ class Repeater:
         """Copy a parameter before its first reader; returns the name of the copy."""
         draft, array = self.draft, self.draft.arrays[name]
         first = next(i for i, step in enumerate(draft.steps) if name in step.reads)
-        copied = draft.fresh(f"{name}~held")
-        strides = row_major(array.type.shape)
-        storage = Storage(copied, array.type.bytes)
-        draft.arrays[copied] = Array(
-            copied, array.type, strides, storage, sources=frozenset({copied})
-        )
+        copied = draft.array(f"{name}~held", array.type)
         step = DraftStep(
-            copy_kernel(array.type, array.strides, strides),
-            (name, copied),
+            copy_kernel(array.type, array.strides, copied.strides),
+            (name, copied.name),
             layers=draft.steps[first].layers[:1],
             kinds=("copy",),
             is_copy=True,
         )
         draft.steps.insert(first, step)
         self.forward_steps += 1
-        return copied
+        return copied.name
 
     def note(self, repeat: Repeat, reader: DraftStep) -> None:
         """Say what was done and why."""

@@ -195,9 +195,7 @@ def _rest(kernel: Kernel, strides: tuple[int, ...]) -> Kernel:
     contraction = match(kernel)
     assert contraction is not None
     stored, index = contraction.stores[0].buffer, contraction.stores[0].index
-    taken = {buffer.name for buffer in kernel.buffers}
-    name = next(n for i in range(len(taken) + 1) if (n := f"a{i}") not in taken)
-    sums = Buffer(name, stored.dtype, stored.shape, strides)
+    sums = Buffer(kernel.free_name(), stored.dtype, stored.shape, strides)
     body = (Let(sum_of(contraction), Load(sums, index)), *kernel.body[1:])
     loads = {
         part.buffer
