@@ -17,21 +17,14 @@ import numpy as np
 
 from graphc.driver import Signature, front
 from graphc.error import NetError, need
-from graphc.frontends.caffe.caffemodel import (
-    LAYOUTS,
-    StoredBlob,
-    Weights,
-    read_blob,
-    read_weights,
-    write_blob,
-    write_parts,
-    write_weights,
-)
+from graphc.frontends.caffe.caffemodel import StoredBlob, Weights, read_blob, read_weights
+from graphc.frontends.caffe.caffemodel_writer import LAYOUTS, write_blob, write_weights
 from graphc.frontends.caffe.definition import read_net
 from graphc.frontends.caffe.hdf5 import is_hdf5, read_hdf5_weights, write_hdf5_weights
 from graphc.frontends.caffe.layer import LAYERS
 from graphc.numpy_file import read_array
 from graphc.weights import load_weights, save_weights
+from graphc.whole_file import write_parts
 
 Shape = tuple[int, ...]
 

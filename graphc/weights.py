@@ -12,12 +12,8 @@ import numpy as np
 
 from graphc.arrays import assign, real_numbers
 from graphc.error import Diagnostic, NetError, need
-from graphc.frontends.caffe.caffemodel import (
-    StoredBlob,
-    Weights,
-    read_weights,
-    write_weights,
-)
+from graphc.frontends.caffe.caffemodel import StoredBlob, Weights, read_weights
+from graphc.frontends.caffe.caffemodel_writer import write_weights
 from graphc.frontends.caffe.filler import check_fit, draws, fill, fill_in_place
 from graphc.frontends.caffe.hdf5 import is_hdf5, read_hdf5_weights, write_hdf5_weights
 from graphc.frontends.caffe.network import CaffeNet

@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,11 @@ def write_whole(path: str | Path, fill: Callable[[BinaryIO], None]) -> None:
             file.write(held.getbuffer())
     except OSError as error:
         raise NetError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def write_parts(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file of these parts, as `write_whole` does."""
+    write_whole(path, lambda file: file.writelines(parts))
 
 
 def _is_regular(path: str | Path) -> bool:

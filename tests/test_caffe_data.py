@@ -12,7 +12,7 @@ from conftest import cases_folder
 
 import graphc
 from graphc.error import NetError
-from graphc.frontends.caffe.caffemodel import write_blob
+from graphc.frontends.caffe.caffemodel_writer import write_blob
 
 FILES = cases_folder() / "caffe" / "files"
 

@@ -14,7 +14,8 @@ from conftest import cases_folder
 
 import graphc
 from graphc.error import NetError
-from graphc.frontends.caffe.caffemodel import read_blob, write_blob
+from graphc.frontends.caffe.caffemodel import read_blob
+from graphc.frontends.caffe.caffemodel_writer import write_blob
 from graphc.frontends.caffe.hdf5 import hdf5_shapes, read_hdf5_arrays, read_hdf5_weights
 
 FOLDER = cases_folder() / "caffe" / "files"

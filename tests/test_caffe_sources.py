@@ -16,7 +16,7 @@ from test_cli_options import graphc as run_graphc
 import graphc
 from graphc.error import NetError
 from graphc.frontends.caffe import schema
-from graphc.frontends.caffe.caffemodel import write_blob
+from graphc.frontends.caffe.caffemodel_writer import write_blob
 from graphc.sources.hdf5 import Hdf5Rows
 
 FILES = cases_folder() / "caffe" / "files"

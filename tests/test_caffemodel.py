@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from graphc.error import NetError
 from graphc.frontends.caffe import schema
-from graphc.frontends.caffe.caffemodel import read_blob, read_weights, write_weights
+from graphc.frontends.caffe.caffemodel import read_blob, read_weights
+from graphc.frontends.caffe.caffemodel_writer import write_weights
 
 FILES = cases_folder() / "caffe" / "files"
 MODELS = sorted(FILES.glob("*.caffemodel"))

@@ -11,7 +11,8 @@ from test_cli_options import graphc
 
 import graphc as package
 from graphc.frontends.caffe import schema
-from graphc.frontends.caffe.caffemodel import read_blob, read_weights, write_weights
+from graphc.frontends.caffe.caffemodel import read_blob, read_weights
+from graphc.frontends.caffe.caffemodel_writer import write_weights
 from graphc.frontends.caffe.hdf5 import read_hdf5_weights
 from graphc.weight_files import convert
 

@@ -19,7 +19,7 @@ from graphc import compilation_cache, driver, lowering
 from graphc.compilation_cache import compiler_digest
 from graphc.driver import Compilation, Signature
 from graphc.error import NetError, NetWarning
-from graphc.frontends.caffe.caffemodel import write_blob
+from graphc.frontends.caffe.caffemodel_writer import write_blob
 from graphc.frontends.caffe.definition import read_net
 from graphc.ir.op import REGISTRY
 from graphc.kernel.text import print_kernel

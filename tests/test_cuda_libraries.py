@@ -27,7 +27,7 @@ from graphc.codegen.cuda.library_steps import library_form
 from graphc.codegen.cuda.program import compile_cuda, cuda_text
 from graphc.error import NetError
 from graphc.ir.op import Example, normal
-from graphc.kernel.text import parse_kernel
+from graphc.kernel.reading import parse_kernel
 from graphc.ops.conv import Conv, ConvDataGradient, ConvWeightGradient
 from graphc.runtime import (
     cublaslt,

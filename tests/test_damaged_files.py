@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from graphc.error import NetError
-from graphc.frontends.caffe.caffemodel import read_blob, read_weights, write_blob, write_weights
+from graphc.frontends.caffe.caffemodel import read_blob, read_weights
+from graphc.frontends.caffe.caffemodel_writer import write_blob, write_weights
 from graphc.frontends.caffe.hdf5 import (
     hdf5_shapes,
     read_hdf5_arrays,

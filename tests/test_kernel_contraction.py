@@ -10,7 +10,7 @@ import pytest
 from graphc.kernel.contraction import Contraction, Operand, match
 from graphc.kernel.interp import interpret
 from graphc.kernel.lang import Axis, Kernel, Load
-from graphc.kernel.text import parse_kernel
+from graphc.kernel.reading import parse_kernel
 from graphc.kernel.verify import verify
 
 

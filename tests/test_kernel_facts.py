@@ -24,7 +24,8 @@ from graphc.kernel.lang import (
     Var,
     call,
 )
-from graphc.kernel.text import parse_kernel, print_kernel
+from graphc.kernel.reading import parse_kernel
+from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
 
 ALLOWED = {

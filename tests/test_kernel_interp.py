@@ -9,7 +9,7 @@ from graphc.error import NetError
 from graphc.kernel.build import Array, Writer
 from graphc.kernel.interp import interpret
 from graphc.kernel.lang import Buffer, Kernel
-from graphc.kernel.text import parse_kernel
+from graphc.kernel.reading import parse_kernel
 from graphc.kernel.verify import verify
 
 RNG = np.random.default_rng(0)

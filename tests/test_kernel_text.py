@@ -6,7 +6,8 @@ import pytest
 
 from graphc.error import NetError
 from graphc.kernel.lang import Axis, Buffer, Const, Kernel, Local, Store, Var
-from graphc.kernel.text import parse_kernel, print_kernel
+from graphc.kernel.reading import parse_kernel
+from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
 
 SOFTMAX = """kernel softmax(x: float32[2, 5, 9], y: float32[2, 5, 9]) each o:2 i:9

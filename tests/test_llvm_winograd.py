@@ -33,7 +33,8 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.kernel.contraction import match
 from graphc.kernel.lang import Kernel
-from graphc.kernel.text import parse_kernel, print_kernel
+from graphc.kernel.reading import parse_kernel
+from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
 from graphc.kernel.winograd import error_bound, geometry, speedup
 from graphc.kernel.winograd_gradient import gradient_error_bound, gradient_geometry

@@ -19,7 +19,7 @@ from graphc.kernel.facts import may_overwrite
 from graphc.kernel.interp import interpret
 from graphc.kernel.lang import Call, Fold, Kernel, Store
 from graphc.kernel.once import COSTLY, compute_once
-from graphc.kernel.text import parse_kernel
+from graphc.kernel.reading import parse_kernel
 from graphc.kernel.verify import verify
 from graphc.kernel.walk import statement_exprs, walk
 from graphc.ops.infogain import SoftmaxInfogainLossGradient

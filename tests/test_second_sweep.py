@@ -20,8 +20,9 @@ from graphc.ir.graph import Graph, Value
 from graphc.ir.types import TensorType
 from graphc.kernel.interp import interpret
 from graphc.kernel.lang import Fold, Kernel, Store
+from graphc.kernel.reading import parse_kernel
 from graphc.kernel.store_loops import with_loops_in_store
-from graphc.kernel.text import parse_kernel, print_kernel
+from graphc.kernel.text import print_kernel
 from graphc.kernel.verify import verify
 from graphc.ops.linear import AddBias, Scale
 from graphc.ops.moments import InverseDeviation, Moments, Standardize

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from graphc.cli import app
 from graphc.error import NetError
-from graphc.frontends.caffe.caffemodel import read_blob, write_blob
+from graphc.frontends.caffe.caffemodel import read_blob
+from graphc.frontends.caffe.caffemodel_writer import write_blob
 from graphc.whole_file import write_whole
 
 NET = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }

@@ -78,9 +78,9 @@ def upgrade(
             raise typer.BadParameter("weights are not printed; name a file", param_hint="--output")
         convert(net, output, json=json)
         return
-    from graphc.frontends.caffe.caffemodel import write_parts
     from graphc.frontends.caffe.prototxt import read_source
     from graphc.frontends.caffe.writer import upgraded_text
+    from graphc.whole_file import write_parts
 
     need_writable(output)
     source = read_source(net)

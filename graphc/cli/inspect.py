@@ -12,7 +12,7 @@ from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, need_writable, note, print_json
 from graphc.cli.session import open_session
 from graphc.error import NetError
-from graphc.whole_file import write_whole
+from graphc.whole_file import write_parts
 
 if TYPE_CHECKING:
     from graphc.bench.profile import Profile
@@ -56,7 +56,7 @@ def inspect(
         from graphc.report.page import page
 
         text = page(facts).encode()
-        write_whole(output, lambda file: file.writelines([text]))
+        write_parts(output, [text])
         note(f"wrote {output}: {len(text) / 1e6:.2f} MB")
 
 

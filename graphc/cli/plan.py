@@ -10,7 +10,7 @@ import typer
 from graphc.cli.options import NetOptions
 from graphc.cli.report import busy, print_json, say
 from graphc.cli.session import need_no_gradients, open_session, open_solver
-from graphc.whole_file import write_whole
+from graphc.whole_file import write_parts
 
 if TYPE_CHECKING:
     from graphc.plan.program import Program
@@ -79,7 +79,7 @@ def _draw(program: Program, path: Path) -> None:
     from graphc.plan.timeline import timeline_svg
 
     picture = timeline_svg(program).encode()
-    write_whole(path, lambda file: file.writelines([picture]))
+    write_parts(path, [picture])
 
 
 def _print(program: Program, everything: bool) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from graphc.error import Diagnostic, NetError
 from graphc.ir.types import DTYPES, TensorType, row_major
 from graphc.kernel.lang import Kernel
-from graphc.kernel.text import parse_kernel
+from graphc.kernel.reading import parse_kernel
 from graphc.plan.program import MemoryReport, Program, ProgramBuffer, Slot, Step
 from graphc.plan.text import READABLE_SECTIONS
 from graphc.source import Source, Span

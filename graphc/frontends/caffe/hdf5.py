@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphc.error import NetError
-from graphc.frontends.caffe.caffemodel import write_parts
 from graphc.frontends.hdf5_dataset import is_dataset, read_dataset
 from graphc.unreadable import HDF5_MAGIC, unreadable
+from graphc.whole_file import write_parts
 
 FloatArray = NDArray[np.floating]
 Layers = dict[str, dict[int, FloatArray]]

@@ -18,19 +18,16 @@ from numpy.typing import NDArray
 
 from graphc.error import NetError, need
 from graphc.frontends.caffe import schema, wire
-from graphc.frontends.caffe.caffemodel import (
-    LARGEST_FILE,
+from graphc.frontends.caffe.caffemodel import LARGEST_FILE, damaged, read_file, read_stored
+from graphc.frontends.caffe.caffemodel_writer import (
     blob_parts,
-    damaged,
     enclosed,
     number_field,
-    read_file,
-    read_stored,
     string_field,
-    write_parts,
 )
 from graphc.frontends.caffe.hdf5 import hdf5_library, is_hdf5, reading_hdf5, stored_reals
 from graphc.frontends.hdf5_dataset import read_dataset
+from graphc.whole_file import write_parts
 
 FloatArray = NDArray[np.floating]
 
