@@ -116,6 +116,9 @@ def test_the_losses_are_where_gradients_start_by_default() -> None:
     shown = json.loads(result.stdout)
     assert set(shown["gradients"]) == {"hidden/0", "hidden/1", "y/0", "y/1"}
     assert shown["loss"] > 0
+    for verb in ("grad", "run"):
+        text = graphc(verb, SAMPLES / "regression.prototxt", *sources).stdout
+        assert f"\nloss {shown['loss']:.6g}\n" in text
 
 
 @pytest.mark.parametrize(

@@ -96,21 +96,8 @@ def train(
         if stopped_by and report.snapshots[-1:] != [str(made.snapshot_path())]:
             made.snapshot()
     seconds = time.perf_counter() - started
-    if json:
-        print_json(
-            {
-                "iterations": made.iter,
-                "loss": made.smoothed_loss,
-                "stopped": bool(stopped_by),
-                "tests": report.tests,
-                "snapshots": report.snapshots,
-                "seconds": seconds,
-            }
-        )
-        return
-    how = f"stopped by {stopped_by[0]} after" if stopped_by else "trained"
-    loss = f", loss {made.smoothed_loss:.6g}" if made.iter > first else ""
-    say(f"{how} {made.iter} iterations in {shown_seconds(seconds)}{loss}")
+    loss = made.smoothed_loss if made.iter > first else None
+    report.end(made.iter, loss, stopped_by, seconds)
 
 
 def _need_data(solver: Solver) -> None:
@@ -192,6 +179,26 @@ class _Report:
                 f"test {event.number} at iteration {event.iteration}{loss}  {_shown(event.scores)}"
             )
         )
+
+    def end(
+        self, iterations: int, loss: float | None, stopped_by: list[str], seconds: float
+    ) -> None:
+        """The last line, or all as JSON. `loss`: None where no iteration was run."""
+        if self.as_json:
+            print_json(
+                {
+                    "iterations": iterations,
+                    "loss": loss,
+                    "stopped": bool(stopped_by),
+                    "tests": self.tests,
+                    "snapshots": self.snapshots,
+                    "seconds": seconds,
+                }
+            )
+            return
+        how = f"stopped by {stopped_by[0]} after" if stopped_by else "trained"
+        shown = "" if loss is None else f", loss {loss:.6g}"
+        say(f"{how} {iterations} iterations in {shown_seconds(seconds)}{shown}")
 
     def _print(self, line: Callable[[], str]) -> None:
         if not self.as_json:

@@ -250,32 +250,38 @@ class Nodes:
 
     def _made(self, expr: Expr) -> Node:
         if isinstance(expr, Const):
-            whole = expr.dtype in WHOLE
-            bounds = (int(expr.value), int(expr.value)) if whole else None
-            linear: Linear = ({}, int(expr.value)) if expr.dtype == INDEX else None
-            key: tuple[Any, ...] = ("const", expr.dtype, repr(expr.value))
-            made = Node("const", expr.dtype, data=expr.value, bounds=bounds, linear=linear)
-            if expr.dtype in REAL and not math.isnan(expr.value):
-                made.least = float(expr.value)
-            return self._interned(key, made)
+            return self._const(expr)
         if isinstance(expr, Var):
             return self._variable(expr.axis)
         if isinstance(expr, Local):
-            return self._interned(
-                ("local", expr.name),
-                Node(
-                    "local",
-                    expr.dtype,
-                    data=expr.name,
-                    locals=frozenset((expr.name,)),
-                    bounds=self._local_bounds.get(expr.name),
-                    least=self._local_least.get(expr.name, -math.inf),
-                ),
-            )
+            return self._local(expr)
         if isinstance(expr, Load):
             return self._load(expr)
         if not isinstance(expr, Call):
             raise TypeError(f"not an expression of a kernel: {expr!r}")
+        return self._call(expr)
+
+    def _const(self, expr: Const) -> Node:
+        whole = expr.dtype in WHOLE
+        bounds = (int(expr.value), int(expr.value)) if whole else None
+        linear: Linear = ({}, int(expr.value)) if expr.dtype == INDEX else None
+        made = Node("const", expr.dtype, data=expr.value, bounds=bounds, linear=linear)
+        if expr.dtype in REAL and not math.isnan(expr.value):
+            made.least = float(expr.value)
+        return self._interned(("const", expr.dtype, repr(expr.value)), made)
+
+    def _local(self, expr: Local) -> Node:
+        made = Node(
+            "local",
+            expr.dtype,
+            data=expr.name,
+            locals=frozenset((expr.name,)),
+            bounds=self._local_bounds.get(expr.name),
+            least=self._local_least.get(expr.name, -math.inf),
+        )
+        return self._interned(("local", expr.name), made)
+
+    def _call(self, expr: Call) -> Node:
         args = tuple(self.node(a) for a in expr.args)
         key = ("call", expr.function, expr.dtype, *map(id, args))
         if key in self._by_structure:

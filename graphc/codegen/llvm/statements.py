@@ -112,15 +112,10 @@ class Statements:
         met = itertools.count()
 
         def leaf(carry: Carry) -> Carry:
+            if late is not None:
+                late.row(lambda: self._store_one(late.store))
             if store is not None:
-                if late is not None:
-                    late.row(lambda: self._store_one(late.store))
-                self._fetch_next(store)
-                self.kept.take(store, v)
-                value = v.wide(store.value)  # of what was there before it is stored
-                self._store_one(store)
-                self.kept.take(fold, v)
-                v.remember(value, stored_loads(store, fold))
+                self._store_carried(store, fold)
             else:
                 self.kept.take(fold, v)
                 self._fetch_rows(fold)
@@ -132,15 +127,22 @@ class Statements:
 
         with late.around() if late else contextlib.nullcontext():
             results = nest.run(start, leaf, lambda: self._fetch_next_row(fold))
-        if inner is not None:
-            results = [
-                self._across(fold.kind, value, node.dtype)
-                for value, node in zip(results, fold.values, strict=True)
-            ]
         for name, value, node in zip(fold.names, results, fold.values, strict=True):
+            if inner is not None:
+                value = self._across(fold.kind, value, node.dtype)
             if summed and node.dtype != "float64":
                 value = cast(v, value, "float64", node.dtype)
             v.locals[name] = (self.frame.depth, value)
+
+    def _store_carried(self, store: StoreNode, fold: FoldNode) -> None:
+        """Store what the fold carries along, and know it where the fold would load it."""
+        v = self.values
+        self._fetch_next(store)
+        self.kept.take(store, v)
+        value = v.wide(store.value)  # of what was there before it is stored
+        self._store_one(store)
+        self.kept.take(fold, v)
+        v.remember(value, stored_loads(store, fold))
 
     def _spread(self, fold: FoldNode) -> None:
         """A sum and the spread about its mean, in lanes along an own axis (see `spread`)."""
