@@ -102,7 +102,9 @@ def test_a_warning_is_printed_once_and_not_on_stdout(tmp_path: Path) -> None:
     )
     result = graphc("run", net, "--input", "a=fill:1", "--json")
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("all its weights are zero") == 1
+    (warning,) = json.loads(result.stderr)["notes"]
+    assert warning.count("all its weights are zero") == 1
+    assert graphc("run", net, "--input", "a=fill:1").stderr == warning + "\n"
     assert json.loads(result.stdout)["outputs"]["ip"]["max"] == 0
 
 
@@ -179,7 +181,11 @@ def test_a_result_that_cannot_be_printed(words: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 3
-    assert done.stderr == "error: cannot write the result: No space left on device\n"
+    said = "cannot write the result: No space left on device"
+    if "--json" in words:
+        assert json.loads(done.stderr)["error"] == said
+    else:
+        assert done.stderr == f"error: {said}\n"
     left = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert left.stdout is not None
     left.stdout.close()

@@ -49,7 +49,7 @@ def reporting(as_json: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _holding_notes(as_json: bool) -> Iterator[None]:
-    """With `as_json`, notes wait for the end: an error is then one JSON text that holds them."""
+    """With `as_json`, notes wait for the end, where one JSON text holds them; an error's, too."""
     _HELD.set([] if as_json else None)
     try:
         yield
@@ -57,10 +57,10 @@ def _holding_notes(as_json: bool) -> Iterator[None]:
         _HELD.set(None)
         raise
     finally:
-        held = _HELD.get() or ()
+        held = _HELD.get()
         _HELD.set(None)
-        for text in held:
-            note(text)
+        if held:
+            note(json.dumps({"notes": held}, indent=2))
 
 
 def _once_each(others: Callable[..., None]) -> Callable[..., None]:
@@ -127,7 +127,8 @@ def printing() -> Iterator[None]:
         _close(sys.stdout)
         if error.errno == errno.EPIPE:
             raise typer.Exit(BROKEN_PIPE) from None
-        note(f"error: cannot write the result: {error.strerror}")
+        refused = NetError(f"cannot write the result: {error.strerror}")
+        print_error(refused, as_json=_HELD.get() is not None)
         raise typer.Exit(BAD_INPUT) from None
 
 
