@@ -135,7 +135,10 @@ def operators_in(path: Path) -> list[type[Op]]:
 def check_operator(
     subject: Op | type[Op], inputs: Sequence[Any] | None, sampling: Sampling
 ) -> list[Finding]:
-    """Check one operator: on arrays, or on its examples."""
+    """Check one operator: on arrays, or on its examples.
+
+    Raises NetError for arrays without an instance, or where it has no examples or cannot be run.
+    """
     if inputs is not None:
         need(isinstance(subject, Op), "arrays are for an instance of an operator: Name(...)")
         assert isinstance(subject, Op)

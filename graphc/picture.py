@@ -94,7 +94,8 @@ def pixels(picture: Image.Image, order: Literal["bgr", "rgb"] = "bgr") -> np.nda
 def read_mean(text: str) -> np.ndarray:
     """A mean: numbers as in "104,117,123", or a .npy or .binaryproto file.
 
-    Returns float32[channels, 1, 1] or float32[channels, height, width].
+    Returns float32[channels, 1, 1] or float32[channels, height, width]. Raises NetError for a text
+    that is none of these, a file that cannot be read, an array of another shape.
     """
     suffix = Path(text).suffix
     if suffix == ".npy":

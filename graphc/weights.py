@@ -218,6 +218,7 @@ def save_weights(
     """Write a .caffemodel in one of its layouts, or a .caffemodel.h5 where the path ends in .h5.
 
     Shared parameters are written in every layer that uses them; in HDF5 where they are made.
+    Raises NetError where the file cannot be written, or cannot hold the parameters.
     """
     need(isinstance(path, (str, PathLike)), f"a path is needed, not {type(path).__name__}")
     if Path(path).suffix == ".h5":

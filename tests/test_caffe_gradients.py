@@ -36,6 +36,11 @@ DOWN = "propagate_down: true"
 CUT = "propagate_down: false"
 LOSS = layer("EuclideanLoss", "loss", "y t")
 
+SLICE = (
+    'layer { name: "s" type: "Slice" bottom: "z" top: "a" top: "b"'
+    " slice_param { axis: 1 slice_point: 1 } }\n"
+)
+
 # Every net reads x, t and u; which of them get a gradient without force_backward.
 NETS = {
     "a layer with a parameter": (linear("y", "x", DOWN) + LOSS, "x"),
@@ -56,6 +61,15 @@ NETS = {
         + layer("Eltwise", "y", "r x", f"{DOWN} {DOWN}")
         + LOSS,
         "x",
+    ),
+    "all tops are cut": (
+        linear("z", "x", DOWN)
+        + SLICE
+        + linear("c", "a", CUT)
+        + linear("d", "b", CUT)
+        + layer("Eltwise", "y", "c d")
+        + LOSS,
+        "",
     ),
     "two readers": (
         linear("z", "x", DOWN) + layer("Eltwise", "y", "z x", f"{DOWN} {DOWN}") + LOSS,
@@ -90,6 +104,15 @@ def test_propagate_down_makes_no_other_layer_run(name: str) -> None:
     gradients = net.backward()
     assert list(gradients) == wanted.split()
     assert all(gradient.any() for gradient in gradients.values())
+
+
+def test_a_top_that_nobody_reads_is_not_cut() -> None:
+    """Its layer runs backward, although nothing comes from its other top: the gradient is 0."""
+    net = make(linear("z", "x", DOWN) + SLICE + linear("y", "b", CUT) + LOSS)
+    net.forward()
+    gradients = net.backward()
+    assert list(gradients) == ["x"]
+    assert not gradients["x"].any()
 
 
 def test_a_label_is_refused_only_where_its_layer_runs() -> None:

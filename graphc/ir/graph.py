@@ -134,7 +134,7 @@ class Graph:
     # -- building ---------------------------------------------------------------------------
 
     def input(self, name: str, type: TensorType, role: Role = "input") -> Value:
-        """Add an input; its name must be new."""
+        """Add an input. Raises NetError where its name is not new."""
         if name in self.values:
             raise NetError(f"two inputs are called '{name}'")
         return self._add_value(name, type, role)
@@ -208,7 +208,7 @@ class Graph:
         return f"{hint}.{number}"
 
     def rename(self, value: Value, name: str) -> None:
-        """Give a value another name, which must be free."""
+        """Give a value another name. Raises NetError where that is not free."""
         if name == value.name:
             return
         if name in self.values:

@@ -100,7 +100,8 @@ class Op:
         One input needs no tuple. None says that nothing flows there.
         `dy` and `y` are Values where there is one output, else tuples; an entry of `dy` is None
         where no gradient arrives. What this reads is what backward keeps. An operator that leaves
-        this out gets its gradient from its kernel, if that works element by element.
+        this out gets its gradient from its kernel, if that works element by element; else NetError
+        is raised.
         """
         if not _FROM_KERNEL:
             raise NetError(f"operator '{self.op_name}' has no gradient")
@@ -115,7 +116,7 @@ class Op:
 
     @classmethod
     def examples(cls) -> Iterator[Example]:
-        """Instances with inputs; the operator table's tests run on them."""
+        """Instances with inputs, on which tests run. Raises NetError where there are none."""
         raise NetError(f"operator '{cls.op_name}' gives no examples")
 
     def viewed(self, old: tuple[int, ...], new: tuple[int, ...]) -> Op | None:

@@ -81,7 +81,7 @@ class TensorType:
 
     @staticmethod
     def parse(text: str) -> TensorType:
-        """Read what `str` prints."""
+        """Read what `str` prints. Raises NetError for what it does not."""
         match = re.fullmatch(r"\s*(\w+)\[([\d,\s]*)\]\s*", text)
         if not match:
             raise NetError(f"'{text}' is no type such as float32[2, 3]")

@@ -30,7 +30,7 @@ def make_slots(program: Program, arrays: Mapping[str, np.ndarray]) -> list[np.nd
 
 
 def view(buffer: ProgramBuffer, slots: Sequence[np.ndarray]) -> np.ndarray:
-    """A buffer's elements, as a view of the slot's bytes."""
+    """A buffer's elements, as a view of the slot's bytes. NetError where it reaches past them."""
     flat = slots[buffer.slot].reshape(-1).view(np.uint8)
     need(
         buffer.offset + buffer.span_bytes <= flat.nbytes,

@@ -25,7 +25,7 @@ class Datum:
 
 
 def lmdb_library() -> Any:
-    """The module lmdb, which is installed only where it was asked for."""
+    """The module lmdb, which is installed only where it was asked for; else NetError."""
     try:
         import lmdb
     except ImportError:

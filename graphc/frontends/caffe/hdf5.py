@@ -27,7 +27,7 @@ Layers = dict[str, dict[int, FloatArray]]
 
 
 def hdf5_library() -> Any:
-    """The module h5py, which is installed only where it was asked for."""
+    """The module h5py, which is installed only where it was asked for; else NetError."""
     try:
         import h5py
     except ImportError:

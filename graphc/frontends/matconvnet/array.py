@@ -2,7 +2,8 @@
 
 A MATLAB array H x W x C x N is stored with H fastest. Read row-major, those bytes are an array
 [N, C, W, H]; graphs built from MatConvNet work on these axes. Turning an array over is `.T`, and a
-window's elements, taken row-major over (W, H), are in MATLAB's order.
+window's elements, taken row-major over (W, H), are in MATLAB's order. What is no such array or
+number raises NetError, which calls it `what`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Values have axes [N, C, W, H] (see `graphc.frontends.matconvnet.array`); options have MATLAB's names
 and meanings. Filters fh x fw x C x K are [K, C, fw, fh] here, which is what our convolution takes.
+An option or an array that does not fit raises NetError, which names it.
 """
 
 # ruff: noqa: N803 (options have MATLAB's names)

@@ -63,7 +63,10 @@ def layer_structs(found: dict[str, Any], path: str | Path) -> tuple[list[dict[st
 
 
 def tidy(layer: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """A copy of a layer with all fields it needs; layer `number` counts from 1."""
+    """A copy of a layer with all fields it needs; layer `number` counts from 1.
+
+    Raises NetError for an unknown type, a field that is missing or of the wrong kind.
+    """
     kind = str(layer.get("type", ""))
     supplied = ("name", "precious", "rememberOutput", *DEFAULTS.get(kind, ()))
     made = {k: v for k, v in layer.items() if not (k in supplied and _is_empty(v))}
