@@ -168,6 +168,15 @@ def test_train_state_and_the_nets_own_state() -> None:
     assert "z" not in make(f"{FIXED} net_param {{ {text} }}\n").net.blobs
 
 
+@pytest.mark.parametrize(
+    ("fields", "used"), [("random_seed: 0", 0), ("random_seed: -1", 9), ("", 9)]
+)
+def test_a_seed_of_the_definition_comes_first(fields: str, used: int) -> None:
+    """0 is one, as for Caffe; a negative one is none."""
+    solver = make(least_squares(f"{FIXED} {fields}"), seed=9)
+    assert solver.definition.seed == used
+
+
 def test_seed_fills_the_parameters() -> None:
     first, again, other = (
         make(least_squares(f"{FIXED} random_seed: {seed}")).net.params["fc"][0].data
