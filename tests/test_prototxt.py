@@ -144,6 +144,14 @@ def test_the_text_of_an_error() -> None:
     )
 
 
+def test_another_layers_fields_are_not_read_as_those_of_a_field_with_a_like_name() -> None:
+    (found,) = messages(
+        'layer { type: "ROIPooling" roi_pooling_param { pooled_w: 7 spatial_scale: 0.0625 } }'
+    )
+    assert "LayerParameter has no field 'roi_pooling_param'" in found
+    assert "did you mean" not in found
+
+
 def test_all_errors_come_at_once_and_in_order() -> None:
     parsed = broken(
         """

@@ -385,6 +385,8 @@ class _Reader(Cursor):
         known = here.descriptor.fields_by_name
         hint = did_you_mean(name.text, known)
         meant = known[hint.split("'")[1]] if hint else None
+        if meant is not None and name.text.endswith(f"_{meant.name}"):
+            hint, meant = "", None  # no slip: roi_pooling_param is what another layer has
         homes = [
             child.name
             for child in here.descriptor.fields
