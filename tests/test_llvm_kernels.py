@@ -18,6 +18,7 @@ from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.transpose import emit_transpose
 from graphc.codegen.nodes import Nodes
+from graphc.kernel import philox
 from graphc.kernel.lang import INDEX, Buffer, Kernel
 from graphc.ops.dropout import Dropout
 
@@ -395,6 +396,38 @@ def test_dropout_draws_the_same_in_any_layout(shape: tuple[int, ...], target: st
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("first", [0, 2**34 - 256, 2**34 - 1024, 2**34, 2**40 + 4, 2**34 - 7])
+def test_blocks_of_small_and_of_large_numbers(first: int, target: str):
+    """Whether a block's number has a high word is known beforehand, or there may be one."""
+    count = 1024
+
+    def drawn(k, n, y):
+        (i,) = k.each(count)
+        y[i] = k.select(k.random_bits(n[()], 5, i + first) < 20000, 1.0, 0.0)
+
+    made = kernel(drawn, [Buffer("n", INDEX, (), ())], [dense("y", count)])
+    (y,) = native(made, target)([np.array(11), np.zeros(count, np.float32)])
+    bits = philox.random_bits(11, 5, np.arange(first, first + count))
+    np.testing.assert_array_equal(y, bits < 20000)
+
+
+@pytest.mark.parametrize("target", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_random_bits_are_compared_as_they_are_made(target: str):
+    """In lanes of 16 bits: those of 32 would take twice the registers."""
+
+    def dropout(k, x, counter, y):
+        Dropout(0.3, 2).kernel(k, x, counter, y)
+
+    inputs = [dense("x", 4, 2048), Buffer("n", INDEX, (), ())]
+    made = kernel(dropout, inputs, [dense("y", 4, 2048)])
+    (compiled,) = compile_kernels([made], Target.named(target))
+    assert isinstance(compiled, NativeKernel)
+    text = str(compiled.emitted.function)
+    assert "x i16> %" in text[text.index("icmp ult <") :].split("\n")[0]
+    assert "zext" not in text
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("shape", [(3, 64), (5, 192), (7, 4096), (3, 999), (9, 1201)])
 @pytest.mark.parametrize("first", [0, 1])
 def test_large_results_go_past_the_caches(shape: tuple[int, int], first: int, target: str):
@@ -410,7 +443,11 @@ def test_large_results_go_past_the_caches(shape: tuple[int, int], first: int, ta
     (compiled,) = compile_kernels([made], small)
     assert isinstance(compiled, NativeKernel)
     streams = named.vector_bytes >= 32
-    assert ("!nontemporal" in str(compiled.emitted.function)) == streams
+    text = str(compiled.emitted.function)
+    assert ("!nontemporal" in text) == streams
+    lanes = named.lanes("float32")
+    stored = [line for line in text.splitlines() if "!nontemporal" in line]
+    assert all(f"store <{lanes} x float>" in line for line in stored)  # lines go out in order
     x, bias = real(*shape), real(columns)
     (y,) = compiled([x, bias, np.zeros_like(x)], shift=4 * first)
     np.testing.assert_array_equal(y, np.maximum(x + bias, 0))

@@ -11,6 +11,8 @@ from graphc.codegen.llvm.lanes import is_vector, lane_numbers
 from graphc.codegen.nodes import Node
 from graphc.kernel.philox import DRAW_BITS, DRAWS
 
+MOST_SMALL = DRAWS << 32
+
 if TYPE_CHECKING:
     from graphc.codegen.llvm.vector import Values
 
@@ -27,13 +29,19 @@ def draw(values: Values, node: Node) -> ir.Value:
 
     level = values.level(key)
     keys = values.frame.remembered(level, ("round keys", key, stream, lanes), make)
-    return (philox.random_row if row else philox.random_bits)(values.math, keys, at)
+    bits = philox.random_row if row else philox.random_bits
+    return bits(values.math, keys, at, _is_small(counter))
 
 
 def can_compare(left: Node, right: Node) -> bool:
     """Whether two nodes are random bits and a number to compare them with as they are made."""
     known = right.op == "const" and right.dtype == "int64" and 0 <= right.data < 1 << DRAW_BITS
     return left.op == "random_bits" and known
+
+
+def _is_small(counter: Node) -> bool:
+    """Whether blocks of a counter are numbered in 32 bits."""
+    return counter.bounds is not None and 0 <= counter.bounds[0] <= counter.bounds[1] < MOST_SMALL
 
 
 def _counts_on(values: Values, counter: Node) -> bool:

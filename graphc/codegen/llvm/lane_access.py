@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from graphc.codegen.llvm.lanes import SUFFIXES, TYPES
-from graphc.codegen.llvm.loops import INT1, INT32, VOID
+from graphc.codegen.llvm.loops import INT1, INT32, VOID, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.ir.types import DTYPES
 
@@ -48,10 +48,7 @@ class Lanes:
         builder = math.builder
         if self.form == "one" or (self.form == "row" and self.mask is None):
             if self.form == "row" and streamed:
-                size = min(self.align * self.count, math.target.vector_bytes)
-                stored = builder.store(value, self.place, align=size)
-                one = builder.module.add_metadata([ir.Constant(INT32, 1)])
-                stored.set_metadata("nontemporal", one)
+                self._stream(math, value)
             else:
                 builder.store(value, self.place, align=self.align)
         elif self.form == "row" and self._is_only_the_first():
@@ -62,6 +59,21 @@ class Lanes:
             name = self._masked("store", "scatter")
             align = ir.Constant(INT32, self.align)
             math.intrinsic(name, VOID, value, self.place, align, self._all_or_some(math))
+
+    def _stream(self, math: VectorMath, value: ir.Value) -> None:
+        """Store register by register, the first place first: memory takes lines best in order.
+
+        Of one wide store LLVM makes as many, but in any order.
+        """
+        b = math.builder
+        wide = min(self.count, math.target.vector_bytes // self.align)
+        one = b.module.add_metadata([ir.Constant(INT32, 1)])
+        for first in range(0, self.count, wide):
+            order = [ir.Constant(INT32, lane) for lane in range(first, first + wide)]
+            part = b.shuffle_vector(value, value, ir.Constant(ir.VectorType(INT32, wide), order))
+            place = b.gep(self.place, [whole(first)], source_etype=TYPES[self.dtype])
+            stored = b.store(part, place, align=self.align * wide)
+            stored.set_metadata("nontemporal", one)
 
     def _masked(self, of_a_row: str, of_scattered: str) -> str:
         kind, pointers = (

@@ -31,16 +31,23 @@ def round_keys(m: Arithmetic, key: ir.Value, stream: int, lanes: int) -> list[ir
     return [_spread(m, _low(m, each), type_) for each in words]
 
 
-def random_bits(m: Arithmetic, keys: Sequence[ir.Value], counter: ir.Value) -> ir.Value:
-    """16 random bits, an i16 for each i64 of `counter`; keys in as many lanes."""
+def random_bits(
+    m: Arithmetic, keys: Sequence[ir.Value], counter: ir.Value, small: bool = False
+) -> ir.Value:
+    """16 random bits, an i16 for each i64 of `counter`; keys in as many lanes.
+
+    small: no counter is below 0, or has a block whose number takes more than 32 bits.
+    """
     b = m.builder
-    words = _blocks(m, keys, b.udiv(counter, m.like(counter, DRAWS)))
+    words = _blocks(m, keys, b.udiv(counter, m.like(counter, DRAWS)), small)
     place = b.urem(counter, m.like(counter, DRAWS))
     drawn = b.lshr(words, b.mul(place, m.like(place, DRAW_BITS)))
     return b.trunc(drawn, reshaped(counter.type, INT16))
 
 
-def random_row(m: Arithmetic, keys: Sequence[ir.Value], counter: ir.Value) -> ir.Value:
+def random_row(
+    m: Arithmetic, keys: Sequence[ir.Value], counter: ir.Value, small: bool = False
+) -> ir.Value:
     """The same for neighbouring counters from one i64, a multiple of DRAWS, on.
 
     There are DRAWS for each lane of the keys, so that no block is computed twice.
@@ -48,18 +55,18 @@ def random_row(m: Arithmetic, keys: Sequence[ir.Value], counter: ir.Value) -> ir
     b, type_ = m.builder, keys[0].type
     first = _spread(m, b.udiv(counter, ir.Constant(INT64, DRAWS)), type_)
     numbers = ir.Constant(type_, list(range(type_.count)))
-    words = _blocks(m, keys, b.add(first, numbers))
+    words = _blocks(m, keys, b.add(first, numbers), small)
     return b.bitcast(words, ir.VectorType(INT16, type_.count * DRAWS))
 
 
-def _blocks(m: Arithmetic, keys: Sequence[ir.Value], block: ir.Value) -> ir.Value:
+def _blocks(m: Arithmetic, keys: Sequence[ir.Value], block: ir.Value, small: bool) -> ir.Value:
     """Both output words of each block, the first in the low half of an i64.
 
     A round is a multiplication of the low halves, one instruction for vectors, a shift and an
     exclusive or: upper halves are left as they come, since nothing looks at them.
     """
     b = m.builder
-    first, second = block, _high(m, block)
+    first, second = block, m.like(block, 0) if small else _high(m, block)
     for key in keys:
         product = b.mul(_low(m, first), m.like(first, MULTIPLIER))
         first, second = b.xor(b.xor(_high(m, product), second), key), product

@@ -93,11 +93,15 @@ class Prices:
         return best
 
     def _most(self, axis: Axis) -> int:
-        """Registers' worth of lanes that are good at most along an axis."""
+        """Registers' worth of lanes that are good at most along an axis.
+
+        Random bits come of a long chain of instructions, so many chains run side by side: in half
+        of the registers, two for the bits of two registers' worth.
+        """
         if not self.counters:
             return self.most
         count_on = all(form is not None and form[0].get(axis) == 1 for form in self.counters)
-        return self.registers // 4 if count_on else self.most // 2
+        return self.registers // 2 if count_on else self.most // 2
 
     def _lanes(self, axis: Axis, statement: StatementNode) -> int:
         """Several registers' worth where that wastes nothing: independent chains hide latencies."""

@@ -247,15 +247,15 @@ class Values:
             return self.math.pow(self.value(args[0]), float(args[1].data), args[0].least)
         if op == "exp":
             return self.math.exp(self.value(args[0]), self._is_at_most_zero(args[0]))
+        if op in _COMPARISONS and draws.can_compare(*args):
+            bits = draws.draw(self, args[0])
+            return b.icmp_unsigned(_COMPARISONS[op], bits, self.math.like(bits, args[1].data))
         if op in _COMPARISONS and (known := known_lanes(self, node)) is not None:
             return known
         if op in _COMPARISONS and (limits := lane_limits(self, node)) is not None:
             return b.icmp_signed(_COMPARISONS[op], *limits)
         if op in _COMPARISONS and are_narrow(self, args):
             return b.icmp_signed(_COMPARISONS[op], *(narrow(self, node) for node in args))
-        if op in _COMPARISONS and draws.can_compare(*args):
-            bits = draws.draw(self, args[0])
-            return b.icmp_unsigned(_COMPARISONS[op], bits, self.math.like(bits, args[1].data))
         values = self.alike(*args)
         if op in _BITS:
             return getattr(b, _BITS[op])(*values)
