@@ -9,6 +9,7 @@ import pytest
 
 import graphc
 from graphc.bench.loss import GRADIENT_ERROR, SPREADS, Candidate, Size, error_of, exact
+from graphc.codegen.llvm.nest import PART, PART_OF_ROW
 from graphc.frontends.matconvnet import losses
 from graphc.ir.core.axes import Sum
 from graphc.ir.core.elementwise import Times
@@ -267,6 +268,28 @@ def test_long_sums_lose_nothing(batch: int, classes: int, spread: float) -> None
     for seed in range(3):
         found = error_of(candidate, size, spread, seed)
         assert found.gradient <= GRADIENT_ERROR, found
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("small", [3e-8, 5.9e-8, 9e-8, 1.7e-7])
+def test_terms_too_small_beside_the_largest_are_not_lost(axis: int, small: float) -> None:
+    """Each rounds the same way where it is added to a 1: all of a part's are lost, or doubled.
+
+    That is (terms of a part - 1) 2**-24; the rest is four roundings: of dy, the sum, the quotient
+    and the product.
+    """
+    size = Size(70, 3000, axis)
+    x = np.full(size.shape, np.float32(np.log(small)))
+    label = np.zeros(size.batch, np.float32)
+    for number in range(size.batch):
+        x[number, number] = 0.0
+    candidate = Candidate(size, "fused")
+    candidate.put(x, label)
+    candidate.run()
+    gradient = exact(x, label, axis)[1]
+    terms = PART if axis == 0 else PART_OF_ROW
+    error = np.abs(candidate.gradient - gradient).max() / np.abs(gradient).max()
+    assert error <= (terms - 1 + 4) * 2.0**-24
 
 
 def test_the_float64_reference_against_differences() -> None:

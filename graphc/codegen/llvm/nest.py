@@ -31,9 +31,12 @@ from graphc.kernel.lang import Axis
 # processor foresees the end of such short loops badly.
 FEW_ITERATIONS = 9
 SHORT_TEXT = 150
-# Of a long sum so many float32 numbers at most are added one after another in each lane. Of
-# distances from a number near by more, since these are small.
-PART = 32
+# Of a long sum so many float32 numbers at most are added one after another in each lane: beside a
+# 1, as a softmax has, each of them loses up to 2**-24. Rows that lie in a cache are summed up
+# sooner than parts are converted, so theirs are longer. Of distances from a number near by there
+# may be more, since these are small.
+PART = 8
+PART_OF_ROW = 16
 PART_OF_SPREAD = 64
 
 
@@ -106,7 +109,9 @@ class Nest:
             math.ceil(self.plan.nodes.extents[a] / (self.lanes if a == self.inner else 1))
             for a in self.axes
         ]
-        terms = PART_OF_SPREAD if fold.kind == SPREAD else PART
+        terms = PART_OF_ROW if self.inner else PART
+        if fold.kind == SPREAD:
+            terms = PART_OF_SPREAD
         if "float32" not in dtypes:
             terms = math.isqrt(math.prod(counts))
         place, inside = len(counts) - 1, 1
