@@ -227,6 +227,7 @@ def maps() -> list[Case]:
         Case(Softmax(1), ((3, 3001),)),
         Case(Softmax(1), ((2, 21, 40, 30),)),
         Case(Softmax(1), ((2, 40, 6, 40),)),
+        Case(Softmax(1), ((2, 150, 6, 40),)),
         Case(Softmax(1), ((2, 21, 5, 7),)),
         Case(Softmax(1), ((2, 21, 4, 8),)),
         Case(SoftmaxGradient(1), ((2, 21, 12, 12),) * 2),
