@@ -14,6 +14,8 @@ from graphc.codegen.llvm.groups import with_groups_in_lanes
 from graphc.codegen.llvm.loops import whole
 from graphc.codegen.llvm.product import Cut, Product, products, whole_product
 from graphc.codegen.llvm.scratch import Scratch
+from graphc.codegen.llvm.tap_sums import TapSums
+from graphc.codegen.llvm.tap_tiling import choose_tap_sums
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.tile_choice import choose_tiling
 from graphc.codegen.llvm.tiled_product import TiledProduct
@@ -23,7 +25,7 @@ from graphc.ir.types import REAL
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Kernel
 
-Tiled = TiledProduct | DotProduct | WindowDot
+Tiled = TiledProduct | DotProduct | WindowDot | TapSums
 FEW_PHASES = 4  # products that are worth comparing with a schedule for all of them at once
 EMPTY_LANES = 0.1  # of all lanes, from which on the last vector is worth code of its own
 GAIN = 0.95  # of the modelled time, at most, for twice the code
@@ -50,8 +52,8 @@ def emit_contraction(
     return EmittedKernel(function, extent, 1, 2.0 * steps, (), scratch_bytes, grain)
 
 
-def _is_joined(part: Tiled) -> TypeGuard[TiledProduct]:
-    return isinstance(part, TiledProduct) and part.joined > 1
+def _is_joined(part: Tiled) -> TypeGuard[TiledProduct | TapSums]:
+    return isinstance(part, TiledProduct | TapSums) and part.joined > 1
 
 
 def tiled_parts(contraction: Contraction, target: Target) -> list[Tiled]:
@@ -103,7 +105,7 @@ def _cut(contraction: Contraction, full: Cut, rest: Cut, target: Target) -> list
     return _all_tiled([*parts, *(_tiled_rest(product, target) for product in last)])
 
 
-def _tiled_rest(product: Product, target: Target) -> TiledProduct | DotProduct | None:
+def _tiled_rest(product: Product, target: Target) -> TiledProduct | DotProduct | TapSums | None:
     tiled, dot = _tiled(product, target), choose_copied_dot(product, target)
     if dot is not None and (tiled is None or dot.cost < tiled.tiling.cost):
         return DotProduct(product, dot)
@@ -144,11 +146,19 @@ def _windows(contraction: Contraction, target: Target) -> WindowDot | None:
     return None if product is None or tiling is None else WindowDot(product, tiling)
 
 
-def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | None:
+def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | TapSums | None:
+    """The cheapest form of a product."""
     tiling, dot = choose_tiling(product, target), choose_dot(product, target)
-    if dot is not None and (tiling is None or dot.cost < tiling.cost):
+    taps = choose_tap_sums(product, target)
+    costs = [found.cost for found in (tiling, dot, taps) if found is not None]
+    if not costs:
+        return None
+    if taps is not None and taps.cost == min(costs):
+        return TapSums(product, taps)
+    if dot is not None and dot.cost == min(costs):
         return DotProduct(product, dot)
-    return None if tiling is None else TiledProduct(product, tiling)
+    assert tiling is not None
+    return TiledProduct(product, tiling)
 
 
 def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Tiled]) -> int:

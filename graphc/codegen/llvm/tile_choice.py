@@ -176,7 +176,7 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
             rows = all(f.strides.get(vector, 1) == 1 for f in (a, b))
             if elementwise and not rows:
                 continue
-            lanes = _lanes(product, target, vector)
+            lanes = fewest_lanes(product, target, vector)
             packing = "" if b.strides.get(vector, 1) == 1 else "turn"
             if packing and (b.guarded or lanes == 1 or not _turned(product, b)):
                 continue
@@ -197,7 +197,7 @@ def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
                     yield from _sizes(product, target, like)
 
 
-def _lanes(product: Product, target: Target, vector: Axis) -> int:
+def fewest_lanes(product: Product, target: Target, vector: Axis) -> int:
     """Lanes of the narrowest registers that hold all points of a short axis, or of the widest."""
     dtype = product.left.buffer.dtype
     least = min(NARROWEST // ITEM_BYTES[dtype], target.lanes(dtype))
