@@ -617,6 +617,14 @@ def parts_of(name: str, outputs: Shape, target: Target) -> list[list[TiledProduc
 SHARED_LINES = (("depthwise, long sums", (2, 20, 26, 25)), ("groups, long sums", (2, 40, 26, 27)))
 
 
+@pytest.fixture
+def _in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weight gradient holds all its taps, as if there were more of them than registers."""
+    name = "graphc.codegen.llvm.contraction.choose_tap_sums"
+    monkeypatch.setattr(name, lambda *_: None)
+
+
+@pytest.mark.usefixtures("_in_tiles")
 @pytest.mark.parametrize(("name", "outputs"), SHARED_LINES)
 def test_a_thread_reads_once_what_several_of_its_shares_read(name: str, outputs: Shape) -> None:
     *_, (part,) = parts_of(name, outputs, Target.named("znver5"))
@@ -638,6 +646,7 @@ def test_a_thread_reads_once_what_several_of_its_shares_read(name: str, outputs:
         assert close(cut(arrays)[0], want, "float32")
 
 
+@pytest.mark.usefixtures("_in_tiles")
 def test_windows_of_few_channels_that_overlap_are_read_once() -> None:
     for name, outputs in (
         ("depthwise, wide", (2, 80, 7, 33)),

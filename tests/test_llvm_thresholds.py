@@ -98,6 +98,19 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "LINE": [0.0, 50.0],
         "FAR_LINE": [0.0, 50.0],
     },
+    "tap_tiling": {
+        "LONGEST_SUM": [3],
+        "STRIP": [1, 1000],
+        "KEPT_STRIP": [1],
+        "KEPT_PART": [0.0],
+        "KEPT_VECTORS": [1],
+        "READ_AGAIN": [100.0],
+        "MOST_VECTORS": [1],
+        "MOST_COLUMNS": [1, 2],
+        "MOST_PRODUCTS": [1],
+        "CACHE_PART": [100.0],
+    },
+    "tap_sums": {"LINES_ABOVE": [0]},
     "dot_tile": {"LONGEST_SUM": [16], "MOST_UNROLLED": [1], "AHEAD_BYTES": [64]},
     "window_dot": {
         "STEP": [0, 100],
@@ -289,6 +302,9 @@ def cases(module: str) -> list[Case]:
         return products() + convolution(CONVOLUTIONS["few beyond a vector"])
     if module == "next_row":
         return pools()
+    if module.startswith("tap"):
+        names = [name for name in CONVOLUTIONS if name.startswith("depthwise")]
+        return [convolution(CONVOLUTIONS[name])[2] for name in names]
     if module in LOOPS:
         return maps()
     found = convolutions() + products()
