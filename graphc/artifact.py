@@ -261,12 +261,14 @@ def _save_linked(
     compiler = find_compiler(target.triple)
     name = c_api.identifier(made.program.name)
     bundle, values = _bundle(
-        made, values, lambda program, end: compile_linkable(program, target, name + end)
+        made,
+        values,
+        lambda program, end: compile_linkable(program, target, name + end, whole=compiler is None),
     )
     slots, training = bundle.slots, bundle.training
-    objects = {"kernels.o": bundle.object}
+    objects = _objects("kernels", bundle)
     if training is not None and training.earlier is not None:
-        objects["passes.o"] = training.earlier.object
+        objects |= _objects("passes", training.earlier)
     interface = Interface(name, bundle, made.outputs, made.wrt, features=needed_features(target))
     if compiler is None or _outside(file_bytes(slots), beside):
         interface = replace(interface, weights_file=weights_path(place).name)
@@ -293,6 +295,11 @@ def _save_linked(
         parts = [*objects, *(source for source in sources if source.endswith(".c"))]
         link(compiler, folder, form, parts, interface, place)
         return moved(folder, place, form, interface)
+
+
+def _objects(name: str, bundle: Bundle) -> dict[str, bytes]:
+    """The objects of a program as files for a linker."""
+    return {f"{name}{number}.o": code for number, code in enumerate(bundle.objects)}
 
 
 def _outside(size: int, beside: bool | None) -> bool:

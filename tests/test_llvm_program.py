@@ -162,7 +162,7 @@ def test_code_for_another_machine_is_refused():
         (replace(bundle, triple="riscv64-unknown-linux-gnu"), "compiled for riscv64"),
         (replace(bundle, vector_bytes=4096), "a named target"),
         (replace(bundle, target="host", cpu="pentium"), "the processor pentium"),
-        (replace(bundle, object=b"no object file"), "cannot be loaded"),
+        (replace(bundle, objects=(b"no object file",)), "cannot be loaded"),
     ):
         with pytest.raises(NetError, match=message):
             load(other)
@@ -183,19 +183,19 @@ def test_cache_spares_the_emission(own_cache: Path, monkeypatch: pytest.MonkeyPa
             compile_program(example(), Target.named("scalar"))
     entry.write_bytes(b"broken" + entry.read_bytes()[6:])
     assert compile_program(example()) == first
-    assert (cache_folder.read(entry.name) or b"").endswith(first.object)
+    assert (cache_folder.read(entry.name) or b"").endswith(first.objects[-1])
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv(cache_folder.ENVIRONMENT, str(tmp_path / "file" / "below"))
-    assert compile_program(example()).object
+    assert compile_program(example()).objects
 
 
 def test_cache_is_not_read_where_others_can_write(own_cache: Path):
     bundle = compile_program(example())
     (entry,) = own_cache.iterdir()
-    assert (cache_folder.read(entry.name) or b"").endswith(bundle.object)
+    assert (cache_folder.read(entry.name) or b"").endswith(bundle.objects[-1])
     own_cache.chmod(0o777)
     assert cache_folder.read(entry.name) is None
     entry.unlink()

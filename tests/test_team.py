@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from native_programs import Assembly
 
-from graphc.codegen.llvm import claims, crew, program
+from graphc.codegen.llvm import claims, crew, step
 from graphc.codegen.llvm.claims import HALVINGS, NEIGHBOURS, claims_text, least_uncut
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
-from graphc.codegen.llvm.program import waits
+from graphc.codegen.llvm.waits import waits
 from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import WORTH_A_TEAM
@@ -92,7 +92,7 @@ def test_any_number_of_threads_gives_the_same_bits(
     moved: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ):
     for name, value in moved.items():
-        monkeypatch.setattr(program if name in vars(program) else claims, name, value)
+        monkeypatch.setattr(step if name in vars(step) else claims, name, value)
     executable = load(compile_program(chain(20)))
     arrays = executable.bind_new()
     arrays["x"][...] = np.random.default_rng(1).standard_normal(SIZE)

@@ -1,6 +1,6 @@
 """A compiled program as a file: machine code and the tables that a call needs.
 
-The file is a line of text, the length of a JSON header, the header, the machine code of each
+The file is a line of text, the length of a JSON header, the header, the objects of each
 program, and a SHA-256 of all that is before it. It is read without running anything of it.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import struct
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ ENTRIES = (
     "graphc_timed",
     "graphc_rest",
 )
-_VERSION = 4
+_VERSION = 5
 _FIRST_LINE = f"graphc bundle {_VERSION}\n".encode()
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32
@@ -112,12 +113,12 @@ class Tables:
 class Bundle(Tables):
     """All that is needed to run a program without the compiler.
 
-    object: a relocatable object file for `triple`; it uses what `cpu` has and vectors of
-    `vector_bytes`. target: the name that was asked for. training: what a step does; None: there are
-    no steps.
+    objects: relocatable object files for `triple`, to be linked together; they use what `cpu` has
+    and vectors of `vector_bytes`. target: the name that was asked for. training: what a step does;
+    None: there are no steps.
     """
 
-    object: bytes
+    objects: tuple[bytes, ...]
     target: str
     triple: str
     cpu: str
@@ -133,11 +134,11 @@ class Bundle(Tables):
         programs = _programs(self)
         fields = [dataclasses.asdict(program) for program in programs]
         for row in fields:
-            row["object"] = len(row["object"])
+            row["objects"] = [len(code) for code in row["objects"]]
             if row["training"] is not None:
                 row["training"]["earlier"] = None
         header = json.dumps(fields).encode()
-        code = b"".join(program.object for program in programs)
+        code = b"".join(code for program in programs for code in program.objects)
         content = _FIRST_LINE + _LENGTH.pack(len(header)) + header + code
         return content + hashlib.sha256(content).digest()
 
@@ -205,17 +206,17 @@ def _whole(content: bytes) -> Bundle:
     programs = []
     begin = start + length
     for fields in json.loads(content[start:begin]):
-        end = begin + fields["object"]
-        programs.append(_bundle(fields, content[begin:end]))
-        begin = end
+        ends = [*itertools.accumulate(fields["objects"], initial=begin)]
+        fields["objects"] = [content[one:other] for one, other in itertools.pairwise(ends)]
+        programs.append(_bundle(fields))
+        begin = ends[-1]
     whole, *earlier = programs
     if not earlier or whole.training is None:
         return whole
     return replace(whole, training=replace(whole.training, earlier=earlier[0]))
 
 
-def _bundle(fields: dict[str, Any], code: bytes) -> Bundle:
-    fields["object"] = code
+def _bundle(fields: dict[str, Any]) -> Bundle:
     for table, kind in (("slots", SlotEntry), ("checks", CheckEntry), ("steps", StepEntry)):
         fields[table] = tuple(_entry(kind, row) for row in fields[table])
     for table in ("readable", "readable_forward"):

@@ -33,9 +33,12 @@ def load(bundle: Bundle) -> Executable:
         " compile it for a named target that both have, such as x86-64-v3",
     )
     host.machine()
-    # JITLink puts an object's sections into one block: distances in it always fit 32 bits.
+    # JITLink puts an object's sections into one block: distances in it always fit 32 bits. From one
+    # object to another there are only calls, and these it leads over addresses of 64 bits.
     engine = llvm.create_lljit_compiler(use_jit_link=True)
-    library = llvm.JITLibraryBuilder().add_object_img(bundle.object).add_current_process()
+    library = llvm.JITLibraryBuilder().add_current_process()
+    for code in bundle.objects:
+        library.add_object_img(code)
     for entry in ENTRIES:
         library.export_symbol(entry)
     try:

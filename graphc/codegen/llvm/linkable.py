@@ -1,10 +1,12 @@
-"""A program as an object file for a linker, beside other code and other nets."""
+"""A program as object files for a linker, beside other code and other nets."""
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
+import re
 
+from graphc.codegen.llvm.modules import Batches
 from graphc.codegen.llvm.object import bundle_of
+from graphc.codegen.llvm.object_maker import ObjectMaker
 from graphc.codegen.llvm.program import emit_program, kernel_keys
 from graphc.codegen.llvm.target import Target
 from graphc.plan.program import Program
@@ -16,21 +18,25 @@ _UNLOADING = """
 """
 
 
-def compile_linkable(program: Program, target: Target, prefix: str) -> Bundle:
+def compile_linkable(program: Program, target: Target, prefix: str, whole: bool = False) -> Bundle:
     """A bundle whose machine code calls its entries `PREFIX_run_forward`, `PREFIX_run_backward` ...
 
     They can be called within the shared library or program that they are linked into, and are not
     seen from outside of it. When that is unloaded, threads that linger in it are sent away.
+    whole: in one object, which takes longer to make.
     """
-    machine = target.machine(position_independent=True)
-    emitted = emit_program(program, target, kernel_keys(program))
-    module = llvm.parse_assembly(f"{emitted.text}\n{_UNLOADING}")
-    for entry in ENTRIES:
-        function = module.get_function(entry)
-        function.name = f"{prefix}_run_{entry.removeprefix('graphc_')}"
-        function.visibility = "hidden"
-    code = bytes(machine.emit_object(module))
-    return bundle_of(program, target, code, emitted.scratch_bytes)
+    with ObjectMaker(target) as maker:
+        batches = None if whole else Batches(maker.add, f"{prefix}_run_")
+        emitted = emit_program(program, target, kernel_keys(program), batches)
+        maker.add(_renamed(f"{emitted.text}\n{_UNLOADING}", prefix))
+        return bundle_of(program, target, maker.objects(), emitted.scratch_bytes)
+
+
+def _renamed(text: str, prefix: str) -> str:
+    """The text with its entries as `compile_linkable` has them."""
+    names = "|".join(entry.removeprefix("graphc_") for entry in ENTRIES)
+    hidden = re.sub(rf"^define (?=\w+ @graphc_({names})\()", "define hidden ", text, flags=re.M)
+    return re.sub(rf"@graphc_({names})\b", rf"@{prefix}_run_\1", hidden)
 
 
 def needed_features(target: Target) -> tuple[str, ...]:

@@ -1,16 +1,20 @@
 """Program -> Bundle: machine code straight from the text, with no optimisation passes between.
 
 The text already has its loops, vectors and invariants where they belong; LLVM selects instructions,
-allocates registers and schedules. The result is kept on disk (`graphc.runtime.cache_folder`).
+allocates registers and schedules, for one part of the program while the next is emitted. The result
+is kept on disk (`graphc.runtime.cache_folder`).
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import llvmlite.binding as llvm
 
 from graphc.codegen.llvm import cache
+from graphc.codegen.llvm.modules import Batches
+from graphc.codegen.llvm.object_maker import ObjectMaker
 from graphc.codegen.llvm.program import emit_program, kernel_keys
 from graphc.codegen.llvm.scratch import behind_arena
 from graphc.codegen.llvm.target import Target
@@ -19,7 +23,10 @@ from graphc.plan.program import Program
 from graphc.runtime import cache_folder
 from graphc.runtime.bundle import Bundle, CheckEntry, Place, SlotEntry, StepEntry
 
-_SCRATCH = struct.Struct("<Q")  # before kept code: what a thread works in, in bytes
+# Before kept code: what a thread works in, in bytes, and how many objects there are; and for each
+# of these its length.
+_SCRATCH = struct.Struct("<QQ")
+_LENGTH = struct.Struct("<Q")
 
 
 def compile_program(program: Program, target: Target | None = None) -> Bundle:
@@ -28,13 +35,29 @@ def compile_program(program: Program, target: Target | None = None) -> Bundle:
     keys = kernel_keys(program)
     key = cache.key(program, keys, chosen)
     kept = cache_folder.read(key)
-    if kept is None:
-        emitted = emit_program(program, chosen, keys)
-        machine = chosen.machine(position_independent=True)
-        code = machine.emit_object(llvm.parse_assembly(emitted.text))
-        cache_folder.write(key, _SCRATCH.pack(emitted.scratch_bytes) + code)
-        return bundle_of(program, chosen, code, emitted.scratch_bytes)
-    return bundle_of(program, chosen, kept[_SCRATCH.size :], *_SCRATCH.unpack_from(kept))
+    if kept is not None:
+        return bundle_of(program, chosen, *_unpacked(kept))
+    with ObjectMaker(chosen) as maker:
+        emitted = emit_program(program, chosen, keys, Batches(maker.add))
+        maker.add(emitted.text)
+        objects = maker.objects()
+    cache_folder.write(key, _packed(objects, emitted.scratch_bytes))
+    return bundle_of(program, chosen, objects, emitted.scratch_bytes)
+
+
+def _packed(objects: tuple[bytes, ...], scratch_bytes: int) -> bytes:
+    """What is kept on disk."""
+    lengths = [_LENGTH.pack(len(code)) for code in objects]
+    return b"".join([_SCRATCH.pack(scratch_bytes, len(objects)), *lengths, *objects])
+
+
+def _unpacked(kept: bytes) -> tuple[tuple[bytes, ...], int]:
+    """The objects, and what a thread works in."""
+    scratch_bytes, count = _SCRATCH.unpack_from(kept)
+    begin = _SCRATCH.size + count * _LENGTH.size
+    lengths = [length for (length,) in _LENGTH.iter_unpack(kept[_SCRATCH.size : begin])]
+    ends = itertools.accumulate(lengths, initial=begin)
+    return tuple(kept[one:other] for one, other in itertools.pairwise(ends)), scratch_bytes
 
 
 def llvm_text(program: Program, target: Target | None = None) -> str:
@@ -63,7 +86,9 @@ def _module(program: Program, target: Target, keys: list[str]) -> llvm.ModuleRef
     return llvm.parse_assembly(text)
 
 
-def bundle_of(program: Program, target: Target, code: bytes, scratch_bytes: int) -> Bundle:
+def bundle_of(
+    program: Program, target: Target, objects: tuple[bytes, ...], scratch_bytes: int
+) -> Bundle:
     """Machine code with the tables of the program it belongs to.
 
     scratch_bytes: what a thread works in; the caller's has it behind the planned bytes.
@@ -83,7 +108,7 @@ def bundle_of(program: Program, target: Target, code: bytes, scratch_bytes: int)
     )
     return Bundle(
         name=program.name,
-        object=code,
+        objects=objects,
         target=target.name,
         triple=target.triple,
         cpu=target.cpu,
