@@ -429,7 +429,7 @@ def test_a_file_for_another_machine_is_not_used(own_cache: Path) -> None:
         {"triple": "riscv64-unknown-linux-gnu"},
         {"vector_bytes": 4096},
         {"cpu": "pentium"},
-        {"object": b"no object file"},
+        {"objects": (b"no object file",)},
     ):
         strange = replace(kept, bundle=replace(kept.bundle, **changed))
         compilation_cache.write(entry.name, strange)

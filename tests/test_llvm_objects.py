@@ -278,7 +278,7 @@ def test_what_llvm_refuses_is_raised(cores: int, monkeypatch: pytest.MonkeyPatch
     with_cores(monkeypatch, cores)
     with (
         ObjectMaker(Target.host()) as maker,
-        pytest.raises(RuntimeError, match="LLVM IR parsing error(.|\n)*nonsense"),
+        pytest.raises(RuntimeError, match="LLVM IR parsing error"),
     ):
         for text in (EMPTY, NONSENSE, EMPTY):
             maker.add(text)

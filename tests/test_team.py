@@ -20,10 +20,10 @@ from graphc.codegen.llvm import claims, crew, step
 from graphc.codegen.llvm.claims import HALVINGS, NEIGHBOURS, claims_text, least_uncut
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.object import compile_program
-from graphc.codegen.llvm.waits import waits
 from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import WORTH_A_TEAM
+from graphc.codegen.llvm.waits import waits
 from graphc.codegen.nodes import Nodes
 from graphc.error import NetError
 from graphc.plan.program import Program
@@ -144,12 +144,12 @@ define void @claim(ptr %claims, i64 %thread, i64 %threads, i64 %step, i64 %units
 @pytest.mark.parametrize("grain", [1, 3, 7])
 def test_every_unit_is_claimed_once(threads: int, grain: int):
     counters, rng = Claims(), random.Random(threads + grain)
-    for step, units in enumerate([1, 2, 3, 43, 64, 1000, 98304, 5]):
+    for position, units in enumerate([1, 2, 3, 43, 64, 1000, 98304, 5]):
         starts = [t * units // threads for t in range(threads + 1)]
         here, pieces = list(range(threads)), []
         while here:
             thread = rng.choice(here)
-            if piece := counters.claim(thread, threads, step, units, grain):
+            if piece := counters.claim(thread, threads, position, units, grain):
                 pieces.append(piece)
                 continue
             here.remove(thread)  # it goes to the next step, and nothing may be left that it sees
