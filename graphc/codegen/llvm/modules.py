@@ -55,6 +55,7 @@ class Modules:
             return
         self._batches.take(self._shared_text())
         self._apart.update(function.name for function in _defined(self.module))
+        _take_apart(self.module)
         self.module = self._new()
 
     def last(self, called: Iterable[ir.Function]) -> str:
@@ -63,6 +64,7 @@ class Modules:
         `called`: functions that are called there, wherever they are.
         """
         text = str(self.module) if self._batches is None else self._shared_text()
+        _take_apart(self.module)
         apart = [function for function in called if function.name in self._apart]
         return "\n".join([text, *map(_declaration, apart)])
 
@@ -75,6 +77,13 @@ class Modules:
 
 def _defined(module: ir.Module) -> list[ir.Function]:
     return [function for function in module.functions if not function.is_declaration]
+
+
+def _take_apart(module: ir.Module) -> None:
+    """Let go of the instructions, which know their blocks: they go now, and no search finds them."""
+    for function in _defined(module):
+        for block in function.blocks:
+            block.instructions.clear()
 
 
 def _instructions(module: ir.Module) -> int:
