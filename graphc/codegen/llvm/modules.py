@@ -80,7 +80,7 @@ def _defined(module: ir.Module) -> list[ir.Function]:
 
 
 def _take_apart(module: ir.Module) -> None:
-    """Let go of the instructions, which know their blocks: they go now, and no search finds them."""
+    """Let go of the instructions, which know their blocks: no search for garbage meets them."""
     for function in _defined(module):
         for block in function.blocks:
             block.instructions.clear()
