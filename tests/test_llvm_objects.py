@@ -17,7 +17,7 @@ from native_programs import Assembly
 
 import graphc
 from graphc.artifact import Contents, save
-from graphc.codegen.llvm import modules, object, object_maker
+from graphc.codegen.llvm import modules, object, object_maker, threaded
 from graphc.codegen.llvm.jit import load
 from graphc.codegen.llvm.linkable import compile_linkable
 from graphc.codegen.llvm.object import compile_program, llvm_text
@@ -135,6 +135,21 @@ def test_several_objects_give_the_same_bits(
     for name, array in answers[0].items():
         assert np.any(array)
         np.testing.assert_array_equal(array, answers[1][name], err_msg=name)
+
+
+def test_an_llvmlite_with_other_functions_makes_the_same_code(
+    one_by_one: None, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usual = compile_program(program())
+    monkeypatch.setattr(threaded, "_BRIEF", ("LLVMPY_NoSuchFunction",))
+    threaded._functions.cache_clear()
+    monkeypatch.setenv("GRAPHC_CACHE", str(own_cache / "other"))
+    try:
+        assert threaded._functions() is None
+        assert compile_program(program()).objects == usual.objects
+    finally:
+        monkeypatch.undo()
+        threaded._functions.cache_clear()
 
 
 def test_two_compilations_at_once(one_by_one: None):

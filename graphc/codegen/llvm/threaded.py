@@ -33,6 +33,8 @@ def machine_code(text: str, machine: llvm.TargetMachine) -> bytes:
     Raises RuntimeError where LLVM refuses the text.
     """
     library = _functions()
+    if library is None:
+        return bytes(machine.emit_object(llvm.parse_assembly(text, llvm.create_context())))
     context = library["LLVMPY_ContextCreate"]()
     try:
         error = ctypes.c_char_p()
@@ -68,13 +70,19 @@ def _said(error: ctypes.c_char_p) -> str:
 
 
 @functools.cache
-def _functions() -> dict[str, Any]:
-    """llvmlite's functions, called without its lock."""
+def _functions() -> dict[str, Any] | None:
+    """llvmlite's functions, called without its lock; None for an llvmlite that has others.
+
+    They are no part of what it promises: with others, threads wait for each other, no more.
+    """
     found = {}
     for names, load in ((_BRIEF, ctypes.PyDLL), (_LONG, ctypes.CDLL)):
-        library = load(ffi.lib._name)
-        for name in names:
-            known, function = getattr(ffi.lib, name), getattr(library, name)
+        try:
+            library = load(ffi.lib._name)
+            both = [(getattr(ffi.lib, name), getattr(library, name)) for name in names]
+        except AttributeError:
+            return None
+        for name, (known, function) in zip(names, both, strict=True):
             function.argtypes, function.restype = known.argtypes, known.restype
             found[name] = function
     return found
