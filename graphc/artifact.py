@@ -24,6 +24,7 @@ from graphc.error import NetError, need
 from graphc.linker import Form, find_compiler, link, moved, weights_path, without_compiler
 from graphc.runtime.bundle import Bundle, Tables, Training
 from graphc.runtime.cpu import Executable
+from graphc.runtime.loaded import LoadedProgram
 from graphc.runtime.parameter_file import (
     STORED,
     Stored,
@@ -199,10 +200,11 @@ def load(path: str | Path) -> Executable | Trainer:
 
     path: what `graphc compile --emit bundle` wrote; with `--solver` it has steps of training. The
     arrays of a MatConvNet net are H x W x C x N, in Fortran order; `loaded.arrays` has them all by
-    name. Raises NetError where a file is missing, damaged, or for another machine.
+    name. Raises NetError where a file is missing, damaged, or for another machine; what is loaded
+    does so for a second thread's call meanwhile. Load the bundle once for each thread.
     """
     bundle = Bundle.load(path)
-    executable = load_code(bundle)
+    executable = load_code(bundle, LoadedProgram)
     stored = Stored.empty()
     if _is_stored(bundle):
         stored = map_parameters(weights_path(Path(path)), bundle.slots)

@@ -68,6 +68,7 @@ from graphc.frontends.matconvnet.network import (
 from graphc.ir.op import Op
 from graphc.mat_call import CompiledPieces
 from graphc.plan.budget import Memory, memory_mode
+from graphc.runtime.turn import Turn, one_at_a_time
 
 if TYPE_CHECKING:
     from graphc.summary import Summary
@@ -80,6 +81,7 @@ __all__ = [
 ]  # fmt: skip
 
 Array = np.ndarray
+_INSTEAD = "make a DagNet for each thread: DagNet.from_struct(net.to_struct())"
 MOMENTS_RATE = 0.1  # how fast the moments of batch normalisation follow the batches'
 
 
@@ -126,6 +128,7 @@ class DagNet:
         self.fast_math: Sequence[str] = ()
         self.libraries = "auto"
         self.version = version
+        self._turn = Turn("DagNet", _INSTEAD)
         self._masks: dict[str, Array] = {}
         self._compiled = CompiledPieces()
 
@@ -278,6 +281,7 @@ class DagNet:
     # -- running ----------------------------------------------------------------------------
 
     @explained
+    @one_at_a_time
     def eval(
         self,
         inputs: Mapping[str, Any] | Sequence[Any],
@@ -310,6 +314,7 @@ class DagNet:
         if self.conserve_memory:
             run.drop()
 
+    @one_at_a_time
     def reset(self) -> None:
         """Forget all values and derivatives, and the losses' means."""
         self._clear()

@@ -45,9 +45,16 @@ from graphc.net_parts import NetParts
 from graphc.net_shapes import NetShapes
 from graphc.phase import TEST, Phase
 from graphc.plan.budget import Memory
+from graphc.runtime.turn import Turn, one_at_a_time, one_thread_at_a_time
 
 if TYPE_CHECKING:
     from graphc.summary import Summary
+
+
+_INSTEAD = (
+    "make a Net for each thread; with net.share_with(other) they have the same weights in the same"
+    " memory"
+)
 
 
 class Net:
@@ -84,6 +91,9 @@ class Net:
         libraries: whether a GPU's products and convolutions may be calls of cuBLASLt and cuDNN,
             where these are installed: "auto" where they are measured faster, "on" wherever they
             can, "off" never.
+    A net runs one call at a time: another thread's, or one made by the net's own Python layer, is
+    refused with NetError. Threads have a net each; see `share_with`.
+
     Attributes:
         blobs: all blobs by name; `.data` and `.diff` are arrays of their shape.
         params: layer name -> its parameters, each with `.data` and `.diff`.
@@ -149,6 +159,7 @@ class Net:
             if isinstance(source, NetDefinition)
             else read_net(source, phase=phase, level=level, stages=stages, layer_types=LAYERS)
         )
+        self._turn = Turn("Net", _INSTEAD)
         self.compilations = Compilations(self.definition, base, shapes or {})
         self._custom: Signature | None = None  # what was asked for last, where that is special
         front = self.front()
@@ -221,6 +232,7 @@ class Net:
         parts = (weight * float(np.add.reduce(outputs[n], axis=None)) for n, weight in losses)
         return sum(parts, 0.0)
 
+    @one_thread_at_a_time
     def set_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Copy arrays into net inputs, by name. Shapes must agree up to trailing ones.
 
@@ -228,6 +240,7 @@ class Net:
         """
         self._inputs.put(inputs)
 
+    @one_thread_at_a_time
     def set_input_arrays(self, data: Any, labels: Any) -> None:
         """What the net's MemoryData layer serves: one batch after another, again from the start.
 
@@ -239,6 +252,7 @@ class Net:
         """
         self._inputs.serve_images(data, labels)
 
+    @one_at_a_time
     def forward(
         self,
         blobs: Sequence[str] | None = None,
@@ -268,16 +282,17 @@ class Net:
         if start is not None or end is not None:
             if start is None:
                 self._inputs.fill(inputs)
-            self.reshape()
+            self._follow_shapes()
             return self._parts.forward(start, end, wanted, inputs)
-        self.reshape()
-        self.set_inputs(inputs)
+        self._follow_shapes()
+        self._inputs.put(inputs)
         self._inputs.fill()
         self._count_selected()
         signature = self._accumulating(self._custom or self.compilations.default())
         self._calls.forward(self.compilations.compiled(keeping(signature, wanted)))
         return {name: self._values.left(name) for name in driver.names([*self.outputs, *wanted])}
 
+    @one_at_a_time
     def backward(
         self,
         diffs: Sequence[str] | None = None,
@@ -328,6 +343,7 @@ class Net:
         return self._gradients(made, returned)
 
     @explained
+    @one_at_a_time
     def forward_backward(
         self,
         inputs: Mapping[str, Any] | None = None,
@@ -344,10 +360,10 @@ class Net:
         Raises:
             NetError: as `forward` and `backward` do.
         """
-        self.reshape()
+        self._follow_shapes()
         given = dict(gradients or {})
         signature, returned = self.compilations.backward(given, wrt=wrt)
-        self.set_inputs(inputs or {})
+        self._inputs.put(inputs or {})
         self._inputs.fill()
         if self._count_selected():
             signature = driver.with_shapes(signature, self.compilations.shapes)
@@ -360,15 +376,21 @@ class Net:
         """The outputs by name, as the last call left them. Raises NetError before a call."""
         return {name: self._values.left(name) for name in self.outputs}
 
+    @one_thread_at_a_time
     def reshape(self) -> None:
         """Adopt the shapes given to inputs; refused shapes raise NetError here."""
+        self._follow_shapes()
+
+    def _follow_shapes(self) -> None:
         if self._shapes.follow():
             self._custom = None
 
+    @one_thread_at_a_time
     def clear_param_diffs(self) -> None:
         """Start parameter gradients afresh: the next backward overwrites them."""
         self.arrays.clear_parameter_diffs()
 
+    @one_thread_at_a_time
     def copy_from(self, weights: Any) -> None:
         """Load weights by layer name: a .caffemodel(.h5) path, a dict, or `"random:SEED"`.
 
@@ -385,6 +407,7 @@ class Net:
         """
         return {**self.arrays.parameters, **self.arrays.states}
 
+    @one_thread_at_a_time
     def share_with(self, other: Net) -> None:
         """Use the parameters of another net from now on, by layer name, in the same memory.
 
@@ -392,6 +415,7 @@ class Net:
         """
         self._parameters.share(other._parameters)
 
+    @one_thread_at_a_time
     def save(self, path: str | Path) -> None:
         """Write a .caffemodel (HDF5 where the path ends in .h5), whole or not at all.
 
@@ -399,6 +423,7 @@ class Net:
         """
         self._parameters.save(path)
 
+    @one_at_a_time
     def prepare(self, wrt: Sequence[str] | None = None, given: Sequence[str] = ()) -> Compilation:
         """Compile for calls with these gradients, ahead of the first of them.
 

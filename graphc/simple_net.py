@@ -27,10 +27,14 @@ from graphc.frontends.matconvnet.simplenn import read_layers, tidy
 from graphc.graph_call import Choices
 from graphc.mat_call import CompiledPieces, Piece, PieceCall, compile_piece
 from graphc.plan.budget import Memory, memory_mode
+from graphc.runtime.turn import Turn, one_at_a_time
 from graphc.simple_run import Result, Run
 
 if TYPE_CHECKING:
     from graphc.summary import Summary
+
+
+_INSTEAD = "make a SimpleNet of the same layers for each thread: SimpleNet(net.layers, net.meta)"
 
 
 class SimpleNet:
@@ -82,6 +86,7 @@ class SimpleNet:
             raise NetError(problems)
         self.meta = {} if meta is None else meta
         self.version = version
+        self._turn = Turn("SimpleNet", _INSTEAD)
         self.memory = memory_mode(memory)
         self._choices = Choices(
             exact=bool(exact),
@@ -203,13 +208,20 @@ def simplenn(
     run.depth(dzdy is not None, back_prop_depth)
     if skip_forward:
         need(dzdy is not None and res, "skip_forward needs dzdy and the res of a forward call")
-        assert res
-        run.resume(res)
-    else:
-        run.forward(x, dzdy)
+    _simplenn(net, run, x, dzdy, res if skip_forward else None)
     if dzdy is not None:
-        run.backward(dzdy)
         run.finish(res if accumulate else None, parameter_server if not hold_on else None)
     if conserve_memory:
         run.drop()
     return run.res
+
+
+@one_at_a_time
+def _simplenn(net: SimpleNet, run: Run, x: Any, dzdy: Any, before: Sequence[Result] | None) -> None:
+    """What of a call works on the net's compiled pieces."""
+    if before is None:
+        run.forward(x, dzdy)
+    else:
+        run.resume(before)
+    if dzdy is not None:
+        run.backward(dzdy)

@@ -37,8 +37,11 @@ from graphc.net import Net
 from graphc.plan.budget import Memory
 from graphc.runtime.cpu import aligned_zeros
 from graphc.runtime.parameter_file import is_parameter_file, read_parameters
+from graphc.runtime.turn import Turn, one_thread_at_a_time
 from graphc.training_event import Event, Progress, SnapshotWritten, TestResult
 from graphc.training_net import TrainingNet
+
+_INSTEAD = "make a Solver for each thread; stop() is for any thread"
 
 Feed = Callable[[], Mapping[str, Any]]
 
@@ -89,6 +92,7 @@ class Solver:
             isinstance(source, (str, PathLike)),
             f"a solver is a path or a text, not {type(source).__name__}",
         )
+        self._turn = Turn("Solver", _INSTEAD)
         definition = read_solver(source, layer_types=LAYERS, net=net)
         if definition.seed is None:
             definition = replace(definition, seed=seed)
@@ -136,6 +140,7 @@ class Solver:
         """The mean loss of the last iterations, as many as average_loss says; nan before any."""
         return float(np.mean(self._losses)) if self._losses else math.nan
 
+    @one_thread_at_a_time
     def step(self, n: int = 1, feed: Feed | None = None) -> float:
         """Run `n` iterations, each on what the net's inputs hold or its data layers bring.
 
@@ -158,6 +163,7 @@ class Solver:
         finally:
             self._stop = False
 
+    @one_thread_at_a_time
     def solve(
         self,
         resume: str | Path | None = None,
@@ -204,10 +210,12 @@ class Solver:
         """
         self._stop = True
 
+    @one_thread_at_a_time
     def test_all(self) -> list[TestResult]:
         """Run every test net, in the definition's order; see `test`."""
         return [self.test(number) for number in range(len(self.test_nets))]
 
+    @one_thread_at_a_time
     def test(self, number: int = 0) -> TestResult:
         """Run a test net as often as its test_iter says; the mean of each of its outputs.
 
@@ -234,6 +242,7 @@ class Solver:
             self._tell(result)
         return result
 
+    @one_thread_at_a_time
     def snapshot(self) -> Path:
         """Write the parameters and the solver's state; returns the path of the state.
 
@@ -257,6 +266,7 @@ class Solver:
         suffix = ".h5" if self.definition.hdf5 else ""
         return f"{self.definition.snapshot_prefix}_iter_{self._iteration}.{kind}{suffix}"
 
+    @one_thread_at_a_time
     def restore(self, path: str | Path) -> None:
         """Go on from a snapshot: a .solverstate or .solverstate.h5, by Caffe or by graphc.
 

@@ -16,6 +16,7 @@ from graphc.frontends.caffe.solver import SolverDefinition
 from graphc.net import Net
 from graphc.net_arrays import SEED_STEP
 from graphc.runtime.cpu import aligned_zeros
+from graphc.runtime.turn import one_at_a_time
 from graphc.training_step import METHODS, RATE, Learned, UpdateRule, history_names
 
 
@@ -55,14 +56,16 @@ class TrainingNet(Net):
 
     # -- what the solver asks for -----------------------------------------------------------
 
+    @one_at_a_time
     def add_gradients(self, first: bool) -> None:
         """A pass that only adds to the sum of gradients; the first one starts it afresh."""
         if first:
-            self.clear_param_diffs()
+            self.arrays.clear_parameter_diffs()
         made = self._step_compilation(None)
         self._calls.forward(made, "both")
         self.arrays.cleared -= set(made.signature.wrt)
 
+    @one_at_a_time
     def update(self, rate: float, iteration: int) -> None:
         """Forward, backward and the change of all parameters in one native call.
 
@@ -100,9 +103,10 @@ class TrainingNet(Net):
         method = self._rule.method
         return [*learned, *(state for name in learned for state in history_names(method, name))]
 
+    @one_at_a_time
     def look(self) -> dict[str, np.ndarray]:
         """The outputs for one more batch, by a program that has no backward pass."""
-        self.reshape()
+        self._follow_shapes()
         self.feeds.fill(self.arrays.inputs)
         self._calls.forward(self.compilations.compiled(self.compilations.signature()))
         return {name: np.array(self.blobs[name].data) for name in self.outputs}
@@ -127,7 +131,7 @@ class TrainingNet(Net):
     # -- inside -----------------------------------------------------------------------------
 
     def _step_compilation(self, rule: UpdateRule | None) -> Compilation:
-        self.reshape()
+        self._follow_shapes()
         signature = self._step_signature(rule)
         self.feeds.fill(self.arrays.inputs)
         return self.compilations.compiled(signature)

@@ -148,7 +148,8 @@ class Executable:
     """A loaded program. `arena` is its working memory; the user's arrays are bound by slot name.
 
     A call works on the memory of the bound arrays; bind another one to replace it. Two calls of one
-    Executable, or of two that share their working memory, must not run at the same time.
+    Executable, or of two that share their working memory, must not run at the same time: who makes
+    an Executable sees to that.
     """
 
     def __init__(self, bundle: Tables, functions: Functions):
@@ -280,10 +281,13 @@ class Executable:
 
         Raises NetError for another word, where an array was not bound, and where a check fails.
         """
-        need(what in self._passes, f"'{what}' is none of {', '.join(self._passes)}")
+        if what not in self._passes:
+            raise NetError(f"'{what}' is none of {', '.join(self._passes)}")
         self._begin()
         self.only_forward = what == "forward"
-        self._report(self._passes[what](self._table, threads, self._error))
+        code = self._passes[what](self._table, threads, self._error)
+        if code != 0:
+            self._report(code)
 
     def step(self, number: int, threads: int = 1) -> None:
         """Run one step, 0 .. len(bundle.steps) - 1. Raises NetError for others, and as `call`."""

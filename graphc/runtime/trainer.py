@@ -12,6 +12,7 @@ from graphc.error import need
 from graphc.runtime.bundle import Bundle, Training
 from graphc.runtime.cpu import Executable, refuse_nan
 from graphc.runtime.parameter_file import write_parameters
+from graphc.runtime.turn import Turn, one_at_a_time
 from graphc.whole_file import write_whole
 
 
@@ -44,6 +45,7 @@ class Trainer:
         self.bundle: Bundle = whole.bundle
         self.arrays = whole.arrays
         self._whole = whole
+        self._turn = Turn("Trainer", "load the bundle once for each thread")
         self._training = training
         self._earlier = earlier
         self._iteration = iteration
@@ -76,6 +78,7 @@ class Trainer:
         rows = self.bundle.losses
         return sum((w * float(self.arrays[name].sum(dtype=np.float64)) for name, w in rows), 0.0)
 
+    @one_at_a_time
     def step(self, threads: int = 1) -> float:
         """One pass, on what the inputs hold; its loss.
 
@@ -107,6 +110,7 @@ class Trainer:
                     self.arrays[name][...] = array
         return self.loss
 
+    @one_at_a_time
     def save(self, path: str | Path) -> None:
         """Write all that training needs to go on, whole or not at all.
 

@@ -18,8 +18,11 @@ from graphc.runtime.cpu import Executable, Functions
 _numbers = itertools.count()
 
 
-def load(bundle: Bundle) -> Executable:
-    """A bundle ready to be called. Raises NetError where its code is for another machine."""
+def load(bundle: Bundle, kind: type[Executable] = Executable) -> Executable:
+    """A bundle ready to be called, as an object of this kind.
+
+    Raises NetError where its code is for another machine.
+    """
     host = Target.named("host")
     need(
         bundle.triple.split("-")[0] == host.triple.split("-")[0],
@@ -50,7 +53,7 @@ def load(bundle: Bundle) -> Executable:
     functions = Functions(addresses, keep)
     # Threads may linger in the code: it is held until they were sent away.
     weakref.finalize(functions, _send_away, ctypes.CFUNCTYPE(None)(addresses["graphc_rest"]), keep)
-    return Executable(bundle, functions)
+    return kind(bundle, functions)
 
 
 def _send_away(rest: Callable[[], None], keep: Any) -> None:
