@@ -175,3 +175,23 @@ def test_a_name_with_a_slash_is_no_part_of_another_layer() -> None:
     assert make(text).front().default_wrt == ["a/0", "a/b/0"]
     with pytest.raises(NetError, match="2 param messages, but the layer has 1"):
         make(text.replace('top: "a" ', 'top: "a" param { } param { } '))
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "MVN"])
+@pytest.mark.parametrize("size", [1e-3, 1e12, 1e15, 1e18])
+def test_normalisation_has_a_gradient_at_any_deviation(kind: str, size: float) -> None:
+    """A power of the deviation would leave float32's range long before the gradient does."""
+    text = given("x", 3, 2, 5, 4) + layer(kind, "y", "x")
+    nets = [
+        graphc.Net(text, phase=graphc.TRAIN, dtype=d, threads=1) for d in ("float32", "float64")
+    ]
+    rng = np.random.default_rng(1)
+    x = np.float32(rng.standard_normal((3, 2, 5, 4)) * size)
+    dy = np.float32(rng.standard_normal(x.shape))
+    found, wanted = (_gradient_of_x(net, x, dy) for net in nets)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+
+
+def _gradient_of_x(net: graphc.Net, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    net.forward(x=x)
+    return net.backward(y=dy, wrt=["x"])["x"].astype(np.float64)
