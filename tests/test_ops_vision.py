@@ -11,6 +11,7 @@ from scipy import signal, special
 from graphc.error import NetError
 from graphc.frontends.caffe.definition import read_net
 from graphc.frontends.caffe.network import CaffeNet, build
+from graphc.graph_call import compile_graph_call
 from graphc.ir.graph import Graph
 from graphc.ir.op import Op
 from graphc.ir.reference import run
@@ -377,6 +378,36 @@ def test_the_first_of_equal_elements_gets_the_gradient():
     (dx,) = gradients(MaxPool((2, 2), (1, 1), NO_PADS, (2, 2)), np.ones((1, 1, 2, 2)), x)
     np.testing.assert_array_equal(dx[0, 0], [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
     assert reads(MaxPool((2, 2), (1, 1), NO_PADS, (2, 2)), (1, 1, 3, 3)) == {"y1"}
+
+
+@pytest.mark.parametrize("compute", ["reference", "kernel", "native"])
+@pytest.mark.parametrize("shape", [(1, 1, 5, 4), (2, 9, 5, 4), (1, 2, 1, 40)])
+def test_of_windows_that_are_all_minus_infinity_the_first_element_wins(compute: str, shape):
+    """Of those in the image: a position in the padding would lose the gradient."""
+    size, strides, pads = (3, 3), (2, 1), ((1, 1), (2, 2))
+    output = tuple(
+        pooled_extent(extent, 3, stride, pad)
+        for extent, stride, pad in zip(shape[2:], strides, pads, strict=True)
+    )
+    op = MaxPool(size, strides, pads, output)
+    x = np.full(shape, -np.inf, np.float32)
+    x[..., -1, -1] = 7
+    if compute == "native":
+        graph = Graph()
+        y, index = op(graph.input("x", TensorType("float32", shape)))
+        graph.outputs.update(y=y, index=index)
+        found = compile_graph_call(graph)({"x": x})
+        best, position = found["y"], found["index"]
+    else:
+        best, position = op.reference(x) if compute == "reference" else by_kernel(op, x)
+    for at in np.ndindex(*output):
+        start = [i * s - before for i, s, (before, _) in zip(at, strides, pads, strict=True)]
+        first = [max(-begin, 0) for begin in start]
+        last = [e - 1 - begin for e, begin in zip(shape[2:], start, strict=True)]
+        has_seven = all(tap < 3 for tap in last)
+        tap = last if has_seven else first
+        assert (best[(..., *at)] == (7 if has_seven else -np.inf)).all()
+        assert (position[(..., *at)] == tap[0] * 3 + tap[1]).all()
 
 
 def test_large_windows_index_in_32_bits():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -95,8 +95,9 @@ def _as_index(k: Writer, value: Expr | int, dtype: str) -> Expr:
 class MaxPool(Op):
     """Largest element of each window, and its row-major position inside the window.
 
-    Windows are clipped to the image; the first of equal elements counts, and a nan never does. The
-    position's element type is `index_dtype(size)`.
+    Windows are clipped to the image; the first of equal elements counts, and a nan never does.
+    Where all are -inf that is the first one inside of the image, as in MatConvNet. The position's
+    element type is `index_dtype(size)`.
 
     rectified: as relu behind it makes it, 0 where no element is above 0. Nothing won there: the
     position is the first beyond the window, so that the gradient needs no more than positions.
@@ -119,6 +120,7 @@ class MaxPool(Op):
         taps = window.windows(image, self.output, self.size, self.strides)
         flat = taps.reshape(*taps.shape[: x.ndim], -1)
         best, index = flat.max(-1), flat.argmax(-1)
+        index = np.where(best == -np.inf, self._first_inside(), index)
         if self.rectified:
             index = np.where(best > 0, index, prod(self.size))
             best = np.maximum(best, 0)
@@ -130,6 +132,14 @@ class MaxPool(Op):
         undo = MaxPoolGradient(x.shape[2:], self.size, self.strides, self.pads)
         gradient: Value = undo(dy[0], y[1])
         return gradient
+
+    def _first_inside(self) -> np.ndarray:
+        """The position in each window of the first element inside of the image."""
+        flat = np.zeros((), np.int64)
+        for axis, count in enumerate(self.output):
+            taps = np.maximum(self.pads[axis][0] - np.arange(count) * self.strides[axis], 0)
+            flat = flat[..., None] * self.size[axis] + taps
+        return flat
 
     def selects(self) -> bool:
         return not self.rectified
@@ -144,8 +154,14 @@ class MaxPool(Op):
         # 32 bits, as a real has, so that the comparison and the choice work on equal vectors.
         position = _as_index(k, _flat(j, self.size), "int32")
         best, found = k.argmax(j, x[(n, c, *place)], position, inside)
-        nowhere = k.number(prod(self.size), "int32")
-        won = k.select(best > 0.0, found, nowhere) if self.rectified else found
+        won: Expr = found
+        if self.rectified:
+            won = k.select(best > 0.0, found, k.number(prod(self.size), "int32"))
+        elif any(before for before, _ in self.pads):
+            # The comparison has found nothing above -inf, and its position 0 may lie outside.
+            steps = zip(t, self.strides, self.pads, strict=True)
+            first = [k.maximum(before - at * stride, 0) for at, stride, (before, _) in steps]
+            won = k.select(best > -inf, found, _as_index(k, _flat(first, self.size), "int32"))
         y[(n, c, *t)] = k.maximum(best, 0.0) if self.rectified else best
         index[(n, c, *t)] = k.cast(won, index.dtype)
 
