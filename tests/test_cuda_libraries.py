@@ -517,6 +517,28 @@ def test_figures_say_who_ran_what(
         assert any("runs as a call of cuBLASLt" in said for said in row["libraries"])
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("run", "--input", "data=random:1"),
+        ("grad", "--input", "data=random:1", "--wrt", "data", "--diff", "ip2=fill:1"),
+    ],
+)
+@pytest.mark.parametrize(("choice", "is_called"), [("on", True), ("off", False)])
+def test_verbs_that_run_take_the_choice(
+    verb: tuple[str, ...],
+    choice: str,
+    is_called: bool,
+    net: Path,
+    libraries: StandInLibraries,
+) -> None:
+    before = libraries.calls("cublasLtMatmul")
+    name, *rest = verb
+    result = command(name, net, *rest, "--target", "cuda", "--libraries", choice)
+    assert result.exit_code == 0, result.output
+    assert (libraries.calls("cublasLtMatmul") > before) == is_called
+
+
 # -- the real libraries ---------------------------------------------------------------------------
 
 HEADERS = {"cuBLASLt": (cublaslt, "cublas*.h"), "cuDNN": (cudnn, "cudnn*.h")}

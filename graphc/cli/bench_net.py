@@ -85,7 +85,7 @@ def net(
 
 def open_call(options: NetOptions, target: str = "cpu", libraries: str = "auto") -> Call:
     """The net of the options, compiled for a target and run once on random inputs."""
-    return open_session(options, target=target).bench_call(libraries)
+    return open_session(options, target=target, libraries=libraries).bench_call()
 
 
 def limits_json(limits: Limits) -> dict[str, Any]:

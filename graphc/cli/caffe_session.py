@@ -29,13 +29,13 @@ class CaffeSession:
 
     axes = CAFFE
 
-    def __init__(self, options: NetOptions, target: str = "cpu"):
-        self.options, self.target = options, target
+    def __init__(self, options: NetOptions, target: str = "cpu", libraries: str = "auto"):
+        self.options, self.target, self.libraries = options, target, libraries
 
     @cached_property
     def net(self) -> Net:
         """The net, its parameters filled or loaded."""
-        return open_net(self.options, self.target)
+        return open_net(self.options, self.target, self.libraries)
 
     @property
     def graph(self) -> Graph:
@@ -98,7 +98,7 @@ class CaffeSession:
         parameters = {b.name: b.data for blobs in self.net.params.values() for b in blobs}
         return {**parameters, **self.net.arrays.states}
 
-    def bench_call(self, libraries: str = "auto") -> Call:
+    def bench_call(self) -> Call:
         """Its weights are random:1 where no others are named, so that no filler of zeros makes
         numbers that nobody computes with.
         """
@@ -106,7 +106,7 @@ class CaffeSession:
 
         options = self.options
         filled = replace(options, weights=options.weights or "random:1")
-        net = open_net(filled, self.target, libraries)
+        net = open_net(filled, self.target, self.libraries)
         mode = options.mode or Mode.infer
         given, wrt = gradients_of(replace(options, mode=mode), net.front())
         return prepare(net, wrt, given, options.seed)

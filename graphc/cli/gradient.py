@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphc.cli.options import InputOptions, Mode, NetOptions, RunTargetName, RunTargetOption
+from graphc.cli.options import (
+    InputOptions,
+    LibrariesName,
+    LibrariesOption,
+    Mode,
+    NetOptions,
+    RunTargetName,
+    RunTargetOption,
+)
 from graphc.cli.report import (
     busy,
     need_array_path,
@@ -46,6 +54,7 @@ def grad(
     ] = None,
     beside: Annotated[bool, typer.Option("--beside", help="Put the photo beside it.")] = False,
     target: RunTargetOption = RunTargetName.cpu,
+    libraries: LibrariesOption = LibrariesName.auto,
 ) -> None:
     """Run forward and backward: gradients.
 
@@ -59,7 +68,7 @@ def grad(
         raise typer.BadParameter("infer has no gradients", param_hint="--mode")
     options = replace(options, mode=options.mode or Mode.grad)
     sources = pairs("--input", inputs.input)
-    net = open_session(options, sources, target.value)
+    net = open_session(options, sources, target.value, libraries.value)
     need_all_inputs(net, sources)
     given, wrt = net.targets()
     need_array_path(output, len(wrt))

@@ -44,8 +44,8 @@ class IrSession:
 
     axes = CAFFE
 
-    def __init__(self, options: NetOptions, target: str = "cpu"):
-        self.options, self.target = options, target
+    def __init__(self, options: NetOptions, target: str = "cpu", libraries: str = "auto"):
+        self.options, self.target, self.libraries = options, target, libraries
         self.graph: Graph = _read(options)
         self.inputs = [v.name for v in self.graph.inputs("input", "gradient")]
         self.filled: list[str] = []
@@ -121,7 +121,7 @@ class IrSession:
 
     @property
     def _choices(self) -> Choices:
-        return choices_of(self.options, self.target)
+        return choices_of(self.options, self.target, self.libraries)
 
     def lowered(self, stages: bool = False) -> Lowered:
         """The plan of the graph as it is written; with its backward pass if one is asked for.
@@ -154,7 +154,7 @@ class IrSession:
         """The parameters."""
         return _parameters(self.graph, self.options)
 
-    def bench_call(self, libraries: str = "auto") -> Call:
+    def bench_call(self) -> Call:
         """Raises NetError."""
         raise self._no("bench and profile")
 

@@ -51,9 +51,15 @@ class MatSession:
 
     axes = MATLAB
 
-    def __init__(self, options: NetOptions, sources: Mapping[str, str], target: str = "cpu"):
+    def __init__(
+        self,
+        options: NetOptions,
+        sources: Mapping[str, str],
+        target: str = "cpu",
+        libraries: str = "auto",
+    ):
         _need_no_caffe_options(options)
-        self.options, self.target = options, target
+        self.options, self.target, self.libraries = options, target, libraries
         self.model = MatModel.load(options.net)
         self.mode = "normal" if phase_of(options) == TRAIN else "test"
         self.inputs = self.model.inputs
@@ -131,7 +137,7 @@ class MatSession:
         return self._results({n: found[n] for n in wrt}, values, started, compiled)
 
     def _compiled(self, piece: Piece) -> PieceCall:
-        choices = choices_of(self.options, self.target)
+        choices = choices_of(self.options, self.target, self.libraries)
         return compile_piece(self.model.name, self.model.layers, piece, choices)
 
     def _run(self, call: PieceCall, arrays: Arrays) -> dict[str, np.ndarray]:
@@ -201,14 +207,14 @@ class MatSession:
         arrays = self.model.held(self.options.dtype.value)
         return {names[PARAMETER.format(name)]: array for name, array in arrays.items()}
 
-    def bench_call(self, libraries: str = "auto") -> Call:
+    def bench_call(self) -> Call:
         """The weights are those of the file."""
         from graphc.bench.net import Call
 
         given, wrt = ([], []) if self.options.mode in (None, Mode.infer) else self.targets()
         built = self._built(given, wrt)
         graph = built.net.graph
-        choices = choices_of(self.options, self.target, libraries)
+        choices = choices_of(self.options, self.target, self.libraries)
         callbacks = built.net.callbacks
         call = compile_graph_call(graph, built.wrt, given, built.keep, callbacks, choices, given)
         rng = np.random.default_rng(self.options.seed)

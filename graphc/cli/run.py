@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphc.cli.options import InputOptions, NetOptions, RunTargetName, RunTargetOption
+from graphc.cli.options import (
+    InputOptions,
+    LibrariesName,
+    LibrariesOption,
+    NetOptions,
+    RunTargetName,
+    RunTargetOption,
+)
 from graphc.cli.report import (
     busy,
     need_array_path,
@@ -35,6 +42,7 @@ def run(
     inputs: InputOptions,
     output: Annotated[str | None, OUTPUT] = None,
     target: RunTargetOption = RunTargetName.cpu,
+    libraries: LibrariesOption = LibrariesName.auto,
 ) -> None:
     """Run forward and print the outputs.
 
@@ -43,7 +51,7 @@ def run(
     from graphc.cli.values import read_inputs
 
     sources = pairs("--input", inputs.input)
-    net = open_session(options, sources, target.value)
+    net = open_session(options, sources, target.value, libraries.value)
     need_all_inputs(net, sources)
     kept = [name for name in options.keep or () if not name.endswith(".diff")]
     wanted = list(dict.fromkeys([*net.outputs, *kept]))

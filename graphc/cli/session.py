@@ -89,25 +89,28 @@ class Session(Protocol):
     def held(self) -> dict[str, np.ndarray]:
         """Parameters and states by their names in a file, with the axes of the graph."""
 
-    def bench_call(self, libraries: str = "auto") -> Call:
+    def bench_call(self) -> Call:
         """The net compiled for a target and run once on random inputs."""
 
 
 def open_session(
-    options: NetOptions, sources: Mapping[str, str] | None = None, target: str = "cpu"
+    options: NetOptions,
+    sources: Mapping[str, str] | None = None,
+    target: str = "cpu",
+    libraries: str = "auto",
 ) -> Session:
     """The net of the options; `sources` are those of --input, whose files may tell a size."""
     if is_mat(options):
         from graphc.cli.mat_session import MatSession
 
-        return MatSession(options, sources or {}, target)
+        return MatSession(options, sources or {}, target, libraries)
     if is_ir(options):
         from graphc.cli.ir_session import IrSession
 
-        return IrSession(options, target)
+        return IrSession(options, target, libraries)
     from graphc.cli.caffe_session import CaffeSession
 
-    return CaffeSession(options, target)
+    return CaffeSession(options, target, libraries)
 
 
 def is_mat(options: NetOptions) -> bool:
