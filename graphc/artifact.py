@@ -34,6 +34,7 @@ from graphc.runtime.parameter_file import (
 )
 from graphc.runtime.trainer import Trainer
 from graphc.training_step import RATE
+from graphc.whole_file import write_parts
 
 if TYPE_CHECKING:
     from graphc.driver import Compilation
@@ -181,10 +182,10 @@ def save(
     need(is_text or place.is_file() or not place.exists(), f"'{place}' is no file to be replaced")
     try:
         if form == "llvm":
-            place.write_text(llvm_text(program, chosen))
+            write_parts(place, [llvm_text(program, chosen).encode()])
             return [place]
         if form == "asm":
-            place.write_text(assembly_text(program, chosen))
+            write_parts(place, [assembly_text(program, chosen).encode()])
             return [place]
         values: Arrays = {**parameters, **contents.constants}
         if form == "bundle":

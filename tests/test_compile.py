@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import unicodedata
 from pathlib import Path
@@ -25,7 +26,7 @@ import graphc
 from graphc import artifact
 from graphc.artifact import save
 from graphc.codegen.c_api import visible_text
-from graphc.error import visible
+from graphc.error import NetError, visible
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +288,21 @@ def test_weights_beside(tmp_path: Path):
         assert said in done.stderr
     (tmp_path / "net.weights").unlink()
     assert "net.weights': the weights file cannot" in run(program, "data=in.npy", code=3).stderr
+
+
+@pytest.mark.parametrize("form", ["llvm", "asm", "bundle"])
+def test_a_disk_that_is_full_leaves_the_older_file(form: str, tmp_path: Path):
+    place = tmp_path / "net"
+    place.write_text("older")
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, allowed[1]))
+    try:
+        with pytest.raises(NetError, match=r"cannot write '.*': File too large"):
+            digits().save(place, form)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert place.read_text() == "older"
+    assert {path.name for path in tmp_path.iterdir()} <= {"net", "net.weights"}
 
 
 @needs_compiler

@@ -17,6 +17,7 @@ from typing import Any
 
 from graphc.error import NetError, need
 from graphc.runtime.rate_policy import RatePolicy
+from graphc.whole_file import write_parts
 
 # The functions that the machine code of every program exports.
 ENTRIES = (
@@ -126,8 +127,8 @@ class Bundle(Tables):
     training: Training | None = None
 
     def save(self, path: str | Path) -> None:
-        """Write the file."""
-        Path(path).write_bytes(self.content())
+        """Write the file, whole or not at all. Raises NetError where it cannot be written."""
+        write_parts(path, [self.content()])
 
     def content(self) -> bytes:
         """What the file holds."""
