@@ -73,6 +73,8 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "WAY_BYTES": [64],
         "WAITING_SUM": [10**9],
         "SHARED_PART": [0.0],
+        "PASS": [50.0],
+        "NEAR_LOAD": [50.0],
     },
     "panel_shape": {
         "SHARES": [1],
@@ -82,7 +84,9 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_SCRATCH": [4096],
         "LEAST_SCRATCH": [1024],
         "LEAST_STRIP": [1, 500],
-        "WIDE_BYTES": [100],
+        "WIDE_BYTES": [100, 10**4],
+        "WAITING_PART": [0.0],
+        "CHUNKS_HELD": [1, 1000],
         "FEWEST_SHARES": [1],
     },
     "dot_tiling": {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeGuard
 
 from llvmlite import ir
 
@@ -47,13 +46,15 @@ def emit_contraction(
     extent = sum(part.extent for part in tiled)
     steps = sum(p.size(p.each) * p.size(p.over) for p in parts)
     # Shares that may be joined read the same: a piece should have all of them.
-    grains = [p.joined * (extent // p.extent) for p in tiled if _is_joined(p)]
-    grain = max(grains, default=1)
+    grain = max((_grain(p) * (extent // p.extent) for p in tiled if _grain(p) > 1), default=1)
     return EmittedKernel(function, extent, 1, 2.0 * steps, (), scratch_bytes, grain)
 
 
-def _is_joined(part: Tiled) -> TypeGuard[TiledProduct | TapSums]:
-    return isinstance(part, TiledProduct | TapSums) and part.joined > 1
+def _grain(part: Tiled) -> int:
+    """Shares of a part that are best done as one."""
+    if isinstance(part, TiledProduct):
+        return part.grain
+    return part.joined if isinstance(part, TapSums) else 1
 
 
 def tiled_parts(contraction: Contraction, target: Target) -> list[Tiled]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import Carry, Count
+from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.square import transposed
@@ -45,6 +45,41 @@ def packed_items(product: Product, tiling: Tiling) -> int:
     for extent in _extents(product, tiling):
         items *= extent
     return items
+
+
+def row_step(tiling: Tiling) -> int:
+    """Elements from row to row of a's dense copy in a wide panel; 0 where a is read as it lies."""
+    if tiling.wide == 1 or tiling.lanes == 1 or tiling.a.strides.get(tiling.inner[0]) != 1:
+        return 0
+    return -(-tiling.strip // tiling.lanes) * tiling.lanes
+
+
+def with_packed_rows(tiling: Tiling) -> Tiling:
+    """The tiling of a wide panel that reads a from its dense copy."""
+    assert tiling.row is not None
+    strides = {tiling.row: row_step(tiling), tiling.inner[0]: 1}
+    return replace(tiling, a=replace(tiling.a, strides=strides, constant=0))
+
+
+def pack_rows(
+    at: Operands, tiling: Tiling, source: ir.Value, block: ir.Value, strip: tuple[Count, Count]
+) -> ir.Value:
+    """Copy a strip of all rows of a from `source` on; the place where point 0 of it would lie.
+
+    Rows that lie a power of two apart share few sets of the first-level cache.
+    """
+    low, high = strip
+    step = row_step(tiling)
+    block = at.moved(block, at.builder.mul(whole(low), whole(-1)))
+
+    def vectors(i: ir.Value, some: Count | None, carry: Carry) -> Carry:
+        for row in range(sum(group.rows * group.count for group in tiling.groups)):
+            value = at.load(at.along(at.moved(source, i), tiling.a, tiling.row, row), some)
+            at.store(value, at.moved(at.moved(block, i), row * step))
+        return carry
+
+    at.frame.lane_loop(low, high, tiling.lanes, [], vectors)
+    return block
 
 
 class Packer:

@@ -7,6 +7,7 @@ panel's sums wait in memory; this also bounds how many terms are added one after
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.loops import INT64, Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
-from graphc.codegen.llvm.packing import Packer
+from graphc.codegen.llvm.packing import Packer, pack_rows, row_step, with_packed_rows
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.shares import Part, each, when
 from graphc.codegen.llvm.square import transposed
@@ -37,6 +38,7 @@ class Panel:
     """One share: a block of vectors for a panel of rows and lines.
 
     own_tiles: first and past the last tile of rows, where a thread has not all of the panel's.
+    own_blocks: the same of blocks of vectors, where a thread has many, side by side.
     """
 
     def __init__(
@@ -47,18 +49,21 @@ class Panel:
         parts: dict[Part, ir.Value],
         lines: tuple[Count, Count],
         own_tiles: tuple[ir.Value, ir.Value] | None = None,
+        own_blocks: tuple[ir.Value, ir.Value] | None = None,
     ):
         self.product, self.tiling = whole_product.product, whole_product.tiling
         self.at, self.frame, self.builder = at, at.frame, at.builder
         self.scratch = self.sums = scratch
         self.whole_product = whole_product
-        self.group = parts.get("block", whole(0))
         self.packed_from = whole_product.sums
+        self.unpacked = self.tiling
+        if own_blocks is not None and row_step(self.tiling):
+            self.tiling = with_packed_rows(self.tiling)
         self.tile = Tile(at, self.product, self.tiling)
         for axis in self.tiling.outer:
             self.tile.place(axis, parts[axis])
         self.lines = lines
-        self.own_tiles = own_tiles
+        self.own_tiles, self.own_blocks = own_tiles, own_blocks
         self.row_panel = parts.get("rows")
         tiling = self.tiling
         self.row_extent = self.product.extents[tiling.row] if tiling.row else 1
@@ -73,7 +78,7 @@ class Panel:
         self.first = first
         self.tile.vectors, self.tile.tail = vectors, tail
         self.row_items = self.deep * vectors * tiling.lanes
-        a, b = at.start(tiling.a), at.start(tiling.b)
+        a, b = at.start(self.unpacked.a), at.start(tiling.b)
         a, b = (at.along(x, f, tiling.vector, first) for x, f in ((a, tiling.a), (b, tiling.b)))
         for axis, value in self.tile.open.items():
             a, b = self.tile.both(a, b, axis, value, inside=False)
@@ -116,8 +121,9 @@ class Panel:
         tile: Callable[[TileGroup, ir.Value], None],
     ) -> None:
         b = self.builder
-        if isinstance(count, int) and count == 1:
-            tile(group, first)
+        if isinstance(count, int) and (count == 1 or self.own_blocks is not None):
+            for number in range(count):  # each tile of a wide panel asks for other lines
+                tile(group, b.add(first, whole(number * group.rows)))
         else:
             rows = whole(group.rows)
             each(self.frame, 0, count, lambda i: tile(group, b.add(first, b.mul(i, rows))))
@@ -212,7 +218,7 @@ class Panel:
         low, high = self._line_range(self.tiling.line) if self.tiling.line else (0, 1)
         lines = self.builder.sub(whole(high), whole(low))
         items = self.tiling.panel_rows * self.row_items * self.product.size(self.tiling.whole_lines)
-        used = self.builder.mul(lines, whole(items * self.tiling.wide))
+        used = self.builder.mul(self.builder.mul(lines, self._block_count()), whole(items))
 
         def clear(i: ir.Value, _: Carry) -> Carry:
             self.at.store(self.at.zero, self.at.moved(self.scratch, i))
@@ -225,7 +231,7 @@ class Panel:
     def _each_block(self, body: Callable[[ir.Value], None]) -> None:
         """body(number) for every block of vectors of this share, the panel being at that block."""
         product, tiling, b = self.whole_product, self.tiling, self.builder
-        if tiling.wide == 1:
+        if self.own_blocks is None:
             body(whole(0))
             return
         first, width = self.first, tiling.vectors * tiling.lanes
@@ -240,18 +246,21 @@ class Panel:
             self.first = first
 
         same = product.last_vectors == tiling.vectors and product.tail is None
-        full = product.blocks if same else product.blocks - 1
-        left = b.sub(whole(full), b.mul(self.group, whole(tiling.wide)))
-        each(
-            self.frame,
-            0,
-            self.at.smaller(left, tiling.wide),
-            partial(block, tiling.vectors, None),
-        )
-        if not same:
-            last = b.icmp_signed("<", left, whole(tiling.wide))
-            rest = partial(block, product.last_vectors, product.tail, left)
-            when(self.frame, last, rest)
+        count = self._block_count()
+        if same:
+            each(self.frame, 0, count, partial(block, tiling.vectors, None))
+            return
+        left = b.sub(whole(product.blocks - 1), self.own_blocks[0])
+        each(self.frame, 0, self.at.smaller(left, count), partial(block, tiling.vectors, None))
+        last = b.icmp_signed("<", left, count)
+        when(self.frame, last, partial(block, product.last_vectors, product.tail, left))
+
+    def _block_count(self) -> ir.Value:
+        """Blocks of vectors of this share."""
+        if self.own_blocks is None:
+            return whole(1)
+        first, end = self.own_blocks
+        return self.builder.sub(end, first)
 
     def _chunks(self, axes: list[Axis], a: ir.Value, b: ir.Value) -> None:
         """The loops over chunks, from the outermost on, then the panel for each."""
@@ -283,22 +292,28 @@ class Panel:
         """One chunk of the fold for all tiles of the panel."""
         if self.tiling.packing:
             b = self._packed(b)
+        if self.unpacked is not self.tiling:
+            assert self.tile.strip is not None
+            block = self.at.moved(self.scratch, self.packed_from)
+            a = pack_rows(self.at, self.unpacked, a, block, self.tile.strip)
         self._each_block(partial(self._block_chunk, a, b))
 
     def _block_chunk(self, a: ir.Value, b: ir.Value, number: ir.Value) -> None:
         """One chunk of the fold for the tiles of one block of vectors."""
         first_row = self._row_range()[0]
-        tiles = -(-self.tiling.panel_rows // self.tiling.rows)
+        tiles = sum(group.count for group in self.tiling.groups)
         width = self.tiling.vectors * self.tiling.lanes
         near = b
-        if self.tiling.wide > 1:
+        if self.own_blocks is not None:
             near = self.at.moved(b, self.builder.mul(number, whole(width)))
 
         def one_line(start: ir.Value, right: ir.Value, sums: ir.Value) -> None:
+            numbers = itertools.count()
+
             def tile(group: TileGroup, row: ir.Value) -> None:
                 inside = self.builder.sub(row, first_row)
-                if self.tiling.wide > 1:
-                    self.tile.look_ahead(b, number, inside, tiles)
+                if self.own_blocks is not None:
+                    self.tile.look_ahead(b, (number, self._block_count()), next(numbers), tiles)
                 target = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
                 place = self.at.along(start, self.tiling.a, self.tiling.row, row)
                 for k, value in enumerate(self.tile.sums(place, right, group)):

@@ -17,7 +17,7 @@ from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.packing import packed_factor
 from graphc.codegen.llvm.product import Factor, Product
-from graphc.codegen.llvm.tiling import Piece, TileGroup, Tiling
+from graphc.codegen.llvm.tiling import Piece, TileGroup, Tiling, even
 from graphc.kernel.lang import Axis
 
 NEAR = 12  # steps of the fold: long enough for a line to come from the second-level cache
@@ -183,7 +183,7 @@ class Tile(FoldLoops):
         """One multiply-add for every sum."""
         ahead: list[ir.Value] = []
         if self.tiling.wide > 1:
-            ahead = self._lines_below()
+            ahead = self._lines_of_next_piece()
         elif self.tiling.chunked and not self._has_row_blocks(self.tiling.innermost):
             ahead = self._ahead(a, b)
         if len(sums) == self.vectors and not self.tiling.elementwise:
@@ -238,7 +238,7 @@ class Tile(FoldLoops):
         distance = step * (rows - 1) + count
         if not self._has_row_blocks(axis):
             distance = self._to_next_line(axis, count)
-        if self.tiling.elementwise or not distance:
+        if self.tiling.elementwise or self.tiling.wide > 1 or not distance:
             return
         piece = -(-rows * step // count)
         ahead = self.at.moved(a, distance)
@@ -279,31 +279,47 @@ class Tile(FoldLoops):
                 lines.append(self.at.moved(place, ahead + offset))
         return lines
 
-    def look_ahead(self, b: ir.Value, block: ir.Value, row: ir.Value, tiles: int) -> None:
-        """Before a tile of a wide panel, one of `tiles` to a block: find its part of what follows.
+    def look_ahead(
+        self, b: ir.Value, block: tuple[ir.Value, ir.Value], tile: int, tiles: int
+    ) -> None:
+        """Before `tile` of a wide panel, one of `tiles` to a block: find its part of what follows.
 
-        All tiles of a chunk ask for the rows of the next one in the order in which these lie. b:
-        where the panel's rows begin. row: the tile's first row.
+        All tiles of a piece, `wide` blocks of a chunk, ask for the rows of the piece to the right
+        in the order in which these lie; after the last, of the first piece of the next chunk.
+        b: where the panel's rows begin. block: its number, and how many there are.
         """
         assert self.strip is not None
         tiling, x = self.tiling, self.builder
-        self.tiles = tiles
+        number, count = block
+        inside = x.urem(number, whole(tiling.wide))
+        right = x.add(x.sub(number, inside), whole(tiling.wide))
+        is_last = x.icmp_signed(">=", right, count)
         end = x.add(whole(self.strip[0]), whole(tiling.strip))
-        self.below = self.at.along(b, tiling.b, tiling.inner[0], end)
-        number = x.add(x.mul(block, whole(tiles)), x.udiv(row, whole(tiling.rows)))
-        self.steps_before = x.sub(x.mul(number, whole(tiling.strip)), whole(self.strip[0]))
+        first = x.select(is_last, end, whole(self.strip[0]))
+        width = whole(tiling.vectors * tiling.lanes)
+        across = x.select(is_last, whole(0), x.mul(right, width))
+        self.following = self.at.moved(self.at.along(b, tiling.b, tiling.inner[0], first), across)
+        lines = -(-tiling.vectors * tiling.lanes * self.at.item // LINE_BYTES)
+        parts = even(lines, -(-lines // tiles)) if lines > tiles else [1] * lines
+        self.asked = (parts + [0] * tiles)[tile]
+        block_lines = whole(lines * tiling.strip)
+        self.line = x.add(x.mul(inside, block_lines), whole(sum(parts[:tile]) * tiling.strip))
+        self.across = lines * tiling.wide
 
-    def _lines_below(self) -> list[ir.Value]:
-        """What this step asks for of the next chunk of a wide panel."""
+    def _lines_of_next_piece(self) -> list[ir.Value]:
+        """What this step asks for of the next piece of a wide panel."""
+        assert self.strip is not None
         tiling, x = self.tiling, self.builder
-        items = LINE_BYTES // self.at.item
-        lines = -(-tiling.vectors * tiling.lanes // items)
-        at_once = -(-lines // self.tiles)
-        across = -(-lines * tiling.wide // at_once)
-        step = x.add(self.steps_before, self.open[tiling.inner[0]])
-        row = self.at.along(self.below, tiling.b, tiling.inner[0], x.udiv(step, whole(across)))
-        place = self.at.moved(row, x.mul(x.urem(step, whole(across)), whole(at_once * items)))
-        return [self.at.moved(place, k * items) for k in range(at_once)]
+        axis, items = tiling.inner[0], LINE_BYTES // self.at.item
+        step = x.sub(self.open[axis], whole(self.strip[0]))
+        first = x.add(self.line, x.mul(step, whole(self.asked)))
+        lines = [x.add(first, whole(k)) for k in range(self.asked)]
+        across = whole(self.across)
+        rows = [self.at.along(self.following, tiling.b, axis, x.udiv(y, across)) for y in lines]
+        return [
+            self.at.moved(row, x.mul(x.urem(line, across), whole(items)))
+            for row, line in zip(rows, lines, strict=True)
+        ]
 
     def _reads_on(self) -> bool:
         """Whether a panel is one tile, which reads b from the first step of all to the last."""

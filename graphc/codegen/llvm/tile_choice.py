@@ -14,6 +14,7 @@ from graphc.codegen.llvm.panel_shape import (
     LEAST_SCRATCH,
     arrange_shares,
     even_strip,
+    is_read_once,
     scratch_bytes,
 )
 from graphc.codegen.llvm.product import Factor, Interval, Product
@@ -33,6 +34,8 @@ NARROWEST = 16  # bytes of the smallest vector registers
 STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
 NARROW = 0.25  # of the time more for pieces of one vector of a row, less for longer ones
 FAR_NUMBERS = 0.25  # of the time more where each number of a matrix from memory is used but once
+PASS = 1.0  # slots for a vector of a matrix from memory that one more tile of few rows reads
+NEAR_LOAD = 0.25  # slots for each load of such a tile, which the prefetches crowd
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
 SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
 SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
@@ -299,7 +302,11 @@ def _cost(
         total *= 1 + 6 / tiling.vectors  # a matrix read once: memory is fastest in long pieces
     if tiling.elementwise:
         total *= 1 + NARROW / tiling.vectors  # so it is here, where each number is used a few times
-    if whole % tiling.vectors:
+    if is_read_once(product, tiling, target):
+        tiles = -(-extent // tiling.rows)
+        loads = tiles * (PASS + NEAR_LOAD) + NEAR_LOAD * extent / tiling.vectors
+        total += time.steps * whole * loads
+    elif whole % tiling.vectors:
         total *= 1.03  # the last block is code of its own
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
     return total * others
@@ -387,7 +394,8 @@ def _arrange_folds(tiling: Tiling, product: Product, target: Target) -> None:
         return not first, axis in innermost, -abs(strides.get(axis, 0))
 
     order = sorted(product.over, key=place)
-    if product.size(order) <= (terms if tiling.packing else LONGEST_SUM):
+    in_chunks = tiling.packing or is_read_once(product, tiling, target)
+    if product.size(order) <= (terms if in_chunks else LONGEST_SUM):
         tiling.inner = order
         return
     inner: list[Axis] = []

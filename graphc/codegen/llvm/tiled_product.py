@@ -5,11 +5,13 @@ Shares that read the same lines may be joined: a thread that has several of them
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from graphc.codegen.llvm.loops import Count, Frame, whole
 from graphc.codegen.llvm.operand import Operands
-from graphc.codegen.llvm.packing import packed_items
+from graphc.codegen.llvm.packing import packed_items, row_step
 from graphc.codegen.llvm.panel import Panel
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.shares import Part, Shares, each, when
@@ -21,6 +23,7 @@ class TiledProduct:
     """A product and its tiling.
 
     extent: the shares of it that may run apart. scratch_items: elements that a share needs besides.
+    grain: shares that read the same, or lie side by side, and are best done as one.
     """
 
     def __init__(self, product: Product, tiling: Tiling):
@@ -46,13 +49,16 @@ class TiledProduct:
         counts.insert(0 if tiling.vectors_outside else len(counts), ("block", groups))
         self.shares = Shares(counts)
         self.extent = self.shares.extent * self.joined
+        self.grain = self.extent if tiling.wide > 1 else self.joined
         deep = size[tiling.deep] if tiling.deep else 1
         self.sums = 0
         if tiling.chunked:
             together = lines if tiling.lines_together else tiling.lines
             self.sums = together * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
-            self.sums *= product.size(tiling.whole_lines) * tiling.wide
+            beside = min(tiling.beside, groups)
+            self.sums *= product.size(tiling.whole_lines) * tiling.wide * beside
         self.scratch_items = self.sums + packed_items(product, tiling)
+        self.scratch_items += rows * row_step(tiling)  # of a, where those are packed
 
     def emit(
         self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
@@ -68,10 +74,7 @@ class TiledProduct:
                 own = self._own(at, index, low, high)
                 lines, tiles = (lines, own) if tiling.rows_together else (own, None)
             block = parts.get("block", whole(0))
-            first = b.mul(block, whole(tiling.wide * tiling.vectors * tiling.lanes))
-            if tiling.wide > 1:
-                Panel(self, at, scratch, parts, lines, tiles).emit(first, tiling.vectors, None)
-                return
+            first = b.mul(block, whole(tiling.vectors * tiling.lanes))
 
             def run(vectors: int, tail: int | None) -> None:
                 Panel(self, at, scratch, parts, lines, tiles).emit(first, vectors, tail)
@@ -84,9 +87,38 @@ class TiledProduct:
             when(frame, full, lambda: run(tiling.vectors, None))
             when(frame, b.not_(full), lambda: run(self.last_vectors, self.tail))
 
-        each(frame, *self._whole_shares(b, low, high), share)
+        def beside(first: ir.Value, end: ir.Value) -> None:
+            panel = Panel(self, at, scratch, {}, (0, 1), None, (first, end))
+            panel.emit(b.mul(first, whole(tiling.vectors * tiling.lanes)), tiling.vectors, None)
+
+        if tiling.wide > 1:
+            self._runs(at, low, high, beside)
+        else:
+            each(frame, *self._whole_shares(b, low, high), share)
         if tiling.streamed:
             b.fence("seq_cst")  # such stores are in no order with those that tell other threads
+
+    def _runs(
+        self,
+        at: Operands,
+        low: Count,
+        high: Count,
+        body: Callable[[ir.Value, ir.Value], None],
+    ) -> None:
+        """body(first block, end) for equal parts of shares low .. high - 1, of few enough each."""
+        b, tiling = at.builder, self.tiling
+        count = b.sub(whole(high), whole(low))
+        runs = b.udiv(b.add(count, whole(tiling.beside - 1)), whole(tiling.beside))
+        runs = at.larger(runs, 1)
+        length = b.udiv(b.add(count, b.sub(runs, whole(1))), runs)
+
+        def run(number: ir.Value) -> None:
+            first = b.add(whole(low), b.mul(number, length))
+            end = at.smaller(b.add(first, length), high)
+            blocks = [b.mul(place, whole(tiling.wide)) for place in (first, end)]
+            body(blocks[0], at.smaller(blocks[1], self.blocks))
+
+        each(at.frame, 0, runs, run)
 
     def _whole_shares(self, b: ir.IRBuilder, low: Count, high: Count) -> tuple[Count, Count]:
         """The shares of which low .. high - 1 are parts."""

@@ -54,6 +54,7 @@ class Tiling:
     streamed: results go past the caches where they lie at multiples of a vector's size.
     by_rows: a few whole rows of the result are a share, so that they are written side by side.
     wide: blocks of vectors that a share covers side by side, so that b is read in long pieces.
+    beside: such shares that a thread does as one: a chunk passes over all of them.
     turned: neighbours in the result lie along the rows; sums that wait in memory are transposed.
     lines_inside: lines lie nearer to each other in the result than rows: it is stored row by row.
     """
@@ -86,6 +87,7 @@ class Tiling:
     streamed: bool = False
     by_rows: bool = False
     wide: int = 1
+    beside: int = 1
     turned: bool = False
     lines_inside: bool = False
     groups: list[TileGroup] = field(default_factory=list)
