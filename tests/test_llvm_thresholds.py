@@ -84,9 +84,9 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_SCRATCH": [4096],
         "LEAST_SCRATCH": [1024],
         "LEAST_STRIP": [1, 500],
-        "WIDE_BYTES": [100, 10**4],
-        "WAITING_PART": [0.0],
-        "CHUNKS_HELD": [1, 1000],
+        "PIECE_BYTES": [100],
+        "WAITING_PART": [100.0],
+        "FEW_ROWS": [1],
         "FEWEST_SHARES": [1],
     },
     "dot_tiling": {

@@ -49,7 +49,7 @@ def packed_items(product: Product, tiling: Tiling) -> int:
 
 def row_step(tiling: Tiling) -> int:
     """Elements from row to row of a's dense copy in a wide panel; 0 where a is read as it lies."""
-    if tiling.wide == 1 or tiling.lanes == 1 or tiling.a.strides.get(tiling.inner[0]) != 1:
+    if tiling.beside == 1 or tiling.lanes == 1 or tiling.a.strides.get(tiling.inner[0]) != 1:
         return 0
     return -(-tiling.strip // tiling.lanes) * tiling.lanes
 

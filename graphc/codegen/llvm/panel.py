@@ -121,9 +121,9 @@ class Panel:
         tile: Callable[[TileGroup, ir.Value], None],
     ) -> None:
         b = self.builder
-        if isinstance(count, int) and (count == 1 or self.own_blocks is not None):
+        if isinstance(count, int) and (count == 1 or self.tiling.beside > 1):
             for number in range(count):  # each tile of a wide panel asks for other lines
-                tile(group, b.add(first, whole(number * group.rows)))
+                tile(group, b.add(first, whole(number * group.rows)) if number else first)
         else:
             rows = whole(group.rows)
             each(self.frame, 0, count, lambda i: tile(group, b.add(first, b.mul(i, rows))))
@@ -313,7 +313,10 @@ class Panel:
             def tile(group: TileGroup, row: ir.Value) -> None:
                 inside = self.builder.sub(row, first_row)
                 if self.own_blocks is not None:
-                    self.tile.look_ahead(b, (number, self._block_count()), next(numbers), tiles)
+                    which: Count = next(numbers)
+                    if self.tiling.beside == 1:
+                        which = self.builder.udiv(inside, whole(self.tiling.rows))
+                    self.tile.look_ahead(b, (number, self._block_count()), which, tiles)
                 target = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
                 place = self.at.along(start, self.tiling.a, self.tiling.row, row)
                 for k, value in enumerate(self.tile.sums(place, right, group)):

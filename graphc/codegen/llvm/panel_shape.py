@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from graphc.codegen.llvm.operand import LINE_BYTES
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
@@ -13,8 +15,11 @@ FEWEST_TILES = 8
 FEWEST_SHARES = 8  # else threads have unequal parts
 FEWEST_TURNED = 20  # tiles of a panel, where each panel transposes what its tiles read
 UNPACKED_ROWS = 128  # of a panel that has its sums in registers and reads b as it lies
-WIDE_BYTES = 768  # of a row of b, whose like is asked for while a chunk so wide is multiplied
+PIECE_BYTES = 768  # of a row of b, whose like is asked for while a chunk so wide is multiplied
+WIDE_BYTES = 3072  # the same where pieces of one row do not follow each other
+WAYS = 16  # places that the second-level cache has for addresses of one set
 WAITING_PART = 0.62  # of the second-level cache, for sums of all that a thread's rows of b meet
+FEW_ROWS = 16  # that memory has less time for than the multiplications of more would take
 CHUNKS_HELD = 10  # chunks of that width that would fill the second-level cache
 LEAST_STRIP = 16  # terms of a chunk
 LEAST_SCRATCH, MOST_SCRATCH = 96 << 10, 256 << 10  # bytes of a panel's sums
@@ -80,41 +85,53 @@ def _join_rows(tiling: Tiling, extent: int) -> None:
 
 
 def _widen(tiling: Tiling, product: Product, target: Target) -> None:
-    """Let a panel of few rows cover all blocks of vectors of a thread, where b comes from memory.
+    """Let a panel of few rows cover many blocks of vectors, where b comes from memory.
 
     Memory is slow where every row of b gives but a piece before the next row comes. So a chunk
     passes over all the columns for which sums can wait in the second-level cache, in pieces: of
-    these, one and the next have to stay there, too.
+    these, one and the next have to stay there, too. With more rows sums of so many columns take
+    more time than memory: then each wide piece is a panel of its own.
     """
+    b, extent = tiling.b, product.extents[tiling.row] if tiling.row else 0
     one_loop = len(tiling.inner) == 1 and not tiling.chunks and tiling.strip > 0
-    if not one_loop or tiling.outer or not is_read_once(product, tiling, target):
+    few = extent <= tiling.panel_rows and extent < FEWEST_TILES * tiling.rows
+    if not one_loop or not few or not _is_far_matrix(product, tiling, target):
         return
-    extent = product.extents[tiling.row] if tiling.row else 0
-    if extent > tiling.panel_rows:
-        return
-    item = ITEM_BYTES[tiling.b.buffer.dtype]
+    item = ITEM_BYTES[b.buffer.dtype]
     width = tiling.vectors * tiling.lanes * item
     blocks = -(-product.extents[tiling.vector] * item // width)
-    wide = min(WIDE_BYTES // width, blocks // FEWEST_SHARES)
+    reach = PIECE_BYTES
+    strip = target.l2_bytes // CHUNKS_HELD // PIECE_BYTES
+    beside = int(target.l2_bytes * WAITING_PART) // (tiling.panel_rows * width)
+    if not is_read_once(product, tiling, target):
+        reach, beside = WIDE_BYTES, 1
+        way = target.l2_bytes // WAYS
+        sets = way // math.gcd(b.strides.get(tiling.inner[0], 0) * item, way)
+        strip = min(target.l2_bytes // 7 // WIDE_BYTES, sets * WAYS * 3 // 16)
+        reach = min(reach, scratch_bytes(target) // tiling.panel_rows)
+    wide = min(reach // width, blocks // FEWEST_SHARES)
     if wide > 1:
         tiling.wide = wide
-        waiting = int(target.l2_bytes * WAITING_PART)
-        tiling.beside = max(1, waiting // (tiling.panel_rows * width * wide))
-        strip = target.l2_bytes // CHUNKS_HELD // (wide * width)
+        tiling.beside = max(1, beside // wide)
         longest = max(LEAST_STRIP, min(strip, tiling.strip))
         tiling.strip = even_strip(product.extents[tiling.inner[0]], longest)
 
 
 def is_read_once(product: Product, tiling: Tiling, target: Target) -> bool:
-    """Whether few rows meet a matrix b that comes from memory, in a product of nothing else."""
-    matrices = len(product.each) == 2 and len(product.over) == 1
+    """Whether so few rows meet a matrix b from memory that reading it takes most of the time."""
+    far = _is_far_matrix(product, tiling, target)
+    return far and tiling.row is not None and product.extents[tiling.row] <= FEW_ROWS
+
+
+def _is_far_matrix(product: Product, tiling: Tiling, target: Target) -> bool:
+    """Whether a product has rows, columns and one fold, and its b comes from memory."""
     plain = not (product.guards or product.stepped or tiling.packing or tiling.elementwise)
-    if not matrices or not plain or tiling.b.spread or tiling.deep or tiling.row is None:
+    matrices = len(product.each) == 2 and len(product.over) == 1 and tiling.row is not None
+    if not matrices or not plain or tiling.b.spread or tiling.deep:
         return False
     item = ITEM_BYTES[tiling.b.buffer.dtype]
     bytes_of_b = product.size(product.over) * product.extents[tiling.vector] * item
-    few = product.extents[tiling.row] < FEWEST_TILES * tiling.rows
-    return few and bytes_of_b > 2 * target.l2_bytes
+    return bytes_of_b > 2 * target.l2_bytes
 
 
 def _line_axes(tiling: Tiling, product: Product) -> list[Axis]:

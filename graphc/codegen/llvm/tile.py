@@ -238,7 +238,7 @@ class Tile(FoldLoops):
         distance = step * (rows - 1) + count
         if not self._has_row_blocks(axis):
             distance = self._to_next_line(axis, count)
-        if self.tiling.elementwise or self.tiling.wide > 1 or not distance:
+        if self.tiling.elementwise or self.tiling.beside > 1 or not distance:
             return
         piece = -(-rows * step // count)
         ahead = self.at.moved(a, distance)
@@ -280,7 +280,7 @@ class Tile(FoldLoops):
         return lines
 
     def look_ahead(
-        self, b: ir.Value, block: tuple[ir.Value, ir.Value], tile: int, tiles: int
+        self, b: ir.Value, block: tuple[ir.Value, ir.Value], tile: Count, tiles: int
     ) -> None:
         """Before `tile` of a wide panel, one of `tiles` to a block: find its part of what follows.
 
@@ -300,10 +300,15 @@ class Tile(FoldLoops):
         across = x.select(is_last, whole(0), x.mul(right, width))
         self.following = self.at.moved(self.at.along(b, tiling.b, tiling.inner[0], first), across)
         lines = -(-tiling.vectors * tiling.lanes * self.at.item // LINE_BYTES)
-        parts = even(lines, -(-lines // tiles)) if lines > tiles else [1] * lines
-        self.asked = (parts + [0] * tiles)[tile]
-        block_lines = whole(lines * tiling.strip)
-        self.line = x.add(x.mul(inside, block_lines), whole(sum(parts[:tile]) * tiling.strip))
+        if isinstance(tile, int):
+            parts = even(lines, -(-lines // tiles)) if lines > tiles else [1] * lines
+            self.asked, before = (parts + [0] * tiles)[tile], sum(parts[:tile])
+            block_lines = lines
+        else:  # what follows lies below this piece: asking for more of it does no harm
+            self.asked = -(-lines // tiles)
+            before, block_lines = x.mul(tile, whole(self.asked)), self.asked * tiles
+        shares = x.add(x.mul(inside, whole(block_lines)), whole(before))
+        self.line = x.mul(shares, whole(tiling.strip))
         self.across = lines * tiling.wide
 
     def _lines_of_next_piece(self) -> list[ir.Value]:

@@ -49,7 +49,7 @@ class TiledProduct:
         counts.insert(0 if tiling.vectors_outside else len(counts), ("block", groups))
         self.shares = Shares(counts)
         self.extent = self.shares.extent * self.joined
-        self.grain = self.extent if tiling.wide > 1 else self.joined
+        self.grain = self.extent if tiling.beside > 1 else self.joined
         deep = size[tiling.deep] if tiling.deep else 1
         self.sums = 0
         if tiling.chunked:
