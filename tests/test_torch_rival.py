@@ -20,6 +20,7 @@ from graphc.ir.reference import run
 from graphc.ir.types import TensorType
 from graphc.ops.elementwise import Map
 from graphc.ops.pool import MaxPool, MaxPoolMask
+from graphc.ops.rows import TakeRows
 from graphc.passes.backward import backward
 
 with_torch = pytest.mark.skipif(
@@ -104,6 +105,16 @@ def test_what_torch_cannot_run_is_refused_with_its_reason():
     inputs = {f"x{n}": array for n, array in enumerate(arrays)}
     with pytest.raises(NetError, match=r"'roi_max_pool'.*: torch has no pooling of regions"):
         TorchRun(Workload(graph, inputs), "eager", 1)
+
+
+@with_torch
+def test_rows_of_a_list_are_its_numbers():
+    graph = Graph()
+    table, row = np.array([3, 1, 4], "float32"), np.array([2, 0], "float32")
+    values = [graph.input(n, held) for n, held in zip("tr", types_of([table, row]), strict=True)]
+    graph.outputs = {"y": TakeRows()(*values)}
+    found = TorchRun(Workload(graph, {"t": table, "r": row}), "eager", 1).results()
+    assert found["y"].tolist() == [4, 3]
 
 
 @with_torch

@@ -92,7 +92,7 @@ def hold_up(executable: Executable, gate: Gate) -> None:
 
         return met
 
-    executable._passes = {what: passing(what) for what in native}  # type: ignore[misc]
+    executable._passes = {what: passing(what) for what in native}
 
 
 def small_net(gate: Gate) -> graphc.Net:
@@ -141,7 +141,7 @@ def does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     (tmp_path / "held_up.py").write_text(MODULE)
     (tmp_path / "net.prototxt").write_text(HOSTED)
     made = SimpleNamespace(does=lambda: None)
-    monkeypatch.setitem(sys.modules, "held_up_by", made)  # type: ignore[misc]
+    monkeypatch.setitem(sys.modules, "held_up_by", made)
     return made
 
 

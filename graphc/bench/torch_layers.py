@@ -231,7 +231,7 @@ def _planar_windows(op: Any) -> tuple[list[int], list[int], int, list[int]]:
 @written_out("take_rows")
 def _take_rows(torch: Any, op: Any, table: Any, row: Any) -> Any:
     number = row.to(torch.int64)
-    found = torch.nn.functional.embedding(number, table.flatten(1) if table.dim() > 1 else table)
+    found = torch.nn.functional.embedding(number, table.reshape(table.shape[0], -1))
     return found.reshape(*number.shape, *table.shape[1:])
 
 

@@ -214,8 +214,11 @@ def _channel_normalize(emit: Emit, node: Node, op: Any) -> Any:
     x, factor, shift, mean, deviation = arguments(emit, node)
     moments = emit.producer(node.inputs[3])
     batch_norm = emit.functional.batch_norm
-    own = moments is not None and moments.op.op_name == "batch_moments"
-    if moments is not None and own and moments.inputs[0] is node.inputs[0]:
+    if (
+        moments is not None
+        and moments.op.op_name == "batch_moments"
+        and moments.inputs[0] is node.inputs[0]
+    ):
         epsilon = _op(moments).epsilon
         return emit.call(batch_norm, x, None, None, factor, shift, True, 0.0, epsilon)
     # x * slope + offset, one sweep over the image, with a gradient for all of them.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.bench import (  # noqa: F401  (translations)
+from graphc.bench import (  # noqa: F401  (each enters its translations)
     torch_layers,
     torch_maps,
     torch_products,

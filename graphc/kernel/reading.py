@@ -240,7 +240,7 @@ class _Reader:
         if len(values) != len(names):
             raise NetError(f"{len(names)} locals are set from {len(values)} values")
         results = tuple(self.define(n, v.dtype) for n, v in zip(names, values, strict=True))
-        # The name is one of _FOLDS, or this would be no fold.
+        # The name is one of _FOLDS, or this would be no fold; mypy knows it as a word alone.
         return Fold(kind, results, tuple(values), axes, guard)  # type: ignore[arg-type]
 
     def store(self) -> Store:

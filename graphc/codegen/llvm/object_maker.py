@@ -78,7 +78,7 @@ class ObjectMaker:
             try:
                 machine = machine or self._target.machine(position_independent=True)
                 self._made[number] = machine_code(text, machine)
-            except Exception as error:
+            except Exception as error:  # whatever it is, `objects` raises it
                 self._errors[number] = error
                 self._waiting.clear()
 
