@@ -12,6 +12,7 @@ from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.groups import with_groups_in_lanes
 from graphc.codegen.llvm.loops import whole
 from graphc.codegen.llvm.product import Cut, Product, products, whole_product
+from graphc.codegen.llvm.row_sums import RowSums, choose_row_sums
 from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.tap_sums import TapSums
 from graphc.codegen.llvm.tap_tiling import choose_tap_sums
@@ -24,7 +25,7 @@ from graphc.ir.types import REAL
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Kernel
 
-Tiled = TiledProduct | DotProduct | WindowDot | TapSums
+Tiled = TiledProduct | DotProduct | WindowDot | TapSums | RowSums
 FEW_PHASES = 4  # products that are worth comparing with a schedule for all of them at once
 EMPTY_LANES = 0.1  # of all lanes, from which on the last vector is worth code of its own
 GAIN = 0.95  # of the modelled time, at most, for twice the code
@@ -54,7 +55,7 @@ def _grain(part: Tiled) -> int:
     """Shares of a part that are best done as one."""
     if isinstance(part, TiledProduct):
         return part.grain
-    return part.joined if isinstance(part, TapSums) else 1
+    return part.joined if isinstance(part, TapSums | RowSums) else 1
 
 
 def tiled_parts(contraction: Contraction, target: Target) -> list[Tiled]:
@@ -106,7 +107,7 @@ def _cut(contraction: Contraction, full: Cut, rest: Cut, target: Target) -> list
     return _all_tiled([*parts, *(_tiled_rest(product, target) for product in last)])
 
 
-def _tiled_rest(product: Product, target: Target) -> TiledProduct | DotProduct | TapSums | None:
+def _tiled_rest(product: Product, target: Target) -> Tiled | None:
     tiled, dot = _tiled(product, target), choose_copied_dot(product, target)
     if dot is not None and (tiled is None or dot.cost < tiled.tiling.cost):
         return DotProduct(product, dot)
@@ -147,8 +148,11 @@ def _windows(contraction: Contraction, target: Target) -> WindowDot | None:
     return None if product is None or tiling is None else WindowDot(product, tiling)
 
 
-def _tiled(product: Product, target: Target) -> TiledProduct | DotProduct | TapSums | None:
+def _tiled(product: Product, target: Target) -> Tiled | None:
     """The cheapest form of a product."""
+    rows = choose_row_sums(product, target)
+    if rows is not None:
+        return RowSums(product, rows)
     tiling, dot = choose_tiling(product, target), choose_dot(product, target)
     taps = choose_tap_sums(product, target)
     costs = [found.cost for found in (tiling, dot, taps) if found is not None]

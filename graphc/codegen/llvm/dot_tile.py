@@ -26,6 +26,7 @@ from graphc.kernel.lang import Axis
 LONGEST_SUM = 1024  # terms one after another in one lane
 MOST_UNROLLED = 4  # vectors along the fold
 AHEAD_BYTES = 2048  # how far ahead of the reads lines are asked for
+STREAM_AHEAD_BYTES = 1024  # the same where a target reads many streams
 
 
 class DotProduct:
@@ -341,9 +342,12 @@ class DotProduct:
     def _fetch_ahead(self, right: ir.Value, i: Count) -> None:
         """Ask for the lines of the columns that come some time after point i."""
         step = self._stride(self.tiling.b, self.tiling.column)
+        streams = self.at.math.target.streams > 1
+        level = 1 if self.tiling.partial > 1 or streams else 2
+        distance = STREAM_AHEAD_BYTES if streams else AHEAD_BYTES
         for n in range(self.columns):
-            ahead = self.at.moved(right, n * step + AHEAD_BYTES // self.at.item)
-            self.at.fetch(self.at.moved(ahead, i), level=1 if self.tiling.partial > 1 else 2)
+            ahead = self.at.moved(right, n * step + distance // self.at.item)
+            self.at.fetch(self.at.moved(ahead, i), level=level)
 
     def _step(
         self,

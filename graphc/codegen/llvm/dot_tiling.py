@@ -150,15 +150,18 @@ def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
     tiling.rows = -rows
     tiling.cost = cost * product.size(tiling.outer)
     if all_rows == 1 and tiling.source is None:
-        _read_row_by_row(tiling, along // tiling.lanes, all_columns)
+        _read_row_by_row(tiling, along // tiling.lanes, all_columns, target)
     _choose_chunks(tiling, product, target)
 
 
-def _read_row_by_row(tiling: DotTiling, vectors: int, all_columns: int) -> None:
-    """Let a matrix that is read once be read in the order in which it lies.
+def _read_row_by_row(tiling: DotTiling, vectors: int, all_columns: int, target: Target) -> None:
+    """Let a matrix that is read once be read in the order in which it lies, or in many streams.
 
     One sum would wait for itself: several partial ones keep as many additions under way.
     """
+    if target.streams > 1 and all_columns >= target.streams:
+        tiling.columns = target.streams
+        return
     while 2 * tiling.partial <= min(MOST_PARTIAL, vectors):
         tiling.partial *= 2
     tiling.columns = min(tiling.columns, MOST_PARTIAL // tiling.partial, all_columns)

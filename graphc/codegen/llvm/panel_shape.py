@@ -17,7 +17,7 @@ FEWEST_TURNED = 20  # tiles of a panel, where each panel transposes what its til
 UNPACKED_ROWS = 128  # of a panel that has its sums in registers and reads b as it lies
 PIECE_BYTES = 768  # of a row of b, whose like is asked for while a chunk so wide is multiplied
 WIDE_BYTES = 3072  # the same where pieces of one row do not follow each other
-WAYS = 16  # places that the second-level cache has for addresses of one set
+WAYS = 16  # places, at least, that the second-level cache has for addresses of one set
 WAITING_PART = 0.62  # of the second-level cache, for sums of all that a thread's rows of b meet
 FEW_ROWS = 16  # that memory has less time for than the multiplications of more would take
 CHUNKS_HELD = 10  # chunks of that width that would fill the second-level cache
@@ -64,10 +64,12 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
     _widen(tiling, product, target)
     free = _line_axes(tiling, product)
     groups = [] if packs or tiling.packing else _neighbours(tiling, product)
+    copies = packs and target.near_pages > 0
     if tiling.chunked and tiling.panel_rows >= extent and groups:
         _take_groups(tiling, product, target, groups[0], most_rows // extent, others)
-    elif tiling.chunked and tiling.panel_rows >= extent and free:
-        _take_lines(tiling, product, target, free[0], most_rows // extent, others)
+    elif (tiling.chunked or copies) and tiling.panel_rows >= extent and free:
+        if not (copies and _take_images(tiling, product, free, most_rows)):
+            _take_lines(tiling, product, target, free[0], most_rows // extent, others)
     elif tiling.chunked and tiling.panel_rows >= extent and others < FEWEST_SHARES:
         plain = not (tiling.fixed or tiling.packing or packs or tiling.wide > 1)
         tiling.rows_together = plain and extent > tiling.rows
@@ -101,13 +103,14 @@ def _widen(tiling: Tiling, product: Product, target: Target) -> None:
     width = tiling.vectors * tiling.lanes * item
     blocks = -(-product.extents[tiling.vector] * item // width)
     reach = PIECE_BYTES
-    strip = target.l2_bytes // CHUNKS_HELD // PIECE_BYTES
+    lines = _lines_held(target, b.strides.get(tiling.inner[0], 0) * item)
+    strip = min(target.l2_bytes // CHUNKS_HELD // PIECE_BYTES, lines // 2)
+    if target.near_pages:
+        strip = min(strip, target.near_pages)
     beside = int(target.l2_bytes * WAITING_PART) // (tiling.panel_rows * width)
     if not is_read_once(product, tiling, target):
         reach, beside = WIDE_BYTES, 1
-        way = target.l2_bytes // WAYS
-        sets = way // math.gcd(b.strides.get(tiling.inner[0], 0) * item, way)
-        strip = min(target.l2_bytes // 7 // WIDE_BYTES, sets * WAYS * 3 // 16)
+        strip = min(target.l2_bytes // 7 // WIDE_BYTES, lines * 3 // 16)
         reach = min(reach, scratch_bytes(target) // tiling.panel_rows)
     wide = min(reach // width, blocks // FEWEST_SHARES)
     if wide > 1:
@@ -115,6 +118,12 @@ def _widen(tiling: Tiling, product: Product, target: Target) -> None:
         tiling.beside = max(1, beside // wide)
         longest = max(LEAST_STRIP, min(strip, tiling.strip))
         tiling.strip = even_strip(product.extents[tiling.inner[0]], longest)
+
+
+def _lines_held(target: Target, step: int) -> int:
+    """How many lines, each `step` bytes after the last, the second-level cache has places for."""
+    way = 1 << (target.l2_bytes // WAYS).bit_length() - 1
+    return way // math.gcd(step, way) * (target.l2_bytes // way)
 
 
 def is_read_once(product: Product, tiling: Tiling, target: Target) -> bool:
@@ -179,6 +188,29 @@ def _take_lines(
     tiling.lines = lines
     tiling.lines_together = count <= min(most, fits)
     tiling.outer.remove(line)
+
+
+def _take_images(tiling: Tiling, product: Product, free: list[Axis], most_rows: int) -> bool:
+    """Let a panel that copies b cover all lines of several images: a copy serves more tiles.
+
+    False where no two images' sums fit into memory for `most_rows`, or too few panels would be.
+    """
+    if len(free) < 2:
+        return False
+    line, image = free[:2]
+    most = most_rows // product.size([line, *([tiling.row] if tiling.row else [])])
+    images, others = product.extents[image], product.size(tiling.outer)
+    blocks = -(-product.extents[tiling.vector] // (tiling.vectors * tiling.lanes))
+    blocks *= others // product.size([line, image])
+    count = even_strip(images, max(1, min(most, images)))
+    while count > 1 and blocks * -(-images // count) < FEWEST_SHARES:
+        count -= 1
+    if count == 1:
+        return False
+    tiling.whole_lines.append(line)
+    tiling.line, tiling.lines = image, count
+    tiling.outer = [axis for axis in tiling.outer if axis not in (line, image)]
+    return True
 
 
 def _neighbours(tiling: Tiling, product: Product) -> list[Axis]:

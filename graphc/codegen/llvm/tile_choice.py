@@ -28,6 +28,7 @@ MOST_VECTORS = 8
 MOST_TAPS = 16  # of windows that overlap, all written out
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
 WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
+PAGE_BYTES = 4096
 FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
 DEEPEST = 8
 NARROWEST = 16  # bytes of the smallest vector registers
@@ -63,12 +64,12 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     streams = fills and not best.chunked and _in_whole_lines(best, product, by_rows)
     best.streamed = streams and not _waits_in_shared_cache(product, target)
     best.by_rows = by_rows and (best.streamed or _is_outer_product(product, best))
-    collides = not best.packing and _collides(best, product)
-    arrange_shares(best, product, target, collides)
+    apart = not best.packing and _lies_apart(best, product, target)
+    arrange_shares(best, product, target, apart)
     best.turned = _stores_turned(best, product)
     best.lines_inside = _stores_lines_inside(best, product)
     lines = best.lines * product.size(best.whole_lines)
-    if collides and best.panel_rows // best.rows * lines >= FEWEST_TILES:
+    if apart and best.panel_rows // best.rows * lines >= FEWEST_TILES:
         best.packing = "copy"
     return best
 
@@ -155,14 +156,29 @@ def _result_bytes(product: Product) -> int:
     return math.prod(buffer.shape) * ITEM_BYTES[buffer.dtype]
 
 
-def _collides(tiling: Tiling, product: Product) -> bool:
-    """Whether the rows of b fall into so few sets of the caches that a dense copy may pay."""
-    if tiling.b.guarded or tiling.tied is not None or tiling.b.spread or tiling.elementwise:
+def _lies_apart(tiling: Tiling, product: Product, target: Target) -> bool:
+    """Whether a dense copy of b may pay.
+
+    Its rows fall into few sets of the caches, or a chunk has them in more pages than are at hand.
+    """
+    if tiling.b.guarded or tiling.b.spread or tiling.elementwise:
         return False
     item = ITEM_BYTES[tiling.b.buffer.dtype]
     block = product.size(product.over) * tiling.vectors * tiling.lanes * item
     step = abs(tiling.b.strides.get(tiling.innermost, 0)) * item if tiling.innermost else 0
-    return step >= 512 and step % 512 == 0 and (tiling.chunked or block <= LEAST_SCRATCH)
+    most = target.l2_bytes // 4 if target.near_pages else LEAST_SCRATCH
+    if step < 512 or not (tiling.chunked or block <= most):
+        return False
+    collides = step % 512 == 0 and tiling.tied is None
+    return collides or _is_in_many_pages(tiling, product, target, step)
+
+
+def _is_in_many_pages(tiling: Tiling, product: Product, target: Target, step: int) -> bool:
+    """Whether rows of b that lie `step` bytes apart, those of a chunk, delay their reader."""
+    rows = product.size(tiling.inner)
+    if tiling.strip:
+        rows = rows // product.extents[tiling.inner[0]] * tiling.strip
+    return target.near_pages > 0 and rows * step > target.near_pages * PAGE_BYTES
 
 
 # -- candidates -------------------------------------------------------------------------------
@@ -322,7 +338,8 @@ class _TileTime:
     """Modelled time of one tile, in slots.
 
     sets, ways: of the first-level cache, as far as rows of a reach them. met: points of `deep`
-    that share a set.
+    that share a set. load_slots: of a load; where rows of a lie side by side tiles of many rows
+    keep their pace, as they read fewer lines.
     """
 
     def __init__(self, product: Product, target: Target, tiling: Tiling, deep: int):
@@ -336,6 +353,7 @@ class _TileTime:
         self.sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)
         self.met = deep if deep_step % WAY_BYTES == 0 else 1
         self.ways = max(target.l1_bytes // WAY_BYTES, 8)
+        self.load_slots = 1.0 if item in (row_step, deep_step) else target.load_slots
         stride = max(product.store_strides(tiling.vector), key=abs)
         self.store = 2.0 * len(product.store_nodes())
         if stride != 1:
@@ -354,7 +372,8 @@ class _TileTime:
         lines = vectors * max(vector_bytes, 16) / (32 if near else 16)
         pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
         loads = self._loads(rows, vectors)
-        busy = max(rows * vectors, 8, loads + vectors * pieces + 2, lines)
+        loads = (loads + vectors * pieces) * self.load_slots
+        busy = max(rows * vectors, 8, loads + 2, lines)
         in_one_set = -(-rows // self.deep // self.sets) * self.met
         few = max(FEW_WAYS, self.ways * 2 // 3)
         return busy * (2.0 if in_one_set > self.ways else 1.35 if in_one_set > few else 1.0)
