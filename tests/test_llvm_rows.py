@@ -152,12 +152,13 @@ def test_strips_of_many_classes_are_narrower():
     ("positions", "shared", "lanes"), [(512, 0, 0), (512, 32 << 20, 64), (500, 32 << 20, 0)]
 )
 def test_strips_of_many_classes_wait_in_the_shared_cache(positions: int, shared: int, lanes: int):
-    kernel = sweep((9000, positions), 0)
+    shape = (2, 9000, positions)
+    kernel = sweep(shape, 1)
     target = replace(Target.host(), l3_bytes=shared)
     plan = schedule(Nodes(kernel).read(), target)
     if target.lanes("float32") == 16:
         assert (plan.lanes if plan.kept.slots else 0) == lanes
-    agrees(kernel, (9000, positions), 0, target=target)
+    agrees(kernel, shape, 1, target=target)
 
 
 @pytest.mark.parametrize("target", ["host", "x86-64-v3", "x86-64-v2", "scalar"])

@@ -136,6 +136,8 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "SHARES": [1, 10**9],
         "LONGEST_SUM": [30],
         "MOST_HELD": [0],
+        "PANEL": [0.1, 100.0],
+        "UNEVEN_ROOM": [100.0],
         "FAIR_STRIPS": [1],
     },
     "row_walk": {
@@ -145,6 +147,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "HOLDING": [0.0, 10.0],
         "BYTES_AHEAD": [0],
     },
+    "staged_rows": {"STAGED_BYTES": [1, 3000]},
     "kept": {"MOST_BYTES": [0]},
     "next_strip": {"ROWS_AHEAD": [2, 100]},
     "nest": {
@@ -242,6 +245,8 @@ def maps() -> list[Case]:
         Case(LrnGradient(5, 0.5, 0.75, 1.0), (image, image), (last[0],) * 3),
         Case(Softmax(1), ((20, 33),)),
         Case(Softmax(1), ((3, 3001),)),
+        Case(Softmax(0), ((150, 300),)),
+        Case(Softmax(0), ((90, 331),)),
         Case(Softmax(1), ((2, 21, 40, 30),)),
         Case(Softmax(1), ((2, 40, 6, 40),)),
         Case(Softmax(1), ((2, 150, 6, 40),)),
@@ -288,6 +293,7 @@ LOOPS = (
     "strips",
     "schedule",
     "row_walk",
+    "staged_rows",
     "kept",
     "next_strip",
     "nest",

@@ -72,7 +72,10 @@ class _Body:
         if plan.batch:
             (axis,) = plan.outer
             self.batch = RowBatch(self.frame, self.values, axis, plan.batch, plan.nodes.statements)
-        self.walk = RowWalk(self.frame, self.values, plan, self.scratch) if plan.walk else None
+        self.walk: RowWalk | None = None
+        if plan.walk:
+            uneven = self.streams.uneven
+            self.walk = RowWalk(self.frame, self.values, plan, self.scratch, uneven)
 
     def emit(self) -> None:
         """The whole function; twice, where stores may go past the caches if arrays are aligned."""

@@ -67,6 +67,14 @@ class Kept:
         steps = [s * size for a, size in places for x, s in a.terms.items() if x != vector]
         return not any(step % CACHE_LINE for step in steps)
 
+    def bytes(self, lanes: int, nodes: KernelNodes) -> int:
+        """Of the arrays of strips: what folds load is there twice, of this strip and the next."""
+        size = sum(
+            DTYPES[slot.source.dtype] * (2 if isinstance(sweep, FoldNode) else 1)
+            for sweep, slot in self.slots.items()
+        )
+        return size * lanes * nodes.extents[self.axis] if self.axis else 0
+
 
 def kept_slots(nodes: KernelNodes, vector: Axis, lanes: int, shared_bytes: int = 0) -> Kept:
     """What the sweeps of a kernel in lanes along `vector` should keep.

@@ -13,6 +13,9 @@ What they and the sums make for others goes to arrays there, too.
 
 Where registers hold the sums of a whole short row, all strips of a row are added up before the next
 row: memory is read from end to end, and totals are met once in many rows.
+
+The columns of a softmax are walked in the same way (see `running_sum`), and what is stored of them
+row by row.
 """
 
 from __future__ import annotations
@@ -26,15 +29,26 @@ from itertools import groupby
 from llvmlite import ir
 
 from graphc.codegen.llvm.lanes import TYPES
-from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
+from graphc.codegen.llvm.loops import INT32, INT64, Carry, Count, Frame, whole
 from graphc.codegen.llvm.row_batch import Emit, is_sweep, made_locals
+from graphc.codegen.llvm.running_sum import RUNNING
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.spread import about_pivot, sum_and_spread, widened
-from graphc.codegen.llvm.sweeps import SPREAD
+from graphc.codegen.llvm.staged_rows import StagedRows
+from graphc.codegen.llvm.sweeps import SPREAD, stored_loads
 from graphc.codegen.llvm.vector import Values
-from graphc.codegen.nodes import Address, FoldNode, StatementNode, reachable, statement_nodes
+from graphc.codegen.nodes import (
+    Address,
+    FoldNode,
+    LetNode,
+    Node,
+    StatementNode,
+    StoreNode,
+    reachable,
+    statement_nodes,
+)
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
@@ -45,13 +59,25 @@ PART_OF_SHORT = 32  # rows of which registers hold all sums
 HOLDING = 0.5  # of the registers
 BYTES_AHEAD = 8192  # of all arrays together
 WIDE = "float64"  # what totals are added up in
+NARROW = "int32"  # what whole numbers are kept as that fit it
+LARGEST = {"float32": 3.4028234663852886e38, "float64": 1.7976931348623157e308}
 Strip = Callable[[], contextlib.AbstractContextManager[None]]  # stands there
 
 
 class RowWalk:
-    """Emits all statements for a share of the columns; `strip` lanes at a time where it sums up."""
+    """Emits all statements for a share of the columns; `strip` lanes at a time where it sums up.
 
-    def __init__(self, frame: Frame, values: Values, plan: Schedule, scratch: Scratch):
+    uneven: the store whose rows begin anywhere and go past the caches (see `staged_rows`).
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        values: Values,
+        plan: Schedule,
+        scratch: Scratch,
+        uneven: StoreNode | None = None,
+    ):
         assert plan.vector is not None
         self.frame = frame
         self.values = values
@@ -62,9 +88,14 @@ class RowWalk:
         self.target = values.math.target
         self.extent = plan.nodes.extents[plan.vector]
         self.extents = plan.nodes.extents
+        self.made = plan.made
+        self.uneven = uneven
+        self.panel = plan.panel or self.extent
         statements = plan.nodes.statements
         self.stretches = [(sweep, list(some)) for sweep, some in groupby(statements, is_sweep)]
         self.dtypes = made_locals(statements)
+        self.narrow = narrow_locals(statements)
+        self.dtypes |= dict.fromkeys(self.narrow, NARROW)
         self.arrays = {name: self._array(dtype) for name, dtype in self.dtypes.items()}
         most = max(len(s.names) for s in statements if isinstance(s, FoldNode) and s.axes)
         self.totals = [self._array(WIDE) for _ in range(most)]
@@ -76,11 +107,27 @@ class RowWalk:
 
     def emit(self, low: ir.Value, high: ir.Value, emit: Emit) -> None:
         """The columns low .. high; `emit` emits one statement where the frame stands."""
+        if self.panel >= self.extent:
+            self._panel(low, high, emit)
+            return
+
+        def panel(first: ir.Value, carry: Carry) -> Carry:
+            stop = self.builder.add(first, whole(self.panel))
+            is_last = self.builder.icmp_signed(">", stop, high)
+            self._panel(first, self.builder.select(is_last, high, stop), emit)
+            return carry
+
+        self.frame.loop(low, high, self.panel, [], panel)
+
+    def _panel(self, low: ir.Value, high: ir.Value, emit: Emit) -> None:
         for sweep, statements in self.stretches:
             if sweep:
-                for fold in statements:
-                    assert isinstance(fold, FoldNode)
-                    self._fold(fold, low, high)
+                for statement in statements:
+                    if isinstance(statement, StoreNode):
+                        self._store(statement, low, high)
+                    else:
+                        assert isinstance(statement, FoldNode)
+                        self._fold(statement, low, high)
             else:
                 self.over_strips(low, high, partial(self._scalars, statements, emit))
 
@@ -104,10 +151,12 @@ class RowWalk:
         self.take(statements)
         for statement in statements:
             emit(statement)
-        for name, dtype in made_locals(statements).items():
+        for name in made_locals(statements):
             value = v.locals[name][1]
             wide = value if isinstance(value.type, ir.VectorType) else v.splat(value)
-            self.put(self.arrays[name], wide, dtype)
+            if name in self.narrow:
+                wide = self.builder.trunc(wide, ir.VectorType(INT32, v.lanes))
+            self.put(self.arrays[name], wide, self.dtypes[name])
 
     def take(self, statements: Sequence[StatementNode]) -> None:
         """Load what statements read that others made."""
@@ -115,7 +164,10 @@ class RowWalk:
         read = {n for s in statements for node in statement_nodes(s) for n in node.locals}
         for name, dtype in self.dtypes.items():
             if name in read and name not in own:
-                self.values.locals[name] = (self.frame.depth, self.get(self.arrays[name], dtype))
+                value = self.get(self.arrays[name], dtype)
+                if name in self.narrow:
+                    value = self.builder.sext(value, ir.VectorType(INT64, self.values.lanes))
+                self.values.locals[name] = (self.frame.depth, value)
 
     def get(self, array: ir.Value, dtype: str) -> ir.Value:
         """The strip of one of these arrays."""
@@ -135,23 +187,21 @@ class RowWalk:
     def _fold(self, fold: FoldNode, low: ir.Value, high: ir.Value) -> None:
         (rows,) = fold.axes
         sums = self._sums(fold, rows)
-        extent, size = self.extents[rows], sums.part
-        whole_parts = extent // size * size
 
-        def part(first: ir.Value, carry: Carry) -> Carry:
-            sums.add_rows(first, size, low, high)
+        def part(count: int, first: ir.Value, carry: Carry) -> Carry:
+            sums.add_rows(first, count, low, high)
             return carry
 
         self.over_strips(low, high, sums.begin)
-        self.frame.loop(0, whole_parts, size, [], part)
-        if extent > whole_parts:
-            sums.add_rows(whole(whole_parts), extent - whole_parts, low, high)
+        self.parts(rows, sums.part, part)
         self.over_strips(low, high, sums.end)
 
     def _sums(self, fold: FoldNode, rows: Axis) -> _Sums:
         """How a fold is added up along `rows`."""
         if fold.kind == SPREAD:
             return _Spread(self, fold, rows)
+        if fold.kind == RUNNING:
+            return _RunningSums(self, fold, rows)
         items = sum(DTYPES[node.dtype] for node in fold.values)
         held = math.ceil(self.extent / self.lanes) * self.lanes * items
         fits = held <= HOLDING * self.target.registers * self.target.vector_bytes
@@ -165,6 +215,81 @@ class RowWalk:
         with self.frame.written_out(), self.values.along(self.axis, self.lanes, whole(first), tail):
             yield
 
+    # -- stores --
+
+    def _store(self, store: StoreNode, low: ir.Value, high: ir.Value) -> None:
+        """Some rows at a time past the caches; into them one by one, as these fetch lines first."""
+        (rows,) = store.axes
+        read = self.read_rows(store)
+        ahead = [(address, rows_ahead(address, rows, len(read))) for address in read]
+        needed = [store, *([self.made] if self.made else [])]
+
+        staged = StagedRows(self, store, PART) if store is self.uneven else None
+
+        def strip(first: ir.Value, count: int) -> None:
+            self.take(needed)
+            # All is read before the first of it is stored: a processor lets a load wait for a store
+            # under way that has the same place in a page, as these have where rows are pages long.
+            loads = [node for node in self.read_nodes(store) if node.address in read]
+            known: list[list[ir.Value]] = []
+            for _ in self.each_row(rows, first, count):
+                for address, distance in ahead:
+                    self.values.prefetch(address, distance)
+                known.append([self.values.wide(node) for node in loads])
+            for number in self.each_row(rows, first, count):
+                for node, value in zip(loads, known[number], strict=True):
+                    self.values.remember(value, [node])
+                self.make(store)
+                if staged is not None:
+                    staged.put(number)
+                else:
+                    self.values.store(store.address, store.value, store.mode)
+
+        def some(count: int, first: ir.Value, carry: Carry) -> Carry:
+            if staged is not None:
+                staged.begin(first, count, low, high)
+            self.over_strips(low, high, partial(strip, first, count))
+            if staged is not None:
+                staged.end(count, low, high)
+            return carry
+
+        streamed = store.address.buffer.name in self.values.streamed
+        self.parts(rows, staged.most if staged else PART if streamed else 1, some)
+
+    def parts(self, rows: Axis, size: int, body: Callable[[int, ir.Value, Carry], Carry]) -> None:
+        """body(count, first, []) for some rows at a time, for fewer at the end."""
+        extent = self.extents[rows]
+        whole_parts = extent // size * size
+        self.frame.loop(0, whole_parts, size, [], partial(body, size))
+        if extent > whole_parts:
+            body(extent - whole_parts, whole(whole_parts), [])
+
+    def each_row(self, rows: Axis, first: ir.Value, count: int) -> Iterator[int]:
+        """Stands in each of some rows, one after another."""
+        for number in range(count):
+            row = self.builder.add(first, whole(number)) if number else first
+            with self.frame.written_out(), self.values.at_axis(rows, row):
+                yield number
+
+    def read_rows(self, statement: FoldNode | StoreNode) -> list[Address]:
+        """The rows of matrices that a statement reads."""
+        (rows,) = statement.axes
+        found = [node.address for node in self.read_nodes(statement) if node.address]
+        return [a for a in found if a.terms.get(rows, 0) and a.terms.get(self.axis, 0)]
+
+    def read_nodes(self, statement: FoldNode | StoreNode) -> list[Node]:
+        """What a statement reads, for what is made again for it, too."""
+        made = set(stored_loads(self.made, statement)) if self.made else set()
+        again = (self.made.value,) if self.made else ()
+        nodes = dict.fromkeys(reachable((*statement_nodes(statement), *again)))
+        return [node for node in nodes if node.address is not None and node not in made]
+
+    def make(self, statement: StatementNode) -> None:
+        """Make again what a statement would load that nobody has stored."""
+        if self.made is not None:
+            loads = stored_loads(self.made, statement)
+            self.values.remember(self.values.wide(self.made.value), loads)
+
 
 class _Sums:
     """Plain sums: one total each. All methods speak of the strip where the walk stands."""
@@ -173,8 +298,9 @@ class _Sums:
         self.walk = walk
         self.fold = fold
         self.rows = rows
+        self.names, self.values = fold.names, fold.values  # of the sums
         self.totals = walk.totals[: len(fold.names)]
-        self.read = _far(fold, rows, walk.axis)
+        self.read = walk.read_rows(fold)
         self.part = PART if len({a.buffer for a in self.read}) < 2 else PART_OF_SEVERAL
 
     def begin(self) -> None:
@@ -190,31 +316,29 @@ class _Sums:
     def add(self, first: ir.Value, count: int) -> None:
         """Add `count` rows from `first` on."""
         self.walk.take([self.fold])
-        sums = [_PairwiseSum(self.walk.builder) for _ in self.fold.values]
-        for values in self.rows_from(first, count):
+        sums = [_PairwiseSum(self.walk.builder) for _ in self.values]
+        for values in self.rows_from(first, count, self.values):
             for total, value in zip(sums, values, strict=True):
                 total.add(value)
         self.added([widened(self.walk.builder, some.result()) for some in sums])
 
-    def rows_from(self, first: ir.Value, count: int) -> Iterator[list[ir.Value]]:
-        """What is summed up in each of some rows; those after them are fetched meanwhile."""
-        walk, b = self.walk, self.walk.builder
+    def rows_from(
+        self, first: ir.Value, count: int, nodes: Sequence[Node]
+    ) -> Iterator[list[ir.Value]]:
+        """Values in each of some rows; those after them are fetched meanwhile."""
+        walk = self.walk
         ahead = [(a, self._distance(a)) for a in self.read]
-        for number in range(count):
-            row = b.add(first, whole(number))
-            with walk.frame.written_out(), walk.values.at_axis(self.rows, row):
-                for address, distance in ahead:
-                    walk.values.prefetch(address, distance)
-                yield [walk.values.wide(node) for node in self.fold.values]
+        for _ in walk.each_row(self.rows, first, count):
+            for address, distance in ahead:
+                walk.values.prefetch(address, distance)
+            yield [walk.values.wide(node) for node in nodes]
 
     def _distance(self, address: Address) -> int:
         """How many elements further on to fetch: some rows, a part at least."""
         return max(address.terms[self.rows] * self.part, self._rows_ahead(address))
 
     def _rows_ahead(self, address: Address) -> int:
-        step = address.terms[self.rows]
-        size = step * DTYPES[address.buffer.dtype] * len(self.read)
-        return step * math.ceil(BYTES_AHEAD / size)
+        return rows_ahead(address, self.rows, len(self.read))
 
     def added(self, parts: list[ir.Value]) -> None:
         """Add parts to the totals."""
@@ -226,8 +350,8 @@ class _Sums:
         self.ended([self.walk.get(total, WIDE) for total in self.totals])
 
     def ended(self, results: list[ir.Value]) -> None:
-        walk, fold = self.walk, self.fold
-        for name, node, value in zip(fold.names, fold.values, results, strict=True):
+        walk = self.walk
+        for name, node, value in zip(self.names, self.values, results, strict=True):
             type_ = ir.VectorType(TYPES[node.dtype], walk.values.lanes)
             rounded = value if value.type == type_ else walk.builder.fptrunc(value, type_)
             walk.put(walk.arrays[name], rounded, node.dtype)
@@ -299,7 +423,7 @@ class _Spread(_Sums):
     def add(self, first: ir.Value, count: int) -> None:
         walk, b = self.walk, self.walk.builder
         walk.take([self.fold])
-        values = [row[0] for row in self.rows_from(first, count)]
+        values = [row[0] for row in self.rows_from(first, count, self.values[:1])]
         total = _pairwise(b, values)
         centre = b.fmul(total, walk.values.math.constant(1.0 / count, total.type))
         distances = [b.fsub(value, centre) for value in values]
@@ -314,6 +438,70 @@ class _Spread(_Sums):
         total, square = (walk.get(array, WIDE) for array in self.totals)
         count, pivot = float(walk.extents[self.rows]), walk.get(self.pivot, WIDE)
         self.ended(list(sum_and_spread(walk.values.math, count, pivot, total, square)))
+
+
+class _RunningSums(_Sums):
+    """The largest score, and sums of exponentials below the largest until now (see `running_sum`).
+
+    Totals are multiplied where a larger score comes, as numbers as wide as they are.
+    """
+
+    def __init__(self, walk: RowWalk, fold: FoldNode, rows: Axis):
+        super().__init__(walk, fold, rows)
+        self.top, *names = fold.names
+        self.score, *values = fold.values
+        self.names, self.values = tuple(names), tuple(values)
+        self.totals = walk.totals[: len(names)]
+
+    def begin(self) -> None:
+        super().begin()
+        walk, dtype = self.walk, self.score.dtype
+        type_ = ir.VectorType(TYPES[dtype], walk.values.lanes)
+        walk.put(walk.arrays[self.top], walk.values.math.constant(-math.inf, type_), dtype)
+
+    def add(self, first: ir.Value, count: int) -> None:
+        walk = self.walk
+        walk.take([self.fold])
+        old = walk.get(walk.arrays[self.top], self.score.dtype)
+        top, scores = old, []
+        for (score,) in self.rows_from(first, count, [self.score]):
+            top = self._larger(score, top)
+            scores.append(score)
+        # Where all scores are -inf until now, exponentials are 0, and not those of -inf + inf.
+        lowest = walk.values.math.like(top, -LARGEST[self.score.dtype])
+        reference = self._larger(top, lowest)
+        totals = self._moved(old, top, reference)
+        walk.values.locals[self.top] = walk.frame.depth, reference
+        sums = [_PairwiseSum(walk.builder) for _ in self.values]
+        for number in walk.each_row(self.rows, first, count):
+            walk.values.remember(scores[number], [self.score])
+            walk.make(self.fold)
+            for some, node in zip(sums, self.values, strict=True):
+                some.add(walk.values.wide(node))
+        for place, total, some in zip(self.totals, totals, sums, strict=True):
+            part = widened(walk.builder, some.result())
+            walk.put(place, walk.builder.fadd(total, part), WIDE)
+
+    def _larger(self, new: ir.Value, old: ir.Value) -> ir.Value:
+        """The larger of two; the old one where the new one is nan."""
+        b = self.walk.builder
+        return b.select(b.fcmp_ordered(">", new, old), new, old)
+
+    def _moved(self, old: ir.Value, top: ir.Value, reference: ir.Value) -> Carry:
+        """The totals of exponentials below `reference`; they were those below `old`."""
+        walk, b = self.walk, self.walk.builder
+        larger = b.fcmp_ordered(">", top, old)
+        bits = b.bitcast(larger, ir.IntType(walk.values.lanes))
+
+        def moved(totals: Carry) -> Carry:
+            walk.put(walk.arrays[self.top], top, self.score.dtype)
+            distance = b.fsub(widened(b, old), widened(b, reference))
+            factor = walk.values.math.exp(distance, True)
+            return [b.fmul(total, factor) for total in totals]
+
+        totals = [walk.get(total, WIDE) for total in self.totals]
+        some = b.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+        return walk.frame.guard(some, totals, moved)
 
 
 class _PairwiseSum:
@@ -346,7 +534,17 @@ def _pairwise(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
     return total.result()
 
 
-def _far(fold: FoldNode, rows: Axis, columns: Axis) -> list[Address]:
-    """The rows of matrices that a fold reads."""
-    loads = [n.address for n in reachable(fold.values) if n.address is not None]
-    return [a for a in loads if a.terms.get(rows, 0) and a.terms.get(columns, 0)]
+def narrow_locals(statements: Sequence[StatementNode]) -> set[str]:
+    """Names of wide whole numbers that are known to fit half their size."""
+    lets = [s for s in statements if isinstance(s, LetNode) and s.value.dtype == "int64"]
+    return {
+        s.name
+        for s in lets
+        if s.value.bounds and s.value.bounds[0] >= -(2**31) and s.value.bounds[1] < 2**31
+    }
+
+
+def rows_ahead(address: Address, rows: Axis, arrays: int) -> int:
+    """How many elements further on to fetch, where so many arrays are read: whole rows."""
+    step = address.terms[rows]
+    return step * math.ceil(BYTES_AHEAD / (step * DTYPES[address.buffer.dtype] * arrays))

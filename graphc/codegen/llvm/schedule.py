@@ -15,6 +15,7 @@ from graphc.codegen.llvm.lanes import CACHE_LINE
 from graphc.codegen.llvm.merging import merge_loops
 from graphc.codegen.llvm.prices import Prices, weight
 from graphc.codegen.llvm.row_batch import is_sweep, made_locals
+from graphc.codegen.llvm.running_sum import running_sum
 from graphc.codegen.llvm.sweeps import carried_stores, join_spreads, merge_folds
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import (
@@ -37,6 +38,8 @@ BATCH_WORK = 20  # scalar instructions a row from which on a batch is worth its 
 # A float sum of more terms is made of parts, and the parts are added in float64.
 LONGEST_SUM = 64
 FAIR_STRIPS = 16  # so many can be shared by a few threads, though not evenly
+PANEL = 0.5  # of the second cache that sums of some columns may take, where rows are walked twice
+UNEVEN_ROOM = 0.25  # of the second cache for strips that begin inside of lines
 MOST_HELD = 256 << 10  # bytes of each thread that sums of all columns may take
 SHARES = 64  # the parallel loop has at least so many iterations, where the kernel has
 
@@ -50,6 +53,8 @@ class Schedule:
     kept: what sweeps keep for later ones in scratch memory.
     batch: iterations of the shared loop whose scalar statements run in lanes (see `row_batch`).
     walk: rows are walked whole (see `row_walk`), `lanes` at a time.
+    panel: of so many columns at most before the others; 0: of all.
+    made: a store that is not done: what would read it makes it again (see `running_sum`).
     serial: the order of iterations matters; one thread runs them all.
     written_out: no loop of a statement is one: its iterations stand in a row.
     cost: scalar instructions of a whole run, roughly.
@@ -66,6 +71,8 @@ class Schedule:
     kept: Kept = field(default_factory=Kept)
     batch: int = 0
     walk: bool = False
+    made: StoreNode | None = None
+    panel: int = 0
     serial: bool = False
     written_out: bool = False
     cost: float = 0.0
@@ -114,22 +121,52 @@ def schedule(nodes: KernelNodes, target: Target) -> Schedule:
         chosen.walk, chosen.lanes = True, _walk_lanes(nodes.extents[chosen.vector], target)
         join_spreads(nodes)
     elif chosen.vector:
-        # Rows that lie far apart are fetched once, and as wide as registers allow.
-        wide = _strip_lanes(nodes.extents[chosen.vector], target)
-        kept = kept_slots(nodes, chosen.vector, wide, target.l3_bytes)
-        if not kept.slots and wide > target.lanes("float32"):
-            wide //= 2
-            kept = kept_slots(nodes, chosen.vector, wide, target.l3_bytes)
-            # Narrow strips share too many lines with their neighbours.
-            kept = kept if kept.begins_lines(chosen.vector) else Kept()
-        if kept.slots:
-            chosen.kept, chosen.lanes = kept, wide
+        _keep_strips(chosen, chosen.vector, target)
+        _run_sums(chosen, chosen.vector, target)
     else:
         _join_long_spreads(chosen, target)
         if chosen.outer and not chosen.batch and chosen.inner:
             chosen.kept = kept_rows(nodes, chosen.inner, max(chosen.inner_lanes.values()))
     chosen.cost = operations(nodes)
     return chosen
+
+
+def _keep_strips(plan: Schedule, vector: Axis, target: Target) -> None:
+    """Keep strips of rows that lie far apart, as wide as registers allow: each is fetched once."""
+    wide = _strip_lanes(plan.nodes.extents[vector], target)
+    kept = kept_slots(plan.nodes, vector, wide, target.l3_bytes)
+    if not kept.slots and wide > target.lanes("float32"):
+        wide //= 2
+        kept = kept_slots(plan.nodes, vector, wide, target.l3_bytes)
+        # Narrow strips share too many lines with their neighbours.
+        kept = kept if kept.begins_lines(vector) else Kept()
+    if kept.slots:
+        plan.kept, plan.lanes = kept, wide
+
+
+def _run_sums(plan: Schedule, columns: Axis, target: Target) -> None:
+    """Walk the rows of a softmax of which neither the matrix nor a strip stays in a cache."""
+    nodes, lanes = plan.nodes, target.lanes("float32")
+    if plan.outer or plan.loops or plan.serial or lanes == 1:
+        return
+    found = running_sum(nodes, columns)
+    if found is None or found.made.value.dtype != "float32":
+        return
+    locals_ = made_locals(found.statements)
+    extent = nodes.extents[columns]
+    matrix = nodes.size([columns, *found.made.axes]) * DTYPES["float32"]
+    kept = plan.kept.bytes(plan.lanes, nodes) if plan.kept.slots else matrix
+    # Strips that begin inside of lines share these with their neighbours.
+    room = 1.0 if plan.kept.begins_lines(columns) else UNEVEN_ROOM
+    near = kept <= room * target.l2_bytes or matrix <= target.l2_bytes
+    if near or "bool" in locals_.values():
+        return
+    held = extent * (sum(DTYPES[dtype] for dtype in locals_.values()) + 2 * 8)
+    panels = math.ceil(held / (PANEL * target.l2_bytes))
+    plan.panel = math.ceil(extent / panels / lanes) * lanes if panels > 1 else 0
+    nodes.statements, plan.made = found.statements, found.made
+    plan.walk, plan.lanes, plan.kept = True, lanes, Kept()
+    plan.carried.clear()
 
 
 def _strip_lanes(extent: int, target: Target) -> int:

@@ -24,6 +24,7 @@ from graphc.codegen.llvm.loops import (
 from graphc.codegen.llvm.nest import Nest
 from graphc.codegen.llvm.next_row import Share
 from graphc.codegen.llvm.next_strip import NextStrip
+from graphc.codegen.llvm.running_sum import RUNNING
 from graphc.codegen.llvm.schedule import Schedule, is_long_sum
 from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.spread import SpreadParts, everywhere, sum_and_spread, widened
@@ -345,12 +346,12 @@ class Statements:
 
 def _tops(statements: list[StatementNode]) -> dict[str, Node]:
     """Locals that are the largest value of a node along whole axes."""
-    return {
-        name: value
-        for s in statements
-        if isinstance(s, FoldNode) and s.kind == "max" and not s.guards
-        for name, value in zip(s.names, s.values, strict=True)
-    }
+    found: dict[str, Node] = {}
+    for s in statements:
+        if isinstance(s, FoldNode) and s.kind in ("max", RUNNING) and not s.guards:
+            largest = 1 if s.kind == RUNNING else len(s.names)
+            found.update(zip(s.names[:largest], s.values[:largest], strict=True))
+    return found
 
 
 def _resized(b: ir.IRBuilder, value: ir.Value, type_: ir.IntType) -> ir.Value:

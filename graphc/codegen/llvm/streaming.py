@@ -13,6 +13,7 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.loops import INT64, whole
 from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.sweeps import stored_loads
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import StoreNode, reachable, statement_nodes
 from graphc.ir.types import DTYPES
@@ -44,6 +45,8 @@ def streams_of(plan: Schedule, target: Target) -> Streams:
     stores: dict[str, list[StoreNode]] = {}
     every = [n for statement in nodes.statements for n in reachable(statement_nodes(statement))]
     kept = {n for slot in plan.kept.slots.values() for some in slot.taken.values() for n in some}
+    if plan.made is not None:
+        kept.update(n for s in nodes.statements for n in stored_loads(plan.made, s))
     read = {node.address.buffer.name for node in every if node.address and node not in kept}
     for statement in nodes.statements:
         if not isinstance(statement, StoreNode) or statement in plan.kept.temporary:
@@ -63,7 +66,8 @@ def streams_of(plan: Schedule, target: Target) -> Streams:
     long = axis is not None and nodes.extents[axis] >= LEAST_VECTORS * _lanes(store, plan)
     drawn = any(node.op == "random_bits" for node in every)  # made for lanes at even places
     inside = store in plan.inner or not store.axes
-    if others or drawn or not long or not plan.outer or not inside:
+    by_rows = plan.walk or (plan.outer and inside)
+    if others or drawn or not long or not by_rows:
         return Streams()
     return Streams(frozenset([name]), store)
 

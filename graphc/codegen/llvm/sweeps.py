@@ -155,11 +155,11 @@ def carried_stores(statements: Iterable[StatementNode]) -> dict[FoldNode, StoreN
     return found
 
 
-def stored_loads(store: StoreNode, fold: FoldNode) -> list[Node]:
-    """The fold's loads of the array that the store writes."""
+def stored_loads(store: StoreNode, reader: StatementNode) -> list[Node]:
+    """A statement's loads of the array that the store writes."""
     return [
         node
-        for node in reachable(statement_nodes(fold))
+        for node in reachable(statement_nodes(reader))
         if node.address is not None and node.address.buffer == store.address.buffer
     ]
 
