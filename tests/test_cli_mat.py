@@ -139,7 +139,7 @@ def test_dropout_follows_the_seed(tmp_path: Path) -> None:
         (("plan", "--shape", "x9=1,1,1,1"), "there is no net input 'x9'"),
         (("plan", "--diff", "x5", "--wrt", "l1_3"), "no variable or parameter 'l1_3'"),
         (("compile", "-o", "net.so", "--weights", "a.caffemodel"), "--weights is for Caffe's nets"),
-        (("compile", "-o", "net.so", "--wrt", "l1_3"), "the net has no loss"),
+        (("compile", "-o", "net.so", "--wrt", "l1_1"), "the net has no loss"),
         (("compile", "-o", "net.so", "--diff", "x5", "--wrt", "l1_3"), "no variable or parameter"),
     ],
 )
@@ -217,3 +217,12 @@ def test_explain_without_a_backward_pass(simple: Path) -> None:
     assert "no gradient: no backward pass" in graphc("explain", simple, "x5.diff").stdout
     said = graphc("explain", simple, "l1_1").stdout
     assert "a solver asks for its gradient and moves 'l1_1'" in said
+
+
+def test_all_wrong_names_are_told_at_once(simple: Path) -> None:
+    wrong = ("--input", "x11=fill:1", "--diff", "y5=fill:1", "--wrt", "l1_9", "--keep", "x22")
+    refused = graphc("grad", simple, *wrong)
+    assert refused.exit_code == 3, refused.output
+    lines = refused.stderr.splitlines()
+    assert [line.split("'")[1] for line in lines] == ["x11", "x22", "y5", "l1_9"]
+    assert lines[0].endswith("there is no net input 'x11'; did you mean 'x1'?")

@@ -179,3 +179,36 @@ def test_a_photo_in_and_a_picture_out(tmp_path: Path) -> None:
     assert refused.exit_code == 3
     assert "needs 10 x 12" in refused.stderr
     assert graphc(*arguments, "--resize").stderr == ""
+
+
+@pytest.mark.parametrize("kept", [(), ("--keep", "con1", "--shape", "dat=1,1,8,8")])
+def test_all_wrong_names_are_told_at_once(kept: tuple[str, ...]) -> None:
+    arguments = (
+        *("grad", DIGITS, "--input", "dta=random:1", "--input", "what=fill:1", *kept),
+        *("--diff", "scor=one-hot:1", "--wrt", "cnv1/0", "--wrt", "data", "--wrt", "dada"),
+    )
+    told = [
+        "--input: there is no net input 'dta'; did you mean 'data'?",
+        "--input: there is no net input 'what'; inputs: data",
+        "--diff: there is no blob 'scor'; did you mean 'score'?",
+        "--wrt: there is no blob or parameter 'cnv1/0'; did you mean 'conv1/0'?",
+        "--wrt: there is no blob or parameter 'dada'; did you mean 'data'?",
+    ]
+    if kept:
+        told.insert(0, "--shape: there is no net input 'dat'; did you mean 'data'?")
+        told.insert(3, "--keep: there is no blob 'con1'; did you mean 'conv1'?")
+    refused = graphc(*arguments)
+    assert refused.exit_code == 3, refused.output
+    assert refused.stderr.splitlines() == [f"error: {line}" for line in told]
+    as_json = json.loads(graphc(*arguments, "--json").stderr)
+    assert [found["message"] for found in as_json["diagnostics"]] == told
+
+
+def test_all_wrong_names_of_run_and_of_looking_inside() -> None:
+    kept = ("--keep", "con1", "--keep", "con2.diff")
+    for arguments in (("run", DIGITS, "--input", "dta=fill:1", *kept), ("plan", DIGITS, *kept)):
+        refused = graphc(*arguments)
+        assert refused.exit_code == 3, refused.output
+        assert "'con1'; did you mean 'conv1'?" in refused.stderr
+        assert "'con2'; did you mean 'conv2'?" in refused.stderr
+        assert ("'dta'; did you mean 'data'?" in refused.stderr) == (arguments[0] == "run")

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphc import driver
 from graphc.cli.axes import CAFFE
+from graphc.cli.names import Known, need_known
 from graphc.cli.options import Mode, NetOptions
-from graphc.cli.session import Results, gradients_of, lowered, open_net
+from graphc.cli.session import (
+    Results,
+    definition_of,
+    forward_signature,
+    gradients_of,
+    lowered,
+    open_net,
+)
 from graphc.ir.graph import Graph
 from graphc.lowered import Lowered, of_compilation
 from graphc.net import Net
@@ -29,13 +38,28 @@ class CaffeSession:
 
     axes = CAFFE
 
-    def __init__(self, options: NetOptions, target: str = "cpu", libraries: str = "auto"):
+    def __init__(
+        self,
+        options: NetOptions,
+        sources: Mapping[str, str],
+        target: str = "cpu",
+        libraries: str = "auto",
+    ):
         self.options, self.target, self.libraries = options, target, libraries
+        self.sources = sources
 
     @cached_property
     def net(self) -> Net:
-        """The net, its parameters filled or loaded."""
-        return open_net(self.options, self.target, self.libraries)
+        """The net, its parameters filled or loaded; it has all that the options name."""
+        return self._opened(self.options)
+
+    def _opened(self, options: NetOptions) -> Net:
+        if options.shape or options.keep:  # a Net refuses these by itself, and the first alone
+            front = driver.front(definition_of(options), forward_signature(options))
+            need_known(Known.of_caffe(front), options, self.sources)
+        net = open_net(options, self.target, self.libraries)
+        need_known(Known.of_caffe(net.front()), options, self.sources)
+        return net
 
     @property
     def graph(self) -> Graph:
@@ -106,7 +130,7 @@ class CaffeSession:
 
         options = self.options
         filled = replace(options, weights=options.weights or "random:1")
-        net = open_net(filled, self.target, self.libraries)
+        net = self._opened(filled)
         mode = options.mode or Mode.infer
         given, wrt = gradients_of(replace(options, mode=mode), net.front())
         return prepare(net, wrt, given, options.seed)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphc.cli.names import Known, need_known
 from graphc.cli.options import InputOptions, NetOptions
 from graphc.cli.report import CHECK_FAILED, print_json, progress, say, table
 from graphc.cli.session import (
     definition_of,
     forward_signature,
     is_mat,
-    need_known_inputs,
     pairs,
     warn,
 )
@@ -70,7 +70,6 @@ def _mat(
 
     sources = pairs("--input", inputs.input)
     net = MatSession(options, sources)
-    need_known_inputs(net.inputs, sources)
     arrays, _ = read_inputs(net.graph, sources, inputs, net.axes)
     return check_model(net.model, arrays, net.mode, sampling, net.sizes, step)
 
@@ -90,9 +89,8 @@ def _caffe(
     if not options.shape and not inputs.input and not options.diff:
         signature = small_shapes(definition, signature)
     front = driver.front(definition, signature)
-    need_known_inputs(front.inputs, dict(signature.shapes))
     sources = pairs("--input", inputs.input)
-    need_known_inputs(front.inputs, sources)
+    need_known(Known.of_caffe(front), options, sources)
     warn(front)
     arrays, _ = read_inputs(front.graph, sources, inputs)
     diffs = read_diffs(front.graph, pairs("--diff", options.diff))

@@ -26,7 +26,7 @@ from graphc.cli.report import (
 )
 from graphc.cli.run import OUTPUT, array_table, need_all_inputs, summary, times
 from graphc.cli.session import Results, Session, open_session, pairs
-from graphc.error import NetError, did_you_mean
+from graphc.error import NetError
 from graphc.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ def grad(
         need_writable(picture)
         picture_format(picture)
     diffs = pairs("--diff", options.diff)
-    _need_blobs(net, given)
     seeds = read_diffs(net.graph, diffs, net.axes)
     ones = {name: "fill:1" for name in given if name not in seeds}
     seeds |= read_diffs(net.graph, ones, net.axes)
@@ -106,14 +105,6 @@ def _as_json(net: Session, found: Results) -> dict[str, Any]:
         "loss": found.loss,
         "seconds": found.seconds,
     }
-
-
-def _need_blobs(net: Session, names: list[str]) -> None:
-    """Raise NetError where a gradient is given for something that is no blob."""
-    for name in names:
-        if name not in net.graph.blobs:
-            hint = did_you_mean(name, [blob for blob in net.graph.blobs if ":" not in blob])
-            raise NetError(f"there is no blob '{name}'" + (f"; {hint}" if hint else ""))
 
 
 def _pictured(net: Session, wrt: list[str], chosen: str | None) -> str:

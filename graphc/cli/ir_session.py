@@ -13,8 +13,9 @@ import typer
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
 from graphc.cli.axes import CAFFE
+from graphc.cli.names import Known, given_names, need_known
 from graphc.cli.options import Mode, NetOptions
-from graphc.cli.session import Results, choices_of, given_names
+from graphc.cli.session import Results, choices_of
 from graphc.compilation_cache import Surface
 from graphc.error import NetError, did_you_mean, need
 from graphc.frontends.caffe.caffemodel import read_weights
@@ -44,9 +45,16 @@ class IrSession:
 
     axes = CAFFE
 
-    def __init__(self, options: NetOptions, target: str = "cpu", libraries: str = "auto"):
+    def __init__(
+        self,
+        options: NetOptions,
+        sources: Mapping[str, str],
+        target: str = "cpu",
+        libraries: str = "auto",
+    ):
         self.options, self.target, self.libraries = options, target, libraries
         self.graph: Graph = _read(options)
+        need_known(Known.of_graph(self.graph), options, sources)
         self.inputs = [v.name for v in self.graph.inputs("input", "gradient")]
         self.filled: list[str] = []
         self.outputs = list(self.graph.outputs)

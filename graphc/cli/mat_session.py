@@ -13,11 +13,11 @@ import numpy as np
 import typer
 
 from graphc.cli.axes import MATLAB
+from graphc.cli.names import Known, given_names, need_known
 from graphc.cli.options import InfogainInput, Mode, NetOptions
 from graphc.cli.session import (
     Results,
     choices_of,
-    given_names,
     phase_of,
     shapes_of,
 )
@@ -61,12 +61,12 @@ class MatSession:
         _need_no_caffe_options(options)
         self.options, self.target, self.libraries = options, target, libraries
         self.model = MatModel.load(options.net)
+        need_known(Known.of_model(self.model), options, sources)
         self.mode = "normal" if phase_of(options) == TRAIN else "test"
         self.inputs = self.model.inputs
         self.outputs = self.model.outputs
         self.filled: list[str] = []
         given: dict[str, Size] = {n: array_shape(s) for n, s in sources.items() if _is_npy(s)}
-        given = {name: size for name, size in given.items() if name in self.inputs}
         self.sizes = self.model.input_sizes({**given, **shapes_of(options)})
 
     @cached_property

@@ -87,6 +87,9 @@ def print_error(error: NetError, as_json: bool) -> None:
         _HELD.set(None)
         note(json.dumps(told, indent=2))
         return
+    if len(error.diagnostics) > 1:
+        note("\n".join(map(str, error.diagnostics)))
+        return
     text = str(error)
     note(text if "error: " in text else f"error: {text}")
 

@@ -23,7 +23,7 @@ from graphc.cli.report import (
     table,
     write_arrays,
 )
-from graphc.cli.session import Session, need_known_inputs, open_session, pairs
+from graphc.cli.session import Session, open_session, pairs
 from graphc.error import NetError
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def run(
 
 def need_all_inputs(net: Session, sources: Mapping[str, str]) -> None:
     """Raise NetError unless every net input has a value, given or from a data layer."""
-    need_known_inputs(net.inputs, sources)
     missing = [name for name in net.inputs if name not in sources and name not in net.filled]
     if missing:
         raise NetError(

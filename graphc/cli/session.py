@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from graphc.cli.axes import Axes
+from graphc.cli.names import Known, given_names, need_known
 from graphc.cli.options import Mode, NetOptions, fast_math_words
-from graphc.error import NetError, did_you_mean
+from graphc.error import NetError
 from graphc.phase import TEST, TRAIN, Phase
 
 if TYPE_CHECKING:
@@ -107,10 +108,10 @@ def open_session(
     if is_ir(options):
         from graphc.cli.ir_session import IrSession
 
-        return IrSession(options, target, libraries)
+        return IrSession(options, sources or {}, target, libraries)
     from graphc.cli.caffe_session import CaffeSession
 
-    return CaffeSession(options, target, libraries)
+    return CaffeSession(options, sources or {}, target, libraries)
 
 
 def is_mat(options: NetOptions) -> bool:
@@ -147,11 +148,6 @@ def shapes_of(options: NetOptions) -> dict[str, Shape]:
             )
         shapes[name] = tuple(int(extent) for extent in extents)
     return shapes
-
-
-def given_names(options: NetOptions) -> list[str]:
-    """The blobs of --diff; `fc8` alone will do where no values are needed."""
-    return [word.partition("=")[0] for word in options.diff or ()]
 
 
 def phase_of(options: NetOptions) -> Phase:
@@ -215,7 +211,6 @@ def lowered(options: NetOptions, stages: bool = False) -> Compilation:
 
     The weights, of which no plan depends, must fit all the same.
     """
-    shapes = shapes_of(options)
     definition = definition_of(options)
 
     import graphc.driver as driver
@@ -223,7 +218,7 @@ def lowered(options: NetOptions, stages: bool = False) -> Compilation:
 
     signature = forward_signature(options)
     front = driver.front(definition, signature)
-    need_known_inputs(front.inputs, shapes)
+    need_known(Known.of_caffe(front), options)
     if options.weights is not None:
         brought(front, options.weights)
     given, wrt = gradients_of(options, front)
@@ -277,14 +272,6 @@ def default_wrt(front: CaffeNet, inputs_first: bool) -> list[str]:
     """Caffe's rule; with `inputs_first` the inputs alone, if there are any."""
     inputs = [name for name in front.default_wrt if name in front.inputs]
     return inputs if inputs and inputs_first else list(front.default_wrt)
-
-
-def need_known_inputs(inputs: Sequence[str], named: Mapping[str, object]) -> None:
-    """Raise NetError for a name that is no net input."""
-    for name in named:
-        if name not in inputs:
-            hint = did_you_mean(name, inputs) or f"inputs: {', '.join(inputs)}"
-            raise NetError(f"there is no net input '{name}'; {hint}")
 
 
 def open_net(options: NetOptions, target: str = "cpu", libraries: str = "auto") -> Net:
