@@ -21,7 +21,15 @@ from graphc.codegen.llvm.object import assembly_text, compile_program, llvm_text
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.shared_arrays import merged
 from graphc.error import NetError, need
-from graphc.linker import Form, find_compiler, link, moved, weights_path, without_compiler
+from graphc.linker import (
+    Form,
+    c_name,
+    find_compiler,
+    link,
+    moved,
+    weights_path,
+    without_compiler,
+)
 from graphc.runtime.bundle import Bundle, Tables, Training
 from graphc.runtime.cpu import Executable
 from graphc.runtime.loaded import LoadedProgram
@@ -157,16 +165,19 @@ def save(
     form: Form,
     target: Target | None = None,
     beside: bool | None = None,
+    name: str | None = None,
 ) -> list[Path]:
     """Write a compiled net; the files that were written, `path` first.
 
     Args:
         made: what to compile (see `graphc.driver.lower`, and `Contents`).
         parameters: values by name, `conv1/0`, with the axes of slots; states may be among them.
-        form: "so" and "obj" come with a C header `NAME.h`, "exe" is a program.
+        form: "so" and "obj" come with a C header NAME.h, "exe" is a program.
         target: the machine; None for this one.
         beside: weights in a file beside `path`; False: inside; None: beside if they are large.
             Texts have none; a bundle's are always beside.
+        name: what C calls the net: the header's name, and the prefix of its functions; None: as
+            the file is called, `libnet.so` is `net`.
     Raises:
         NetError: where a file cannot be written or linked. Without a C compiler the parts of a
             library or program are written before it is raised; an object is written without its C
@@ -191,7 +202,9 @@ def save(
         if form == "bundle":
             bundle, values = _bundle(contents, values, lambda one, _: compile_program(one, chosen))
             return _save_bundle(bundle, values, place, contents.iteration)
-        return _save_linked(contents, values, place, form, chosen, beside)
+        called = c_name(place) if name is None else name
+        need(called == c_api.identifier(called), f"'{called}' is no name in C")
+        return _save_linked(contents, values, place, form, chosen, beside, called)
     except OSError as error:
         raise NetError(f"cannot write '{error.filename or place}': {error.strerror}") from None
 
@@ -259,10 +272,10 @@ def _save_linked(
     form: Form,
     target: Target,
     beside: bool | None,
+    name: str,
 ) -> list[Path]:
     """A library, program or object, its header, and perhaps its weights."""
     compiler = find_compiler(target.triple)
-    name = c_api.identifier(made.program.name)
     bundle, values = _bundle(
         made,
         values,

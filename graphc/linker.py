@@ -6,6 +6,7 @@ It is what `$CC` names, else `cc`; for another architecture `ARCHITECTURE-linux-
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,10 +28,24 @@ _LIBRARIES = ("-pthread", "-lm")
 
 def weights_path(path: Path) -> Path:
     """Where the weights of a compiled file lie: those of `libnet.so` in `libnet.weights`."""
+    return path.with_name(f"{_stem(path)}.weights")
+
+
+def c_name(path: Path) -> str:
+    """What C calls a compiled file unless told otherwise: `libnet.so` is `net`.
+
+    Two files beside each other have two headers then, and fit into one program.
+    """
+    stem = re.sub(r"\.so(\.\d+)+$", "", path.name)  # libnet.so.1.2
+    stem = _stem(path) if stem == path.name else stem
+    return c_api.identifier(stem.removeprefix("lib") or stem)
+
+
+def _stem(path: Path) -> str:
     stem = path.name
     for ending in (".so", ".o", ".bundle"):
         stem = stem.removesuffix(ending)
-    return path.with_name(f"{stem}.weights")
+    return stem
 
 
 def find_compiler(triple: str) -> list[str] | None:

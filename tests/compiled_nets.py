@@ -63,8 +63,10 @@ class Sample:
     def lowered(self) -> Compilation:
         return driver.lower(self.net.definition, self.signature)
 
-    def save(self, path: Path, form: Form, beside: bool | None = None, target=None) -> list[Path]:
-        return save(self.lowered(), self.parameters, path, form, target, beside)
+    def save(
+        self, path: Path, form: Form, beside: bool | None = None, target=None, name=None
+    ) -> list[Path]:
+        return save(self.lowered(), self.parameters, path, form, target, beside, name)
 
     def forward(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         self.net.prepare(wrt=())

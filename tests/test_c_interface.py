@@ -312,8 +312,8 @@ def test_with_an_empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(NetError, match=r"there is no C compiler .*apt install gcc;") as info:
         save(Contents.of_training(solver), solver.net.values(), tmp_path / "net", "exe")
     assert "\n" not in str(info.value)
-    left = {"net.o", "net.pass.o", "net.weights", "digits_train.c", "digits_train.h"}
-    assert {path.name for path in tmp_path.iterdir()} == left | {"digits_train_main.c"}
+    left = {"net.o", "net.pass.o", "net.weights", "net.c", "net.h"}
+    assert {path.name for path in tmp_path.iterdir()} == left | {"net_main.c"}
     if COMPILER is None:
         return
     monkeypatch.undo()
@@ -480,8 +480,9 @@ def test_training_under_sanitizers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     need_sanitizers(tmp_path, compiler)
     monkeypatch.setenv("CC", "no-such-compiler")
     solver = make("Adam")
+    contents, place = Contents.of_training(solver), tmp_path / "net"
     with pytest.raises(NetError, match="no C compiler"):
-        save(Contents.of_training(solver), solver.net.values(), tmp_path / "net", "exe")
+        save(contents, solver.net.values(), place, "exe", name="images")
     monkeypatch.delenv("CC")
     sanitizers = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     flags = [*STRICT, "-std=c11", *sanitizers, "images.c", "net.o", "net.pass.o"]
@@ -527,7 +528,7 @@ def test_pictures_under_sanitizers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         build(COLOURS, tmp_path / "net", "exe")
     monkeypatch.delenv("CC")
     sanitizers = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    flags = [*STRICT, "-std=c11", *sanitizers, "colours.c", "colours_main.c", "net.o"]
+    flags = [*STRICT, "-std=c11", *sanitizers, "net.c", "net_main.c", "net.o"]
     compiled(tmp_path, *flags, "-o", "net", "-pthread", "-lm")
     whole = b"P6 4 2 255\n" + PIXELS.tobytes()
     (tmp_path / "good.ppm").write_bytes(whole)

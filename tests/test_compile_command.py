@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(NetError, match=r"no C compiler .* apt install gcc.* and run: cc ") as info:
         digits().save(tmp_path / "net", "exe")
-    left = {"net.o", "net.weights", "digits.c", "digits.h", "digits_main.c"}
+    left = {"net.o", "net.weights", "net.c", "net.h", "net_main.c"}
     assert {path.name for path in tmp_path.iterdir()} == left
     if COMPILER is None:
         return
@@ -81,7 +82,12 @@ def test_places_that_cannot_be_written(tmp_path: Path):
     with pytest.raises(NetError, match="is a folder"):
         digits().save(tmp_path, "bundle")
     with pytest.raises(NetError, match="lies beside it"):
-        digits().save(tmp_path / "digits.h", "so")
+        digits().save(tmp_path / "digits.h", "so", name="digits")
+
+
+def test_a_name_that_c_does_not_have(tmp_path: Path):
+    with pytest.raises(NetError, match="'my-net' is no name in C"):
+        digits().save(tmp_path / "libdigits.so", "so", name="my-net")
 
 
 # -- the command -----------------------------------------------------------------------------
@@ -119,3 +125,17 @@ def test_command_used_wrongly(tmp_path: Path):
     assert done.returncode == 3
     assert "scor" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@needs_compiler
+def test_the_name_in_c(tmp_path: Path):
+    words = [SAMPLES / "digits.prototxt", "-o", tmp_path / "net.o", "--emit", "obj"]
+    done = graphc_compile(*words, "--name", "seven", "--json")
+    assert done.returncode == 0, done.stderr
+    written = [str(tmp_path / "net.o"), str(tmp_path / "seven.h")]
+    assert json.loads(done.stdout)["written"] == written
+    assert "int seven_forward(" in (tmp_path / "seven.h").read_text()
+    for wrong, said in ((("--name", "my-net"), "'my_net' is one"), (("--emit", "exe"), "no C")):
+        refused = graphc_compile(*words, "--name", "seven", *wrong)
+        assert refused.returncode == 2
+        assert said in refused.stderr

@@ -180,6 +180,39 @@ def test_two_objects_in_one_program(tmp_path: Path):
 
 
 @needs_compiler
+def test_two_libraries_of_one_net(tmp_path: Path):
+    """Each has a header of its own, and names of its own in C."""
+    scores, gradients = tmp_path / "libscores.so", tmp_path / "libgradients.so.1"
+    assert digits().save(scores, "so") == [scores, tmp_path / "scores.h"]
+    assert digits(grad=True).save(gradients, "so") == [gradients, tmp_path / "gradients.h"]
+    (tmp_path / "both.c").write_text(
+        """
+        #include <stdio.h>
+        #include "scores.h"
+        #include "gradients.h"
+        int main(void) {
+            scores_net *a = scores_create(NULL, NULL);
+            gradients_net *b = gradients_create(NULL, NULL);
+            for (int i = 0; i < scores_input_size(0); i++)
+                scores_input(a, 0)[i] = gradients_input(b, 0)[i] = 1;
+            gradients_given(b, 0)[3] = 1;
+            int wrong = scores_forward(a, 1) || gradients_forward(b, 1) || gradients_backward(b, 1);
+            printf("%.9g %.9g\\n", scores_output(a, 0)[3], gradients_gradient(b, 0)[20]);
+            scores_destroy(a);
+            gradients_destroy(b);
+            return wrong;
+        }"""
+    )
+    flags = [*STRICT, "-std=c99", "both.c", scores, gradients, "-Wl,-rpath,$ORIGIN", "-o", "both"]
+    compiled(tmp_path, *flags)
+    score, slope = map(np.float32, run(tmp_path / "both").stdout.split())
+    ones = np.ones((1, 1, 8, 8), np.float32)
+    assert score == digits().forward(data=ones)["score"][0, 3]
+    seed = {"score": np.eye(10, dtype=np.float32)[3:4]}
+    assert slope == digits(grad=True).gradients({"data": ones}, seed)["data"][0, 0, 2, 4]
+
+
+@needs_compiler
 def test_names_that_c_does_not_have(tmp_path: Path):
     Sample(ODD_NAMES).save(tmp_path / "odd", "exe")
     text = run(tmp_path / "odd", "--help").stdout
@@ -248,7 +281,7 @@ int main(int count, char **files) {
 def test_c_side_under_sanitizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(NetError, match="no C compiler"):
-        digits(grad=True).save(tmp_path / "net", "exe")
+        digits(grad=True).save(tmp_path / "net", "exe", name="digits")
     monkeypatch.delenv("CC")
     sanitizers = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     flags = [*STRICT, "-std=c11", *sanitizers, "digits.c", "net.o"]

@@ -275,7 +275,7 @@ def test_hostile_files_under_sanitizers(
     assert graphc("compile", dag, "-o", tmp_path / "net", *words).exit_code == 3
     monkeypatch.delenv("CC")
     sanitizers = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    flags = [*STRICT, "-std=c11", *sanitizers, "dag.c", "dag_main.c", "net.o", "-o", "net"]
+    flags = [*STRICT, "-std=c11", *sanitizers, "net.c", "net_main.c", "net.o", "-o", "net"]
     compiled(tmp_path, *flags, "-pthread", "-lm")
     np.save(tmp_path / "x.npy", np.asfortranarray(X))
     np.save(tmp_path / "l.npy", LABEL)

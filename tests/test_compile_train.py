@@ -409,7 +409,7 @@ def test_command_goes_on_from_a_snapshot(
         else:
             source = solver.snapshot().resolve()
         place = program.parent
-        words = ["--solver", place / "solver.prototxt", "--weights", source, "--emit", "so"]
+        words = ["--solver", place / "solver.prototxt", "--weights", source, "--name", "images"]
         done = graphc_compile(place / "net.prototxt", *words, "-o", tmp_path / f"lib{suffix}.so")
         assert done.returncode == 0, done.stderr
         trainer = Trainer(tmp_path / f"lib{suffix}.so", "images")

@@ -61,6 +61,14 @@ def compile(
             " are more than 32 MiB.",
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What C calls the net, in the header's name NAME.h and before its functions"
+            " NAME_forward ...; else as the file is called: libdigits.so is digits.",
+        ),
+    ] = None,
     solver: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +88,7 @@ def compile(
     MATLAB has them; programs read .npy files of either order.
     """
     need_writable(output)
+    _check_name(name, emit)
     if emit in ONLY_CUDA or _is_gpu(target):
         if solver is not None:
             raise typer.BadParameter("--solver compiles steps for processors, not for GPUs")
@@ -96,14 +105,28 @@ def compile(
         with busy("compiling"):
             trainer = open_solver(options, solver)
             contents = Contents.of_training(trainer)
-            written = save(contents, trainer.net.values(), output, form, machine, beside)
+            written = save(contents, trainer.net.values(), output, form, machine, beside, name)
         _say(options, written)
         return
     options = _with_mode(options)
     with busy("compiling"):
         net = open_session(options)
-        written = save(net.contents(), net.held(), output, form, machine, beside)
+        written = save(net.contents(), net.held(), output, form, machine, beside, name)
     _say(options, written)
+
+
+def _check_name(name: str | None, emit: Emit) -> None:
+    """Wrong usage where C cannot have the name, or nothing has one."""
+    from graphc.codegen.c_api import identifier
+
+    if name is None:
+        return
+    if emit not in (Emit.so, Emit.obj):
+        raise typer.BadParameter(f"{emit.value} has no C header", param_hint="--name")
+    if name != identifier(name):
+        raise typer.BadParameter(
+            f"'{name}' is no name in C; '{identifier(name)}' is one", param_hint="--name"
+        )
 
 
 def _with_mode(options: NetOptions) -> NetOptions:
