@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import time
+import warnings
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ from graphc.bench.net import planned_bytes, prepare
 from graphc.bench.operator_table import CONVOLUTIONS, Row, convolution_rows, elementwise_rows, table
 from graphc.bench.operators import OneOperator, Setup, bench_row
 from graphc.bench.profile import profile
+from graphc.bench.torch_rival import UnsupportedError, Workload
 from graphc.bench.work import work_of
 from graphc.driver import Signature
 from graphc.error import NetError
@@ -240,14 +245,70 @@ def test_a_float64_result_says_whose_rounding_it_is(small: Path) -> None:
 def test_a_missing_torch_is_named_with_its_command(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "torch", None)
     result = graphc("bench", "net", small, "--rival", "torch")
     assert result.exit_code == 3
     assert result.stderr.strip() == (
         "error: there is no torch to compare with; pip install torch==2.13.0"
     )
+
+
+class TorchOfTwo:
+    """In place of `TorchRun`: of three variants one runs, and torch has much to say."""
+
+    is_masked = False
+
+    def __init__(self, workload: Workload, variant: str, *rest: Any, **more: Any) -> None:
+        warnings.warn("torch would rather have another tensor", UserWarning, stacklevel=2)
+        logging.getLogger("torch._dynamo").error("a long traceback")
+        if variant == "compile":
+            raise RuntimeError("no compiler\n\nSet TORCH_VERBOSE=1")
+        if variant == "channels-last":
+            raise UnsupportedError("the torch rival cannot run the operator 'x'")
+        self.name = f"torch {variant}"
+        self.run = self.results = dict
+        self.backward_alone = lambda: dict
+        self.peak_bytes = lambda: None
+
+
+LEFT_OUT = [
+    "torch channels-last left out{}: the torch rival cannot run the operator 'x'",
+    "torch compile left out{}: RuntimeError: no compiler",
+]
+
+
+def test_what_torch_cannot_run_is_left_out(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    for module in ("net", "operators"):
+        monkeypatch.setattr(f"graphc.bench.{module}.TorchRun", TorchOfTwo)
+    lines = [line.format("") for line in LEFT_OUT]
+    told = graphc("bench", "net", small, "--seconds", "0", "--rival", "torch")
+    assert told.exit_code == 0, told.output
+    assert told.stderr.splitlines() == lines
+    assert "torch eager" in told.stdout
+    told = graphc("bench", "net", small, "--seconds", "0", "--rival", "torch", "--json")
+    assert json.loads(told.stderr)["notes"] == lines
+    refusals = json.loads(told.stdout)["refusals"]
+    assert refusals["compile"] == "RuntimeError: no compiler"
+    words = ("bench", "ops", "--match", "softmax", "--seconds", "0", "--rival", "torch")
+    told = graphc(*words)
+    assert told.exit_code == 0, told.output
+    assert told.stderr.splitlines() == [line.format(" of 2 rows") for line in LEFT_OUT]
+    rows = json.loads(graphc(*words, "--json").stdout)["rows"]
+    assert [row["refusals"] for row in rows] == [refusals, refusals]
+    assert all(set(row["rivals"]) == {"eager"} for row in rows)
+
+
+def test_double_precision_is_measured_without_the_rival(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = ("bench", "net", small, "--dtype", "float64", "--seconds", "0")
+    assert graphc(*double).exit_code == 0
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    told = graphc(*double, "--rival", "torch")
+    assert told.exit_code == 0, told.output
+    left = "torch eager, channels-last, compile left out: the torch rival compares float32 nets"
+    assert told.stderr.strip() == left
 
 
 def test_the_cpu_clock_is_for_one_thread(small: Path) -> None:

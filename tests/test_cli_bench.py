@@ -173,6 +173,10 @@ def test_a_rival_takes_part(tmp_path: Path) -> None:
     assert found["rival"] == "torch 9.9"
     rows = {row["name"]: row for row in found["times"]}
     assert rows["torch eager"]["seconds"] == 0.5
+    assert found["refusals"] == {"compile": "InductorError: no compiler"}
+    assert json.loads(result.stderr)["notes"] == [
+        "torch compile left out: InductorError: no compiler"
+    ]
     worker.write_text(worker.read_text().replace("* 1.0", "* 1.1"))
     result = graphc(*("bench", "loss", *SMALL, "--rival", "torch", "--rival-python", worker))
     assert result.exit_code == 3
@@ -185,7 +189,7 @@ import numpy as np
 x, label = np.load(sys.argv[3]).astype(float), np.load(sys.argv[4]).astype(int)
 own = x[np.arange(len(label)), label]
 loss = (np.log(np.exp(x).sum(1)) - own).mean() * 1.0
-print("9.9 eager", flush=True)
+print("9.9 eager \\tInductorError: no compiler", flush=True)
 for line in sys.stdin:
     print(0.5, loss, flush=True)
 """

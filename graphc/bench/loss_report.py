@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from graphc.bench.device import copier
@@ -36,6 +36,7 @@ class LossReport:
     was taken. copy: a plain copy of the scores to another array, by numpy or a kernel, between the
     other runs.
     last_layer: the loss through the layer that makes the scores, if a width was given.
+    refusals: forms of the rival that cannot run, and why.
     """
 
     size: Size
@@ -47,6 +48,7 @@ class LossReport:
     errors: list[Error]
     curves: list[Curve]
     last_layer: LastLayerReport | None = None
+    refusals: dict[str, str] = field(default_factory=dict)
 
     def rate(self, timing: Measured) -> float:
         """Effective bytes a second: the scores read once and the gradient written once."""
@@ -60,6 +62,7 @@ class LossReport:
             "threads": self.threads,
             "gradient_error": self.checked,
             "rival": self.rival,
+            "refusals": self.refusals,
             "times": [
                 {
                     "name": row.name,
@@ -123,7 +126,10 @@ def bench_loss(
         layer = bench_last_layer(layer_size, repeats, threads, torch, python)
     progress(stages, stages, "")
     version = f"torch {rival.version}" if rival else ""
-    return LossReport(size, threads, checked, timings, version, copy, found, curves, layer)
+    refusals = rival.refusals if rival else {}
+    return LossReport(
+        size, threads, checked, timings, version, copy, found, curves, layer, refusals
+    )
 
 
 def _timings(

@@ -12,9 +12,9 @@ from graphc.bench.agreement import disagreement
 from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
 from graphc.bench.device import limits_of
 from graphc.bench.machine import Limits
-from graphc.bench.torch_rival import VARIANTS, TorchRun, Workload
+from graphc.bench.torch_rival import VARIANTS, TorchRun, UnsupportedError, Workload, leaving_out
 from graphc.bench.work import work_of
-from graphc.error import NetError, need
+from graphc.error import need
 from graphc.ir.graph import Graph
 from graphc.net import Net
 from graphc.plan.program import Program, Step
@@ -162,30 +162,28 @@ def _rival_runs(
 ) -> tuple[list[TorchRun], dict[str, float], dict[str, str]]:
     """Variants that compute the same, how far they are from it, and why others cannot run."""
     threads, target = call.threads, call.target
-    workload = workload_of(call)
     runs: list[TorchRun] = []
     errors: dict[str, float] = {}
     refusals: dict[str, str] = {}
 
     @cache
+    def workload() -> Workload:
+        return workload_of(call)
+
+    @cache
     def exact() -> Mapping[str, np.ndarray]:
-        double = TorchRun(workload, "eager", threads, masked=True, target=target, double=True)
+        double = TorchRun(workload(), "eager", threads, masked=True, target=target, double=True)
         return double.results()
 
     for variant in rivals:
-        try:
-            checked = TorchRun(workload, variant, threads, masked=True, target=target)
+        with leaving_out(variant, refusals):
+            checked = TorchRun(workload(), variant, threads, masked=True, target=target)
             errors[checked.name] = disagreement(call, checked.results(), exact)
             timed = checked
             if checked.is_masked or target != "cpu":  # a GPU's tensor cores may round there
-                timed = TorchRun(workload, variant, threads, target=target, tf32=True)
+                timed = TorchRun(workload(), variant, threads, target=target, tf32=True)
             timed.run()
             runs.append(timed)
-        except NetError:
-            raise
-        except Exception as error:  # torch raises what its compilers happen to raise
-            said = str(error).strip().partition("\n")[0]
-            refusals[variant] = f"{type(error).__name__}: {said}"
     return runs, errors, refusals
 
 
@@ -211,15 +209,16 @@ def planned_bytes(program: Program) -> int:
 
 
 def workload_of(call: Call) -> Workload:
-    """The same graph, values and gradients for a rival; states as they are before the next call."""
+    """The same graph, values and gradients for a rival; states as they are before the next call.
+
+    Raises UnsupportedError for numbers of double precision.
+    """
     graph = call.graph
     arrays = {
         value.name: np.array(call.executable.arrays[value.name])
         for value in graph.inputs()
         if value.name in call.executable.arrays
     }
-    need(
-        all(v.type.dtype != "float64" for v in graph.inputs()),
-        "the torch rival compares float32 nets",
-    )
+    if any(v.type.dtype == "float64" for v in graph.inputs()):
+        raise UnsupportedError("the torch rival compares float32 nets")
     return Workload(graph, arrays, call.wrt, call.given)

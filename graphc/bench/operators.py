@@ -8,7 +8,7 @@ tensors row-major and channels-last, and the better counts. Packing weights belo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from graphc.bench.contest import CLOCKS, Contestant, Timing, contest
 from graphc.bench.device import loaded
 from graphc.bench.net import OURS, need_clock
 from graphc.bench.operator_table import Row
-from graphc.bench.torch_rival import TorchRun, Workload
+from graphc.bench.torch_rival import TorchRun, Workload, leaving_out
 from graphc.bench.work import work_of
 from graphc.error import NetError
 from graphc.passes.pipeline import compile_graph
@@ -35,6 +35,7 @@ TOLERANCE = 1e-4
 class RowReport:
     """A row's figures; `errors`: against each variant; `memory`: the limit of its bytes.
 
+    refusals: variants that could not run, and why.
     decisions: how steps run that were tried both ways, by a library of the GPU's and by ours.
     """
 
@@ -47,6 +48,7 @@ class RowReport:
     rivals: dict[str, Timing]
     errors: dict[str, float]
     decisions: tuple[str, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -144,16 +146,23 @@ def bench_row(
     ours = OneOperator(row, setup)
     workload = Workload(ours.graph, ours.arrays, ours.wrt, ours.given)
     errors: dict[str, float] = {}
+    refusals: dict[str, str] = {}
     contestants = [Contestant(OURS, ours.run)]
     for variant in rivals:
         if variant == "compile" and row.library:
             continue
-        checked = TorchRun(workload, variant, threads, masked=True, target=target)
-        errors[variant] = _checked(ours, checked, TF32_FACTOR if setup.tf32 else 1)
-        # A backward pass that runs alone must be compiled so: what `checked` compiled cannot.
-        again = checked.is_masked or bool(ours.wrt) or target != "cpu"
-        run = TorchRun(workload, variant, threads, target=target, tf32=True) if again else checked
-        contestants.append(Contestant(variant, run.backward_alone() if ours.wrt else run.run))
+        with leaving_out(variant, refusals):
+            checked = TorchRun(workload, variant, threads, masked=True, target=target)
+            error = _checked(ours, checked, TF32_FACTOR if setup.tf32 else 1)
+            # A backward pass that runs alone must be compiled so: what `checked` compiled cannot.
+            again = checked.is_masked or bool(ours.wrt) or target != "cpu"
+            run = checked
+            if again:
+                run = TorchRun(workload, variant, threads, target=target, tf32=True)
+            once = run.backward_alone() if ours.wrt else run.run
+            once()
+            contestants.append(Contestant(variant, once))
+            errors[variant] = error
     timings = contest(contestants, seconds, clock=CLOCKS[clock])
     timing = timings.pop(OURS)
     products = sum(work_of(ours.program, step).products for step in ours.steps())
@@ -167,6 +176,7 @@ def bench_row(
         timings,
         errors,
         tuple(said for _, said in ours.executable.decisions),
+        refusals,
     )
 
 

@@ -62,13 +62,15 @@ def growth(form):
         return 0
 
 forms = {"eager": loss_of}
+refusal = ""
 try:
     compiled = torch.compile(loss_of)
     compiled(x).backward()
     forms["compiled"] = compiled
 except Exception as error:  # torch raises what its compilers happen to raise
-    print("torch.compile:", type(error).__name__, file=sys.stderr)
-print(torch.__version__, *forms, flush=True)
+    said = str(error).strip().partition("\\n")[0]
+    refusal = f"{type(error).__name__}: {said}"
+print(torch.__version__, *forms, refusal and "\\t" + refusal, flush=True)
 for line in sys.stdin:
     wish, form = line.split()
     if wish == "growth":
@@ -91,6 +93,7 @@ class Torch:
 
     Attributes:
         forms: "eager", and "compiled" where torch.compile works there.
+        refusals: forms that cannot run, and why.
         version: torch's.
     Raises NetError where that Python has no torch.
     """
@@ -115,26 +118,26 @@ class Torch:
         if weights is not None:
             np.save(place / "weights.npy", weights)
             command.append(str(place / "weights.npy"))
+        self._said = place / "stderr"
         try:
-            self._worker = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            with self._said.open("w") as said:  # a pipe would be full of warnings some day
+                self._worker = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+                )
         except OSError as error:
             self._folder.cleanup()
             raise NetError(f"cannot start '{command[0]}': {error.strerror}") from None
-        first = self._answer().split()
-        self.version, self.forms = first[0], tuple(first[1:])
+        first, _, why = self._answer().partition("\t")
+        self.version, *forms = first.split()
+        self.forms = tuple(forms)
+        self.refusals = {"compile": why.strip()} if why else {}
         self.losses: dict[str, float] = {}
 
     def _answer(self) -> str:
-        assert self._worker.stdout and self._worker.stderr
+        assert self._worker.stdout
         line = self._worker.stdout.readline()
         if not line:
-            said = self._worker.stderr.read().strip().splitlines()
+            said = self._said.read_text().strip().splitlines()
             self._folder.cleanup()
             why = said[-1] if said else "it ended"
             raise NetError(f"torch cannot be run: {why}; `pip install torch`, or name a Python")
@@ -159,9 +162,8 @@ class Torch:
 
     def close(self) -> None:
         """End the process."""
-        assert self._worker.stdin and self._worker.stdout and self._worker.stderr
+        assert self._worker.stdin and self._worker.stdout
         self._worker.stdin.close()
         self._worker.wait()
         self._worker.stdout.close()
-        self._worker.stderr.close()
         self._folder.cleanup()

@@ -11,6 +11,8 @@ torch is no dependency of this project; it is imported when a rival is asked for
 from __future__ import annotations
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,10 +53,46 @@ BEYOND_TORCH = {
 def import_torch() -> Any:
     """The module. Raises NetError with the command that installs it where it is missing."""
     try:
-        import torch
+        with _unheard():
+            import torch
     except ImportError:
         raise NetError(f"there is no torch to compare with; {INSTALL}") from None
     return torch
+
+
+class UnsupportedError(NetError):
+    """Work that torch cannot run, or that is not compared with it."""
+
+
+@contextlib.contextmanager
+def leaving_out(variant: str, refusals: dict[str, str]) -> Iterator[None]:
+    """Where torch cannot run what the block asks for, note why, in a line, and go on behind it.
+
+    Torch's own warnings are not heard. Other NetErrors, as of results that differ, pass through.
+    """
+    try:
+        with _unheard():
+            yield
+    except UnsupportedError as error:
+        refusals[variant] = str(error)
+    except NetError:
+        raise
+    except Exception as error:  # torch raises what its compilers happen to raise
+        said = str(error).strip().partition("\n")[0]
+        refusals[variant] = f"{type(error).__name__}: {said}"
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """No warnings and no lines of logs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @dataclass(frozen=True)
@@ -127,7 +165,7 @@ class TorchRun:
 
     def _leaf(self, name: str) -> Any:
         if name not in self._tensors:
-            raise NetError(
+            raise UnsupportedError(
                 f"the torch rival takes gradients of inputs and parameters, '{name}' is neither or"
                 " is not read"
             )
@@ -220,7 +258,7 @@ def translate(
     """(the fx module, its inputs' names in order, the masks among them).
 
     With a counter, dropout takes the masks that the graph draws for it, as inputs. Raises
-    NetError for an operator that has no translation.
+    UnsupportedError for an operator that has no translation.
     """
     torch = import_torch()
     return _Translation(torch, graph, wanted, counter).finish()
@@ -317,7 +355,7 @@ class _Translation:
         if translation is None:
             layer = f" (layer '{node.origin.layer}')" if node.origin.layer else ""
             why = f": {BEYOND_TORCH[name]}" if name in BEYOND_TORCH else ""
-            raise NetError(f"the torch rival cannot run the operator '{name}'{layer}{why}")
+            raise UnsupportedError(f"the torch rival cannot run the operator '{name}'{layer}{why}")
         emit: Emit = self
         made = translation(emit, node, node.op)
         if len(node.outputs) == 1:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphc.cli.options import JsonOption, TargetName, TargetOption, verb
-from graphc.cli.report import need_writable, print_json, progress, say, shown_seconds, table
+from graphc.cli.report import need_writable, note, print_json, progress, say, shown_seconds, table
 from graphc.cli.usage import Verb, Verbs
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def loss(
         from graphc.bench.loss_picture import draw_report
 
         draw_report(report, plot)
+    for form, why in report.refusals.items():
+        note(f"torch {form} left out: {why}")
     if json:
         print_json(report.as_json())
         return

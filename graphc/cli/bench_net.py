@@ -25,6 +25,8 @@ from graphc.cli.session import open_session
 from graphc.error import NetError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from graphc.bench.contest import Timing
     from graphc.bench.machine import Limits
     from graphc.bench.net import Call, NetReport
@@ -76,6 +78,7 @@ def net(
     machine = describe(target.value)
     with busy("measuring"):
         report = bench_net(call, VARIANTS if rival else (), seconds, clock.value)
+    _note_left_out([report.refusals])
     if options.json:
         print_json({**_net_json(call, report, machine), "clock": clock.value})
         return
@@ -151,6 +154,19 @@ def _net_json(call: Call, report: NetReport, machine: dict[str, Any]) -> dict[st
     }
 
 
+def _note_left_out(refusals: Iterable[Mapping[str, str]]) -> None:
+    """A line for each reason that variants of the rival were left out for, of a net or of rows."""
+    left: dict[str, dict[str, int]] = {}
+    for row in refusals:
+        for variant, why in row.items():
+            counts = left.setdefault(why, {})
+            counts[variant] = counts.get(variant, 0) + 1
+    for why, counts in left.items():
+        rows = max(counts.values())
+        where = f" of {rows} rows" if rows > 1 else ""
+        note(f"torch {', '.join(counts)} left out{where}: {why}")
+
+
 def decisions_json(call: Call) -> list[dict[str, str]]:
     """How steps run that a library of the GPU's could do as well."""
     return [{"layer": layer, "decision": said} for layer, said in call.executable.decisions]
@@ -187,8 +203,6 @@ def _print_net(call: Call, report: NetReport) -> None:
     say(table(head, rows, numbers=range(1, 9)))
     say("GB/s: of the bytes that graphc's steps touch; MiB: graphc's planned, others' seen")
     print_decisions(call)
-    for variant, why in report.refusals.items():
-        note(f"torch {variant} cannot run this: {why}")
     if report.ratio is not None:
         say(f"graphc runs at {report.ratio:.2f} times the speed of the best rival")
 
@@ -236,6 +250,7 @@ def ops(
             step(number, len(rows), row.name)
             found.append(bench_row(row, setup, VARIANTS if rival else (), seconds, clock.value))
     limits = limits.better(limits_of(target.value, threads))
+    _note_left_out([row.refusals for row in found])
     if json:
         print_json({"machine": machine, "clock": clock.value, **_rows_json(found, limits)})
         return
@@ -267,6 +282,7 @@ def _row_json(row: RowReport, limits: Limits) -> dict[str, Any]:
         "memory": row.memory,
         "rivals": {name: _timing_json(timing) for name, timing in row.rivals.items()},
         "differences": row.errors,
+        "refusals": row.refusals,
         "ratio": row.ratio,
         "libraries": list(row.decisions),
     }
