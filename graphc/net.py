@@ -318,8 +318,8 @@ class Net:
             of the net inputs.
         Raises:
             NetError: before a forward pass, or after a part of the net was run on values given
-                for its inside; for an unknown blob, parameter or layer, and for a gradient of
-                another shape than its blob's, up to trailing ones.
+                for its inside; for an unknown blob, parameter or layer, for a gradient of another
+                shape than its blob's, up to trailing ones, and for a nan in one.
             BudgetError: a NetError, where the budget for `memory` cannot be met.
         Asking for other gradients than last time compiles once and runs forward again, from the
         held inputs and with the same random numbers.

@@ -116,8 +116,10 @@ class NetCalls:
     def backward(self, made: Compilation) -> None:
         """A backward pass, and before it a forward pass where the last one does not serve.
 
-        That one starts from the held inputs, with the same random numbers.
+        That one starts from the held inputs, with the same random numbers. Raises NetError for a
+        NaN among the gradients that are given.
         """
+        self._refuse_nan_given(made)
         if not self.is_current:
             self.forward(made)
         elif made is not self.active or self._arena_is_spent:
@@ -138,10 +140,17 @@ class NetCalls:
                 put_back()
 
     def both(self, made: Compilation) -> None:
-        """Forward and backward in one native call."""
+        """Forward and backward in one native call. Raises NetError as `forward`, `backward` do."""
+        self._refuse_nan_given(made)
         self.forward(made, "both")
         self._arena_is_spent = made.signature.memory != "all"
         self._note_backward(made)
+
+    def _refuse_nan_given(self, made: Compilation) -> None:
+        """Where nobody has written a gradient yet it is zeros."""
+        diffs = self.arrays.diffs
+        given = {name: diffs[name] for name in made.signature.given if name in diffs}
+        refuse_nan(given, "the gradient of")
 
     def run(self, made: Compilation, which: str, inputs: Arrays | None = None) -> None:
         """One native call on the net's arrays; `inputs` stand in for those of the net."""

@@ -336,6 +336,24 @@ def test_wrong_input_arrays_are_refused_and_the_net_still_works(array: Any, said
     assert float(net.forward()["loss"]) == wanted
 
 
+def test_a_nan_in_a_given_gradient_is_refused() -> None:
+    """As among the inputs, given or written; infinity is taken, as there."""
+    net = small()
+    said = "the gradient of 'ip' holds nan, first at [1, 2]"
+    seed = np.ones((2, 3), np.float32)
+    net.forward(data=DATA, label=LABEL)
+    before = net.backward(ip=seed, wrt=["data"])["data"].copy()
+    broken = seed.copy()
+    broken[1, 2] = np.nan
+    assert said in message(lambda: net.backward(ip=broken, wrt=["data"]))
+    assert said in message(lambda: net.forward_backward({}, {"ip": broken}, wrt=["data"]))
+    np.testing.assert_array_equal(net.backward(ip=seed, wrt=["data"])["data"], before)
+    net.blobs["ip"].diff[1, 2] = np.nan
+    assert said in message(lambda: net.backward(start="ip", wrt=["data"]))
+    broken[1, 2] = np.inf
+    assert not np.isfinite(net.backward(ip=broken, wrt=["data"])["data"]).all()
+
+
 def test_inputs_are_taken_all_or_none() -> None:
     net = small()
     wanted = float(net.forward(data=DATA, label=LABEL)["loss"])

@@ -363,15 +363,15 @@ class Executable:
         raise NetError(f"{owner}{kind}: {check.message}; found {value}")
 
 
-def refuse_nan(inputs: Mapping[str, np.ndarray]) -> None:
-    """Raise NetError for a nan among the inputs: here it can still be named."""
+def refuse_nan(inputs: Mapping[str, np.ndarray], what: str = "input") -> None:
+    """Raise NetError for a nan among the inputs, or `what` they are: here it can still be named."""
     with np.errstate(all="ignore"):
         doubtful = [name for name in inputs if math.isnan(np.add.reduce(inputs[name], axis=None))]
     for name in doubtful:
         array = inputs[name]
         if np.isnan(array).any():
             first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
-            raise NetError(f"input '{name}' holds nan, first at {list(first)}")
+            raise NetError(f"{what} '{name}' holds nan, first at {list(first)}")
 
 
 @cache
