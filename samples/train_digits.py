@@ -1,6 +1,7 @@
-"""Train the net of digits.prototxt, and write digits.caffemodel.
+"""Train the net of digits.prototxt, and write its weights, to trained_digits.caffemodel if you do
+not name another file.
 
-    python samples/train_digits.py
+    python samples/train_digits.py --output WEIGHTS.caffemodel
 
 One step of training is one native call, `forward_backward`: it computes the loss of a batch and the
 gradient of every parameter. What to do with the gradients is up to us: here it is stochastic
@@ -71,9 +72,9 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train the net of digits.prototxt.")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--output", type=Path, default=FOLDER / "digits.caffemodel")
+    parser.add_argument("--output", type=Path, default=Path("trained_digits.caffemodel"))
     options = parser.parse_args()
 
     began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -30,9 +31,11 @@ def digits() -> graphc.Net:
     return graphc.Net(SAMPLES / "digits.prototxt", weights=SAMPLES / "digits.caffemodel")
 
 
-def run_script(name: str, *arguments: str) -> str:
+def run_script(name: str, *arguments: str, folder: Path | None = None) -> str:
     ran = subprocess.run(
         [sys.executable, str(SAMPLES / name), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(SAMPLES.parent)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -84,6 +87,15 @@ def test_training_learns(sample: Any, capsys: pytest.CaptureFixture[str]) -> Non
 def test_training_as_the_script_does_it(tmp_path: Path) -> None:
     shown = run_script("train_digits.py", "--output", str(tmp_path / "digits.caffemodel"))
     assert float(shown.rsplit(":", 1)[1].strip().rstrip("%")) >= 97.5
+
+
+def test_training_writes_where_it_runs(tmp_path: Path) -> None:
+    """And leaves the weights beside the definition as they are."""
+    kept = (SAMPLES / "digits.caffemodel").read_bytes()
+    shown = run_script("train_digits.py", "--epochs", "1", folder=tmp_path)
+    assert "wrote trained_digits.caffemodel" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["trained_digits.caffemodel"]
+    assert (SAMPLES / "digits.caffemodel").read_bytes() == kept
 
 
 def test_saliency_points_at_what_matters(sample: Any, digits: graphc.Net) -> None:
