@@ -85,6 +85,7 @@ FLOORS = {
     "graphc.report": 5,
     "graphc.summary": 5,
     "graphc.answers": 5,
+    "graphc.code_remarks": 5,
     "graphc.cli": 6,
 }
 

@@ -37,9 +37,12 @@ def explain(
     """Print why things are as they are.
 
     What it is, what it costs, whether it is in place, gets a gradient, moves in training; then
-    every decision about it, in order. With --target cuda also which steps a library could do, and
-    what was found when it was tried here.
+    every decision about it, in order. Of a named layer also why the code of its kernels is as it is
+    on this machine, or on the one that the variable GRAPHC_TARGET names: tiles, what threads share,
+    how sums are cut, what is copied, where results go. With --target cuda also which steps a
+    library could do, and what was found when it was tried here.
     """
+    from graphc.code_remarks import code_lines
     from graphc.ir.remark import without_repeats
 
     with busy("planning"):
@@ -49,8 +52,10 @@ def explain(
     decided = [r for r in _remarks(made, subject, bool(answered)) if r.sentence not in told]
     found = list(dict.fromkeys([*answered, *decided]))
     remarks = without_repeats(found)
+    code = _code(made, subject) if target is TargetName.cpu else []
     if options.json:
-        print_json([_plain(made, remark, more) for remark, more in remarks])
+        every = [*remarks, *((remark, 0) for remark in code)]
+        print_json([_plain(made, remark, more) for remark, more in every])
         return
     for remark, more in remarks:
         if remark.stage == ANSWER:
@@ -60,6 +65,8 @@ def explain(
         others = f" (and {more} more like this)" if more else ""
         said = f"{remark.sentence}{_saved(remark)}{others}"
         say(f"{made.called(remark.subject)}: {said}. [{remark.stage}]{place}")
+    for line in code_lines(code):
+        say(line)
     if not remarks:
         say(f"{subject or 'the net'}: nothing had to be decided.")
 
@@ -74,6 +81,16 @@ def _lowered(options: NetOptions, target: TargetName) -> Lowered:
     made = open_session(replace(options, exact=True, fast_math=None)).lowered()
     said = gpu_remarks(made.program, tf32)
     return replace(made, program=replace(made.program, remarks=(*made.program.remarks, *said)))
+
+
+def _code(made: Lowered, subject: str) -> list[Remark]:
+    """Why the code of a layer's kernels is as it is; nothing where no layer is named."""
+    from graphc.code_remarks import code_remarks
+
+    kind, colon, name = subject.partition(":")
+    if not colon or kind not in ("layer", "blob"):
+        kind, name = "", subject
+    return code_remarks(made, name) if kind != "blob" and made.layer(name) else []
 
 
 def _answers(made: Lowered, subject: str) -> list[Remark]:
@@ -164,6 +181,7 @@ def _plain(made: Lowered, remark: Remark, more: int) -> dict[str, Any]:
         "stage": remark.stage,
         "subject": made.called(remark.subject),
         "sentence": remark.sentence,
+        "facts": dict(remark.facts) or None,
         "saved": remark.saving.bytes if remark.saving else None,
         "file": place.source.name if place else None,
         "line": place.line if place else None,

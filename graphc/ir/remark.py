@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from graphc.source import Span
 
@@ -36,7 +37,8 @@ class Remark:
     """One sentence about one thing.
 
     `stage` is the pass or stage that decided (`fuse`, `share`, `backward`), `subject` the name the
-    user knows (a layer `layer:conv1`, a blob `blob:conv1`, a parameter `conv1/0`).
+    user knows (a layer `layer:conv1`, a blob `blob:conv1`, a parameter `conv1/0`). `facts` are the
+    sentence's numbers by name, for programs.
     """
 
     stage: str
@@ -45,6 +47,7 @@ class Remark:
     span: Span | None = None
     saving: Saving | None = None
     refusal: Refusal | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.sentence} [{self.stage}]"

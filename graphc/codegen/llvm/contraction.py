@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from llvmlite import ir
 
@@ -28,7 +30,34 @@ from graphc.kernel.lang import Kernel
 Tiled = TiledProduct | DotProduct | WindowDot | TapSums | RowSums
 FEW_PHASES = 4  # products that are worth comparing with a schedule for all of them at once
 EMPTY_LANES = 0.1  # of all lanes, from which on the last vector is worth code of its own
+# Forms, as remarks name them.
+TILES, DOTS, TAPS = "register tiles", "dot products", "sums of all taps in registers"
+COPIED = "dot products with a copied operand"
+WINDOWS = "dot products in windows"
+ALONE, CUT = "undivided", "with the lanes beyond full vectors apart"
+GROUPED = "with several groups in a vector"
 GAIN = 0.95  # of the modelled time, at most, for twice the code
+
+
+@dataclass
+class Weighed:
+    """Modelled costs of the forms that were looked at, by their names.
+
+    products: those of a product by itself, in the order of `Product`s. wholes: of the kernel, in
+    the forms that take all of its products at once, or cut it in parts.
+    """
+
+    products: list[tuple[Product, dict[str, float]]] = field(default_factory=list)
+    wholes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Tiles:
+    """What was decided: the parts of a kernel, and what else was weighed."""
+
+    parts: list[Tiled]
+    weighed: Weighed
+    contraction: Contraction
 
 
 def emit_contraction(
@@ -38,7 +67,8 @@ def emit_contraction(
     contraction = match(kernel)
     if contraction is None or contraction.left.buffer.dtype not in REAL:
         return None
-    tiled = tiled_parts(contraction, target)
+    weighed = Weighed()
+    tiled = tiled_parts(contraction, target, weighed)
     if not tiled:
         return None
     parts = [part.product for part in tiled]
@@ -48,7 +78,8 @@ def emit_contraction(
     steps = sum(p.size(p.each) * p.size(p.over) for p in parts)
     # Shares that may be joined read the same: a piece should have all of them.
     grain = max((_grain(p) * (extent // p.extent) for p in tiled if _grain(p) > 1), default=1)
-    return EmittedKernel(function, extent, 1, 2.0 * steps, (), scratch_bytes, grain)
+    made = Tiles(tiled, weighed, contraction)
+    return EmittedKernel(function, extent, 1, 2.0 * steps, (), scratch_bytes, grain, made=made)
 
 
 def _grain(part: Tiled) -> int:
@@ -58,18 +89,29 @@ def _grain(part: Tiled) -> int:
     return part.joined if isinstance(part, TapSums | RowSums) else 1
 
 
-def tiled_parts(contraction: Contraction, target: Target) -> list[Tiled]:
-    """What the contraction becomes; nothing where no tiles suit."""
+def tiled_parts(
+    contraction: Contraction, target: Target, weighed: Weighed | None = None
+) -> list[Tiled]:
+    """What the contraction becomes; nothing where no tiles suit. What it might: in `weighed`."""
+    weighed = weighed or Weighed()
     windows = _windows(contraction, target)
+    if windows is not None:
+        weighed.wholes[WINDOWS] = windows.tiling.cost
     parts = products(contraction)
     if windows is not None and (parts is None or len(parts) > FEW_PHASES):
         return [windows]
-    found = _all_tiled([_tiled(product, target) for product in parts or ()])
+    found = _all_tiled([_tiled(product, target, weighed) for product in parts or ()])
+    if found:
+        weighed.wholes[ALONE] = _cost(found)
     for cut in _cuts(contraction, target):
-        halves = _cut(contraction, *cut, target)
+        halves = _cut(contraction, *cut, target, weighed)
+        if halves:
+            weighed.wholes[CUT] = min(_cost(halves), weighed.wholes.get(CUT, math.inf))
         if halves and (not found or _cost(halves) < GAIN * _cost(found)):
             found = halves
     grouped = _grouped(contraction, target)
+    if grouped:
+        weighed.wholes[GROUPED] = _cost(grouped)
     if grouped and (not found or _cost(grouped) < _cost(found)):
         found = grouped
     if windows is not None and (not found or windows.tiling.cost < _cost(found)):
@@ -98,17 +140,21 @@ def _cuts(contraction: Contraction, target: Target) -> Iterator[tuple[Cut, Cut]]
             yield Cut(axis, 0, full), Cut(axis, full, rest)
 
 
-def _cut(contraction: Contraction, full: Cut, rest: Cut, target: Target) -> list[Tiled]:
+def _cut(
+    contraction: Contraction, full: Cut, rest: Cut, target: Target, weighed: Weighed
+) -> list[Tiled]:
     """The contraction in two parts; in the second, lanes lie along another axis or the fold."""
     first, last = products(contraction, full), products(contraction, rest)
     if first is None or last is None:
         return []
-    parts = [_tiled(product, target) for product in first]
-    return _all_tiled([*parts, *(_tiled_rest(product, target) for product in last)])
+    parts = [_tiled(product, target, weighed) for product in first]
+    return _all_tiled([*parts, *(_tiled_rest(product, target, weighed) for product in last)])
 
 
-def _tiled_rest(product: Product, target: Target) -> Tiled | None:
-    tiled, dot = _tiled(product, target), choose_copied_dot(product, target)
+def _tiled_rest(product: Product, target: Target, weighed: Weighed) -> Tiled | None:
+    tiled, dot = _tiled(product, target, weighed), choose_copied_dot(product, target)
+    if dot is not None:
+        weighed.products[-1][1][COPIED] = dot.cost
     if dot is not None and (tiled is None or dot.cost < tiled.tiling.cost):
         return DotProduct(product, dot)
     return tiled
@@ -148,19 +194,22 @@ def _windows(contraction: Contraction, target: Target) -> WindowDot | None:
     return None if product is None or tiling is None else WindowDot(product, tiling)
 
 
-def _tiled(product: Product, target: Target) -> Tiled | None:
+def _tiled(product: Product, target: Target, weighed: Weighed) -> Tiled | None:
     """The cheapest form of a product."""
     rows = choose_row_sums(product, target)
     if rows is not None:
+        weighed.products.append((product, {}))
         return RowSums(product, rows)
     tiling, dot = choose_tiling(product, target), choose_dot(product, target)
     taps = choose_tap_sums(product, target)
-    costs = [found.cost for found in (tiling, dot, taps) if found is not None]
+    forms = ((TILES, tiling), (DOTS, dot), (TAPS, taps))
+    costs = {form: found.cost for form, found in forms if found is not None}
+    weighed.products.append((product, costs))
     if not costs:
         return None
-    if taps is not None and taps.cost == min(costs):
+    if taps is not None and taps.cost == min(costs.values()):
         return TapSums(product, taps)
-    if dot is not None and dot.cost == min(costs):
+    if dot is not None and dot.cost == min(costs.values()):
         return DotProduct(product, dot)
     assert tiling is not None
     return TiledProduct(product, tiling)

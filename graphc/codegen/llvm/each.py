@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -18,7 +19,7 @@ from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.square import Neighbours
 from graphc.codegen.llvm.statements import Statements
-from graphc.codegen.llvm.streaming import are_aligned, before_aligned, streams_of
+from graphc.codegen.llvm.streaming import Streams, are_aligned, before_aligned, streams_of
 from graphc.codegen.llvm.strips import Strips, cut_in_strips
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
@@ -43,7 +44,17 @@ def emit_loops(module: ir.Module, kernel: Kernel, target: Target, name: str) -> 
         check_messages(kernel),
         body.scratch.bytes,
         grain=int(not plan.walk),
+        made=Loops(plan, body.streams, body.strips),
     )
+
+
+@dataclass(frozen=True)
+class Loops:
+    """What was decided."""
+
+    plan: Schedule
+    streams: Streams
+    strips: Strips | None
 
 
 class _Body:

@@ -11,7 +11,7 @@ worker`, where each has a part of a buffer to work in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llvmlite import ir
 
@@ -28,7 +28,8 @@ class EmittedKernel:
     instructions of a whole run, roughly. checks: the messages of its checks, in order.
     scratch_bytes: what each thread works in. grain: units of which shares are best cut into
     multiples; 0: into none, as several take longer than one. workers: threads that have a part of a
-    buffer to work in; 0: it takes any number of them.
+    buffer to work in; 0: it takes any number of them. made: the emitter's own decisions, of which
+    `schedule_remarks` tells.
     """
 
     function: ir.Function
@@ -39,6 +40,7 @@ class EmittedKernel:
     scratch_bytes: int = 0
     grain: int = 0
     workers: int = 0
+    made: object = field(default=None, compare=False)
 
 
 Emitter = Callable[[ir.Module, Kernel, Target, str], EmittedKernel | None]

@@ -27,7 +27,7 @@ COST = 0.4
 
 
 @dataclass
-class _Plan:
+class Interleaving:
     """few: the axis of neighbours on the one side. long: that of neighbours on the other.
 
     to_points: the target has the few side by side, else the source.
@@ -67,10 +67,11 @@ def emit_interleave(
     _Blocks(function, kernel, plan).emit()
     nodes = plan.copy.nodes
     extent = nodes.size(plan.others) * plan.blocks
-    return EmittedKernel(function, extent, 1, COST * nodes.size(nodes.each), (), grain=1)
+    cost = COST * nodes.size(nodes.each)
+    return EmittedKernel(function, extent, 1, cost, (), grain=1, made=plan)
 
 
-def _plan(kernel: Kernel, target: Target) -> _Plan | None:
+def _plan(kernel: Kernel, target: Target) -> Interleaving | None:
     copy = copy_of(kernel)
     if copy is None:
         return None
@@ -82,7 +83,7 @@ def _plan(kernel: Kernel, target: Target) -> _Plan | None:
         found = _axes(copy, points, planes)
         if found is not None and lanes > 1 and copy.nodes.extents[found[1]] >= lanes:
             others = [axis for axis in copy.nodes.each if axis not in found]
-            return _Plan(copy, *found, others, to_points, lanes)
+            return Interleaving(copy, *found, others, to_points, lanes)
     return None
 
 
@@ -101,7 +102,7 @@ class _Blocks:
     twice is the same.
     """
 
-    def __init__(self, function: ir.Function, kernel: Kernel, plan: _Plan):
+    def __init__(self, function: ir.Function, kernel: Kernel, plan: Interleaving):
         self.builder = ir.IRBuilder(function.append_basic_block())
         self.frame = Frame(self.builder)
         self.plan = plan

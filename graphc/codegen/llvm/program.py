@@ -20,12 +20,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphc.codegen.fingerprint import fingerprint
-from graphc.codegen.llvm.chained_steps import chain_at
-from graphc.codegen.llvm.function import EmittedKernel
-from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.modules import Batches, Modules
-from graphc.codegen.llvm.register_rows import emit_row_chain
 from graphc.codegen.llvm.step import Run, step_text
+from graphc.codegen.llvm.step_functions import StepFunctions
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.team import ArenaEnd, team_text
 from graphc.codegen.llvm.waits import waits
@@ -98,33 +95,12 @@ def emit_program(
 
 def _runs(modules: Modules, program: Program, target: Target, keys: Sequence[str]) -> list[Run]:
     """For each step what it does; equal functions are emitted once."""
-    known: dict[object, EmittedKernel | None] = {}
+    functions = StepFunctions(modules, program, target, keys)
     runs: list[Run] = []
     while len(runs) < len(program.steps):
         number = len(runs)
-        step, inputs = program.steps[number], len(program.steps[number].kernel.inputs)
-        count = sum(kernel is not None for kernel in known.values())
-        chain = chain_at(program, number)
-        if chain is not None:
-            key: object = (keys[number], keys[number + 1], chain.pattern)
-            if key not in known:
-                name = f"{modules.prefix}k{count}_{_word(chain.name)}"
-                known[key] = emit_row_chain(modules.module, chain, target, name)
-                modules.cut()
-            if (kernel := known[key]) is not None:
-                runs += [Run(None), Run(kernel, chain.reads, chain.writes)]
-                continue
-        key = keys[number]
-        if key not in known:
-            name = f"{modules.prefix}k{count}_{_word(step.kernel.name)}"
-            known[key] = emit_kernel(modules.module, step.kernel, target, name)
-            modules.cut()
-        runs.append(Run(known[key], step.arguments[:inputs], step.arguments[inputs:]))
+        runs += functions.chained(number) or [functions.alone(number)]
     return runs
-
-
-def _word(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def _tables_text(flags: Sequence[bool], work: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -58,6 +59,19 @@ def emit_row_chain(
         return None
     buffers = [*chain.reads, *chain.writes]
     return _Sweep(module, [first, second], buffers, target, name, chain.link).emit()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was decided: the kernels, what the second gets from the first in registers, if so.
+
+    groups: the parts of a row. streamed: names of the results that go past the caches.
+    """
+
+    forms: Sequence[RowKernel]
+    link: str
+    groups: list[range]
+    streamed: frozenset[str]
 
 
 class _Sweep:
@@ -109,8 +123,9 @@ class _Sweep:
             self._everything()
         b.ret_void()
         cost = sum(operations(form.nodes) for form in self.forms)
+        made = Sweep(self.forms, self.link, self.groups, self.streamed)
         return EmittedKernel(
-            self.function, self.last.rows, 1, cost, (), self.scratch.bytes, grain=1
+            self.function, self.last.rows, 1, cost, (), self.scratch.bytes, grain=1, made=made
         )
 
     def _everything(self) -> None:

@@ -33,7 +33,8 @@ SUMS_PART = 0.7  # of the first-level cache
 class RowTiling:
     """b: the matrix, whose rows lie along `vector`; a: a number for each of them, along `fold`.
 
-    streams: rows that are read side by side. wide: vectors whose sums wait at once.
+    streams: rows that are read side by side. wide: vectors whose sums wait at once. cost: of its
+    multiplications, in the slots of other tilings; memory takes longer.
     """
 
     a: Factor
@@ -63,7 +64,8 @@ def choose_row_sums(product: Product, target: Target) -> RowTiling | None:
         if plain and rows and long and some and size > 2 * target.l2_bytes:
             width = lanes * ITEM_BYTES[b.buffer.dtype]
             wide = max(1, int(target.l1_bytes * SUMS_PART) // width)
-            return RowTiling(a, b, vector, fold, lanes, target.streams, wide)
+            cost = product.size([vector, fold]) / lanes
+            return RowTiling(a, b, vector, fold, lanes, target.streams, wide, cost)
     return None
 
 

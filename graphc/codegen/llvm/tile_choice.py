@@ -41,13 +41,14 @@ SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache 
 SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
 SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
 WAITING_SUM = 2  # terms of a sum at most, where multiplications hide no store past the caches
+RESULT_CACHES = 8  # so many times the second-level cache, and no core's cache holds a result
 STREAMED_ROWS = 8  # lines of a result that are written side by side
 
 
 def choose_tiling(product: Product, target: Target) -> Tiling | None:
     """The cheapest tiling, or None where the product has no form that tiles cover."""
     best: Tiling | None = None
-    for tiling in _candidates(product, target):
+    for tiling in candidates(product, target):
         if best is None or tiling.cost < best.cost:
             best = tiling
     if best is None:
@@ -60,9 +61,7 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     if sum(max(1, len(group.pieces)) for group in best.groups) > MOST_PIECES:
         return None
     by_rows = _goes_by_rows(product, best, target)
-    fills = _fills_memory(product, target)
-    streams = fills and not best.chunked and _in_whole_lines(best, product, by_rows)
-    best.streamed = streams and not _waits_in_shared_cache(product, target)
+    best.held = _why_held(best, product, target, by_rows)
     best.by_rows = by_rows and (best.streamed or _is_outer_product(product, best))
     apart = not best.packing and _lies_apart(best, product, target)
     arrange_shares(best, product, target, apart)
@@ -72,6 +71,19 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     if apart and best.panel_rows // best.rows * lines >= FEWEST_TILES:
         best.packing = "copy"
     return best
+
+
+def _why_held(tiling: Tiling, product: Product, target: Target, by_rows: bool) -> str:
+    """Why results do not go past the caches, in a word of `Tiling.held`; empty where they do."""
+    if _result_bytes(product) < RESULT_CACHES * target.l2_bytes:
+        return "small"
+    if product.size(product.over) > STREAMED_SUM:
+        return "long sums"
+    if tiling.chunked:
+        return "chunks"
+    if not _in_whole_lines(tiling, product, by_rows):
+        return "parts of lines"
+    return "shared cache" if _waits_in_shared_cache(product, target) else ""
 
 
 def _stores_turned(tiling: Tiling, product: Product) -> bool:
@@ -142,7 +154,7 @@ def _is_outer_product(product: Product, tiling: Tiling) -> bool:
 def _fills_memory(product: Product, target: Target) -> bool:
     """Whether a few multiplications make each element of a matrix that no core's cache holds."""
     few = product.size(product.over) <= STREAMED_SUM
-    return few and _result_bytes(product) >= 8 * target.l2_bytes
+    return few and _result_bytes(product) >= RESULT_CACHES * target.l2_bytes
 
 
 def _waits_in_shared_cache(product: Product, target: Target) -> bool:
@@ -184,7 +196,8 @@ def _is_in_many_pages(tiling: Tiling, product: Product, target: Target, step: in
 # -- candidates -------------------------------------------------------------------------------
 
 
-def _candidates(product: Product, target: Target) -> Iterator[Tiling]:
+def candidates(product: Product, target: Target) -> Iterator[Tiling]:
+    """All tilings that the registers hold, each with its modelled cost."""
     left, right = product.left, product.right
     spread = [factor.spread.axis for factor in (left, right) if factor.spread]
     for a, b in ((left, right), (right, left)):
@@ -414,7 +427,8 @@ def _arrange_folds(tiling: Tiling, product: Product, target: Target) -> None:
 
     order = sorted(product.over, key=place)
     in_chunks = tiling.packing or is_read_once(product, tiling, target)
-    if product.size(order) <= (terms if in_chunks else LONGEST_SUM):
+    tiling.longest = terms if in_chunks else LONGEST_SUM
+    if product.size(order) <= tiling.longest:
         tiling.inner = order
         return
     inner: list[Axis] = []

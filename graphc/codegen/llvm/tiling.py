@@ -51,7 +51,11 @@ class Tiling:
     elementwise: a is read in vectors, too, as in a convolution of each channel by itself.
     sliding: the fold axis along which windows of such a tile's rows overlap: it is written out, so
     that each vector of a is loaded once for all of them.
-    streamed: results go past the caches where they lie at multiples of a vector's size.
+    longest: so many terms at most are added up in a register before their sum waits in memory.
+    held: why results do not go past the caches: "small" (a cache may hold them until they are
+    read), "long sums" (stores take little of the time), "chunks" (sums wait in memory), "parts of
+    lines", "shared cache" (it takes them faster). Empty: they do, where they lie at multiples of a
+    vector's size.
     by_rows: a few whole rows of the result are a share, so that they are written side by side.
     wide: blocks of vectors that a share covers side by side, so that b is read in long pieces.
     beside: such shares that a thread does as one: a chunk passes over all of them.
@@ -84,13 +88,19 @@ class Tiling:
     packing: str = ""
     elementwise: bool = False
     sliding: Axis | None = None
-    streamed: bool = False
+    longest: int = 0
+    held: str = "small"
     by_rows: bool = False
     wide: int = 1
     beside: int = 1
     turned: bool = False
     lines_inside: bool = False
     groups: list[TileGroup] = field(default_factory=list)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether results go past the caches."""
+        return not self.held
 
     @property
     def chunked(self) -> bool:

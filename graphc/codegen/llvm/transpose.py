@@ -27,7 +27,7 @@ COST = 0.6
 
 
 @dataclass
-class _Plan:
+class Transposition:
     """Which axes make the blocks.
 
     chain: axes that are one run of neighbours in the source, outermost first. across: the axis
@@ -59,7 +59,7 @@ def emit_transpose(
     _Blocks(function, kernel, plan).emit()
     extent = plan.nodes.size(plan.others) * math.ceil(plan.run / plan.size)
     cost = COST * plan.nodes.size(plan.nodes.each)
-    return EmittedKernel(function, extent, 1, cost, (), grain=1)
+    return EmittedKernel(function, extent, 1, cost, (), grain=1, made=plan)
 
 
 @dataclass
@@ -88,7 +88,7 @@ def copy_of(kernel: Kernel) -> Copy | None:
     return Copy(nodes, source, store.address)
 
 
-def _plan(kernel: Kernel, target: Target) -> _Plan | None:
+def _plan(kernel: Kernel, target: Target) -> Transposition | None:
     copy = copy_of(kernel)
     if copy is None:
         return None
@@ -96,7 +96,9 @@ def _plan(kernel: Kernel, target: Target) -> _Plan | None:
     return _blocks(copy.nodes, copy.source, copy.target, lanes)
 
 
-def _blocks(nodes: KernelNodes, source: Address, target: Address, lanes: int) -> _Plan | None:
+def _blocks(
+    nodes: KernelNodes, source: Address, target: Address, lanes: int
+) -> Transposition | None:
     across = [a for a in nodes.each if target.terms.get(a) == 1 and source.terms.get(a, 0) > 1]
     chain: list[Axis] = []
     stride = 1
@@ -113,7 +115,7 @@ def _blocks(nodes: KernelNodes, source: Address, target: Address, lanes: int) ->
     if size < 4:
         return None
     others = [a for a in nodes.each if a not in chain and a not in across]
-    return _Plan(nodes, source, target, chain, across[0], others, size)
+    return Transposition(nodes, source, target, chain, across[0], others, size)
 
 
 class _Blocks:
@@ -123,7 +125,7 @@ class _Blocks:
     copied twice is the same.
     """
 
-    def __init__(self, function: ir.Function, kernel: Kernel, plan: _Plan):
+    def __init__(self, function: ir.Function, kernel: Kernel, plan: Transposition):
         self.builder = ir.IRBuilder(function.append_basic_block())
         self.frame = Frame(self.builder)
         self.plan = plan

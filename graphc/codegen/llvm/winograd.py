@@ -62,7 +62,10 @@ def emit_winograd(
     sums = schedule.transform.points * form.tiles(schedule.tile) * form.groups
     cost = 2.0 * sums * form.channels.extent * form.outputs.extent
     units = form.groups * schedule.strips * form.blocks
-    return EmittedKernel(function, units, 1, cost, (), grain=form.blocks, workers=schedule.workers)
+    workers = schedule.workers
+    return EmittedKernel(
+        function, units, 1, cost, (), 0, form.blocks, workers, made=(form, schedule)
+    )
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ def emit_winograd_gradient(
     sums = schedule.transform.points * form.tiles(schedule.transform.tile) * form.groups
     cost = 2.0 * sums * form.channels.extent * form.outputs.extent
     units = schedule.blocks.shares(form)
-    return EmittedKernel(function, units, 1, cost, (), grain=1, workers=schedule.workers)
+    return EmittedKernel(
+        function, units, 1, cost, (), 0, 1, schedule.workers, made=(form, schedule)
+    )
 
 
 @dataclass(frozen=True)
