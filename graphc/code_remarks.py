@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.answers import ranges
+from graphc.codegen.llvm.said import lines
 from graphc.codegen.llvm.schedule_remarks import KernelRemarks, schedule_remarks
 from graphc.codegen.llvm.target import Target
 from graphc.ir.remark import Remark
@@ -80,12 +81,6 @@ def code_lines(remarks: Sequence[Remark]) -> Iterator[str]:
             yield f"{where}: {'; '.join(short)}. [{STAGE}]"
             continue
         yield f"{where}: [{STAGE}]"
-        yield from _sentences(told)
-
-
-def _sentences(remarks: Sequence[Remark]) -> Iterator[str]:
-    for part, group in itertools.groupby(remarks, lambda remark: remark.facts["part"]):
-        if part:
-            yield f"  {part}:"
-        for remark in group:
-            yield f"{'    ' if part else '  '}{remark.sentence.removeprefix(f'{part}: ')}."
+        parts = [r.facts["part"] for r in told]
+        plain = [r.sentence.removeprefix(f"{part}: ") for r, part in zip(told, parts, strict=True)]
+        yield from (f"  {line}" for line in lines(zip(parts, plain, strict=True)))

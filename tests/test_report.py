@@ -195,12 +195,14 @@ def test_gradients_say_who_and_why(lenet: Facts) -> None:
     assert rows["conv2/1"]["why"] == "the path is cut by layer 'head' (InnerProduct)"
 
 
-def test_every_kernel_has_its_four_texts(lenet: Facts) -> None:
+def test_every_kernel_has_its_five_texts(lenet: Facts) -> None:
     assert sorted(n for kernel in lenet.kernels for n in kernel.steps) == list(
         range(len(lenet.steps))
     )
     for kernel in lenet.kernels:
         assert kernel.texts["kernel"].startswith("kernel ")
+        assert max(map(len, kernel.texts["schedule"].splitlines())) <= 100
+        assert "register" in kernel.texts["schedule"] or "lane" in kernel.texts["schedule"]
         assert kernel.texts["llvm"].startswith("define internal void")
         assert kernel.texts["asm"].rstrip().splitlines()[0].endswith(":")
         assert "ret" in kernel.texts["asm"]
@@ -311,7 +313,7 @@ def test_inspect_as_data() -> None:
     assert len(file["sha256"]) == 64
     assert data["passes"][0]["name"] == "start"
     assert data["passes"][-1]["text"].startswith('graph "regression"\n')
-    assert {"kernel", "llvm", "asm", "cuda"} == set(data["kernels"][0]["texts"])
+    assert {"kernel", "schedule", "llvm", "asm", "cuda"} == set(data["kernels"][0]["texts"])
     by_name = {row["name"]: row["state"] for row in data["gradients"]}
     assert by_name["x"] == "computed"
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass, field
 
 from graphc.codegen.cuda.program import kernel_texts as cuda_texts
 from graphc.codegen.llvm.object import both_texts
 from graphc.codegen.llvm.program import kernel_keys
+from graphc.codegen.llvm.said import lines
+from graphc.codegen.llvm.schedule_remarks import schedule_remarks
 from graphc.error import NetError
 from graphc.kernel.text import print_kernel
 from graphc.plan.program import Program
 
-LANGUAGES = ("kernel", "llvm", "asm", "cuda")
-TITLES = {"kernel": "Kernel", "llvm": "LLVM", "asm": "Assembly", "cuda": "CUDA C++"}
+LANGUAGES = ("kernel", "schedule", "llvm", "asm", "cuda")
+TITLES = {
+    "kernel": "Kernel",
+    "schedule": "Schedule, and why",
+    "llvm": "LLVM",
+    "asm": "Assembly",
+    "cuda": "CUDA C++",
+}
+WIDTH = 100  # columns of a schedule's text
 _LLVM = re.compile(r'^define internal void @"?k(\d+)_[^\n]*\n.*?^}\n', re.MULTILINE | re.DOTALL)
 _ASSEMBLY = re.compile(r"^k(\d+)_\w*:.*?(?=^\.Lfunc_end|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -43,9 +53,25 @@ def texts_of_kernels(program: Program, code: bool = True) -> list[KernelTexts]:
         texts = {"kernel": print_kernel(kernel)}
         found.append(KernelTexts(f"k{number + 1}", kernel.name, steps, texts))
     if code and found:
+        _add_schedules(program, found)
         _add_machine_texts(program, found)
         _add_cuda(program, found)
     return found
+
+
+def _add_schedules(program: Program, kernels: list[KernelTexts]) -> None:
+    """Why the code for this machine is as it is; two steps that are one function share it."""
+    told = schedule_remarks(program, range(len(program.steps)))
+    known = {step: remarks for remarks in told for step in remarks.steps}
+    for kernel in kernels:
+        said = [(one.part, one.sentence) for one in known[kernel.steps[0]].said]
+        kernel.texts["schedule"] = "\n".join(map(_wrapped, lines(said)))
+
+
+def _wrapped(line: str) -> str:
+    """A sentence as lines of a text, indented below its first."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _add_machine_texts(program: Program, kernels: list[KernelTexts]) -> None:

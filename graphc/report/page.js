@@ -301,8 +301,9 @@
       else pane.append(make("pre", text, { tabindex: "0", role: "region", "aria-label": title }));
       const left = code.left_out[language];
       if (left) {
-        pane.append(make("p", `${left} more lines are left out here; graphc show NET --as ` +
-          `${language} prints them.`, { class: "note" }));
+        const verb = language === "schedule" ? "explain NET LAYER" : `show NET --as ${language}`;
+        pane.append(make("p", `${left} more lines are left out here; graphc ${verb} prints them.`,
+          { class: "note" }));
       }
       panes.append(pane);
     }

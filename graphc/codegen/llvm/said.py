@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,3 +44,12 @@ def ordinal(number: int) -> str:
     """`2nd`."""
     teens = 10 <= number % 100 < 20
     return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
+def lines(told: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """(part, sentence) one below the other, those of a part indented below its name."""
+    for part, group in itertools.groupby(told, lambda one: one[0]):
+        if part:
+            yield f"{part}:"
+        for _, sentence in group:
+            yield f"{'  ' if part else ''}{sentence}."
