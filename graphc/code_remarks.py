@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from graphc.lowered import Lowered
 
 STAGE = "code"
+_BEHIND = re.compile(r"\.diff|~")  # what follows the name of a value in an array's
 
 
 def code_remarks(made: Lowered, layer: str, target: Target | None = None) -> list[Remark]:
@@ -29,8 +31,14 @@ def code_remarks(made: Lowered, layer: str, target: Target | None = None) -> lis
     steps = [n for n, s in enumerate(program.steps) if layer in s.layer.split(", ")]
     if not steps:
         return []
+
+    def called(array: str) -> str:
+        """A parameter's own name, whatever follows: `~packed`, `.diff`."""
+        base = _BEHIND.split(array, maxsplit=1)[0]
+        return made.called(base) + array[len(base) :]
+
     found = [_machine(chosen, layer)]
-    for kernel in schedule_remarks(program, steps, chosen, made.turned):
+    for kernel in schedule_remarks(program, steps, chosen, made.turned, called):
         found += _of_kernel(kernel, layer)
     return found
 

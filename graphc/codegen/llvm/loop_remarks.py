@@ -99,7 +99,7 @@ def _results(made: MadeLoops, names: Names, target: Target) -> Iterator[Said]:
 
 
 def _called(buffers: Iterable[str], names: Names) -> list[str]:
-    return sorted(names.arrays.get(name, name) for name in buffers)
+    return sorted(names.plain(name) for name in buffers)
 
 
 def _quoted(words: list[str]) -> str:
@@ -113,7 +113,7 @@ def sweep_remarks(made: Sweep, names: Names) -> Iterator[Said]:
     said = f"rows along {loops.sized(last.vector)} are held in registers, {len(made.groups[0])}"
     said += " lanes at a time; neighbours along a row are shuffles of registers"
     if made.link:
-        link = names.arrays.get(made.link, made.link)
+        link = names.plain(made.link)
         said += f"; it holds the step before it, too: '{link}' is never stored"
     facts = {"form": "rows in registers", "lanes": last.lanes, "vector_axis": loops(last.vector)}
     yield Said("form", said, {**facts, "link": made.link or None})

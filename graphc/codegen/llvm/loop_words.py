@@ -6,7 +6,7 @@ kernel's in one. A step of an array says which of its axes a loop runs along.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from graphc.codegen.llvm.product import Factor, Product
@@ -19,14 +19,22 @@ Place = tuple[Buffer, Mapping[Axis, int]]
 
 @dataclass(frozen=True)
 class Names:
-    """Formal name -> the array's. turned: the user's shapes are these from last to first."""
+    """Formal name -> the array's. turned: the user's shapes are these from last to first.
+
+    called: what the user calls an array.
+    """
 
     arrays: Mapping[str, str]
     turned: bool = False
+    called: Callable[[str], str] = str
+
+    def plain(self, name: str) -> str:
+        """What the user calls the array of that formal name."""
+        return self.called(self.arrays.get(name, name))
 
     def array(self, buffer: Buffer) -> str:
         """`'conv1'`."""
-        return f"'{self.arrays.get(buffer.name, buffer.name)}'"
+        return f"'{self.plain(buffer.name)}'"
 
     def along(self, buffer: Buffer, step: int, extent: int) -> str:
         """`axis 1 of 'conv1'`, for a loop that moves so many elements of it; empty for none."""

@@ -7,7 +7,7 @@ and what their emitters decided on is told. No machine code is made of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,16 @@ class KernelRemarks:
 
 
 def schedule_remarks(
-    program: Program, steps: Collection[int], target: Target | None = None, turned: bool = False
+    program: Program,
+    steps: Collection[int],
+    target: Target | None = None,
+    turned: bool = False,
+    called: Callable[[str], str] = str,
 ) -> list[KernelRemarks]:
     """All that is told of the kernels at some steps, in their order.
 
     `target` None: this machine. turned: the user's shapes are the program's from last to first.
+    called: what the user calls an array of the program.
     """
     chosen = target or Target.host()
     found: dict[int, KernelRemarks] = {}
@@ -67,7 +72,7 @@ def schedule_remarks(
             found[id(emitted)].steps.extend(numbers)
             continue
         first = program.steps[numbers[-1]]
-        names = _names(program, numbers, run, turned)
+        names = Names(_arrays(program, numbers), turned, called)
         said = list(_told(emitted, chosen, names))
         found[id(emitted)] = KernelRemarks(numbers, first.kernel.name, first.backward, said)
     return list(found.values())
@@ -91,12 +96,13 @@ def _runs(
         number += len(numbers)
 
 
-def _names(program: Program, numbers: list[int], run: Run, turned: bool) -> Names:
-    if len(numbers) > 1:  # such kernels know the arrays by their names
-        return Names({}, turned)
+def _arrays(program: Program, numbers: list[int]) -> dict[str, str]:
+    """The arrays' names by the kernel's; kernels that are one know them as the program does."""
+    if len(numbers) > 1:
+        return {}
     step = program.steps[numbers[0]]
     formal = (buffer.name for buffer in step.kernel.buffers)
-    return Names(dict(zip(formal, step.arguments, strict=True)), turned)
+    return dict(zip(formal, step.arguments, strict=True))
 
 
 def _told(emitted: EmittedKernel, target: Target, names: Names) -> Iterator[Said]:

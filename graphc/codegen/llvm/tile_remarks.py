@@ -226,8 +226,8 @@ def _operands(part: TiledProduct, names: Names, loops: Loops) -> Said:
         wide = shown(tiling.wide * tiling.vectors * tiling.lanes * item)
         said += f"; {b} comes from memory, so it is read in pieces of {wide} a row"
     facts = {
-        "vectors_of": names.arrays.get(tiling.b.buffer.name, tiling.b.buffer.name),
-        "numbers_of": names.arrays.get(tiling.a.buffer.name, tiling.a.buffer.name),
+        "vectors_of": names.plain(tiling.b.buffer.name),
+        "numbers_of": names.plain(tiling.a.buffer.name),
         "packing": tiling.packing or None,
         "packed_bytes": packed_items(product, tiling) * item,
         "elementwise": tiling.elementwise,
