@@ -126,12 +126,9 @@ def tap_remarks(part: TapSums, names: Names) -> Iterator[Said]:
 def row_remarks(part: RowSums, names: Names) -> Iterator[Said]:
     """A sum of the rows of a matrix that comes from memory."""
     tiling, loops = part.tiling, product_loops(part.product, names)
-    said = (
-        f"rows of {names.array(tiling.b.buffer)} are read once, {tiling.streams} side by side, each"
-    )
-    said += f" from end to end, {many(1, 'vector')} of {tiling.lanes} along"
-    said += f" {loops.sized(tiling.vector)} at a time: memory is the limit, and this core reads it"
-    said += " fastest in so many places"
+    said = f"rows of {names.array(tiling.b.buffer)} are read once, {tiling.streams} side by side,"
+    said += f" each from end to end, {tiling.lanes} lanes along {loops.sized(tiling.vector)}:"
+    said += " memory is the limit, and this core reads it fastest in so many places"
     facts = {
         "form": "sums of rows in streams",
         "streams": tiling.streams,
