@@ -13,6 +13,8 @@ from mat_nets import RNG, cell, chain
 from test_cli_options import graphc
 
 import graphc as package
+from graphc.error import NetError
+from graphc.frontends.matconvnet.simplenn import chain as layers_of
 from graphc.simple_net import SimpleNet, simplenn
 
 
@@ -226,3 +228,12 @@ def test_all_wrong_names_are_told_at_once(simple: Path) -> None:
     lines = refused.stderr.splitlines()
     assert [line.split("'")[1] for line in lines] == ["x11", "x22", "y5", "l1_9"]
     assert lines[0].endswith("there is no net input 'x11'; did you mean 'x1'?")
+
+
+def test_layers_of_one_name_and_code_that_is_not_in_the_file() -> None:
+    relu = {"type": "relu", "name": "same", "leak": 0}
+    first, second = layers_of([relu, relu])
+    assert (first.name, second.name) == ("same", "same (2)")
+    assert (second.inputs, second.outputs) == (("x2",), ("x3",))
+    with pytest.raises(NetError, match="layer 'mine' is custom: its code is not in the file"):
+        layers_of([{"type": "custom", "name": "mine"}])
