@@ -221,6 +221,14 @@ def test_other_forms_are_named() -> None:
     assert taps["taps"] == 9 and "sums of all 9 taps stay in registers" in taps["said"]
 
 
+def test_a_far_matrix_is_read_in_streams() -> None:
+    found = remarks(lowered(product(1, 4096, 2048)), target="x86-64-v4")
+    (rows,) = [r for r in found if r.facts.get("form") == "sums of rows in streams"]
+    assert rows.facts["streams"] == 16 and "read once, 16 side by side" in rows.sentence
+    (sums,) = [r for r in found if r.facts.get("wide")]
+    assert "sums wait in the first-level cache" in sums.sentence
+
+
 def test_every_kernel_of_a_net_is_told() -> None:
     for path in sorted(SAMPLES.glob("*.prototxt")):
         if path.name.endswith("solver.prototxt"):
