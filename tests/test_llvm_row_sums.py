@@ -100,9 +100,9 @@ def test_near_matrices_and_few_rows_keep_their_tiles() -> None:
 # -- pages ---------------------------------------------------------------------------------------
 
 
-def forward(pages: int) -> TiledProduct:
-    """A 3x3 convolution of 8 images of 14x14, 512 -> 512 channels, on a processor with AVX-512."""
-    geometry = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (8, 512, 14, 14), (512, 512, 3, 3))
+def forward(pages: int, channels: int = 512) -> TiledProduct:
+    """A 3x3 convolution of 8 images of 14x14 to 512 channels, on a processor with AVX-512."""
+    geometry = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (8, channels, 14, 14), (512, channels, 3, 3))
     op, names, strides = operators(geometry)[0]
     shapes = {"x": geometry[4], "w": geometry[5]}
     types = [TensorType("float32", shapes[name]) for name in names]
@@ -119,6 +119,7 @@ def test_weights_in_many_pages_are_copied_for_several_images() -> None:
     assert far.packing == "copy" and far.whole_lines and far.lines > 1
     assert far.line in far.a.strides and far.line not in far.b.strides
     assert not near.packing and not near.whole_lines
+    assert not forward(48, 2048).tiling.packing  # the copy would leave the cache
 
 
 ONE = ((1, 1), (1, 1))

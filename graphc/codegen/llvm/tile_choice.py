@@ -186,11 +186,16 @@ def _lies_apart(tiling: Tiling, product: Product, target: Target) -> bool:
 
 
 def _is_in_many_pages(tiling: Tiling, product: Product, target: Target, step: int) -> bool:
-    """Whether rows of b that lie `step` bytes apart, those of a chunk, delay their reader."""
+    """Whether rows of b that lie `step` bytes apart, those of a chunk, delay their reader.
+
+    The copy has to stay in the second-level cache.
+    """
     rows = product.size(tiling.inner)
     if tiling.strip:
         rows = rows // product.extents[tiling.inner[0]] * tiling.strip
-    return target.near_pages > 0 and rows * step > target.near_pages * PAGE_BYTES
+    copy = rows * tiling.vectors * tiling.lanes * ITEM_BYTES[tiling.b.buffer.dtype]
+    many = target.near_pages > 0 and rows * step > target.near_pages * PAGE_BYTES
+    return many and copy <= target.l2_bytes // 2
 
 
 # -- candidates -------------------------------------------------------------------------------
