@@ -103,13 +103,13 @@ def _widen(tiling: Tiling, product: Product, target: Target) -> None:
     width = tiling.vectors * tiling.lanes * item
     blocks = -(-product.extents[tiling.vector] * item // width)
     reach = PIECE_BYTES
-    lines = _lines_held(target, b.strides.get(tiling.inner[0], 0) * item)
-    strip = min(target.l2_bytes // CHUNKS_HELD // PIECE_BYTES, lines // 2)
-    if target.near_pages:
+    strip = target.l2_bytes // CHUNKS_HELD // PIECE_BYTES
+    if target.near_pages:  # each row is in a page of its own
         strip = min(strip, target.near_pages)
     beside = int(target.l2_bytes * WAITING_PART) // (tiling.panel_rows * width)
     if not is_read_once(product, tiling, target):
         reach, beside = WIDE_BYTES, 1
+        lines = _lines_held(target, b.strides.get(tiling.inner[0], 0) * item)
         strip = min(target.l2_bytes // 7 // WIDE_BYTES, lines * 3 // 16)
         reach = min(reach, scratch_bytes(target) // tiling.panel_rows)
     wide = min(reach // width, blocks // FEWEST_SHARES)

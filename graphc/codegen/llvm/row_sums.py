@@ -19,11 +19,10 @@ from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.shares import each, when
-from graphc.codegen.llvm.target import ITEM_BYTES, Target
+from graphc.codegen.llvm.target import ITEM_BYTES, PAGE_BYTES, Target
 from graphc.codegen.llvm.vector import Values
 from graphc.kernel.lang import Axis
 
-GRAIN_BYTES = 4096  # of a row that one thread reads at least: a page
 MOST_PARTS = 1200  # that are added one after another
 AHEAD_BYTES = 512  # how far ahead of the reads lines of each row are asked for
 SUMS_PART = 0.7  # of the first-level cache
@@ -81,7 +80,8 @@ class RowSums:
         self.tail = columns % tiling.lanes or None
         self.scratch_items = min(tiling.wide, self.extent) * tiling.lanes
         width = tiling.lanes * ITEM_BYTES[tiling.b.buffer.dtype]
-        self.joined = min(GRAIN_BYTES // width, self.extent)
+        # A thread reads a page of each row at least.
+        self.joined = min(PAGE_BYTES // width, self.extent)
 
     def emit(
         self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count

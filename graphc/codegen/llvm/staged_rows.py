@@ -22,6 +22,7 @@ from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
 from graphc.codegen.llvm.loops import INT64, Carry, Count, whole
 from graphc.codegen.llvm.shares import each
 from graphc.codegen.llvm.streaming import before_aligned
+from graphc.codegen.llvm.target import PAGE_BYTES
 from graphc.codegen.nodes import StoreNode
 from graphc.ir.types import DTYPES
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from graphc.codegen.llvm.row_walk import RowWalk
 
 STAGED_BYTES = 32 << 10  # of rows that wait, at most
-PAGE = 4096
 
 
 class StagedRows:
@@ -44,7 +44,7 @@ class StagedRows:
         self.element, self.item = TYPES[self.dtype], DTYPES[self.dtype]
         (self.rows,) = store.axes
         self.step = store.address.terms[self.rows]
-        page = PAGE // self.item
+        page = PAGE_BYTES // self.item
         # Rows are as far apart as in memory, but for whole pages.
         self.pitch = walk.panel + (self.step - walk.panel) % page
         self.most = max(1, min(most, STAGED_BYTES // (self.pitch * self.item)))
@@ -60,7 +60,7 @@ class StagedRows:
         with v.frame.written_out(), v.at_axis(*rows), v.at_axis(*columns):
             self.there = v.affine_place(self.store.address)
         distance = b.sub(b.ptrtoint(self.there, INT64), b.ptrtoint(self.array, INT64))
-        skip = b.and_(distance, whole(PAGE - 1))
+        skip = b.and_(distance, whole(PAGE_BYTES - 1))
         self.here = b.gep(self.array, [skip], source_etype=TYPES["uint8"])
 
         def fetch(here: ir.Value, there: ir.Value, size: ir.Value) -> None:

@@ -17,6 +17,7 @@ import llvmlite.binding as llvm
 from graphc.error import NetError, did_you_mean
 
 ENVIRONMENT = "GRAPHC_TARGET"
+PAGE_BYTES = 4096  # of memory, the smallest there are
 ITEM_BYTES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8, "uint8": 1, "bool": 1}
 
 

@@ -18,7 +18,7 @@ from graphc.codegen.llvm.panel_shape import (
     scratch_bytes,
 )
 from graphc.codegen.llvm.product import Factor, Interval, Product
-from graphc.codegen.llvm.target import ITEM_BYTES, Target
+from graphc.codegen.llvm.target import ITEM_BYTES, PAGE_BYTES, Target
 from graphc.codegen.llvm.tiling import Tiling, overlapping, parts, row_groups, row_parts
 from graphc.kernel.lang import Axis
 
@@ -28,7 +28,6 @@ MOST_VECTORS = 8
 MOST_TAPS = 16  # of windows that overlap, all written out
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
 WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
-PAGE_BYTES = 4096
 FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
 DEEPEST = 8
 NARROWEST = 16  # bytes of the smallest vector registers
