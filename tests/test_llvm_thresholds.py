@@ -140,11 +140,11 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "UNEVEN_ROOM": [100.0],
         "FAIR_STRIPS": [1],
     },
-    "row_walk": {
+    "row_walk": {"PART": [1, 3, 100], "HOLDING": [0.0, 10.0]},
+    "column_sums": {
         "PART": [1, 3, 100],
         "PART_OF_SEVERAL": [1, 3, 100],
         "PART_OF_SHORT": [1, 3, 100],
-        "HOLDING": [0.0, 10.0],
         "BYTES_AHEAD": [0],
     },
     "staged_rows": {"STAGED_BYTES": [1, 3000]},
@@ -161,6 +161,14 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     "next_row": {"CACHE_PART": [0.0, 10.0], "LEAST_PIECE": [10**9], "LEAST_READ": [2.0]},
     "row_kernel": {"MOST_REGISTERS": [0]},
     "register_rows": {"REGISTERS_A_PART": [32]},
+}
+
+# The same of modules whose code differs for processors that read memory in many places at once.
+STREAMS = {"load_slots": 2.0, "streams": 4, "near_pages": 2}
+MOVED_IN_STREAMS: dict[str, dict[str, Sequence[float]]] = {
+    "row_sums": {"MOST_PARTS": [1], "AHEAD_BYTES": [64], "SUMS_PART": [0.01]},
+    "dot_tile": {"STREAM_AHEAD_BYTES": [64]},
+    "tile_choice": {"PAGE_BYTES": [1 << 20]},
 }
 
 
@@ -228,6 +236,18 @@ def products() -> list[Case]:
     ]
 
 
+@functools.cache
+def vectors_and_matrices() -> list[Case]:
+    """A vector times a matrix from memory, by its rows and by its columns, and convolutions."""
+    sizes = ((1, 300, 200), (1, 37, 1300), (1, 70, 75))
+    vectors = [
+        Case(MatMul(False, right), ((1, k), (n, k) if right else (k, n)))
+        for _, k, n in sizes
+        for right in (False, True)
+    ]
+    return vectors + convolutions()
+
+
 def maps() -> list[Case]:
     """What runs in loops."""
     image, no_pads = (2, 19, 21, 23), ((0, 0), (0, 0))
@@ -293,6 +313,7 @@ LOOPS = (
     "strips",
     "schedule",
     "row_walk",
+    "column_sums",
     "staged_rows",
     "kept",
     "next_strip",
@@ -352,23 +373,41 @@ def check(cases: list[Case], target: Target) -> None:
                 assert np.abs(got - want).max() <= 3e-5 * largest, f"{case}, shift {shift}"
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "value"),
-    [
-        (m, n, value)
-        for m, names in MOVED.items()
-        for n, values in names.items()
-        for value in values
-    ],
-)
+def each_move(moved: dict[str, dict[str, Sequence[float]]]) -> list[tuple[str, str, float]]:
+    """Module, name and number of each."""
+    return [
+        (m, n, value) for m, names in moved.items() for n, some in names.items() for value in some
+    ]
+
+
+@pytest.mark.parametrize(("module", "name", "value"), each_move(MOVED))
 def test_both_sides_of_a_threshold_are_right(
     module: str, name: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
     one, two = CACHES[0], LARGER.get(module, CACHES[1])
     target = replace(Target.host(), l1_bytes=one, l2_bytes=two, l3_bytes=1 << 20)
     target = replace(target, load_slots=1.0, streams=1, near_pages=0)  # as where that has no say
-    tried = cases(module)
+    check_moved(cases(module), target, module, name, value, monkeypatch)
+
+
+@pytest.mark.parametrize(("module", "name", "value"), each_move(MOVED_IN_STREAMS))
+def test_both_sides_of_a_threshold_are_right_in_streams(
+    module: str, name: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = replace(Target.host(), l1_bytes=1024, l2_bytes=8192, l3_bytes=1 << 20, **STREAMS)
+    check_moved(vectors_and_matrices(), target, module, name, value, monkeypatch)
+
+
+def check_moved(
+    tried: list[Case],
+    target: Target,
+    module: str,
+    name: str,
+    value: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some kernels' code depends on a constant; it is right where the constant is another."""
+    monkeypatch.setattr(native_kernels, "CANARY", 0xFF)
     usual = [usual_code(case, target) for case in tried]
     monkeypatch.setattr(importlib.import_module(f"graphc.codegen.llvm.{module}"), name, value)
     changed = (c for c, text in zip(tried, usual, strict=True) if code(c, target) != text)
