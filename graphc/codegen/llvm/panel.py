@@ -17,7 +17,16 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.loops import INT64, Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
-from graphc.codegen.llvm.packing import Packer, pack_rows, row_step, with_packed_rows
+from graphc.codegen.llvm.packing import (
+    Packer,
+    TilePacker,
+    pack_rows,
+    packed_items,
+    row_step,
+    tile_step,
+    with_packed_rows,
+    with_packed_tiles,
+)
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.shares import Part, each, when
 from graphc.codegen.llvm.square import transposed
@@ -59,6 +68,8 @@ class Panel:
         self.unpacked = self.tiling
         if own_blocks is not None and row_step(self.tiling):
             self.tiling = with_packed_rows(self.tiling)
+        elif self.tiling.packs_tiles:
+            self.tiling = with_packed_tiles(self.product, self.tiling)
         self.tile = Tile(at, self.product, self.tiling)
         for axis in self.tiling.outer:
             self.tile.place(axis, parts[axis])
@@ -121,7 +132,8 @@ class Panel:
         tile: Callable[[TileGroup, ir.Value], None],
     ) -> None:
         b = self.builder
-        if isinstance(count, int) and (count == 1 or self.tiling.beside > 1):
+        wide = self.tiling.beside > 1 and self.tiling.wide > 1
+        if isinstance(count, int) and (count == 1 or wide):
             for number in range(count):  # each tile of a wide panel asks for other lines
                 tile(group, b.add(first, whole(number * group.rows)) if number else first)
         else:
@@ -235,7 +247,7 @@ class Panel:
             body(whole(0))
             return
         first, width = self.first, tiling.vectors * tiling.lanes
-        slot = tiling.panel_rows * self.deep * width
+        slot = tiling.panel_rows * self.deep * width * self.product.size(tiling.whole_lines)
 
         def block(vectors: int, tail: int | None, number: ir.Value) -> None:
             self.tile.vectors, self.tile.tail = vectors, tail
@@ -290,13 +302,28 @@ class Panel:
 
     def _chunk(self, a: ir.Value, b: ir.Value) -> None:
         """One chunk of the fold for all tiles of the panel."""
-        if self.tiling.packing:
+        if self.tiling.packing and self.own_blocks is None:
             b = self._packed(b)
         if self.unpacked is not self.tiling:
-            assert self.tile.strip is not None
-            block = self.at.moved(self.scratch, self.packed_from)
-            a = pack_rows(self.at, self.unpacked, a, block, self.tile.strip)
+            a = self._packed_rows(a, self.tile.strip)
         self._each_block(partial(self._block_chunk, a, b))
+
+    def _packed_rows(self, a: ir.Value, strip: tuple[Count, Count] | None) -> ir.Value:
+        """Make this chunk's dense copy of a. The place where its fold loops at 0 would find it."""
+        x, tiling = self.builder, self.tiling
+        block = self.at.moved(self.scratch, self.packed_from)
+        if not tiling.packs_tiles:
+            assert strip is not None
+            return pack_rows(self.at, self.unpacked, a, block, strip)
+        block = self.at.moved(block, packed_items(self.product, self.unpacked))
+        first = x.mul(self._row_range()[0], whole(-tile_step(self.product, tiling)))
+        block = self.at.moved(block, first)
+        if strip:
+            step = tiling.a.strides[tiling.inner[0]]
+            block = self.at.moved(block, x.mul(whole(strip[0]), whole(-step)))
+        packer = TilePacker(self.at, self.unpacked, tiling, self.product, self._row_tiles)
+        packer.pack(a, block, strip, 1, None)
+        return block
 
     def _block_chunk(self, a: ir.Value, b: ir.Value, number: ir.Value) -> None:
         """One chunk of the fold for the tiles of one block of vectors."""
@@ -306,19 +333,21 @@ class Panel:
         near = b
         if self.own_blocks is not None:
             near = self.at.moved(b, self.builder.mul(number, whole(width)))
+            if self.tiling.packing:
+                near = self._packed(near)
 
         def one_line(start: ir.Value, right: ir.Value, sums: ir.Value) -> None:
             numbers = itertools.count()
 
             def tile(group: TileGroup, row: ir.Value) -> None:
                 inside = self.builder.sub(row, first_row)
-                if self.own_blocks is not None:
+                if self.tiling.wide > 1:
                     which: Count = next(numbers)
                     if self.tiling.beside == 1:
                         which = self.builder.udiv(inside, whole(self.tiling.rows))
                     self.tile.look_ahead(b, (number, self._block_count()), which, tiles)
                 target = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
-                place = self.at.along(start, self.tiling.a, self.tiling.row, row)
+                place = self._tile_start(start, row)
                 for k, value in enumerate(self.tile.sums(place, right, group)):
                     where = self.at.moved(target, k * self.tiling.lanes)
                     self.at.store(self.builder.fadd(self.at.load(where), value), where)
@@ -326,6 +355,13 @@ class Panel:
             self._row_tiles(tile)
 
         self._each_line(a, near, self.sums, one_line, clip=True)
+
+    def _tile_start(self, a: ir.Value, row: ir.Value) -> ir.Value:
+        """Where a tile finds its first row."""
+        if self.tiling.packs_tiles:
+            step = tile_step(self.product, self.tiling)
+            return self.at.moved(a, self.builder.mul(row, whole(step)))
+        return self.at.along(a, self.tiling.a, self.tiling.row, row)
 
     def _packed(self, b: ir.Value) -> ir.Value:
         """Make this chunk's dense block of b. The place where its fold loops at 0 would find it."""

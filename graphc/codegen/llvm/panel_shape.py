@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from graphc.codegen.llvm.operand import LINE_BYTES
-from graphc.codegen.llvm.product import Product
+from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.tiling import Tiling
 from graphc.kernel.lang import Axis
@@ -19,6 +19,8 @@ PIECE_BYTES = 768  # of a row of b, whose like is asked for while a chunk so wid
 WIDE_BYTES = 3072  # the same where pieces of one row do not follow each other
 WAYS = 16  # places, at least, that the second-level cache has for addresses of one set
 WAITING_PART = 0.62  # of the second-level cache, for sums of all that a thread's rows of b meet
+BESIDE_PART = 0.4  # the same for blocks of vectors that a chunk passes over
+CHUNK_PART = 0.25  # the same for what such a chunk has of both operands
 FEW_ROWS = 16  # that memory has less time for than the multiplications of more would take
 CHUNKS_HELD = 10  # chunks of that width that would fill the second-level cache
 LEAST_STRIP = 16  # terms of a chunk
@@ -53,7 +55,8 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         tiling.vectors_outside = False
         return
     if not tiling.fixed:
-        others = _take_whole_lines(tiling, product, others, most_rows)
+        divides = tiling.chunked and not (packs or tiling.packing) and extent > tiling.rows
+        others = _take_whole_lines(tiling, product, others, most_rows, extent if divides else None)
         most_rows //= product.size(tiling.whole_lines)
         tiles = -(-extent // tiling.rows)
         wanted = tiles // max(1, SHARES // others)
@@ -63,8 +66,9 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         tiling.panel_rows = even_strip(tiles, largest) * tiling.rows
     _widen(tiling, product, target)
     free = _line_axes(tiling, product)
-    groups = [] if packs or tiling.packing else _neighbours(tiling, product)
-    copies = packs and target.near_pages > 0
+    groups = [] if packs or tiling.packing else neighbours(tiling, product)
+    # Groups side by side take turns on each line of a: it would come from memory for each of them.
+    copies = packs and target.near_pages > 0 and not _beside(tiling, product, [tiling.a], 1)
     if tiling.chunked and tiling.panel_rows >= extent and groups:
         _take_groups(tiling, product, target, groups[0], most_rows // extent, others)
     elif (tiling.chunked or copies) and tiling.panel_rows >= extent and free:
@@ -73,6 +77,9 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
     elif tiling.chunked and tiling.panel_rows >= extent and others < FEWEST_SHARES:
         plain = not (tiling.fixed or tiling.packing or packs or tiling.wide > 1)
         tiling.rows_together = plain and extent > tiling.rows
+    if target.near_pages:
+        _take_blocks(tiling, product, target)
+        tiling.packs_tiles = _packs_tiles(tiling, product)
     whole = product.size(product.over) * product.extents[tiling.vector] * item
     tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
     if tiling.vectors_outside and tiling.strip and tiling.panel_rows < extent <= most_rows:
@@ -120,6 +127,44 @@ def _widen(tiling: Tiling, product: Product, target: Target) -> None:
         tiling.strip = even_strip(product.extents[tiling.inner[0]], longest)
 
 
+def _take_blocks(tiling: Tiling, product: Product, target: Target) -> None:
+    """Let a chunk pass over many blocks of vectors, where each would read a from memory again.
+
+    Their sums wait in the second-level cache, beside what a chunk has of both operands. Weight
+    gradients of large maps and many channels are so.
+    """
+    extent = product.extents[tiling.row] if tiling.row else 0
+    special = tiling.fixed or tiling.packing or tiling.elementwise or tiling.deep or tiling.wide > 1
+    whole = not (tiling.outer or tiling.line or tiling.rows_together or tiling.panel_rows < extent)
+    blocks = -(-product.extents[tiling.vector] // (tiling.vectors * tiling.lanes))
+    if special or not (whole and tiling.strip) or blocks < FEWEST_SHARES:
+        return
+    item = ITEM_BYTES[tiling.b.buffer.dtype]
+    if extent * product.size(product.over) * item <= target.l2_bytes:
+        return
+    width = tiling.vectors * tiling.lanes
+    slot = extent * width * product.size(tiling.whole_lines) * item
+    beside = min(int(target.l2_bytes * BESIDE_PART) // slot, blocks)
+    if beside < 2:
+        return
+    tiling.beside = beside
+    step = (extent + beside * width) * product.size(tiling.inner[1:]) * item
+    longest = int(target.l2_bytes * CHUNK_PART) // step
+    longest = max(LEAST_STRIP, min(longest, tiling.strip))
+    tiling.strip = even_strip(product.extents[tiling.inner[0]], longest)
+
+
+def _packs_tiles(tiling: Tiling, product: Product) -> bool:
+    """Whether blocks that a chunk passes over read a copy of a, each tile one line after another.
+
+    As it lies, a tile has a piece of every term in a page of its own.
+    """
+    a, taps = tiling.a, [axis for axis in tiling.whole_lines if axis in tiling.a.strides]
+    special = a.guarded or a.spread or taps or product.stepped or tiling.lanes == 1
+    beside = tiling.beside > 1 and tiling.wide == 1
+    return not special and beside and tiling.row is not None and a.strides.get(tiling.row) == 1
+
+
 def _lines_held(target: Target, step: int) -> int:
     """How many lines, each `step` bytes after the last, the second-level cache has places for."""
     way = 1 << (target.l2_bytes // WAYS).bit_length() - 1
@@ -151,18 +196,26 @@ def _line_axes(tiling: Tiling, product: Product) -> list[Axis]:
     return sorted(free, key=lambda axis: abs(tiling.a.strides[axis]))
 
 
-def _take_whole_lines(tiling: Tiling, product: Product, others: int, most_rows: int) -> int:
+def _take_whole_lines(
+    tiling: Tiling, product: Product, others: int, most_rows: int, divided: int | None
+) -> int:
     """Let a panel cover all taps of a window, which share what they read and lie side by side.
 
+    divided: so many rows a panel has whose tiles threads can share; few panels are enough then.
     Returns how many panels remain of `others`.
     """
     across = max(map(abs, product.store_strides(tiling.vector)))
-    for axis in _line_axes(tiling, product):
+    axes = _line_axes(tiling, product)
+    if divided is not None:  # taps may move b as well, which no panel copies
+        held = {step.each_axis for step in product.stepped.values()}
+        axes += [x for x in tiling.outer if x not in tiling.a.strides and x not in held]
+    for axis in axes:
         count = product.extents[axis]
         rows = most_rows // product.size([*tiling.whole_lines, axis])
         small = tiling.chunked and rows < FEWEST_TILES * tiling.rows
         apart = max(map(abs, product.store_strides(axis))) >= across
-        if small or apart or others // count < SHARES:
+        shared = divided is not None and rows >= divided
+        if small or apart or (others // count < SHARES and not shared):
             break
         tiling.whole_lines.append(axis)
         tiling.outer.remove(axis)
@@ -213,13 +266,22 @@ def _take_images(tiling: Tiling, product: Product, free: list[Axis], most_rows: 
     return True
 
 
-def _neighbours(tiling: Tiling, product: Product) -> list[Axis]:
-    """Groups of so few channels that neighbouring ones share lines of both operands."""
-    reach = 2 * LINE_BYTES // ITEM_BYTES[tiling.a.buffer.dtype]
+def neighbours(tiling: Tiling, product: Product, lines: float = 2) -> list[Axis]:
+    """Groups of so few channels that the next one begins a line or two further on in both operands.
+
+    Those of fewer than a line, `lines` being 0.5, share it.
+    """
+    return _beside(tiling, product, [tiling.a, tiling.b], lines)
+
+
+def _beside(tiling: Tiling, product: Product, factors: list[Factor], lines: float) -> list[Axis]:
+    """Axes of both operands along which some of them have pieces so near to each other."""
+    reach = lines * LINE_BYTES / ITEM_BYTES[tiling.a.buffer.dtype]
     held = {step.each_axis for step in product.stepped.values()}
-    found = [x for x in tiling.outer if x in tiling.a.strides and x in tiling.b.strides]
-    found = [x for x in found if x not in held]
-    steps = [max(abs(f.strides[x]) for f in (tiling.a, tiling.b)) for x in found]
+    taken = (tiling.vector, tiling.row, tiling.deep)
+    both = [x for x in product.each if x in tiling.a.strides and x in tiling.b.strides]
+    found = [x for x in both if x not in held and x not in taken]
+    steps = [max(abs(f.strides[x]) for f in factors) for x in found]
     return [x for x, step in zip(found, steps, strict=True) if step <= reach]
 
 

@@ -238,7 +238,8 @@ class Tile(FoldLoops):
         distance = step * (rows - 1) + count
         if not self._has_row_blocks(axis):
             distance = self._to_next_line(axis, count)
-        if self.tiling.elementwise or self.tiling.beside > 1 or not distance:
+        wide = self.tiling.beside > 1 and self.tiling.wide > 1
+        if self.tiling.elementwise or wide or not distance:
             return
         piece = -(-rows * step // count)
         ahead = self.at.moved(a, distance)
@@ -272,8 +273,8 @@ class Tile(FoldLoops):
             operands += [(tiling.a, self.at.moved(a, offset), 1) for offset in between]
         lines = []
         for factor, place, items in operands:
-            if factor is tiling.b and tiling.packing:
-                continue
+            if tiling.packing if factor is tiling.b else tiling.packs_tiles:
+                continue  # who copies it asks for these lines
             ahead = count * factor.strides.get(axis, 0)
             for offset in range(0, items, LINE_BYTES // self.at.item) if ahead else ():
                 lines.append(self.at.moved(place, ahead + offset))

@@ -10,11 +10,13 @@ from dataclasses import replace
 
 from graphc.codegen.llvm.operand import LINE_BYTES
 from graphc.codegen.llvm.panel_shape import (
+    FEWEST_SHARES,
     FEWEST_TILES,
     LEAST_SCRATCH,
     arrange_shares,
     even_strip,
     is_read_once,
+    neighbours,
     scratch_bytes,
 )
 from graphc.codegen.llvm.product import Factor, Interval, Product
@@ -36,6 +38,7 @@ NARROW = 0.25  # of the time more for pieces of one vector of a row, less for lo
 FAR_NUMBERS = 0.25  # of the time more where each number of a matrix from memory is used but once
 PASS = 1.0  # slots for a vector of a matrix from memory that one more tile of few rows reads
 NEAR_LOAD = 0.25  # slots for each load of such a tile, which the prefetches crowd
+FEW_BLOCKS = 0.02  # of the time more where vectors make fewer blocks than threads want to share
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
 SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
 SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
@@ -62,7 +65,8 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
     by_rows = _goes_by_rows(product, best, target)
     best.held = _why_held(best, product, target, by_rows)
     best.by_rows = by_rows and (best.streamed or _is_outer_product(product, best))
-    apart = not best.packing and _lies_apart(best, product, target)
+    by_groups = best.chunked and neighbours(best, product, 0.5)  # chunks pass over some of these
+    apart = not (best.packing or by_groups) and _lies_apart(best, product, target)
     arrange_shares(best, product, target, apart)
     best.turned = _stores_turned(best, product)
     best.lines_inside = _stores_lines_inside(best, product)
@@ -341,6 +345,10 @@ def _cost(
         total += time.steps * whole * loads
     elif whole % tiling.vectors:
         total *= 1.03  # the last block is code of its own
+    matrix = len(product.each) == 2 and time.steps > LONGEST_SUM and target.near_pages > 0
+    blocks = math.ceil(whole / tiling.vectors)
+    if matrix and blocks < FEWEST_SHARES <= extent // (tiling.vectors * tiling.lanes):
+        total *= 1 + FEW_BLOCKS
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
     return total * others
 

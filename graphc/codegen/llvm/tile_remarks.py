@@ -157,6 +157,9 @@ def _shares(part: TiledProduct, loops: Loops) -> Said:
     if part.joined > 1:
         what = f"places along {loops(tiling.line)}" if tiling.line else "tiles of rows"
         said += f"; threads share its {part.joined} {what}, too, and do theirs of a panel together"
+    if tiling.beside > 1 and tiling.wide == 1:
+        said += f"; a chunk passes over up to {tiling.beside} of them that follow each other, so"
+        said += f" that {loops.names.array(tiling.a.buffer)} comes from memory once for all of them"
     if tiling.by_rows:
         said += "; a few whole rows of the result, so that memory is written in long pieces"
     elif panels > -(-part.blocks // tiling.wide) and tiling.vectors_outside:
@@ -166,6 +169,7 @@ def _shares(part: TiledProduct, loops: Loops) -> Said:
         "shares": part.extent,
         "panels": panels,
         "joined": part.joined,
+        "beside": tiling.beside,
         "panel": [{"axis": loops(axis), "covers": n, "of": size[axis]} for axis, n in covered],
     }
     return Said("shares", said, facts)
@@ -220,6 +224,10 @@ def _operands(part: TiledProduct, names: Names, loops: Loops) -> Said:
     said += f"; {a} is {_numbers(tiling)}"
     if row_step(tiling):
         said += ", from a dense copy of its rows in each chunk"
+    elif tiling.packs_tiles:
+        said += (
+            ", from a copy of each chunk in which every tile has its rows of a term side by side"
+        )
     if tiling.sliding:
         said += f", each loaded once for all windows along {loops(tiling.sliding)} that meet it"
     if tiling.wide > 1:
@@ -230,6 +238,7 @@ def _operands(part: TiledProduct, names: Names, loops: Loops) -> Said:
         "numbers_of": names.plain(tiling.a.buffer.name),
         "packing": tiling.packing or None,
         "packed_bytes": packed_items(product, tiling) * item,
+        "copied_numbers": tiling.packs_tiles,
         "elementwise": tiling.elementwise,
         "sliding": bool(tiling.sliding),
         "wide_vectors": tiling.wide * tiling.vectors,

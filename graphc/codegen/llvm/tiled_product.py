@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.loops import Count, Frame, whole
 from graphc.codegen.llvm.operand import Operands
-from graphc.codegen.llvm.packing import packed_items, row_step
+from graphc.codegen.llvm.packing import packed_items, row_step, tile_items
 from graphc.codegen.llvm.panel import Panel
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.shares import Part, Shares, each, when
@@ -57,7 +57,7 @@ class TiledProduct:
             self.sums = together * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
             beside = min(tiling.beside, groups)
             self.sums *= product.size(tiling.whole_lines) * tiling.wide * beside
-        self.scratch_items = self.sums + packed_items(product, tiling)
+        self.scratch_items = self.sums + packed_items(product, tiling) + tile_items(product, tiling)
         self.scratch_items += rows * row_step(tiling)  # of a, where those are packed
 
     def emit(
@@ -91,7 +91,7 @@ class TiledProduct:
             panel = Panel(self, at, scratch, {}, (0, 1), None, (first, end))
             panel.emit(b.mul(first, whole(tiling.vectors * tiling.lanes)), tiling.vectors, None)
 
-        if tiling.wide > 1:
+        if tiling.beside > 1 or tiling.wide > 1:
             self._runs(at, low, high, beside)
         else:
             each(frame, *self._whole_shares(b, low, high), share)

@@ -59,6 +59,7 @@ class Tiling:
     by_rows: a few whole rows of the result are a share, so that they are written side by side.
     wide: blocks of vectors that a share covers side by side, so that b is read in long pieces.
     beside: such shares that a thread does as one: a chunk passes over all of them.
+    packs_tiles: each chunk of a is copied first, tile by tile: many blocks or taps pass over it.
     turned: neighbours in the result lie along the rows; sums that wait in memory are transposed.
     lines_inside: lines lie nearer to each other in the result than rows: it is stored row by row.
     """
@@ -93,6 +94,7 @@ class Tiling:
     by_rows: bool = False
     wide: int = 1
     beside: int = 1
+    packs_tiles: bool = False
     turned: bool = False
     lines_inside: bool = False
     groups: list[TileGroup] = field(default_factory=list)
