@@ -8,6 +8,8 @@ joined; this file knows which steps should be:
 - only steps of one pass, since forward and backward may be called apart, but for gradients that
   can be made in forward (graphc.plan.early);
 - never a packing copy with the contraction that wants it, which would undo it;
+- never a large copy that turns neighbours away from each other with the map before or after it: a
+  processor copies squares that it transposes in registers, while a map would gather elements;
 - a value that somebody else reads, or that must survive, is stored as well.
 """
 
@@ -19,7 +21,7 @@ from graphc.kernel.facts import is_elementwise
 from graphc.kernel.lang import Fold, Kernel
 from graphc.plan.alike import join, join_siblings
 from graphc.plan.cores import Cores
-from graphc.plan.draft import Draft, DraftStep, merged, same_sweep
+from graphc.plan.draft import Array, Draft, DraftStep, merged, same_sweep
 from graphc.plan.early import make_early_gradients
 from graphc.plan.grouping import regrouped
 from graphc.plan.second_sweep import second_sweep
@@ -27,6 +29,7 @@ from graphc.plan.through import read_through
 
 # A joined kernel with more arrays than this gains nothing: they no longer share the caches' ways.
 MOST_ARGUMENTS = 12
+FEW = 3  # points that make no square
 UNSTORED = "a value that stays in registers"
 
 
@@ -206,7 +209,18 @@ class _Joining:
             return False
         if producer.is_copy and _has_fold(consumer.kernel):
             return False
+        if self.turns(producer) or self.turns(consumer):
+            return False
         return not (consumer.is_copy and _has_fold(producer.kernel))
+
+    def turns(self, step: DraftStep) -> bool:
+        """Whether a step is a large copy whose neighbours do not stay neighbours."""
+        least = self.cores.turned_bytes
+        if not (step.is_copy and least):
+            return False
+        source, target = (self.draft.arrays[name] for name in (step.reads[0], step.writes[0]))
+        own = _neighbours(source), _neighbours(target)
+        return target.type.bytes >= least and None not in own and own[0] != own[1]
 
     def is_contraction(self, kernel: Kernel) -> bool:
         """Whether a kernel has tiles of its own, which want their operands in memory."""
@@ -299,6 +313,13 @@ def _latest(merged_in: dict[DraftStep, DraftStep], step: DraftStep) -> DraftStep
     while step in merged_in:
         step = merged_in[step]
     return step
+
+
+def _neighbours(array: Array) -> int | None:
+    """The axis of more than a few points along which elements lie side by side."""
+    shape = array.type.shape
+    found = [n for n, step in enumerate(array.strides) if step == 1 and shape[n] > FEW]
+    return found[0] if found else None
 
 
 def _has_fold(kernel: Kernel) -> bool:

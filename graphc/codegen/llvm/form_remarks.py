@@ -186,7 +186,14 @@ def copy_remarks(plan: Transposition | Interleaving, names: Names) -> Iterator[S
         said = f"squares of {plan.size} x {plan.size} are transposed in registers, so that whole"
         said += f" lines move on both sides: neighbours are read along {chain}, and written along"
         said += f" {loops(plan.across)}"
-        yield Said("form", said, {"form": "transposed squares", "side": plan.size})
+        if plan.along > 1:
+            said += f"; {plan.along} squares side by side along {chain} before those beside them,"
+            said += " whose lines are far from theirs"
+        if plan.streamed:
+            said += "; lines are written past the caches: no cache would hold so many until they"
+            said += " are read"
+        facts = {"side": plan.size, "along": plan.along, "streamed": plan.streamed}
+        yield Said("form", said, {"form": "transposed squares", **facts})
         return
     loops = node_loops(plan.copy.nodes, names)
     said = (

@@ -67,13 +67,12 @@ class Lanes:
         """
         b = math.builder
         wide = min(self.count, math.target.vector_bytes // self.align)
-        one = b.module.add_metadata([ir.Constant(INT32, 1)])
         for first in range(0, self.count, wide):
             order = [ir.Constant(INT32, lane) for lane in range(first, first + wide)]
             part = b.shuffle_vector(value, value, ir.Constant(ir.VectorType(INT32, wide), order))
             place = b.gep(self.place, [whole(first)], source_etype=TYPES[self.dtype])
             stored = b.store(part, place, align=self.align * wide)
-            stored.set_metadata("nontemporal", one)
+            past_caches(b, stored)
 
     def _masked(self, of_a_row: str, of_scattered: str) -> str:
         kind, pointers = (
@@ -89,3 +88,8 @@ class Lanes:
 
     def _all_or_some(self, math: VectorMath) -> ir.Value:
         return math.constant(1, ir.VectorType(INT1, self.count)) if self.mask is None else self.mask
+
+
+def past_caches(builder: ir.IRBuilder, stored: ir.StoreInstr) -> None:
+    """Let a store of whole lines go past the caches."""
+    stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))

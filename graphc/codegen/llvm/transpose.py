@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
-from graphc.codegen.llvm.lanes import TYPES
+from graphc.codegen.llvm.lane_access import past_caches
+from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
 from graphc.codegen.llvm.loops import Carry, Frame, whole
 from graphc.codegen.llvm.merging import merge_loops
+from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.square import transposed
+from graphc.codegen.llvm.streaming import STREAMED_CACHES, are_aligned
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Address, KernelNodes, Nodes, StoreNode
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis, Kernel
 
+CACHE_PART = 0.25  # of the second-level cache, for rows of the target that wait for all their lines
 # Instructions for one block are about this many times its elements.
 COST = 0.6
 
@@ -31,7 +35,10 @@ class Transposition:
     """Which axes make the blocks.
 
     chain: axes that are one run of neighbours in the source, outermost first. across: the axis
-    of neighbours in the target. others: the rest. size: a block's side.
+    of neighbours in the target. others: the rest. size: a block's side. along: blocks of the chain
+    that follow each other in the source before the next block of `across`, whose lines lie further
+    apart there than in the target: processors foresee what is read of a few pages, not of many.
+    streamed: each store is a whole line of a target that no cache holds, and goes past them.
     """
 
     nodes: KernelNodes
@@ -41,11 +48,18 @@ class Transposition:
     across: Axis
     others: list[Axis]
     size: int
+    along: int = 1
+    streamed: bool = False
 
     @property
     def run(self) -> int:
         """Elements of the chain."""
         return self.nodes.size(self.chain)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the chain."""
+        return math.ceil(self.run / self.size)
 
 
 def emit_transpose(
@@ -57,7 +71,7 @@ def emit_transpose(
         return None
     function = kernel_function(module, kernel.buffers, name)
     _Blocks(function, kernel, plan).emit()
-    extent = plan.nodes.size(plan.others) * math.ceil(plan.run / plan.size)
+    extent = plan.nodes.size(plan.others) * math.ceil(plan.blocks / plan.along)
     cost = COST * plan.nodes.size(plan.nodes.each)
     return EmittedKernel(function, extent, 1, cost, (), grain=1, made=plan)
 
@@ -93,7 +107,31 @@ def _plan(kernel: Kernel, target: Target) -> Transposition | None:
     if copy is None:
         return None
     lanes = target.lanes(copy.source.buffer.dtype)
-    return _blocks(copy.nodes, copy.source, copy.target, lanes)
+    plan = _blocks(copy.nodes, copy.source, copy.target, lanes)
+    if plan is not None:
+        plan.along = _along(plan, target)
+        plan.streamed = _is_streamed(plan, target)
+    return plan
+
+
+def _is_streamed(plan: Transposition, target: Target) -> bool:
+    """Whether all stores are whole lines, if the target begins at one, of a large array."""
+    address, size = plan.target, plan.size
+    item = DTYPES[address.buffer.dtype]
+    steps = [step for axis, step in address.terms.items() if axis != plan.across]
+    even = not any(step % size for step in (*steps, address.constant))
+    even = even and plan.nodes.extents[plan.across] % size == 0
+    large = math.prod(address.buffer.shape) * item >= STREAMED_CACHES * target.l2_bytes
+    return even and large and size * item == CACHE_LINE
+
+
+def _along(plan: Transposition, target: Target) -> int:
+    """How many blocks of the chain to copy before the next of `across`."""
+    apart = plan.target.terms[plan.chain[-1]]
+    if plan.source.terms[plan.across] <= apart:
+        return 1
+    rows = plan.size * apart * DTYPES[plan.source.buffer.dtype]
+    return max(1, min(plan.blocks, int(target.l2_bytes * CACHE_PART) // rows))
 
 
 def _blocks(
@@ -129,6 +167,7 @@ class _Blocks:
         self.builder = ir.IRBuilder(function.append_basic_block())
         self.frame = Frame(self.builder)
         self.plan = plan
+        self.streamed = False
         names = [buffer.name for buffer in kernel.buffers]
         *buffers, self.low, self.high, _, _ = function.args
         bases = dict(zip(names, buffers, strict=True))
@@ -138,29 +177,58 @@ class _Blocks:
         self.align = DTYPES[plan.source.buffer.dtype]
 
     def emit(self) -> None:
-        """The whole function."""
+        """The whole function; twice, where stores go past the caches if the target is aligned."""
+        b = self.builder
+        if self.plan.streamed:
+            aligned = are_aligned(b, [self.target], CACHE_LINE)
+            self.streamed = True
+            when(self.frame, aligned, self._everything)
+            self.streamed = False
+            when(self.frame, b.not_(aligned), self._everything)
+            b.fence("seq_cst")  # such stores are in no order with those that tell other threads
+        else:
+            self._everything()
+        b.ret_void()
+
+    def _everything(self) -> None:
         self.frame.loop(self.low, self.high, 1, [], self._run_block)
-        self.builder.ret_void()
 
     def _run_block(self, number: ir.Value, carry: Carry) -> Carry:
-        """One block of the chain, at one place of the other axes."""
+        """Some blocks of the chain, at one place of the other axes."""
         plan, b = self.plan, self.builder
-        blocks = whole(math.ceil(plan.run / plan.size))
-        place, first = b.udiv(number, blocks), self._start(b.urem(number, blocks), plan.run)
-        source = self._moved(self.source, [whole(plan.source.constant), first])
+        shares = whole(math.ceil(plan.blocks / plan.along))
+        place, low = b.udiv(number, shares), b.mul(b.urem(number, shares), whole(plan.along))
+        source = self._moved(self.source, [whole(plan.source.constant)])
         target = self._moved(self.target, [whole(plan.target.constant)])
         for axis, index in self._digits(place, plan.others):
             source = self._moved(source, [self._times(index, plan.source.terms.get(axis, 0))])
             target = self._moved(target, [self._times(index, plan.target.terms.get(axis, 0))])
-        rows = [self._row(target, b.add(first, whole(lane))) for lane in range(plan.size)]
-
-        def block(i: ir.Value, carry: Carry) -> Carry:
-            start = self._start(i, plan.nodes.extents[plan.across])
-            self._transposed(source, rows, start)
-            return carry
-
         count = math.ceil(plan.nodes.extents[plan.across] / plan.size)
-        return self.frame.loop(0, count, 1, carry, block)
+        if plan.along == 1:
+            rows = self._rows(target, low)
+
+            def block(i: ir.Value, carry: Carry) -> Carry:
+                self._transposed(source, low, rows, i)
+                return carry
+
+            return self.frame.loop(0, count, 1, carry, block)
+        stop = b.add(low, whole(plan.along))
+        over = b.icmp_signed(">", stop, whole(plan.blocks))
+        high = b.select(over, whole(plan.blocks), stop)
+
+        def strip(i: ir.Value, carry: Carry) -> Carry:
+            def block(k: ir.Value, carry: Carry) -> Carry:
+                self._transposed(source, k, self._rows(target, k), i)
+                return carry
+
+            return self.frame.loop(low, high, 1, carry, block)
+
+        return self.frame.loop(0, count, 1, carry, strip)
+
+    def _rows(self, target: ir.Value, block: ir.Value) -> list[ir.Value]:
+        """Where in the target the rows of a block of the chain begin."""
+        first = self._start(block, self.plan.run)
+        return [self._row(target, self.builder.add(first, whole(k))) for k in range(self.plan.size)]
 
     def _row(self, target: ir.Value, index: ir.Value) -> ir.Value:
         """Where in the target the elements at `index` of the chain begin."""
@@ -169,17 +237,24 @@ class _Blocks:
             target = self._moved(target, [self._times(digit, plan.target.terms[axis])])
         return target
 
-    def _transposed(self, source: ir.Value, rows: list[ir.Value], start: ir.Value) -> None:
-        """Copy one square block."""
+    def _transposed(
+        self, source: ir.Value, block: ir.Value, rows: list[ir.Value], number: ir.Value
+    ) -> None:
+        """Copy one square block: one of the chain, and one of `across`."""
         plan, b, size = self.plan, self.builder, self.plan.size
         type_ = ir.VectorType(self.element, size)
         stride = plan.source.terms[plan.across]
+        start = self._start(number, plan.nodes.extents[plan.across])
+        source = self._moved(source, [self._start(block, plan.run)])
         lines = []
         for lane in range(size):
             index = self._times(b.add(start, whole(lane)), stride)
             lines.append(b.load(self._moved(source, [index]), typ=type_, align=self.align))
         for row, line in zip(rows, transposed(b, lines), strict=True):
-            b.store(line, self._moved(row, [start]), align=self.align)
+            align = CACHE_LINE if self.streamed else self.align
+            stored = b.store(line, self._moved(row, [start]), align=align)
+            if self.streamed:
+                past_caches(b, stored)
 
     def _start(self, block: ir.Value, extent: int) -> ir.Value:
         """The first index of a block; the last one ends with the axis."""
