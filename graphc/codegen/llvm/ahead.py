@@ -5,7 +5,8 @@ window waits for memory although it computes little. So a kernel with windows as
 will read some way ahead, but for what a window shares with the one before it along any loop.
 
 A map reads an array from end to end. A processor follows, but it begins anew at each page, and the
-computation of elements that have not come yet leaves it no room to look further. A sum over rows
+computation of elements that have not come yet leaves it no room to look further. What is walked in
+several places at once is asked for in each of them. A sum over rows
 that do not follow each other, those of a channel, begins anew at each row, too.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from graphc.codegen.llvm.schedule import Schedule
+from graphc.codegen.llvm.side_by_side import parts_of_map
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Address, FoldNode, Node, reachable, statement_nodes
 from graphc.ir.types import DTYPES
@@ -69,6 +71,13 @@ def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[tuple[A
     addresses = dict.fromkeys(node.address for node in every if node.address is not None)
     far = [address for address in addresses if is_far_row(address, vector, target)]
     rows = [*plan.outer, *plan.loops]
+    if parts_of_map(plan, target) > 1:
+        for address in far:
+            item = DTYPES[address.buffer.dtype]
+            step = address.terms.get(rows[-1], 0) if rows else 1
+            if step:
+                yield address, step * -(-BYTES_AHEAD // (abs(step) * item))
+        return
     for address in far if len(far) == 1 else ():
         item = DTYPES[address.buffer.dtype]
         step = address.terms.get(rows[-1], 0) if rows else plan.nodes.extents[vector]

@@ -64,7 +64,8 @@ def _kind(statement: object) -> str:
 
 def _shares(made: MadeLoops, loops: Loops) -> Said:
     plan = made.plan
-    facts = {"shares": plan.extent, "axes": [loops(axis) for axis in plan.outer]}
+    facts: dict[str, object] = {"shares": plan.extent, "parts": made.parts}
+    facts["axes"] = [loops(axis) for axis in plan.outer]
     if plan.serial:
         said = "one thread runs it: the order of iterations matters"
     elif plan.outer:
@@ -80,6 +81,9 @@ def _shares(made: MadeLoops, loops: Loops) -> Said:
         said = f"threads share the lanes' axis, {plan.unit} or more at a time"
     else:
         said = "one thread runs it: there is no loop to share"
+    if made.parts > 1:
+        said += f"; each walks {made.parts} parts of its share at once, as memory is fastest in"
+        said += " several places"
     return Said("shares", said, facts)
 
 
@@ -117,7 +121,9 @@ def sweep_remarks(made: Sweep, names: Names) -> Iterator[Said]:
         said += f"; it holds the step before it, too: '{link}' is never stored"
     facts = {"form": "rows in registers", "lanes": last.lanes, "vector_axis": loops(last.vector)}
     yield Said("form", said, {**facts, "link": made.link or None})
-    yield Said("shares", f"threads share {last.rows:,} rows", {"shares": last.rows})
+    said = f"threads share {last.rows:,} rows"
+    said += f", and walk {made.parts} parts of theirs at once" if made.parts > 1 else ""
+    yield Said("shares", said, {"shares": last.rows, "parts": made.parts})
     written = _called(made.streamed, names)
     said = f"{_quoted(written)} written past" if written else "results are stored through"
     yield Said("results", f"{said} the caches", {"streamed": written})

@@ -25,6 +25,7 @@ from graphc.codegen.llvm.row_registers import RowRegisters
 from graphc.codegen.llvm.schedule import Schedule, operations
 from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.shares import when
+from graphc.codegen.llvm.side_by_side import parts_of, side_by_side
 from graphc.codegen.llvm.statements import Statements
 from graphc.codegen.llvm.streaming import are_aligned, streams_of
 from graphc.codegen.llvm.target import Target
@@ -65,13 +66,15 @@ def emit_row_chain(
 class Sweep:
     """What was decided: the kernels, what the second gets from the first in registers, if so.
 
-    groups: the parts of a row. streamed: names of the results that go past the caches.
+    groups: the parts of a row. streamed: names of the results that go past the caches. parts: so
+    many parts of the rows are walked at once.
     """
 
     forms: Sequence[RowKernel]
     link: str
     groups: list[range]
     streamed: frozenset[str]
+    parts: int = 1
 
 
 class _Sweep:
@@ -100,6 +103,7 @@ class _Sweep:
         streams = streams_of(self.plans[-1], target)
         self.streamed = frozenset() if streams.uneven else streams.buffers
         self.values = [Values(self.frame, math_, bases) for _ in forms]
+        self.parts = min(parts_of(form.nodes, target) for form in forms)
         self.link = link
         self.groups = _groups(self.last, target)
         self.made: dict[int, ir.Value] = {}
@@ -123,13 +127,16 @@ class _Sweep:
             self._everything()
         b.ret_void()
         cost = sum(operations(form.nodes) for form in self.forms)
-        made = Sweep(self.forms, self.link, self.groups, self.streamed)
+        made = Sweep(self.forms, self.link, self.groups, self.streamed, self.parts)
         return EmittedKernel(
             self.function, self.last.rows, 1, cost, (), self.scratch.bytes, grain=1, made=made
         )
 
     def _everything(self) -> None:
-        self.frame.loop(self.low, self.high, 1, [], self._row)
+        low = self.low
+        if self.parts > 1:
+            low = side_by_side(self.frame, low, self.high, 1, self.parts, self._row)
+        self.frame.loop(low, self.high, 1, [], self._row)
 
     def _row(self, number: ir.Value, carry: Carry) -> Carry:
         self.made.clear()
