@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from graphc.codegen.llvm.peak import LimitLoops, limit_loops
+from graphc.codegen.llvm.peak import PLACES, LimitLoops, limit_loops
 from graphc.codegen.llvm.target import Target
 from graphc.runtime.cpu import aligned_zeros, usable_cores
 
@@ -32,8 +32,9 @@ class Limits:
     """The best of several tries with `threads` threads.
 
     fma: float32 operations a second, a fused multiplication and addition being two. copy: bytes
-    read and written a second, by the better of plain and streaming stores. read, write: bytes
-    that are only read, or only written past the caches, a second. `block_bytes`: the size of an
+    read and written a second, by the best of plain and streaming stores, from end to end or in
+    several places at once. read, write: bytes that are only read (in one place or several), or
+    only written past the caches, a second. `block_bytes`: the size of an
     array in these, several times the last cache.
     """
 
@@ -68,20 +69,19 @@ def measure_limits(threads: int = 1) -> Limits:
     source = aligned_zeros((block,), "uint8")
     target = aligned_zeros((block,), "uint8")
     source[...] = 1  # else all pages of zeros may be the same one
-    chunks = block // loops.chunk_bytes
-    starts = [(chunks * t // threads, chunks * (t + 1) // threads) for t in range(threads)]
-    shares = [(low * loops.chunk_bytes, high - low) for low, high in starts]
+    chunks = block // loops.chunk_bytes // (threads * PLACES) * PLACES  # of a thread
+    shares = [t * chunks * loops.chunk_bytes for t in range(threads)]
     from_, to = source.ctypes.data, target.ctypes.data
-    read = [partial(loops.read, from_ + place, count) for place, count in shares]
-    write = [partial(loops.write, to + place, count) for place, count in shares]
+    reads = [[partial(read, from_ + place, chunks) for place in shares] for read in loops.reads]
+    write = [partial(loops.write, to + place, chunks) for place in shares]
     copies = [
-        [partial(copy, to + place, from_ + place, count) for place, count in shares]
-        for copy in (loops.copy, loops.stream)
+        [partial(copy, to + place, from_ + place, chunks) for place in shares]
+        for copy in loops.copies
     ]
-    read_seconds = min(together(read) for _ in range(_MEMORY_TRIES))
+    read_seconds = min(together(work) for _ in range(_MEMORY_TRIES) for work in reads)
     write_seconds = min(together(write) for _ in range(_MEMORY_TRIES))
     copy_seconds = min(together(work) for _ in range(_MEMORY_TRIES) for work in copies)
-    moved = chunks * loops.chunk_bytes
+    moved = threads * chunks * loops.chunk_bytes
     copy = 2 * moved / copy_seconds
     return Limits(threads, fma, copy, moved / read_seconds, moved / write_seconds, block)
 

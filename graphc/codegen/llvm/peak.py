@@ -7,7 +7,7 @@ the same vectors, so a kernel at 100 % of a limit can be no faster.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ import llvmlite.binding as llvm
 
 from graphc.codegen.llvm.target import Target
 
-_NAMES = ("limit_products", "limit_read", "limit_write", "limit_copy", "limit_stream")
 _UNROLLED = 8  # vectors of memory a round
+PLACES = 4  # in which memory is read, or copied, at once: on some machines it is faster so
+_AHEAD = 4096  # bytes that are asked for ahead in each
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,17 @@ class LimitLoops:
     """The loops as functions that can be called from several threads at once.
 
     products(rounds): runs `rounds` rounds of `flops_a_round` floating-point operations of float32.
-    read(source, count): reads `count` chunks of `chunk_bytes` bytes.
+    reads: each (source, count) reads `count` chunks of `chunk_bytes` bytes, from end to end or in
+    several places at once, for which `count` is a multiple of `PLACES`.
     write(target, count): writes them with stores that go past the caches.
-    copy(target, source, count): copies them; both begin at multiples of a vector.
-    stream(target, source, count): the same with stores that go past the caches.
+    copies: each (target, source, count) copies them, by plain stores or such that go past the
+    caches, in one place or several; both begin at multiples of a vector.
     """
 
     products: Callable[[int], None]
-    read: Callable[[int, int], None]
+    reads: Sequence[Callable[[int, int], None]]
     write: Callable[[int, int], None]
-    copy: Callable[[int, int, int], None]
-    stream: Callable[[int, int, int], None]
+    copies: Sequence[Callable[[int, int, int], None]]
     flops_a_round: int
     chunk_bytes: int
     keep: Any
@@ -45,40 +46,46 @@ def limit_loops(target: Target | None = None) -> LimitLoops:
     chosen = target or Target.host()
     lanes = chosen.lanes("float32")
     accumulators = _accumulators(chosen)
-    text = "\n".join(
-        [
-            f'target triple = "{chosen.triple}"',
-            _products_text(chosen, lanes, accumulators),
-            _read_text(lanes),
-            _declarations(chosen),
-            _write_text(chosen, lanes),
-            _copy_text("limit_copy", chosen, lanes, stream=False),
-            _copy_text("limit_stream", chosen, lanes, stream=True),
-        ]
-    )
+    texts = {
+        "limit_products": _products_text(chosen, lanes, accumulators),
+        "limit_write": _write_text(chosen, lanes),
+    }
+    for places in (1, PLACES):
+        texts[f"limit_read_{places}"] = _read_text(f"limit_read_{places}", lanes, places)
+        for stream in (False, True):
+            name = f"limit_{'stream' if stream else 'copy'}_{places}"
+            texts[name] = _copy_text(name, chosen, lanes, stream, places)
+    head = [f'target triple = "{chosen.triple}"', _declarations(chosen)]
+    text = "\n".join([*head, *texts.values()])
     machine = chosen.machine(position_independent=True)
     code = machine.emit_object(llvm.parse_assembly(text))
     engine = llvm.create_lljit_compiler(use_jit_link=True)
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-    for name in _NAMES:
+    for name in texts:
         library.export_symbol(name)
     tracker = library.link(engine, "limits")
     long, place = ctypes.c_int64, ctypes.c_void_p
-    # The functions give a number, so that no compiler may leave their work out.
-    products, read, write, copy, stream = (
-        ctypes.CFUNCTYPE(ctypes.c_float, *arguments)(int(tracker[name]))
-        for name, arguments in zip(
-            _NAMES,
-            ((long,), (place, long), (place, long), (place, place, long), (place, place, long)),
-            strict=True,
-        )
-    )
+    arguments = {
+        "products": (long,),
+        "read": (place, long),
+        "write": (place, long),
+        "copy": (place, place, long),
+        "stream": (place, place, long),
+    }
+
+    def loaded(*kinds: str) -> list[Callable[..., None]]:
+        # The functions give a number, so that no compiler may leave their work out.
+        return [
+            ctypes.CFUNCTYPE(ctypes.c_float, *arguments[name.split("_")[1]])(int(tracker[name]))
+            for name in texts
+            if name.split("_")[1] in kinds
+        ]
+
     return LimitLoops(
-        products=products,
-        read=read,
-        write=write,
-        copy=copy,
-        stream=stream,
+        products=loaded("products")[0],
+        reads=loaded("read"),
+        write=loaded("write")[0],
+        copies=loaded("copy", "stream"),
         flops_a_round=2 * lanes * accumulators,
         chunk_bytes=4 * lanes * _UNROLLED,
         keep=(tracker, engine),
@@ -134,30 +141,29 @@ def _spread(lanes: int, number: str) -> str:
     return f"freeze <{lanes} x float> <{values}>"
 
 
-def _read_text(lanes: int) -> str:
+def _read_text(name: str, lanes: int, places: int) -> str:
     """Eight running exclusive ors, one a vector of the chunk."""
     vector = f"<{lanes} x i32>"
     lines = [
-        "define float @limit_read(ptr %source, i64 %count) nounwind {",
+        f"define float @{name}(ptr %source, i64 %count) nounwind {{",
         "entry:",
+        f"  %part = udiv i64 %count, {places}",
         "  br label %loop",
         "loop:",
         "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
     ]
+    last = f"{places - 1}_"
     for i in range(_UNROLLED):
-        lines.append(f"  %s{i} = phi {vector} [ zeroinitializer, %entry ], [ %t{i}, %loop ]")
-    lines.append(f"  %start = mul i64 %n, {_UNROLLED}")
-    for i in range(_UNROLLED):
-        lines += [
-            f"  %i{i} = add i64 %start, {i}",
-            f"  %p{i} = getelementptr {vector}, ptr %source, i64 %i{i}",
-            f"  %v{i} = load {vector}, ptr %p{i}, align {4 * lanes}",
-            f"  %t{i} = xor {vector} %s{i}, %v{i}",
-        ]
-    lines += _loop_end()
-    total = "%t0"
+        lines.append(f"  %s{i} = phi {vector} [ zeroinitializer, %entry ], [ %t{last}{i}, %loop ]")
+    for p in range(places):
+        lines += _loads(vector, lanes, p, places)
+        for i in range(_UNROLLED):
+            before = f"%t{p - 1}_{i}" if p else f"%s{i}"
+            lines.append(f"  %t{p}_{i} = xor {vector} {before}, %v{p}_{i}")
+    lines += _loop_end("%part")
+    total = f"%t{last}0"
     for i in range(1, _UNROLLED):
-        lines.append(f"  %u{i} = xor {vector} {total}, %t{i}")
+        lines.append(f"  %u{i} = xor {vector} {total}, %t{last}{i}")
         total = f"%u{i}"
     lines += [
         f"  %first = extractelement {vector} {total}, i64 0",
@@ -168,6 +174,28 @@ def _read_text(lanes: int) -> str:
     return "\n".join(lines)
 
 
+def _loads(vector: str, lanes: int, p: int, places: int) -> list[str]:
+    """A chunk in the p-th of some places, and what comes there later asked for."""
+    lines = [
+        f"  %move{p} = mul i64 %part, {p}",
+        f"  %chunk{p} = add i64 %n, %move{p}",
+        f"  %start{p} = mul i64 %chunk{p}, {_UNROLLED}",
+    ]
+    for i in range(_UNROLLED):
+        lines += [
+            f"  %i{p}_{i} = add i64 %start{p}, {i}",
+            f"  %p{p}_{i} = getelementptr {vector}, ptr %source, i64 %i{p}_{i}",
+            f"  %v{p}_{i} = load {vector}, ptr %p{p}_{i}, align {4 * lanes}",
+        ]
+        if places > 1 and i * 4 * lanes % 64 == 0:
+            lines += [
+                f"  %a{p}_{i} = getelementptr i8, ptr %p{p}_{i}, i64 {_AHEAD}",
+                f"  call {_PREFETCH}(ptr %a{p}_{i}, i32 0, i32 3, i32 1)",
+            ]
+    return lines
+
+
+_PREFETCH = "void @llvm.prefetch.p0"
 _SFENCE = "void @llvm.x86.sse.sfence()"
 
 
@@ -177,7 +205,8 @@ def _has_sfence(target: Target) -> bool:
 
 def _declarations(target: Target) -> str:
     """The mark of stores that go past the caches, and what they must be waited for with."""
-    return "!0 = !{i32 1}\n" + (f"declare {_SFENCE}" if _has_sfence(target) else "")
+    declared = f"!0 = !{{i32 1}}\ndeclare {_PREFETCH}(ptr, i32, i32, i32)\n"
+    return declared + (f"declare {_SFENCE}" if _has_sfence(target) else "")
 
 
 def _fence(target: Target) -> list[str]:
@@ -201,25 +230,25 @@ def _write_text(target: Target, lanes: int) -> str:
     return "\n".join([*lines, *_loop_end(), *_fence(target), "  ret float 0.0", "}"])
 
 
-def _copy_text(name: str, target: Target, lanes: int, stream: bool) -> str:
+def _copy_text(name: str, target: Target, lanes: int, stream: bool, places: int) -> str:
     vector = f"<{lanes} x i32>"
     mark = ", !nontemporal !0" if stream else ""
     lines = [
         f"define float @{name}(ptr %target, ptr %source, i64 %count) nounwind {{",
-        *_LOOP_START,
+        "entry:",
+        f"  %part = udiv i64 %count, {places}",
+        "  br label %loop",
+        "loop:",
+        "  %n = phi i64 [ 0, %entry ], [ %next, %loop ]",
     ]
-    for i in range(_UNROLLED):
-        lines += [
-            f"  %i{i} = add i64 %start, {i}",
-            f"  %p{i} = getelementptr {vector}, ptr %source, i64 %i{i}",
-            f"  %v{i} = load {vector}, ptr %p{i}, align {4 * lanes}",
-        ]
-    for i in range(_UNROLLED):
-        lines += [
-            f"  %q{i} = getelementptr {vector}, ptr %target, i64 %i{i}",
-            f"  store {vector} %v{i}, ptr %q{i}, align {4 * lanes}{mark}",
-        ]
-    lines += _loop_end()
+    for p in range(places):
+        lines += _loads(vector, lanes, p, places)
+        for i in range(_UNROLLED):
+            lines += [
+                f"  %q{p}_{i} = getelementptr {vector}, ptr %target, i64 %i{p}_{i}",
+                f"  store {vector} %v{p}_{i}, ptr %q{p}_{i}, align {4 * lanes}{mark}",
+            ]
+    lines += _loop_end("%part")
     lines += [*(_fence(target) if stream else []), "  ret float 0.0", "}"]
     return "\n".join(lines)
 
@@ -233,10 +262,10 @@ _LOOP_START = (
 )
 
 
-def _loop_end() -> list[str]:
+def _loop_end(count: str = "%count") -> list[str]:
     return [
         "  %next = add i64 %n, 1",
-        "  %more = icmp slt i64 %next, %count",
+        f"  %more = icmp slt i64 %next, {count}",
         "  br i1 %more, label %loop, label %done",
         "done:",
     ]
