@@ -8,14 +8,13 @@ panel's sums wait in memory; this also bounds how many terms are added one after
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.loops import INT64, Carry, Count, whole
+from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.packing import (
     Packer,
@@ -27,19 +26,15 @@ from graphc.codegen.llvm.packing import (
     with_packed_rows,
     with_packed_tiles,
 )
-from graphc.codegen.llvm.product import Product
+from graphc.codegen.llvm.panel_stores import PanelStores
 from graphc.codegen.llvm.shares import Part, each, when
-from graphc.codegen.llvm.square import transposed
-from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.tile import Tile
-from graphc.codegen.llvm.tiling import TileGroup, Tiling
-from graphc.codegen.nodes import Address, reachable, statement_nodes
+from graphc.codegen.llvm.tiling import TileGroup
 from graphc.kernel.lang import Axis
 
 if TYPE_CHECKING:
     from graphc.codegen.llvm.tiled_product import TiledProduct
 
-FAR = 8  # times the second-level cache
 Line = Callable[[ir.Value, ir.Value, ir.Value], None]
 
 
@@ -81,7 +76,7 @@ class Panel:
         # Panels cut rows into tiles of one kind; else each group of tiles has a place of its own.
         assert self.row_panel is None or not tiling.fixed
         self.deep = self.tile.deep
-        self.far = _far_addresses(self.product, self.tiling, at.math.target)
+        self.stores = PanelStores(self)
 
     def emit(self, first: ir.Value, vectors: int, tail: int | None) -> None:
         """The share: `vectors` vectors from element `first` on; `tail` of the last one exist."""
@@ -140,7 +135,7 @@ class Panel:
             rows = whole(group.rows)
             each(self.frame, 0, count, lambda i: tile(group, b.add(first, b.mul(i, rows))))
 
-    def _row_range(self) -> tuple[ir.Value, ir.Value]:
+    def row_range(self) -> tuple[ir.Value, ir.Value]:
         """The rows of this panel."""
         b, rows = self.builder, self.tiling.panel_rows
         if self.own_tiles is not None:
@@ -155,7 +150,7 @@ class Panel:
         """The lines of this panel along an axis."""
         return self.lines if axis == self.tiling.line else (0, self.product.extents[axis])
 
-    def _each_line(self, a: ir.Value, b: ir.Value, sums: ir.Value, body: Line, clip: bool) -> None:
+    def each_line(self, a: ir.Value, b: ir.Value, sums: ir.Value, body: Line, clip: bool) -> None:
         """body(place in a, place in b, place of the sums in memory) for every line of the panel.
 
         clip: only for those whose guards hold.
@@ -191,37 +186,23 @@ class Panel:
 
         def tile(group: TileGroup, row: ir.Value) -> None:
             start = self.at.along(a, self.tiling.a, self.tiling.row, row)
-            self._each_line(start, b, start, partial(one_line, group, row), clip=False)
+            self.each_line(start, b, start, partial(one_line, group, row), clip=False)
 
         def one_line(
             group: TileGroup, row: ir.Value, start: ir.Value, b: ir.Value, _: ir.Value
         ) -> None:
-            self._fetch_epilogue(row, group)
+            self.stores.fetch(row, group)
             sums = self.tile.sums(start, b, group)
             if not self.tiling.streamed:
-                self._store_tile(row, sums)
+                self.stores.store_tile(row, sums)
                 return
-            aligned = self._aligned()
+            aligned = self.stores.is_aligned()
             self.at.values.streamed = self.at.values.written
-            when(self.frame, aligned, lambda: self._store_tile(row, sums))
+            when(self.frame, aligned, lambda: self.stores.store_tile(row, sums))
             self.at.values.streamed = frozenset()
-            when(self.frame, self.builder.not_(aligned), lambda: self._store_tile(row, sums))
+            when(self.frame, self.builder.not_(aligned), lambda: self.stores.store_tile(row, sums))
 
         self._row_tiles(tile)
-
-    def _store_tile(self, row: ir.Value, sums: Carry) -> None:
-        for number, value in enumerate(sums):
-            m, j = divmod(number, self.tile.vectors)
-            place = self.builder.add(row, whole(m // self.deep))
-            self._store(place, whole(m % self.deep), j, value)
-
-    def _aligned(self) -> ir.Value:
-        """Whether what is stored to begins at a multiple of a vector's size."""
-        b = self.builder
-        base = self.at.values.bases[self.product.store_nodes()[0].address.buffer.name]
-        size = self.tiling.lanes * self.at.item
-        rest = b.and_(b.ptrtoint(base, INT64), whole(size - 1))
-        return b.icmp_signed("==", rest, whole(0))
 
     # -- sums in memory --
 
@@ -238,7 +219,7 @@ class Panel:
 
         self.frame.loop(0, used, self.tiling.lanes, [], clear)
         self._chunks(self.tiling.chunks, a, b)
-        self._each_block(lambda _: self._finish(a, b))
+        self._each_block(lambda _: self.stores.finish(a, b))
 
     def _each_block(self, body: Callable[[ir.Value], None]) -> None:
         """body(number) for every block of vectors of this share, the panel being at that block."""
@@ -316,7 +297,7 @@ class Panel:
             assert strip is not None
             return pack_rows(self.at, self.unpacked, a, block, strip)
         block = self.at.moved(block, packed_items(self.product, self.unpacked))
-        first = x.mul(self._row_range()[0], whole(-tile_step(self.product, tiling)))
+        first = x.mul(self.row_range()[0], whole(-tile_step(self.product, tiling)))
         block = self.at.moved(block, first)
         if strip:
             step = tiling.a.strides[tiling.inner[0]]
@@ -327,7 +308,7 @@ class Panel:
 
     def _block_chunk(self, a: ir.Value, b: ir.Value, number: ir.Value) -> None:
         """One chunk of the fold for the tiles of one block of vectors."""
-        first_row = self._row_range()[0]
+        first_row = self.row_range()[0]
         tiles = sum(group.count for group in self.tiling.groups)
         width = self.tiling.vectors * self.tiling.lanes
         near = b
@@ -354,7 +335,7 @@ class Panel:
 
             self._row_tiles(tile)
 
-        self._each_line(a, near, self.sums, one_line, clip=True)
+        self.each_line(a, near, self.sums, one_line, clip=True)
 
     def _tile_start(self, a: ir.Value, row: ir.Value) -> ir.Value:
         """Where a tile finds its first row."""
@@ -373,122 +354,3 @@ class Panel:
         packer = Packer(self.at, self.tiling, self.product, self.tile.inner_b)
         packer.pack(b, block, self.tile.strip, self.tile.vectors, self.tile.tail)
         return block
-
-    def _finish(self, a: ir.Value, b: ir.Value) -> None:
-        """Store all rows of all lines from their sums in memory.
-
-        What lies side by side in the result is stored one after another: lines of the caches then
-        are met once, which matters most where threads store to different parts of the same ones.
-        """
-        if self.tiling.turned:
-            self._each_line(a, b, self.sums, self._finish_turned, clip=False)
-            return
-        low, high = self._row_range()
-
-        def each_line(i: ir.Value) -> None:
-            self._each_line(a, b, self.sums, partial(self._finish_row, i), clip=False)
-
-        def each_row(_: ir.Value, __: ir.Value, sums: ir.Value) -> None:
-            each(self.frame, low, high, lambda i: self._finish_row(i, a, b, sums))
-
-        if self.tiling.lines_inside:
-            each(self.frame, low, high, each_line)
-        else:
-            self._each_line(a, b, self.sums, each_row, clip=False)
-
-    def _finish_row(self, i: ir.Value, _: ir.Value, __: ir.Value, sums: ir.Value) -> None:
-        """Store row i of one line."""
-        inside = self.builder.sub(i, self._row_range()[0])
-        start = self.at.moved(sums, self.builder.mul(inside, whole(self.row_items)))
-        for number in range(self.deep * self.tile.vectors):
-            m, j = divmod(number, self.tile.vectors)
-            value = self.at.load(self.at.moved(start, number * self.tiling.lanes))
-            self._store(i, whole(m), j, value)
-
-    def _finish_turned(self, _: ir.Value, __: ir.Value, sums: ir.Value) -> None:
-        """A line's rows that are neighbours in the result: squares of sums are transposed."""
-        low, high = self._row_range()
-        lanes, row_axis = self.tiling.lanes, self.tiling.row
-        assert row_axis is not None
-        builder, values = self.builder, self.at.values
-
-        def square(first: ir.Value, some: Count | None, _: Carry) -> Carry:
-            inside = builder.sub(first, low)
-            numbers = [builder.add(inside, whole(k)) for k in range(lanes)]
-            if some is not None:
-                last = builder.add(inside, builder.sub(whole(some), whole(1)))
-                numbers = [self.at.smaller(number, last) for number in numbers]
-            starts = [
-                self.at.moved(sums, builder.mul(number, whole(self.row_items)))
-                for number in numbers
-            ]
-            for j in range(self.tile.vectors):
-                rows = [self.at.load(self.at.moved(start, j * lanes)) for start in starts]
-                tail = self.tile.tail if j == self.tile.vectors - 1 else None
-                for k, value in enumerate(transposed(builder, rows)[:tail]):
-                    point = builder.add(self.first, whole(j * lanes + k))
-                    with self.frame.scope():
-                        values.locals[self.product.local] = (self.frame.depth, value)
-                        with (
-                            values.at_axis(self.tiling.vector, point),
-                            values.along(row_axis, lanes, first, some, aligned=False),
-                        ):
-                            self._stores()
-            return []
-
-        self.frame.lane_loop(low, high, lanes, [], square)
-
-    # -- the epilogue --
-
-    def _store(self, row: ir.Value, deep: ir.Value, j: int, value: ir.Value) -> None:
-        """Run the kernel's stores for one vector of sums."""
-        tiling, values = self.tiling, self.at.values
-        with self.frame.scope():
-            for axis, place in ((tiling.row, row), (tiling.deep, deep)):
-                if axis is not None:
-                    values.places[axis] = (self.frame.depth, place)
-            values.locals[self.product.local] = (self.frame.depth, value)
-            first = self.builder.add(self.first, whole(j * tiling.lanes))
-            rest = self.tile.tail if j == self.tile.vectors - 1 else None
-            if tiling.lanes == 1:
-                with values.at_axis(tiling.vector, first):
-                    self._stores()
-            else:
-                with values.along(tiling.vector, tiling.lanes, first, rest):
-                    self._stores()
-
-    def _fetch_epilogue(self, row: ir.Value, group: TileGroup) -> None:
-        """Ask for what the tile's stores read of large arrays, while its sums are computed.
-
-        A tile reads little of each row, so that no processor sees by itself what comes next.
-        """
-        tiling, values = self.tiling, self.at.values
-        if not self.far or tiling.lanes == 1:
-            return
-        for m in range(group.rows * self.deep):
-            place = self.builder.add(row, whole(m // self.deep))
-            with self.frame.scope():
-                for axis, at in ((tiling.row, place), (tiling.deep, whole(m % self.deep))):
-                    if axis is not None:
-                        values.places[axis] = (self.frame.depth, at)
-                with values.along(tiling.vector, tiling.lanes, self.first, None):
-                    for address in self.far:
-                        for j in range(self.tile.vectors):
-                            values.prefetch(address, j * tiling.lanes)
-
-    def _stores(self) -> None:
-        self.at.values.store_all(self.product.store_nodes())
-
-
-def _far_addresses(product: Product, tiling: Tiling, target: Target) -> list[Address]:
-    """Where the stores read vectors of arrays that no cache will hold."""
-    size = FAR * target.l2_bytes
-    nodes = reachable(tuple(n for s in product.store_nodes() for n in statement_nodes(s)))
-    found = dict.fromkeys(node.address for node in nodes if node.address is not None)
-    return [
-        address
-        for address in found
-        if not address.parts
-        and address.terms.get(tiling.vector) == 1
-        and math.prod(address.buffer.shape) * ITEM_BYTES[address.buffer.dtype] >= size
-    ]
