@@ -70,12 +70,12 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MOST_TAPS": [0],
         "NARROW": [10.0],
         "FAR_NUMBERS": [-0.9],
-        "WAY_BYTES": [64],
         "WAITING_SUM": [10**9],
         "SHARED_PART": [0.0],
         "PASS": [50.0],
         "NEAR_LOAD": [50.0],
     },
+    "tile_time": {"WAY_BYTES": [64]},
     "panel_shape": {
         "SHARES": [1],
         "FEWEST_TILES": [1],

@@ -21,16 +21,14 @@ from graphc.codegen.llvm.panel_shape import (
 )
 from graphc.codegen.llvm.product import Factor, Interval, Product
 from graphc.codegen.llvm.target import ITEM_BYTES, PAGE_BYTES, Target
-from graphc.codegen.llvm.tiling import Tiling, overlapping, parts, row_groups, row_parts
+from graphc.codegen.llvm.tile_time import CHUNK, TileTime
+from graphc.codegen.llvm.tiling import Tiling, parts, row_groups, row_parts
 from graphc.kernel.lang import Axis
 
 LONGEST_SUM = 1200  # a sum of so many terms is added up in one register; longer ones in chunks
-CHUNK = 256  # terms of a chunk, where loops can be cut so
 MOST_VECTORS = 8
 MOST_TAPS = 16  # of windows that overlap, all written out
 MOST_PIECES = 40  # inner loops that one product may become by peeling its guards
-WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
-FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
 DEEPEST = 8
 NARROWEST = 16  # bytes of the smallest vector registers
 STREAMED_SUM = 128  # terms of a sum at most, where its result goes past the caches
@@ -39,7 +37,6 @@ FAR_NUMBERS = 0.25  # of the time more where each number of a matrix from memory
 PASS = 1.0  # slots for a vector of a matrix from memory that one more tile of few rows reads
 NEAR_LOAD = 0.25  # slots for each load of such a tile, which the prefetches crowd
 FEW_BLOCKS = 0.02  # of the time more where vectors make fewer blocks than threads want to share
-SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
 SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
 SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
 WAITING_SUM = 2  # terms of a sum at most, where multiplications hide no store past the caches
@@ -324,7 +321,7 @@ def _cost(
     product: Product, target: Target, tiling: Tiling, extent: int, deep: int, whole: int
 ) -> float:
     """Modelled time of the whole product, in slots of which a core has two a cycle."""
-    time = _TileTime(product, target, tiling, deep)
+    time = TileTime(product, target, tiling, deep)
     total = 0.0
     for vectors, blocks in parts(whole, tiling.vectors):
         for rows, tiles in row_parts(extent, tiling.rows, bool(tiling.fixed)):
@@ -357,59 +354,6 @@ def _is_far(product: Product, factor: Factor, target: Target) -> bool:
     """Whether what a product reads of a factor comes from memory."""
     size = product.size([x for x in (*product.each, *product.over) if x in factor.strides])
     return size * ITEM_BYTES[factor.buffer.dtype] >= 8 * target.l2_bytes
-
-
-class _TileTime:
-    """Modelled time of one tile, in slots.
-
-    sets, ways: of the first-level cache, as far as rows of a reach them. met: points of `deep`
-    that share a set. load_slots: of a load; where rows of a lie side by side tiles of many rows
-    keep their pace, as they read fewer lines.
-    """
-
-    def __init__(self, product: Product, target: Target, tiling: Tiling, deep: int):
-        self.product, self.target, self.tiling, self.deep = product, target, tiling, deep
-        self.steps = product.size(product.over)
-        item = ITEM_BYTES[tiling.a.buffer.dtype]
-        row_step, deep_step = (
-            item * tiling.a.strides.get(axis, 0) if axis else 0
-            for axis in (tiling.row, tiling.deep)
-        )
-        self.sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)
-        self.met = deep if deep_step % WAY_BYTES == 0 else 1
-        self.ways = max(target.l1_bytes // WAY_BYTES, 8)
-        self.load_slots = 1.0 if item in (row_step, deep_step) else target.load_slots
-        stride = max(product.store_strides(tiling.vector), key=abs)
-        self.store = 2.0 * len(product.store_nodes())
-        if stride != 1:
-            slow = 2.0 if stride * item % WAY_BYTES else SLOW_STORE
-            self.store = slow * tiling.lanes * len(product.store_nodes())
-
-    def tile(self, rows: int, vectors: int) -> float:
-        """That of all steps of a tile, its beginning and its stores."""
-        sums = rows * vectors
-        return self.steps * self.step(rows, vectors) + 30 + 3 * sums + sums * self.store
-
-    def step(self, rows: int, vectors: int) -> float:
-        """That of one term of all its sums: the busiest of what a core does at once."""
-        tiling, vector_bytes = self.tiling, self.target.vector_bytes
-        near = min(self.steps, CHUNK) * vectors * vector_bytes <= self.target.l1_bytes
-        lines = vectors * max(vector_bytes, 16) / (32 if near else 16)
-        pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
-        loads = self._loads(rows, vectors)
-        loads = (loads + vectors * pieces) * self.load_slots
-        busy = max(rows * vectors, 8, loads + 2, lines)
-        in_one_set = -(-rows // self.deep // self.sets) * self.met
-        few = max(FEW_WAYS, self.ways * 2 // 3)
-        return busy * (2.0 if in_one_set > self.ways else 1.35 if in_one_set > few else 1.0)
-
-    def _loads(self, rows: int, vectors: int) -> float:
-        tiling = self.tiling
-        loads: float = rows * (vectors if tiling.elementwise else 1)
-        if tiling.sliding:
-            loads = loads / rows * overlapping(tiling, self.product, rows)
-            loads /= self.product.extents[tiling.sliding]
-        return loads * (3 if tiling.a.spread else 1)
 
 
 # -- folds ------------------------------------------------------------------------------------

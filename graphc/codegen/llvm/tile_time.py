@@ -1,0 +1,75 @@
+"""The modelled time of one register tile: what a core is busiest with, term by term.
+
+Of the multiply-adds, the loads and the lines from the caches that one term takes,
+
+    acc[row, vector] += a[row, k] * b[k, vector]   for all rows and vectors of the tile
+
+the slowest counts, as a core does them side by side. Rows of a that share a set of the first-level
+cache push each other out.
+"""
+
+from __future__ import annotations
+
+import math
+
+from graphc.codegen.llvm.product import Product
+from graphc.codegen.llvm.target import ITEM_BYTES, Target
+from graphc.codegen.llvm.tiling import Tiling, overlapping
+
+WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
+FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
+SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
+CHUNK = 256  # terms of a chunk, where loops can be cut so
+
+
+class TileTime:
+    """Modelled time of one tile, in slots.
+
+    sets, ways: of the first-level cache, as far as rows of a reach them. met: points of `deep`
+    that share a set. load_slots: of a load; where rows of a lie side by side tiles of many rows
+    keep their pace, as they read fewer lines.
+    """
+
+    def __init__(self, product: Product, target: Target, tiling: Tiling, deep: int):
+        self.product, self.target, self.tiling, self.deep = product, target, tiling, deep
+        self.steps = product.size(product.over)
+        item = ITEM_BYTES[tiling.a.buffer.dtype]
+        row_step, deep_step = (
+            item * tiling.a.strides.get(axis, 0) if axis else 0
+            for axis in (tiling.row, tiling.deep)
+        )
+        self.sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)
+        self.met = deep if deep_step % WAY_BYTES == 0 else 1
+        self.ways = max(target.l1_bytes // WAY_BYTES, 8)
+        self.load_slots = 1.0 if item in (row_step, deep_step) else target.load_slots
+        stride = max(product.store_strides(tiling.vector), key=abs)
+        self.store = 2.0 * len(product.store_nodes())
+        if stride != 1:
+            slow = 2.0 if stride * item % WAY_BYTES else SLOW_STORE
+            self.store = slow * tiling.lanes * len(product.store_nodes())
+
+    def tile(self, rows: int, vectors: int) -> float:
+        """That of all steps of a tile, its beginning and its stores."""
+        sums = rows * vectors
+        return self.steps * self.step(rows, vectors) + 30 + 3 * sums + sums * self.store
+
+    def step(self, rows: int, vectors: int) -> float:
+        """That of one term of all its sums: the busiest of what a core does at once."""
+        tiling, vector_bytes = self.tiling, self.target.vector_bytes
+        near = min(self.steps, CHUNK) * vectors * vector_bytes <= self.target.l1_bytes
+        lines = vectors * max(vector_bytes, 16) / (32 if near else 16)
+        pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
+        loads = self._loads(rows, vectors)
+        loads = (loads + vectors * pieces) * self.load_slots
+        busy = max(rows * vectors, 8, loads + 2, lines)
+        in_one_set = -(-rows // self.deep // self.sets) * self.met
+        few = max(FEW_WAYS, self.ways * 2 // 3)
+        return busy * (2.0 if in_one_set > self.ways else 1.35 if in_one_set > few else 1.0)
+
+    def _loads(self, rows: int, vectors: int) -> float:
+        tiling = self.tiling
+        loads: float = rows * (vectors if tiling.elementwise else 1)
+        if tiling.sliding:
+            loads = loads / rows * overlapping(tiling, self.product, rows)
+            loads /= self.product.extents[tiling.sliding]
+        return loads * (3 if tiling.a.spread else 1)
