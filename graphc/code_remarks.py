@@ -52,11 +52,16 @@ def _machine(target: Target, layer: str) -> Remark:
         "vector_bytes": target.vector_bytes,
         "l1_bytes": target.l1_bytes,
         "l2_bytes": target.l2_bytes,
+        "load_slots": target.load_slots,
+        "streams": target.streams,
+        "near_pages": target.near_pages,
     }
     said = (
         f"code for '{target.name}': {target.registers} registers of {target.vector_bytes} bytes,"
         f" caches of {shown(target.l1_bytes)} and {shown(target.l2_bytes)} a core"
     )
+    if target.streams > 1:
+        said += f"; it reads memory fastest in {target.streams} places at once"
     return Remark(STAGE, f"layer:{layer}", said, facts=facts)
 
 

@@ -96,6 +96,9 @@ def _processor() -> dict[str, Any]:
         "fused multiply-add": target.has_fma,
         "L1 data cache": f"{target.l1_bytes >> 10} KiB",
         "L2 cache": f"{target.l2_bytes >> 10} KiB",
+        "a load takes": f"{target.load_slots:g} slots of a multiply-add",
+        "memory is fastest in": f"{target.streams} streams" if target.streams > 1 else "one stream",
+        "pages at hand": target.near_pages or "enough",
         "usable cores": usable_cores(),
         "features": [flag[1:] for flag in flags if flag.startswith("+")],
     }
