@@ -22,9 +22,11 @@ from graphc.ir.core.axes import Broadcast, Sum
 from graphc.ir.core.elementwise import Cast, Shift
 from graphc.ir.graph import Graph, Origin
 from graphc.ir.types import TensorType
+from graphc.ops.moments import StandardizeGradientSums
 from graphc.ops.shape import Concat, Slice
 from graphc.plan.explain import explain, memory_rows, memory_table
 from graphc.plan.interpret import make_slots, run_interpreted, view
+from graphc.plan.layout import channels_last, strides_of
 from graphc.plan.planner import plan
 from graphc.plan.program import Program
 from graphc.plan.text import print_program
@@ -131,6 +133,34 @@ def test_an_input_is_turned_once_in_a_pass() -> None:
     program = plan(net.graph)
     copies = [s for s in program.steps if s.kind == "copy" and s.arguments[0] == "data"]
     assert len(copies) == 1
+    check_program(program, net.graph)
+
+
+def test_images_that_are_summed_up_together_lie_alike() -> None:
+    """A gradient that the user gives lies in his order; read beside an image, it is turned."""
+    net = NetBuilder("sums")
+    y = net.conv(net.input("data", 2, 3, 7, 7), "conv", 8, 3)
+    given = net.input("given", *y.shape)
+    net.layer("norm", "norm")
+    sums = StandardizeGradientSums((0, 2, 3))(y, given, net.input("mean", 8))
+    net.graph.outputs.update({f"sum{n}": value for n, value in enumerate(sums)})
+    program = plan(net.graph)
+    (step,) = [s for s in program.steps if "standardize" in s.kernel.name]
+    first, second = (b for b in step.kernel.inputs if len(b.shape) == 4)
+    assert first.strides == second.strides == strides_of(y.shape, channels_last(4))
+    check_program(program, net.graph)
+
+
+@pytest.mark.parametrize(("side", "apart"), [(64, True), (4, False)])
+def test_a_large_copy_to_another_layout_is_a_step_of_its_own(side: int, apart: bool) -> None:
+    net = NetBuilder("edges")
+    x = net.relu(net.input("data", 2, 64, side, side), "relu", "relu")
+    net.graph.outputs["y"] = net.relu(net.conv(x, "conv", 64, 1), "last", "y")
+    program = plan(net.graph)
+    kinds = [
+        step.kind for step in program.steps if "copy" in step.kind and "data" in step.arguments
+    ]
+    assert kinds == (["copy"] if apart else ["copy, ReLU"])
     check_program(program, net.graph)
 
 

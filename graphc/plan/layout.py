@@ -183,12 +183,21 @@ def _images(node: Node, found: Sequence[Access]) -> tuple[set[int], bool]:
     big = [a for a in found if values[a.argument].type.rank >= 3]
     windows = [a for a in big if a.is_window]
     leaders = windows or [a for a in big if a.argument >= len(node.inputs)]
+    if not leaders:  # a sum over several images: they are read side by side
+        leaders = [a for a in big if any(_are_alike(a, b, values) for b in big)]
     if not leaders:
         return set(), False
     batch = leaders[0].loops[0]
     rank = values[leaders[0].argument].type.rank
     same = {a.argument for a in big if a.loops[0] == batch or a.is_window}
     return {argument for argument in same if values[argument].type.rank == rank}, bool(windows)
+
+
+def _are_alike(one: Access, other: Access, values: Sequence[Value]) -> bool:
+    """Whether two arguments of one shape are read element by element, by the same loops."""
+    if one.argument == other.argument or one.loops != other.loops:
+        return False
+    return values[one.argument].shape == values[other.argument].shape
 
 
 def _packing(kernel: Kernel, found: Sequence[Access], argument: int) -> Order | None:
