@@ -83,6 +83,16 @@ def test_a_chunk_passes_over_many_blocks(case: str, name: str) -> None:
     check(BESIDE[case], target)
 
 
+def test_a_chunk_passes_over_many_blocks_and_taps() -> None:
+    """Sums of all taps of a block lie between those of the blocks beside it."""
+    target = replace(Target.host(), **{**SMALL, "l2_bytes": 1 << 19})
+    geometry = ((1, 1), ((0, 0), (1, 1)), (1, 1), 1, (3, 520, 20, 21), (120, 520, 1, 3))
+    tiling = tiling_of(weight_gradient(geometry)[0], target)
+    if target.lanes("float32") == 16:
+        assert tiling.beside > 1 and tiling.packs_tiles and len(tiling.whole_lines) == 1
+    check(geometry, target)
+
+
 @pytest.mark.parametrize(("constant", "value"), [("CHUNK_PART", 0.01), ("BESIDE_PART", 0.2)])
 def test_chunks_and_blocks_fit_a_cache(
     constant: str, value: float, monkeypatch: pytest.MonkeyPatch

@@ -34,8 +34,8 @@ class Limits:
     fma: float32 operations a second, a fused multiplication and addition being two. copy: bytes
     read and written a second, by the best of plain and streaming stores, from end to end or in
     several places at once. read, write: bytes that are only read (in one place or several), or
-    only written past the caches, a second. `block_bytes`: the size of an
-    array in these, several times the last cache.
+    only written past the caches, a second. `block_bytes`: the size of an array in these, several
+    times the last cache.
     """
 
     threads: int

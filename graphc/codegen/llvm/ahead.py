@@ -6,8 +6,8 @@ will read some way ahead, but for what a window shares with the one before it al
 
 A map reads an array from end to end. A processor follows, but it begins anew at each page, and the
 computation of elements that have not come yet leaves it no room to look further. What is walked in
-several places at once is asked for in each of them. A sum over rows
-that do not follow each other, those of a channel, begins anew at each row, too.
+several places at once is asked for in each of them. A sum over rows that do not follow each other,
+those of a channel, begins anew at each row, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def fetched_ahead(plan: Schedule, target: Target) -> list[tuple[Address, int]]:
     """Addresses, each with how many elements further on lies what is to be fetched."""
     if plan.vector is None or plan.kept.slots or target.lanes("float32") == 1:
         return []  # strips that are kept fetch for themselves
-    if _is_map(plan):
+    if plan.is_map:
         return list(_map_ahead(plan, plan.vector, target))
     rows: dict[_Row, dict[int, Address]] = {}
     overlap = False
@@ -55,11 +55,6 @@ def fetched_ahead(plan: Schedule, target: Target) -> list[tuple[Address, int]]:
         for address in places.values()
         if not _was_met(address, places, plan)
     ]
-
-
-def _is_map(plan: Schedule) -> bool:
-    """Whether each iteration only makes its own elements."""
-    return not any(getattr(statement, "axes", ()) for statement in plan.nodes.statements)
 
 
 def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[tuple[Address, int]]:

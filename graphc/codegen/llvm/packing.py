@@ -50,8 +50,8 @@ def packed_items(product: Product, tiling: Tiling) -> int:
 
 def row_step(tiling: Tiling) -> int:
     """Elements from row to row of a's dense copy in a wide panel; 0 where a is read as it lies."""
-    wide = tiling.beside > 1 and tiling.wide > 1
-    if not wide or tiling.lanes == 1 or tiling.a.strides.get(tiling.inner[0]) != 1:
+    along = tiling.a.strides.get(tiling.inner[0]) if tiling.reads_pieces else 0
+    if tiling.lanes == 1 or along != 1:
         return 0
     return -(-tiling.strip // tiling.lanes) * tiling.lanes
 

@@ -127,8 +127,7 @@ class Panel:
         tile: Callable[[TileGroup, ir.Value], None],
     ) -> None:
         b = self.builder
-        wide = self.tiling.beside > 1 and self.tiling.wide > 1
-        if isinstance(count, int) and (count == 1 or wide):
+        if isinstance(count, int) and (count == 1 or self.tiling.reads_pieces):
             for number in range(count):  # each tile of a wide panel asks for other lines
                 tile(group, b.add(first, whole(number * group.rows)) if number else first)
         else:

@@ -87,6 +87,11 @@ class Schedule:
         return self.nodes.extents[self.vector] if self.vector else 1
 
     @property
+    def is_map(self) -> bool:
+        """Whether each iteration only makes its own elements."""
+        return not any(getattr(statement, "axes", ()) for statement in self.nodes.statements)
+
+    @property
     def unit(self) -> int:
         """A share begins at a multiple of this."""
         if self.batch:

@@ -29,9 +29,8 @@ LONGEST_TURN = 512  # elements that one iteration makes; rows as long as pages a
 
 def parts_of_map(plan: Schedule, target: Target) -> int:
     """In how many parts a map is walked: its iterations only make their own elements."""
-    every = plan.nodes.statements
     order_matters = plan.batch or plan.walk or plan.serial or plan.kept.slots or plan.inner
-    if order_matters or any(getattr(statement, "axes", ()) for statement in every):
+    if order_matters or not plan.is_map:
         return 1
     inside = [*plan.loops, *([plan.vector] if plan.vector else [])] if plan.outer else []
     parts = parts_of(plan.nodes, target)

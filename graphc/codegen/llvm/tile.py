@@ -238,8 +238,7 @@ class Tile(FoldLoops):
         distance = step * (rows - 1) + count
         if not self._has_row_blocks(axis):
             distance = self._to_next_line(axis, count)
-        wide = self.tiling.beside > 1 and self.tiling.wide > 1
-        if self.tiling.elementwise or wide or not distance:
+        if self.tiling.elementwise or self.tiling.reads_pieces or not distance:
             return
         piece = -(-rows * step // count)
         ahead = self.at.moved(a, distance)

@@ -59,7 +59,7 @@ class Tiling:
     by_rows: a few whole rows of the result are a share, so that they are written side by side.
     wide: blocks of vectors that a share covers side by side, so that b is read in long pieces.
     beside: such shares that a thread does as one: a chunk passes over all of them.
-    packs_tiles: each chunk of a is copied first, tile by tile: many blocks or taps pass over it.
+    packs_tiles: each chunk of a is copied first, tile by tile: many blocks pass over it.
     turned: neighbours in the result lie along the rows; sums that wait in memory are transposed.
     lines_inside: lines lie nearer to each other in the result than rows: it is stored row by row.
     """
@@ -103,6 +103,11 @@ class Tiling:
     def streamed(self) -> bool:
         """Whether results go past the caches."""
         return not self.held
+
+    @property
+    def reads_pieces(self) -> bool:
+        """Whether a thread has many wide shares, so that b is read in long pieces, in order."""
+        return self.beside > 1 and self.wide > 1
 
     @property
     def chunked(self) -> bool:
