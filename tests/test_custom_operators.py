@@ -102,11 +102,17 @@ class Neighbours(package.Op):
         yield package.Example(cls(), normal(5))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def leave_the_table_as_it_was() -> Iterator[None]:
-    yield
-    for name in ("smooth_distance", "forgotten_factor", "misses", "neighbours"):
-        REGISTRY.pop(name, None)
+# In the table only while this file's tests run: others walk the whole table.
+OWN = {
+    name: REGISTRY.pop(name)
+    for name in ("smooth_distance", "forgotten_factor", "misses", "neighbours")
+}
+
+
+@pytest.fixture(autouse=True)
+def own_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, kind in OWN.items():
+        monkeypatch.setitem(REGISTRY, name, kind)
 
 
 def words(findings: list[Finding]) -> dict[str, str]:
