@@ -13,6 +13,7 @@ from test_llvm_contraction import SMALL_CACHES, TARGETS, Shape, close, operators
 
 from graphc.codegen.llvm.contraction import tiled_parts
 from graphc.codegen.llvm.dot_tile import DotProduct
+from graphc.codegen.llvm.panel_shape import FEWEST_SHARES
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.tiled_product import TiledProduct
 from graphc.ir.op import Op
@@ -98,11 +99,50 @@ def test_sums_are_transposed_where_results_lie_along_the_rows(shape: Shape, targ
 
 
 def test_panels_of_rows_are_equally_large() -> None:
-    (part,) = parts_of(kernel_on(MatMul(False, True), "float32", ((128, 784), (512, 784))))
+    (part,) = parts_of(kernel_on(MatMul(False, True), "float32", ((128, 784), (4800, 784))))
     assert isinstance(part, TiledProduct) and part.tiling.row is not None
     tiles = -(-part.product.extents[part.tiling.row] // part.tiling.rows)
     panels = dict(part.shares.counts)["rows"]
     assert part.tiling.panel_rows == -(-tiles // panels) * part.tiling.rows
+
+
+@pytest.mark.parametrize("inputs", [100, 517])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_block_is_transposed_once_for_all_rows_of_a_thread(target: str, inputs: int) -> None:
+    """By few threads: of few blocks many share one, each with rows of its own."""
+    kernel = scores("float32", 128, 130, inputs)
+    found = match(kernel)
+    assert found is not None
+    (part,) = tiled_parts(found, Target.named(target))
+    assert isinstance(part, TiledProduct) and part.tiling.packing == "turn"
+    assert part.tiling.row is not None
+    assert part.tiling.panel_rows >= part.product.extents[part.tiling.row]
+    assert part.tiling.rows_together is (part.blocks < FEWEST_SHARES)
+    assert part.tiling.rows_together or target != "host"
+    rng = np.random.default_rng(3)
+    arrays = [rng.standard_normal(buffer.shape).astype("float32") for buffer in kernel.buffers]
+    exact = [array.astype("float64") for array in arrays]
+    assert not interpret(scores("float64", 128, 130, inputs), exact)
+    (native,) = tiled([kernel], Target.named(target))
+    assert native is not None
+    results = every_cut(native, arrays)
+    assert close(results[0], exact[-1], "float32")
+    assert all(np.array_equal(results[0], other) for other in results)
+
+
+@pytest.mark.parametrize(("terms", "vectors"), [(64, 4), (1100, 2)])
+def test_short_sums_are_stored_in_long_pieces(terms: int, vectors: int) -> None:
+    """Of a matrix that leaves the caches, where a core has few pages at hand."""
+    machine = replace(Target.named("x86-64-v4"), l1_bytes=48 << 10, l2_bytes=5 << 18)
+    kernel = kernel_on(MatMul(True, False), "float32", ((terms, 512), (terms, 512)))
+    found = match(kernel)
+    assert found is not None
+    widths = []
+    for target in (replace(machine, near_pages=48), machine):
+        (part,) = tiled_parts(found, target)
+        assert isinstance(part, TiledProduct)
+        widths.append(part.tiling.vectors)
+    assert widths[0] >= vectors >= widths[1]
 
 
 def weight_gradient(dtype: str, images: int) -> Kernel:

@@ -64,6 +64,8 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         fewest = FEWEST_TURNED if tiling.packing == "turn" else FEWEST_TILES
         largest = max(1, min(tiles, most, max(wanted, fewest)))
         tiling.panel_rows = even_strip(tiles, largest) * tiling.rows
+        if _turns_once(tiling, extent, others, most_rows):
+            tiling.panel_rows = extent
     _widen(tiling, product, target)
     free = _line_axes(tiling, product)
     groups = [] if packs or tiling.packing else neighbours(tiling, product)
@@ -74,8 +76,8 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
     elif (tiling.chunked or copies) and tiling.panel_rows >= extent and free:
         if not (copies and _take_images(tiling, product, free, most_rows)):
             _take_lines(tiling, product, target, free[0], most_rows // extent, others)
-    elif tiling.chunked and tiling.panel_rows >= extent and others < FEWEST_SHARES:
-        plain = not (tiling.fixed or tiling.packing or packs or tiling.wide > 1)
+    elif (tiling.chunked or tiling.packing) and tiling.panel_rows >= extent:
+        plain = not (tiling.fixed or packs or tiling.wide > 1) and others < FEWEST_SHARES
         tiling.rows_together = plain and extent > tiling.rows
     if target.near_pages:
         _take_blocks(tiling, product, target)
@@ -84,6 +86,15 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
     tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
     if tiling.vectors_outside and tiling.strip and tiling.panel_rows < extent <= most_rows:
         _join_rows(tiling, extent)
+
+
+def _turns_once(tiling: Tiling, extent: int, others: int, most_rows: int) -> bool:
+    """Whether a block that is transposed serves all the rows that a thread has.
+
+    Of few blocks each panel of fewer rows would transpose the same again.
+    """
+    plain = tiling.packing == "turn" and not (tiling.outer or tiling.whole_lines or tiling.deep)
+    return plain and others < FEWEST_SHARES and (extent <= most_rows or not tiling.chunked)
 
 
 def _join_rows(tiling: Tiling, extent: int) -> None:

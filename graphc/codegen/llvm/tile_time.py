@@ -19,6 +19,7 @@ from graphc.codegen.llvm.tiling import Tiling, overlapping
 WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
 FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
+STORED_PIECE = 100.0  # slots until a core that has few pages at hand has begun a line elsewhere
 CHUNK = 256  # terms of a chunk, where loops can be cut so
 
 
@@ -26,8 +27,9 @@ class TileTime:
     """Modelled time of one tile, in slots.
 
     sets, ways: of the first-level cache, as far as rows of a reach them. met: points of `deep`
-    that share a set. load_slots: of a load; where rows of a lie side by side tiles of many rows
-    keep their pace, as they read fewer lines.
+    that share a set. load_slots: of a load; where rows of a lie side by side in windows, tiles of
+    many rows keep their pace, as they read fewer lines. piece: slots for a row of a matrix that
+    leaves the caches, of which a tile stores but a piece.
     """
 
     def __init__(self, product: Product, target: Target, tiling: Tiling, deep: int):
@@ -41,9 +43,13 @@ class TileTime:
         self.sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)
         self.met = deep if deep_step % WAY_BYTES == 0 else 1
         self.ways = max(target.l1_bytes // WAY_BYTES, 8)
-        self.load_slots = 1.0 if item in (row_step, deep_step) else target.load_slots
+        matrix = len(product.each) == 2 and len(product.over) == 1
+        beside = item in (row_step, deep_step) and not matrix
+        self.load_slots = 1.0 if beside else target.load_slots
         stride = max(product.store_strides(tiling.vector), key=abs)
         self.store = 2.0 * len(product.store_nodes())
+        pieces = matrix and stride == 1 and target.near_pages > 0
+        self.piece = STORED_PIECE if pieces and _leaves_cache(product, target) else 0.0
         if stride != 1:
             slow = 2.0 if stride * item % WAY_BYTES else SLOW_STORE
             self.store = slow * tiling.lanes * len(product.store_nodes())
@@ -51,7 +57,8 @@ class TileTime:
     def tile(self, rows: int, vectors: int) -> float:
         """That of all steps of a tile, its beginning and its stores."""
         sums = rows * vectors
-        return self.steps * self.step(rows, vectors) + 30 + 3 * sums + sums * self.store
+        stores = sums * self.store + rows * self.piece
+        return self.steps * self.step(rows, vectors) + 30 + 3 * sums + stores
 
     def step(self, rows: int, vectors: int) -> float:
         """That of one term of all its sums: the busiest of what a core does at once."""
@@ -73,3 +80,9 @@ class TileTime:
             loads = loads / rows * overlapping(tiling, self.product, rows)
             loads /= self.product.extents[tiling.sliding]
         return loads * (3 if tiling.a.spread else 1)
+
+
+def _leaves_cache(product: Product, target: Target) -> bool:
+    """Whether a result is larger than half of the second-level cache."""
+    buffer = product.store_nodes()[0].address.buffer
+    return math.prod(buffer.shape) * ITEM_BYTES[buffer.dtype] > target.l2_bytes // 2
