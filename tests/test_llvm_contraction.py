@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from llvmlite import ir
 from native_kernels import NativeKernel
+from pairs import in_turn
 
 from graphc.codegen.llvm.contraction import emit_contraction, tiled_parts
 from graphc.codegen.llvm.dot_tile import DotProduct
@@ -274,8 +275,7 @@ def test_a_single_tap_at_a_large_stride_is_left_to_loops(name: str) -> None:
     assert check_convolution(SINGLE_TAPS[name], "float32", Target.named("host")) == 2
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize(("name", "target"), in_turn(CONVOLUTIONS, TARGETS[1:], TARGETS[:1]))
 def test_convolutions_and_their_gradients(name: str, target: str) -> None:
     for dtype in ("float32", "float64"):
         assert check_convolution(CONVOLUTIONS[name], dtype, Target.named(target)) == 3
@@ -302,8 +302,7 @@ FEW_CHANNELS: dict[str, Geometry] = {
 SMALL_CACHES = ((8192, 1024), (8192, 16384), (2048, 65536))
 
 
-@pytest.mark.parametrize("caches", SMALL_CACHES)
-@pytest.mark.parametrize("name", [*CONVOLUTIONS, *FEW_CHANNELS])
+@pytest.mark.parametrize(("name", "caches"), in_turn([*CONVOLUTIONS, *FEW_CHANNELS], SMALL_CACHES))
 def test_convolutions_larger_than_the_caches(name: str, caches: tuple[int, int]) -> None:
     one, two = caches
     geometry = CONVOLUTIONS.get(name) or FEW_CHANNELS[name]
@@ -389,9 +388,8 @@ PRODUCTS = (
 )
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_matrix_products(dtype: str, target: str) -> None:
+@pytest.mark.parametrize(("target", "dtype"), in_turn(TARGETS, ("float32", "float64")))
+def test_matrix_products(target: str, dtype: str) -> None:
     rng = np.random.default_rng(1)
     kernels, inputs, wanted = [], [], []
     for rows, columns, depth in PRODUCTS:

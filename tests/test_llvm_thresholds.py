@@ -79,7 +79,6 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     "panel_shape": {
         "SHARES": [1],
         "FEWEST_TILES": [1],
-        "FEWEST_TURNED": [1],
         "UNPACKED_ROWS": [5],
         "MOST_SCRATCH": [4096],
         "LEAST_SCRATCH": [1024],

@@ -13,7 +13,6 @@ from graphc.kernel.lang import Axis
 SHARES = 12  # the shared loop has so many iterations, where panels stay large enough
 FEWEST_TILES = 8
 FEWEST_SHARES = 8  # else threads have unequal parts
-FEWEST_TURNED = 20  # tiles of a panel, where each panel transposes what its tiles read
 UNPACKED_ROWS = 128  # of a panel that has its sums in registers and reads b as it lies
 PIECE_BYTES = 768  # of a row of b, whose like is asked for while a chunk so wide is multiplied
 WIDE_BYTES = 3072  # the same where pieces of one row do not follow each other
@@ -60,12 +59,12 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         most_rows //= product.size(tiling.whole_lines)
         tiles = -(-extent // tiling.rows)
         wanted = tiles // max(1, SHARES // others)
-        most = (most_rows if tiling.chunked or packs else UNPACKED_ROWS) // tiling.rows
-        fewest = FEWEST_TURNED if tiling.packing == "turn" else FEWEST_TILES
+        packed = packs or tiling.packing
+        most = (most_rows if tiling.chunked or packed else UNPACKED_ROWS) // tiling.rows
+        # Of what is transposed each panel of fewer rows would transpose the same again.
+        fewest = tiles if tiling.packing == "turn" else FEWEST_TILES
         largest = max(1, min(tiles, most, max(wanted, fewest)))
         tiling.panel_rows = even_strip(tiles, largest) * tiling.rows
-        if _turns_once(tiling, extent, others, most_rows):
-            tiling.panel_rows = extent
     _widen(tiling, product, target)
     free = _line_axes(tiling, product)
     groups = [] if packs or tiling.packing else neighbours(tiling, product)
@@ -86,15 +85,6 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
     tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
     if tiling.vectors_outside and tiling.strip and tiling.panel_rows < extent <= most_rows:
         _join_rows(tiling, extent)
-
-
-def _turns_once(tiling: Tiling, extent: int, others: int, most_rows: int) -> bool:
-    """Whether a block that is transposed serves all the rows that a thread has.
-
-    Of few blocks each panel of fewer rows would transpose the same again.
-    """
-    plain = tiling.packing == "turn" and not (tiling.outer or tiling.whole_lines or tiling.deep)
-    return plain and others < FEWEST_SHARES and (extent <= most_rows or not tiling.chunked)
 
 
 def _join_rows(tiling: Tiling, extent: int) -> None:
