@@ -187,16 +187,15 @@ def check_convolution(
     return count
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_weights_may_lie_as_they_are_stored(target: str) -> None:
+@pytest.mark.parametrize(("target", "images_last"), in_turn(TARGETS, (True, False)))
+def test_weights_may_lie_as_they_are_stored(target: str, images_last: bool) -> None:
     """Then the lanes' weights are transposed, but for taps of which a stride meets only some."""
     few = ((1, 2), ((0, 3), (3, 3)), (3, 1), 1, (2, 2, 14, 31), (8, 2, 5, 3))
     strided = ((1, 5), ((1, 0), (0, 0)), (1, 1), 2, (2, 6, 13, 40), (8, 3, 3, 3))
     tall = ((1, 1), ((1, 1), (2, 1)), (1, 1), 1, (2, 3, 60, 2), (5, 3, 4, 4))
     groups = ((2, 1), ((0, 1), (1, 0)), (1, 1), 2, (1, 16, 41, 3), (16, 8, 3, 2))
     for geometry in (*CONVOLUTIONS.values(), few, strided, tall, groups):
-        for images_last in (True, False):
-            check_convolution(geometry, "float32", Target.named(target), images_last, packed=False)
+        check_convolution(geometry, "float32", Target.named(target), images_last, packed=False)
 
 
 @pytest.mark.parametrize("images_last", [True, False])

@@ -20,6 +20,7 @@ WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
 FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
 STORED_PIECE = 100.0  # slots until a core that has few pages at hand has begun a line elsewhere
+WHOLE_SUM = 1024  # terms at most of a sum that no chunks interrupt before it is stored
 CHUNK = 256  # terms of a chunk, where loops can be cut so
 
 
@@ -27,9 +28,9 @@ class TileTime:
     """Modelled time of one tile, in slots.
 
     sets, ways: of the first-level cache, as far as rows of a reach them. met: points of `deep`
-    that share a set. load_slots: of a load; where rows of a lie side by side in windows, tiles of
-    many rows keep their pace, as they read fewer lines. piece: slots for a row of a matrix that
-    leaves the caches, of which a tile stores but a piece.
+    that share a set. load_slots: of a load; where rows of a lie side by side, tiles of many rows
+    keep their pace in long sums, as they read fewer lines. piece: slots for a row of a matrix that
+    leaves the caches, of which a tile stores but a piece. along: whether vectors lie along rows.
     """
 
     def __init__(self, product: Product, target: Target, tiling: Tiling, deep: int):
@@ -43,21 +44,22 @@ class TileTime:
         self.sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)
         self.met = deep if deep_step % WAY_BYTES == 0 else 1
         self.ways = max(target.l1_bytes // WAY_BYTES, 8)
-        matrix = len(product.each) == 2 and len(product.over) == 1
+        matrix = len(product.each) == 2 and len(product.over) == 1 and self.steps <= WHOLE_SUM
         beside = item in (row_step, deep_step) and not matrix
         self.load_slots = 1.0 if beside else target.load_slots
         stride = max(product.store_strides(tiling.vector), key=abs)
         self.store = 2.0 * len(product.store_nodes())
-        pieces = matrix and stride == 1 and target.near_pages > 0
-        self.piece = STORED_PIECE if pieces and _leaves_cache(product, target) else 0.0
-        if stride != 1:
+        pieces = matrix and target.near_pages > 0 and _leaves_cache(product, target)
+        self.piece, self.along = STORED_PIECE if pieces else 0.0, stride == 1
+        if not self.along:
             slow = 2.0 if stride * item % WAY_BYTES else SLOW_STORE
             self.store = slow * tiling.lanes * len(product.store_nodes())
 
     def tile(self, rows: int, vectors: int) -> float:
         """That of all steps of a tile, its beginning and its stores."""
         sums = rows * vectors
-        stores = sums * self.store + rows * self.piece
+        pieces = rows if self.along else vectors * self.tiling.lanes
+        stores = sums * self.store + pieces * self.piece
         return self.steps * self.step(rows, vectors) + 30 + 3 * sums + stores
 
     def step(self, rows: int, vectors: int) -> float:
