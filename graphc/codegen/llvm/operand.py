@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.lanes import first_lane
 from graphc.codegen.llvm.loops import INT1, INT32, VOID, Count, Frame, whole
 from graphc.codegen.llvm.product import Factor
 from graphc.codegen.llvm.target import ITEM_BYTES
@@ -81,8 +82,7 @@ class Operands:
         """A number in all lanes."""
         b, nothing = self.builder, ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
         lane = b.insert_element(nothing, scalar, ir.Constant(INT32, 0))
-        zeros = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
-        return b.shuffle_vector(lane, nothing, zeros)
+        return b.shuffle_vector(lane, nothing, first_lane(self.lanes))
 
     def fetch(self, place: ir.Value, level: int = 2) -> None:
         """Ask for a line, into the cache of that level. Any address will do, mapped or not."""

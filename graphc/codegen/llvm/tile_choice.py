@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from copy import copy
 
 from graphc.codegen.llvm.operand import LINE_BYTES
 from graphc.codegen.llvm.panel_shape import (
@@ -308,20 +308,20 @@ def _sizes(product: Product, target: Target, like: Tiling) -> Iterator[Tiling]:
     by_rows = by_rows and (_in_whole_lines(like, product, True) or _is_outer_product(product, like))
     limit = STREAMED_ROWS if by_rows else target.registers
     widest = MOST_VECTORS if like.row else target.registers * 3 // 4
+    time = TileTime(product, target, like, deep)
     for vectors in range(1, min(widest, whole) + 1):
         held = product.extents[like.sliding] if like.sliding else 1  # vectors of b, for each of a's
         most = (target.registers - (held * vectors + 1)) // vectors // deep if like.row else 1
         for rows in range(1, min(most, extent, limit) + 1):
-            tiling = replace(like, rows=rows, vectors=vectors)
-            tiling.cost = _cost(product, target, tiling, extent, deep, whole)
+            tiling = copy(like)
+            tiling.rows, tiling.vectors = rows, vectors
+            tiling.cost = _cost(time, tiling, extent, whole)
             yield tiling
 
 
-def _cost(
-    product: Product, target: Target, tiling: Tiling, extent: int, deep: int, whole: int
-) -> float:
+def _cost(time: TileTime, tiling: Tiling, extent: int, whole: int) -> float:
     """Modelled time of the whole product, in slots of which a core has two a cycle."""
-    time = TileTime(product, target, tiling, deep)
+    product, target, deep = time.product, time.target, time.deep
     total = 0.0
     for vectors, blocks in parts(whole, tiling.vectors):
         for rows, tiles in row_parts(extent, tiling.rows, bool(tiling.fixed)):
