@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from stand_in_gpu import StandIn
 from stand_in_libraries import StandInLibraries, stand_in_libraries
 
+from graphc.bench import device
+from graphc.bench.machine import Limits, measure_limits
 from graphc.ir.op import REGISTRY
 from graphc.runtime import (
     cache_folder,
@@ -68,6 +71,17 @@ def dag(tmp_path: Path) -> Path:
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(bool(request.config.getoption("--update-golden")))
+
+
+@functools.cache
+def limits_measured_once(threads: int = 1) -> Limits:
+    return measure_limits(threads)
+
+
+@pytest.fixture(autouse=True)
+def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's limits are measured once, not twice for every report: that takes a second."""
+    monkeypatch.setattr(device, "measure_limits", limits_measured_once)
 
 
 @pytest.fixture
