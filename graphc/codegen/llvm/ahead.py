@@ -5,20 +5,20 @@ window waits for memory although it computes little. So a kernel with windows as
 will read some way ahead, but for what a window shares with the one before it along any loop.
 
 A map reads an array from end to end. A processor follows, but it begins anew at each page, and the
-computation of elements that have not come yet leaves it no room to look further. What is walked in
-several places at once is asked for in each of them. A sum over rows that do not follow each other,
-those of a channel, begins anew at each row, too.
+computation of elements that have not come yet leaves it no room to look further. Where a core reads
+several pages at once faster, they are asked for so (`pages_ahead`). A sum over rows that do not
+follow each other, those of a channel, begins anew at each row, too.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from graphc.codegen.llvm.pages_ahead import Pages, is_walk, pages_of
 from graphc.codegen.llvm.schedule import Schedule
-from graphc.codegen.llvm.side_by_side import parts_of_map
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Address, FoldNode, Node, reachable, statement_nodes
 from graphc.ir.types import DTYPES
@@ -28,10 +28,11 @@ BYTES_AHEAD = 4096
 ROW_BYTES_AHEAD = 8192
 MOST_PLACES = 64  # loads of one window that are looked at
 _Row = tuple[str, tuple[tuple[Axis, int], ...]]
+Ahead = tuple[Address, int | Pages]  # how many elements further on, or in which pages
 
 
-def fetched_ahead(plan: Schedule, target: Target) -> list[tuple[Address, int]]:
-    """Addresses, each with how many elements further on lies what is to be fetched."""
+def fetched_ahead(plan: Schedule, target: Target) -> list[Ahead]:
+    """Addresses, each with where lies what is to be fetched."""
     if plan.vector is None or plan.kept.slots or target.lanes("float32") == 1:
         return []  # strips that are kept fetch for themselves
     if plan.is_map:
@@ -57,8 +58,8 @@ def fetched_ahead(plan: Schedule, target: Target) -> list[tuple[Address, int]]:
     ]
 
 
-def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[tuple[Address, int]]:
-    """The rows that a map reads, where there is one such array: of several some always come.
+def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[Ahead]:
+    """The rows that a map reads: in pages ahead; or if there is one array, of several some come.
 
     Rows that are read again and again stay in the caches.
     """
@@ -66,13 +67,12 @@ def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[tuple[A
     addresses = dict.fromkeys(node.address for node in every if node.address is not None)
     far = [address for address in addresses if is_far_row(address, vector, target)]
     rows = [*plan.outer, *plan.loops]
-    if parts_of_map(plan, target) > 1:
-        for address in far:
-            item = DTYPES[address.buffer.dtype]
-            step = address.terms.get(rows[-1], 0) if rows else 1
-            if step:
-                yield address, step * -(-BYTES_AHEAD // (abs(step) * item))
-        return
+    pages = pages_of(plan.nodes.kernel, target)
+    if pages:
+        walked = [address for address in far if is_walk(address, [*rows, vector], plan.nodes)]
+        yield from ((address, pages) for address in walked)
+        if walked:
+            return
     for address in far if len(far) == 1 else ():
         item = DTYPES[address.buffer.dtype]
         step = address.terms.get(rows[-1], 0) if rows else plan.nodes.extents[vector]
@@ -82,12 +82,12 @@ def _map_ahead(plan: Schedule, vector: Axis, target: Target) -> Iterator[tuple[A
             yield address, step * -(-ROW_BYTES_AHEAD // (abs(step) * item))
 
 
-def folded_ahead(plan: Schedule, target: Target) -> dict[FoldNode, list[tuple[Address, int]]]:
+def folded_ahead(plan: Schedule, target: Target) -> dict[FoldNode, list[Ahead]]:
     """The same for each fold in lanes along one of its own loops.
 
     What an earlier fold has read is near, if that was less than a cache holds.
     """
-    found: dict[FoldNode, list[tuple[Address, int]]] = {}
+    found: dict[FoldNode, list[Ahead]] = {}
     near: set[Node] = set()
     for fold in plan.nodes.statements:
         if not isinstance(fold, FoldNode) or fold in plan.carried or fold not in plan.inner:
@@ -101,10 +101,10 @@ def folded_ahead(plan: Schedule, target: Target) -> dict[FoldNode, list[tuple[Ad
 
 def _rows_ahead(
     fold: FoldNode, loads: list[Node], plan: Schedule, target: Target
-) -> Iterator[tuple[Address, int]]:
+) -> Iterator[Ahead]:
     """A row ahead where rows lie apart, since that is where a processor has to begin anew.
 
-    What lies in one piece is fetched as a map's is: where it is one array.
+    What lies in one piece is fetched as a map's is: in pages ahead, or where it is one array.
     """
     inner = plan.inner[fold]
     extent = plan.nodes.extents[inner]
@@ -114,6 +114,10 @@ def _rows_ahead(
     for address in far:
         item = DTYPES[address.buffer.dtype]
         step = address.terms.get(rows[-1], 0) if rows else 0
+        pages = pages_of(plan.nodes.kernel, target)
+        if pages and is_walk(address, [*rows, inner], plan.nodes):
+            yield address, pages
+            continue
         if step == extent and len(far) > 1:
             continue  # rows one after the other, as a map of several arrays reads them
         if step in (0, extent) or extent * item > 2 * ROW_BYTES_AHEAD:
@@ -154,3 +158,8 @@ def _distance(address: Address, plan: Schedule) -> int:
     step = address.terms.get(plan.loops[-1], 0) if plan.loops else plan.lanes
     size = max(1, abs(step) * DTYPES[address.buffer.dtype])
     return step * -(-BYTES_AHEAD // size)
+
+
+def pages_asked_for(ahead: Iterable[Ahead]) -> int:
+    """In how many pages at once; 0 for none."""
+    return max((to.count for _, to in ahead if isinstance(to, Pages)), default=0)

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.ahead import is_far_row
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import Carry, whole
+from graphc.codegen.llvm.pages_ahead import Pages, is_walk, pages_of
 from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.spread import about_pivot, sum_and_spread, widened
+from graphc.codegen.llvm.target import PAGE_BYTES
 from graphc.codegen.nodes import Address, FoldNode, Node
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
@@ -81,12 +84,15 @@ class Sums:
                 walk.values.prefetch(address, distance)
             yield [walk.values.wide(node) for node in nodes]
 
-    def _distance(self, address: Address) -> int:
-        """How many elements further on to fetch: some rows, a part at least."""
-        return max(address.terms[self.rows] * self.part, self._rows_ahead(address))
+    def _distance(self, address: Address) -> int | Pages:
+        """How many elements further on to fetch, some rows, a part at least; or in which pages."""
+        found = self._rows_ahead(address)
+        if isinstance(found, Pages):
+            return found
+        return max(address.terms[self.rows] * self.part, found)
 
-    def _rows_ahead(self, address: Address) -> int:
-        return rows_ahead(address, self.rows, len(self.read))
+    def _rows_ahead(self, address: Address) -> int | Pages:
+        return rows_ahead(address, self.walk, self.rows, len(self.read))
 
     def added(self, parts: list[ir.Value]) -> None:
         """Add parts to the totals."""
@@ -282,7 +288,14 @@ def _pairwise(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
     return total.result()
 
 
-def rows_ahead(address: Address, rows: Axis, arrays: int) -> int:
-    """How many elements further on to fetch, where so many arrays are read: whole rows."""
-    step = address.terms[rows]
+def rows_ahead(address: Address, walk: RowWalk, rows: Axis, arrays: int) -> int | Pages:
+    """How many elements further on to fetch, where so many arrays are read: whole rows; or pages.
+
+    Parts of rows longer than pages are streams enough as they are.
+    """
+    step, pages = address.terms[rows], pages_of(walk.nodes.kernel, walk.target)
+    short = PART * step * DTYPES[address.buffer.dtype] <= PAGE_BYTES
+    in_order = is_walk(address, [rows, walk.axis], walk.nodes)
+    if pages and short and in_order and is_far_row(address, walk.axis, walk.target):
+        return pages
     return step * math.ceil(BYTES_AHEAD / (step * DTYPES[address.buffer.dtype] * arrays))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.ahead import fetched_ahead
+from graphc.codegen.llvm.ahead import fetched_ahead, pages_asked_for
 from graphc.codegen.llvm.function import EmittedKernel, check_messages, kernel_function
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
@@ -17,7 +18,6 @@ from graphc.codegen.llvm.row_walk import RowWalk
 from graphc.codegen.llvm.schedule import Schedule, schedule
 from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.shares import when
-from graphc.codegen.llvm.side_by_side import parts_of_map, side_by_side
 from graphc.codegen.llvm.square import Neighbours
 from graphc.codegen.llvm.statements import Statements
 from graphc.codegen.llvm.streaming import Streams, are_aligned, before_aligned, streams_of
@@ -45,18 +45,18 @@ def emit_loops(module: ir.Module, kernel: Kernel, target: Target, name: str) -> 
         check_messages(kernel),
         body.scratch.bytes,
         grain=int(not plan.walk),
-        made=Loops(plan, body.streams, body.strips, body.parts),
+        made=Loops(plan, body.streams, body.strips, body.pages),
     )
 
 
 @dataclass(frozen=True)
 class Loops:
-    """What was decided. parts: of the shared loop that are walked at once."""
+    """What was decided. pages: in which lines of arrays that are walked are asked for."""
 
     plan: Schedule
     streams: Streams
     strips: Strips | None
-    parts: int = 1
+    pages: int = 0
 
 
 class _Body:
@@ -81,7 +81,6 @@ class _Body:
         self.statements.uneven = self.streams.uneven
         self.statements.next_rows = next_rows(plan, target)
         self.ahead = fetched_ahead(plan, target)
-        self.parts = parts_of_map(plan, target)
         self.batch: RowBatch | None = None
         if plan.batch:
             (axis,) = plan.outer
@@ -90,6 +89,12 @@ class _Body:
         if plan.walk:
             uneven = self.streams.uneven
             self.walk = RowWalk(self.frame, self.values, plan, self.scratch, uneven)
+
+    @property
+    def pages(self) -> int:
+        """In how many pages at once lines are asked for; 0 where in none."""
+        found = [*self.ahead, *itertools.chain(*self.statements.ahead.values())]
+        return pages_asked_for(found)
 
     def emit(self) -> None:
         """The whole function; twice, where stores may go past the caches if arrays are aligned."""
@@ -118,19 +123,12 @@ class _Body:
         elif self.walk:
             self.walk.emit(self.low, self.high, self.statements.emit)
         elif plan.outer:
-            low = self._parts(1, self._shared)
-            self.frame.loop(low, self.high, 1, [], self._shared)
+            self.frame.loop(self.low, self.high, 1, [], self._shared)
         elif plan.vector and not plan.serial:
             self._loops(0)
         else:
             some = self.builder.icmp_signed("<", self.low, self.high)
             self.frame.guard(some, [], lambda _: self._loops(0))
-
-    def _parts(self, step: int, body: Callable[[ir.Value, Carry], Carry]) -> ir.Value:
-        """All but the last iterations of the shared loop, if several parts of it run at once."""
-        if self.parts == 1:
-            return self.low
-        return side_by_side(self.frame, self.low, self.high, step, self.parts, body)
 
     def _shared(self, i: ir.Value, carry: Carry) -> Carry:
         """One iteration of the shared loop: its number is taken apart into the fused axes."""
@@ -168,8 +166,6 @@ class _Body:
 
         low: Count = self.low
         high: Count = self.high
-        if not self.plan.outer:
-            low = self._parts(self.plan.lanes, lambda i, carry: body(i, None, carry))
         if self.plan.outer:
             low, high = 0, self.plan.nodes.extents[axis]
             if self.strips:

@@ -64,7 +64,7 @@ def _kind(statement: object) -> str:
 
 def _shares(made: MadeLoops, loops: Loops) -> Said:
     plan = made.plan
-    facts: dict[str, object] = {"shares": plan.extent, "parts": made.parts}
+    facts: dict[str, object] = {"shares": plan.extent, "pages": made.pages}
     facts["axes"] = [loops(axis) for axis in plan.outer]
     if plan.serial:
         said = "one thread runs it: the order of iterations matters"
@@ -81,9 +81,8 @@ def _shares(made: MadeLoops, loops: Loops) -> Said:
         said = f"threads share the lanes' axis, {plan.unit} or more at a time"
     else:
         said = "one thread runs it: there is no loop to share"
-    if made.parts > 1:
-        said += f"; each walks {made.parts} parts of its share at once, as memory is fastest in"
-        said += " several places"
+    if made.pages:
+        said += f"; lines of what is read are asked for in {made.pages} pages ahead at once"
     return Said("shares", said, facts)
 
 
@@ -122,8 +121,9 @@ def sweep_remarks(made: Sweep, names: Names) -> Iterator[Said]:
     facts = {"form": "rows in registers", "lanes": last.lanes, "vector_axis": loops(last.vector)}
     yield Said("form", said, {**facts, "link": made.link or None})
     said = f"threads share {last.rows:,} rows"
-    said += f", and walk {made.parts} parts of theirs at once" if made.parts > 1 else ""
-    yield Said("shares", said, {"shares": last.rows, "parts": made.parts})
+    if made.pages:
+        said += f"; lines of what is read are asked for in {made.pages} pages ahead at once"
+    yield Said("shares", said, {"shares": last.rows, "pages": made.pages})
     written = _called(made.streamed, names)
     said = f"{_quoted(written)} written past" if written else "results are stored through"
     yield Said("results", f"{said} the caches", {"streamed": written})

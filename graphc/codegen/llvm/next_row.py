@@ -2,10 +2,10 @@
 
 Windows of a row read several rows of an image, some of which the row before has read. The others
 lie in one piece behind those: while a row is computed, the next one's piece is fetched from end to
-end into the second cache, each window its share; or in several places at once, where a target's
-cores read so faster. Processors follow such streams well. They wait if many lines are asked for at
-once, so a share is spread over the reading of a window's elements. From the second cache into the
-first comes what the next windows read (`ahead`).
+end into the second cache, each window its share; or in several pages at once, where a target's
+cores read so faster (`pages_ahead`). Processors follow such streams well. They wait if many lines
+are asked for at once, so a share is spread over the reading of a window's elements. From the second
+cache into the first comes what the next windows read (`ahead`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from graphc.codegen.llvm.ahead import is_far_row
 from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
 from graphc.codegen.llvm.loops import whole
 from graphc.codegen.llvm.nest import FEW_ITERATIONS
+from graphc.codegen.llvm.pages_ahead import LEAST_READ, Pages, pages_of
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
@@ -26,22 +27,19 @@ from graphc.kernel.lang import Axis
 
 CACHE_PART = 0.5  # of the second cache is room for this row and the next one's piece
 LEAST_PIECE = 4096  # bytes: the next row must be some way ahead
-LEAST_READ = 0.75  # of a piece, or it is no use to fetch all of it
 SECOND_CACHE = 2
-PLACES = 4  # in which a piece is fetched at once, at most
 
 
 @dataclass(frozen=True)
 class Share:
     """What one iteration fetches: lines from a place on that moves through the piece.
 
-    places: parts of the piece, `apart` elements long, that are fetched side by side.
+    pages: those of the lines are fetched that go with them.
     """
 
     start: Address
     lines: int
-    places: int = 1
-    apart: int = 0
+    pages: Pages | None = None
 
     def part(self, number: int, of: int) -> range:
         """One of so many parts of the lines, by their numbers."""
@@ -53,10 +51,11 @@ class Share:
         # No instruction: it keeps what is fetched between the loads around it.
         values.builder.fence("acq_rel", "singlethread")
         for number in numbers:
-            across, along = number % self.places, number // self.places
-            distance = whole(across * self.apart + along * CACHE_LINE // DTYPES[dtype])
+            distance = whole(number * CACHE_LINE // DTYPES[dtype])
             place = values.affine_place(self.start)
             there = values.builder.gep(place, [distance], source_etype=TYPES[dtype])
+            if self.pages is not None:
+                there = self.pages.ahead(values.builder, there)
             values.fetch(there, near=SECOND_CACHE)
 
 
@@ -100,13 +99,11 @@ def _share(address: Address, fold: FoldNode, plan: Schedule, target: Target) -> 
             return None
         terms = {a: s for a, s in address.terms.items() if a in loops[: place + 1]}
         lanes = min(plan.lanes, plan.nodes.extents[plan.vector])
-        places = min(PLACES, target.streams)
-        apart = piece // places
-        terms.update(_paces(apart, inner, plan))
+        terms.update(_paces(piece, inner, plan))
         constant = address.constant + first
         start = Address(address.buffer, terms, constant, (), False, frozenset())
         lines = round(terms[plan.vector] * lanes * size / CACHE_LINE)
-        return Share(start, max(1, lines) * places, places, apart)
+        return Share(start, max(1, lines), pages_of(plan.nodes.kernel, target))
     return None
 
 

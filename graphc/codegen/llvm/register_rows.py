@@ -12,25 +12,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.ahead import is_far_row
 from graphc.codegen.llvm.chained_steps import Chain
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.loops import INT32, Carry, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
+from graphc.codegen.llvm.pages_ahead import is_walk, pages_of
 from graphc.codegen.llvm.row_kernel import RowKernel, follows, meets_neighbours, row_kernel
 from graphc.codegen.llvm.row_registers import RowRegisters
 from graphc.codegen.llvm.schedule import Schedule, operations
 from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.shares import when
-from graphc.codegen.llvm.side_by_side import parts_of, side_by_side
 from graphc.codegen.llvm.statements import Statements
 from graphc.codegen.llvm.streaming import are_aligned, streams_of
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.vector import Values
-from graphc.codegen.nodes import StoreNode
+from graphc.codegen.nodes import Address, StoreNode, reachable, statement_nodes
 from graphc.kernel.lang import Kernel
 
 # A target's registers over this are those in which one part of a row is computed at a time.
@@ -66,15 +67,15 @@ def emit_row_chain(
 class Sweep:
     """What was decided: the kernels, what the second gets from the first in registers, if so.
 
-    groups: the parts of a row. streamed: names of the results that go past the caches. parts: so
-    many parts of the rows are walked at once.
+    groups: the parts of a row. streamed: names of the results that go past the caches. pages: in so
+    many at once lines of what is read are asked for.
     """
 
     forms: Sequence[RowKernel]
     link: str
     groups: list[range]
     streamed: frozenset[str]
-    parts: int = 1
+    pages: int = 0
 
 
 class _Sweep:
@@ -103,7 +104,8 @@ class _Sweep:
         streams = streams_of(self.plans[-1], target)
         self.streamed = frozenset() if streams.uneven else streams.buffers
         self.values = [Values(self.frame, math_, bases) for _ in forms]
-        self.parts = min(parts_of(form.nodes, target) for form in forms)
+        self.pages = pages_of(self.last.nodes.kernel, target)
+        self.ahead = [_walked(form, link, target) if self.pages else [] for form in forms]
         self.link = link
         self.groups = _groups(self.last, target)
         self.made: dict[int, ir.Value] = {}
@@ -127,16 +129,14 @@ class _Sweep:
             self._everything()
         b.ret_void()
         cost = sum(operations(form.nodes) for form in self.forms)
-        made = Sweep(self.forms, self.link, self.groups, self.streamed, self.parts)
+        pages = self.pages.count if self.pages and any(self.ahead) else 0
+        made = Sweep(self.forms, self.link, self.groups, self.streamed, pages)
         return EmittedKernel(
             self.function, self.last.rows, 1, cost, (), self.scratch.bytes, grain=1, made=made
         )
 
     def _everything(self) -> None:
-        low = self.low
-        if self.parts > 1:
-            low = side_by_side(self.frame, low, self.high, 1, self.parts, self._row)
-        self.frame.loop(low, self.high, 1, [], self._row)
+        self.frame.loop(self.low, self.high, 1, [], self._row)
 
     def _row(self, number: ir.Value, carry: Carry) -> Carry:
         self.made.clear()
@@ -149,6 +149,7 @@ class _Sweep:
         form, values, statements = self.last, self.values[-1], self.statements[-1]
         done: list[Callable[[], None]] = []
         for group in self.groups:
+            self._ask_ahead(group)
             with self.frame.written_out(), self._along(form, values, group):
                 for statement in form.nodes.statements:
                     if isinstance(statement, StoreNode):
@@ -158,6 +159,14 @@ class _Sweep:
         for store in done:
             store()
         return carry
+
+    def _ask_ahead(self, group: range) -> None:
+        """Ask for lines of all that is read, as many as a part of a row has."""
+        for form, values, ahead in zip(self.forms, self.values, self.ahead, strict=True):
+            for address in ahead:
+                assert self.pages is not None
+                with self.frame.written_out(), self._along(form, values, group):
+                    values.prefetch(address, self.pages)
 
     def _digits(self, number: ir.Value) -> list[ir.Value]:
         """The number of a row taken apart into its loops' variables."""
@@ -213,6 +222,21 @@ def _groups(form: RowKernel, target: Target) -> list[range]:
         groups.append(range(first, first + size * form.lanes))
         first += size * form.lanes
     return groups
+
+
+def _walked(form: RowKernel, link: str, target: Target) -> list[Address]:
+    """Where rows of what a kernel reads from far away begin, one address for each array."""
+    axes = [*form.others, form.vector]
+    found: dict[str, Address] = {}
+    for statement in form.nodes.statements:
+        for node in reachable(statement_nodes(statement)):
+            if node.address is None or node.address.buffer.name == link:
+                continue
+            terms = {axis: step for axis, step in node.address.terms.items() if axis in axes}
+            row = replace(node.address, terms=terms, constant=0)
+            if is_far_row(row, form.vector, target) and is_walk(row, axes, form.nodes):
+                found[row.buffer.name] = row
+    return list(found.values())
 
 
 def _schedule(form: RowKernel) -> Schedule:

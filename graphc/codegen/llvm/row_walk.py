@@ -86,6 +86,7 @@ class RowWalk:
         self.lanes = plan.lanes
         self.target = values.math.target
         self.extent = plan.nodes.extents[plan.vector]
+        self.nodes = plan.nodes
         self.extents = plan.nodes.extents
         self.made = plan.made
         self.uneven = uneven
@@ -220,7 +221,7 @@ class RowWalk:
         """Some rows at a time past the caches; into them one by one, as these fetch lines first."""
         (rows,) = store.axes
         read = self.read_rows(store)
-        ahead = [(address, rows_ahead(address, rows, len(read))) for address in read]
+        ahead = [(address, rows_ahead(address, self, rows, len(read))) for address in read]
         needed = [store, *([self.made] if self.made else [])]
 
         staged = StagedRows(self, store, PART) if store is self.uneven else None

@@ -24,6 +24,7 @@ from graphc.codegen.llvm.lanes import (
 from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.narrow_lanes import are_narrow, known_lanes, lane_limits, narrow
+from graphc.codegen.llvm.pages_ahead import Pages
 from graphc.codegen.llvm.square import Neighbours, load_run
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.nodes import Address, Node, StoreNode
@@ -373,16 +374,19 @@ class Values:
         place = self.affine_place(address)
         return Lanes(place, "row", address.buffer.dtype, lanes, mask).load(self.math)
 
-    def prefetch(self, address: Address, distance: int) -> None:
-        """Fetch the cache lines that lie `distance` elements behind a row of lanes."""
+    def prefetch(self, address: Address, distance: int | Pages) -> None:
+        """Fetch the cache lines that lie `distance` elements behind a row of lanes, or pages."""
         place, form = self.place(address)
         if form != "row":
             return
         size = DTYPES[address.buffer.dtype]
         for first in range(0, self.lanes, CACHE_LINE // size):
+            moved = first if isinstance(distance, Pages) else distance + first
             there = self.builder.gep(
-                place, [whole(distance + first)], source_etype=TYPES[address.buffer.dtype]
+                place, [whole(moved)], source_etype=TYPES[address.buffer.dtype]
             )
+            if isinstance(distance, Pages):
+                there = distance.ahead(self.builder, there)
             self.fetch(there)
 
     def fetch(self, place: ir.Value, to_write: bool = False, near: int = 3) -> None:
