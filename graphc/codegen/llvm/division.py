@@ -1,4 +1,14 @@
-"""Quotients and remainders of whole numbers, rounded towards minus infinity."""
+"""Quotients and remainders of whole numbers, rounded towards minus infinity; and of reals, by r.
+
+A division of lanes takes as long as a dozen products. Where many are divided by one number d, that
+of a window's elements or the sum of a softmax, its reciprocal r is found once:
+
+    q = x r;  x / d = q + (x - d q) r
+
+The remainder x - d q is exact. By a small whole number no quotient comes near to the middle of two
+neighbours, where a little error would matter: the result is the division's, to the last bit, down
+to the smallest normal number. By others it is so but for one in many millions.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +18,12 @@ from llvmlite import ir
 
 from graphc.codegen.llvm.loops import INT32
 from graphc.codegen.nodes import Node
+from graphc.ir.types import REAL
 
 if TYPE_CHECKING:
     from graphc.codegen.llvm.vector import Values
+
+LARGEST_DIVISOR = 4096  # a quotient by d is 1/d of a unit from the middle of two neighbours
 
 
 def divide(values: Values, node: Node) -> ir.Value:
@@ -59,3 +72,36 @@ def _signed(values: Values, node: Node) -> ir.Value:
     if node.op == "floordiv":
         return b.sub(quotient, b.zext(low, left.type))
     return b.add(remainder, b.select(low, right, m.like(left, 0)))
+
+
+def is_by_one(values: Values, node: Node) -> bool:
+    """Whether lanes are divided, again and again, by a number whose reciprocal is in range."""
+    x, by = node.args
+    if node.dtype not in REAL or not values.math.target.has_fma or not values.varies(x):
+        return False
+    if by.op == "const":
+        return by.data in range(1, LARGEST_DIVISOR + 1)
+    if values.level(by) >= values.level(x):
+        return False
+    if by.op == "local":
+        return by.data in values.masses
+    low, high = (by.op == "cast" and by.args[0].bounds) or (0, 0)
+    return low >= 1 and high <= LARGEST_DIVISOR
+
+
+def by_reciprocal(values: Values, node: Node) -> ir.Value:
+    """x / d, where `is_by_one` says so."""
+    b, m = values.builder, values.math
+    x, by = values.wide(node.args[0]), node.args[1]
+    d = values.wide(by)
+
+    def reciprocal() -> ir.Value:
+        return b.fdiv(m.like(d, 1.0), d)
+
+    key = ("reciprocal", values.lanes, by)
+    r = values.frame.remembered(values.level(by), key, reciprocal)
+    q = b.fmul(x, r)
+    rest = m.fma(b.fneg(q), d, x)
+    # Nothing is left of a zero, whose sign q has; of an infinity a nan is.
+    done = b.fcmp_unordered("==", rest, m.like(rest, 0.0))
+    return b.select(done, q, m.fma(rest, r, q))

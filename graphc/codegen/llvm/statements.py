@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+from collections.abc import Iterator
 
 from llvmlite import ir
 
@@ -62,6 +63,7 @@ class Statements:
         self.next_rows: dict[FoldNode, list[Share]] = {}
         self.uneven: StoreNode | None = None
         values.tops = _tops(plan.nodes.statements)
+        values.masses = frozenset(_masses(plan.nodes.statements, values.tops))
         extent = plan.nodes.extents[plan.kept.axis] if plan.kept.axis else 0
         ahead = next((slot for s, slot in plan.kept.slots.items() if isinstance(s, FoldNode)), None)
         ahead = ahead if plan.vector and plan.carried else None
@@ -352,6 +354,21 @@ def _tops(statements: list[StatementNode]) -> dict[str, Node]:
             largest = 1 if s.kind == RUNNING else len(s.names)
             found.update(zip(s.names[:largest], s.values[:largest], strict=True))
     return found
+
+
+def _masses(statements: list[StatementNode], tops: dict[str, Node]) -> Iterator[str]:
+    """Locals that are sums of e**(x - the largest x): one of the terms is 1."""
+    whole = {name: s.axes for s in statements if isinstance(s, FoldNode) for name in s.names}
+    for s in statements:
+        if not isinstance(s, FoldNode) or s.kind != "sum" or s.guards:
+            continue
+        for name, value in zip(s.names, s.values, strict=True):
+            below = value.args[0] if value.op == "exp" else value
+            if below.op != "sub" or below.args[1].op != "local":
+                continue
+            top = below.args[1].data
+            if value.op == "exp" and tops.get(top) is below.args[0] and whole[top] == s.axes:
+                yield name
 
 
 def _resized(b: ir.IRBuilder, value: ir.Value, type_: ir.IntType) -> ir.Value:

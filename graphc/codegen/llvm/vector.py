@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from graphc.codegen.llvm import draws
 from graphc.codegen.llvm.casts import cast
-from graphc.codegen.llvm.division import divide
+from graphc.codegen.llvm.division import by_reciprocal, divide, is_by_one
 from graphc.codegen.llvm.lane_access import Lanes
 from graphc.codegen.llvm.lanes import (
     CACHE_LINE,
@@ -44,7 +44,8 @@ class Values:
     that exist, where not all do. active: those of them where the current guard holds. streamed:
     buffers of which whole vectors are stored past the caches, at multiples of a register's size.
     ranges: the least and largest value of loop variables of which fewer are met than the loop has.
-    tops: locals that are the largest value that a node takes along a sweep.
+    tops: locals that are the largest value that a node takes along a sweep. masses: those that are
+    sums of exponentials of what is below its largest, and so 1 or more, or nan.
     """
 
     def __init__(self, frame: Frame, math: VectorMath, bases: dict[str, ir.Value]):
@@ -63,6 +64,7 @@ class Values:
         self.active: ir.Value | None = None
         self.streamed: frozenset[str] = frozenset()
         self.tops: dict[str, Node] = {}
+        self.masses: frozenset[str] = frozenset()
         self.neighbours: Neighbours | None = None
         self.rows: RowRegisters | None = None
         self.guarded = 0
@@ -242,6 +244,8 @@ class Values:
             return b.zext(bits, self.like(bits, INT64))
         if op == "select":
             return self._select(*args)
+        if op == "div" and is_by_one(self, node):
+            return by_reciprocal(self, node)
         if op in ("floordiv", "mod"):
             return divide(self, node)
         if op == "pow" and args[1].op == "const":
