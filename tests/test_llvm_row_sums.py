@@ -80,10 +80,12 @@ def test_dots_with_one_row_are_read_in_streams(columns: int, name: str) -> None:
     kernel = product(((1, 333), (columns, 333)), True, "float32")
     found = match(kernel)
     assert found is not None
-    for streams, wanted in ((16, 16), (1, 1)):
-        (part,) = tiled_parts(found, small(name, streams))
+    near = {"l2_bytes": 1 << 16}  # a far one is read as it lies
+    for streams, cache, wanted in ((16, near, 16), (1, near, 1), (16, {}, 1)):
+        target = replace(small(name, streams), **cache)
+        (part,) = tiled_parts(found, target)
         assert isinstance(part, DotProduct) and part.tiling.columns == wanted
-    check(kernel, small(name, 16), "float32", True)
+        check(kernel, target, "float32", True)
 
 
 def test_near_matrices_and_few_rows_keep_their_tiles() -> None:

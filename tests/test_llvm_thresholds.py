@@ -160,6 +160,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
     "next_row": {"CACHE_PART": [0.0, 10.0], "LEAST_PIECE": [10**9], "LEAST_READ": [2.0]},
     "row_kernel": {"MOST_REGISTERS": [0]},
     "register_rows": {"REGISTERS_A_PART": [32]},
+    "division": {"LARGEST_DIVISOR": [0]},
 }
 
 # The same of modules whose code differs for processors that read memory in many places at once.
@@ -167,7 +168,9 @@ STREAMS = {"load_slots": 2.0, "streams": 4, "near_pages": 2}
 MOVED_IN_STREAMS: dict[str, dict[str, Sequence[float]]] = {
     "row_sums": {"MOST_PARTS": [1], "AHEAD_BYTES": [64], "SUMS_PART": [0.01]},
     "dot_tile": {"STREAM_AHEAD_BYTES": [64]},
+    "dot_tiling": {"NEAR_CACHES": [1000]},
     "tile_choice": {"PAGE_BYTES": [1 << 20]},
+    "pages_ahead": {"ALONE": [0, 10**9], "LEAST_READ": [2.0]},
 }
 
 
@@ -238,7 +241,7 @@ def products() -> list[Case]:
 @functools.cache
 def vectors_and_matrices() -> list[Case]:
     """A vector times a matrix from memory, by its rows and by its columns, and convolutions."""
-    sizes = ((1, 300, 200), (1, 37, 1300), (1, 70, 75))
+    sizes = ((1, 300, 200), (1, 37, 1300), (1, 70, 75), (1, 64, 48))
     vectors = [
         Case(MatMul(False, right), ((1, k), (n, k) if right else (k, n)))
         for _, k, n in sizes
@@ -320,6 +323,7 @@ LOOPS = (
     "ahead",
     "row_kernel",
     "register_rows",
+    "division",
 )
 
 
@@ -394,7 +398,8 @@ def test_both_sides_of_a_threshold_are_right_in_streams(
     module: str, name: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = replace(Target.host(), l1_bytes=1024, l2_bytes=8192, l3_bytes=1 << 20, **STREAMS)
-    check_moved(vectors_and_matrices(), target, module, name, value, monkeypatch)
+    tried = maps() if module == "pages_ahead" else vectors_and_matrices()
+    check_moved(tried, target, module, name, value, monkeypatch)
 
 
 def check_moved(

@@ -444,7 +444,8 @@ def _divisor(
             fixed *= size
             continue
         start = t[axis] * stride - before
-        shared = k.minimum(start + size, last) - k.maximum(start, first)
+        # No window lies wholly outside: that 1 is least is no news but to what bounds the divisor.
+        shared = k.maximum(k.minimum(start + size, last) - k.maximum(start, first), 1)
         clipped = shared if clipped is None else clipped * shared
     if clipped is None:
         return k.number(fixed, dtype)

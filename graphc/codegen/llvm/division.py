@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.lanes import is_vector
 from graphc.codegen.llvm.loops import INT32
 from graphc.codegen.nodes import Node
 from graphc.ir.types import REAL
@@ -75,13 +76,13 @@ def _signed(values: Values, node: Node) -> ir.Value:
 
 
 def is_by_one(values: Values, node: Node) -> bool:
-    """Whether lanes are divided, again and again, by a number whose reciprocal is in range."""
+    """Whether lanes are divided by what is one number for many, and its reciprocal is in range."""
     x, by = node.args
     if node.dtype not in REAL or not values.math.target.has_fma or not values.varies(x):
         return False
     if by.op == "const":
         return by.data in range(1, LARGEST_DIVISOR + 1)
-    if values.level(by) >= values.level(x):
+    if values.varies(by) and values.level(by) >= values.level(x):
         return False
     if by.op == "local":
         return by.data in values.masses
@@ -92,11 +93,13 @@ def is_by_one(values: Values, node: Node) -> bool:
 def by_reciprocal(values: Values, node: Node) -> ir.Value:
     """x / d, where `is_by_one` says so."""
     b, m = values.builder, values.math
-    x, by = values.wide(node.args[0]), node.args[1]
-    d = values.wide(by)
+    x, d = (values.wide(arg) for arg in node.args)
+    by = node.args[1]
 
     def reciprocal() -> ir.Value:
-        return b.fdiv(m.like(d, 1.0), d)
+        one = values.value(by)
+        found = b.fdiv(m.like(one, 1.0), one)
+        return found if is_vector(found) else values.splat(found)
 
     key = ("reciprocal", values.lanes, by)
     r = values.frame.remembered(values.level(by), key, reciprocal)

@@ -18,6 +18,7 @@ from graphc.codegen.llvm.fold_loops import FoldLoops
 from graphc.codegen.llvm.lane_sums import halved, lane_totals, vectors_left
 from graphc.codegen.llvm.loops import Carry, Count, Frame, PartialSums, whole
 from graphc.codegen.llvm.operand import Operands
+from graphc.codegen.llvm.pages_ahead import most_pages
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.shares import Part, Shares, each, when
 from graphc.codegen.llvm.vector import Values
@@ -61,6 +62,7 @@ class DotProduct:
         self.frame, self.values, self.scratch = frame, values, scratch
         self.builder = frame.builder
         self.at = Operands(frame, values, self.tiling.a.buffer.dtype, self.tiling.lanes)
+        self.pages = most_pages(values.math.target) if self.tiling.partial > 1 else None
         source = self.tiling.source
         if source is not None:
             axes = list(source.strides)
@@ -343,11 +345,14 @@ class DotProduct:
         """Ask for the lines of the columns that come some time after point i."""
         step = self._stride(self.tiling.b, self.tiling.column)
         streams = self.at.math.target.streams > 1
-        level = 1 if self.tiling.partial > 1 or streams else 2
         distance = STREAM_AHEAD_BYTES if streams else AHEAD_BYTES
         for n in range(self.columns):
-            ahead = self.at.moved(right, n * step + distance // self.at.item)
-            self.at.fetch(self.at.moved(ahead, i), level=level)
+            near = self.at.moved(right, n * step)
+            if self.pages is not None:
+                there = self.pages.ahead(self.builder, self.at.moved(near, i))
+            else:
+                there = self.at.moved(self.at.moved(near, distance // self.at.item), i)
+            self.at.fetch(there, level=1 if self.tiling.partial > 1 or streams else 2)
 
     def _step(
         self,

@@ -20,6 +20,7 @@ MANY_COLUMNS = 4  # of a tile: each vector of a row that it loads has so many us
 FEWEST_SHARES = 32
 SCRATCH_BYTES = 96 << 10
 HALVINGS = 2  # of the lanes of sums that wait: another one costs what it saves
+NEAR_CACHES = 2  # so many times the second-level cache, and a matrix is far
 MOST_PARTIAL = 4  # sums at once that hide how long a multiply-add takes
 PACKED_PART = 0.38  # of the first-level cache, for packed rows; columns pass through the rest
 COPIED_BYTES = 32 << 10  # of a b that is copied
@@ -155,11 +156,13 @@ def _choose_sizes(tiling: DotTiling, product: Product, target: Target) -> None:
 
 
 def _read_row_by_row(tiling: DotTiling, vectors: int, all_columns: int, target: Target) -> None:
-    """Let a matrix that is read once be read in the order in which it lies, or in many streams.
+    """Let a matrix that is read once be read as it lies, or if it is near, in many streams.
 
-    One sum would wait for itself: several partial ones keep as many additions under way.
+    One sum would wait for itself: several partial ones keep as many additions under way. Of what is
+    far, lines are asked for in many pages, so that the order costs no stream.
     """
-    if target.streams > 1 and all_columns >= target.streams:
+    size = vectors * target.vector_bytes * all_columns
+    if 1 < target.streams <= all_columns and size <= NEAR_CACHES * target.l2_bytes:
         tiling.columns = target.streams
         return
     while 2 * tiling.partial <= min(MOST_PARTIAL, vectors):

@@ -60,13 +60,16 @@ def pages_of(kernel: Kernel, target: Target) -> Pages | None:
 
     In as many as a core reads fastest, if memory does little else than bring one array.
     """
-    if target.streams == 1:
-        return None
     read = sorted(map(_bytes, kernel.inputs), reverse=True)
     written = sum(map(_bytes, kernel.outputs))
     alone = bool(read) and read[0] > ALONE * (sum(read[1:]) + written)
-    count = target.streams if alone else target.streams // 2
-    return Pages(min(1 << (count.bit_length() - 1), PAGE_BYTES // CACHE_LINE))
+    return most_pages(target, 1 if alone else 2)
+
+
+def most_pages(target: Target, streams: int = 1) -> Pages | None:
+    """The same where memory brings, and takes, so many streams as fast as one another."""
+    count = min(target.streams // streams, PAGE_BYTES // CACHE_LINE)
+    return Pages(1 << (count.bit_length() - 1)) if count > 1 else None
 
 
 def _bytes(buffer: Buffer) -> int:
