@@ -88,7 +88,7 @@ def with_cores(patch: pytest.MonkeyPatch, cores: int) -> None:
 # -- the same code and the same numbers ------------------------------------------------------
 
 
-@pytest.mark.parametrize("full", [1, 40, 200])
+@pytest.mark.parametrize("full", [1, 80, 200])
 def test_code_does_not_depend_on_cores(full: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(modules, "FULL", full)
     found = []

@@ -12,6 +12,7 @@ to the smallest normal number. By others it is so but for one in many millions.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -104,6 +105,8 @@ def by_reciprocal(values: Values, node: Node) -> ir.Value:
     key = ("reciprocal", values.lanes, by)
     r = values.frame.remembered(values.level(by), key, reciprocal)
     q = b.fmul(x, r)
+    if by.op == "const" and math.frexp(by.data)[0] == 0.5:
+        return q  # a power of two
     rest = m.fma(b.fneg(q), d, x)
     # Nothing is left of a zero, whose sign q has; of an infinity a nan is.
     done = b.fcmp_unordered("==", rest, m.like(rest, 0.0))
