@@ -169,7 +169,7 @@ MOVED_IN_STREAMS: dict[str, dict[str, Sequence[float]]] = {
     "row_sums": {"MOST_PARTS": [1], "AHEAD_BYTES": [64], "SUMS_PART": [0.01]},
     "dot_tile": {"STREAM_AHEAD_BYTES": [64]},
     "dot_tiling": {"NEAR_CACHES": [1000]},
-    "tile_choice": {"PAGE_BYTES": [1 << 20]},
+    "tile_choice": {"PAGE_BYTES": [1 << 20], "APART_BYTES": [1 << 20], "GUARDED_APART": [9.0]},
     "pages_ahead": {"ALONE": [0, 10**9], "LEAST_READ": [2.0]},
 }
 
@@ -247,7 +247,8 @@ def vectors_and_matrices() -> list[Case]:
         for _, k, n in sizes
         for right in (False, True)
     ]
-    return vectors + convolutions()
+    wide: Geometry = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (2, 128, 26, 26), (24, 128, 3, 3))
+    return vectors + convolutions() + convolution(wide)[2:]
 
 
 def maps() -> list[Case]:

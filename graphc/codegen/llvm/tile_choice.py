@@ -36,6 +36,8 @@ NARROW = 0.25  # of the time more for pieces of one vector of a row, less for lo
 FAR_NUMBERS = 0.25  # of the time more where each number of a matrix from memory is used but once
 PASS = 1.0  # slots for a vector of a matrix from memory that one more tile of few rows reads
 NEAR_LOAD = 0.25  # slots for each load of such a tile, which the prefetches crowd
+APART_BYTES = 512  # from one vector of b to the next, and it may be copied
+GUARDED_APART = 0.03  # of it where vectors of b lie apart, and guards let no copy be made of them
 FEW_BLOCKS = 0.02  # of the time more where blocks too few to be passed over each read a again
 SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
 SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
@@ -179,10 +181,18 @@ def _lies_apart(tiling: Tiling, product: Product, target: Target) -> bool:
     block = product.size(product.over) * tiling.vectors * tiling.lanes * item
     step = abs(tiling.b.strides.get(tiling.innermost, 0)) * item if tiling.innermost else 0
     most = target.l2_bytes // 4 if target.near_pages else LEAST_SCRATCH
-    if step < 512 or not (tiling.chunked or block <= most):
+    if step < APART_BYTES or not (tiling.chunked or block <= most):
         return False
-    collides = step % 512 == 0 and tiling.tied is None
+    collides = step % APART_BYTES == 0 and tiling.tied is None
     return collides or _is_in_many_pages(tiling, product, target, step)
+
+
+def _is_guarded_apart(tiling: Tiling, product: Product, target: Target) -> bool:
+    """Whether b would be copied as it lies apart, but has guards."""
+    b = tiling.b
+    steps = [abs(b.strides[axis]) for axis in product.over if b.strides.get(axis)]
+    apart = bool(steps) and min(steps) * ITEM_BYTES[b.buffer.dtype] >= APART_BYTES
+    return target.near_pages > 0 and bool(b.guarded) and apart
 
 
 def _is_in_many_pages(tiling: Tiling, product: Product, target: Target, step: int) -> bool:
@@ -346,6 +356,8 @@ def _cost(time: TileTime, tiling: Tiling, extent: int, whole: int) -> float:
     blocks = math.ceil(whole / tiling.vectors)
     if matrix and blocks < FEWEST_SHARES <= extent // (tiling.vectors * tiling.lanes):
         total *= 1 + FEW_BLOCKS
+    if time.steps > LONGEST_SUM and _is_guarded_apart(tiling, product, target):
+        total *= 1 + GUARDED_APART
     others = product.size(product.each) / product.extents[tiling.vector] / extent / deep
     return total * others
 
