@@ -139,12 +139,11 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "UNEVEN_ROOM": [100.0],
         "FAIR_STRIPS": [1],
     },
-    "row_walk": {"PART": [1, 3, 100], "HOLDING": [0.0, 10.0]},
+    "row_walk": {"PART": [1, 3, 100], "HOLDING": [0.0, 10.0], "BYTES_AHEAD": [64]},
     "column_sums": {
         "PART": [1, 3, 100],
         "PART_OF_SEVERAL": [1, 3, 100],
         "PART_OF_SHORT": [1, 3, 100],
-        "BYTES_AHEAD": [0],
     },
     "staged_rows": {"STAGED_BYTES": [1, 3000]},
     "kept": {"MOST_BYTES": [0]},

@@ -18,15 +18,11 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from graphc.codegen.llvm.ahead import is_far_row
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import Carry, whole
-from graphc.codegen.llvm.pages_ahead import Pages, is_walk, pages_of
 from graphc.codegen.llvm.shares import when
 from graphc.codegen.llvm.spread import about_pivot, sum_and_spread, widened
-from graphc.codegen.llvm.target import PAGE_BYTES
 from graphc.codegen.nodes import Address, FoldNode, Node
-from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
 if TYPE_CHECKING:
@@ -36,7 +32,6 @@ PART = 8  # rows; so many fit the first cache's ways where they lie a page apart
 # Rows of several arrays: each is a stream of its own, and a processor follows few of these.
 PART_OF_SEVERAL = 2
 PART_OF_SHORT = 32  # rows of which registers hold all sums
-BYTES_AHEAD = 8192  # of all arrays together
 WIDE = "float64"  # what totals are added up in
 LARGEST = {"float32": 3.4028234663852886e38, "float64": 1.7976931348623157e308}
 Strip = Callable[[], contextlib.AbstractContextManager[None]]  # stands there
@@ -78,21 +73,14 @@ class Sums:
     ) -> Iterator[list[ir.Value]]:
         """Values in each of some rows; those after them are fetched meanwhile."""
         walk = self.walk
-        ahead = [(a, self._distance(a)) for a in self.read]
         for _ in walk.each_row(self.rows, first, count):
-            for address, distance in ahead:
-                walk.values.prefetch(address, distance)
+            for address in self.read:
+                walk.ask_ahead(address, self.rows, self._distance(address), len(self.read))
             yield [walk.values.wide(node) for node in nodes]
 
-    def _distance(self, address: Address) -> int | Pages:
-        """How many elements further on to fetch, some rows, a part at least; or in which pages."""
-        found = self._rows_ahead(address)
-        if isinstance(found, Pages):
-            return found
-        return max(address.terms[self.rows] * self.part, found)
-
-    def _rows_ahead(self, address: Address) -> int | Pages:
-        return rows_ahead(address, self.walk, self.rows, len(self.read))
+    def _distance(self, address: Address) -> int:
+        """How many elements further on to fetch: a part at least."""
+        return address.terms[self.rows] * self.part
 
     def added(self, parts: list[ir.Value]) -> None:
         """Add parts to the totals."""
@@ -152,7 +140,7 @@ class ShortRowSums(Sums):
         with strip():
             walk.take([self.fold])
             for address in self.read:
-                walk.values.prefetch(address, self._rows_ahead(address))
+                walk.ask_ahead(address, self.rows, 0, len(self.read))
             return [walk.values.wide(node) for node in self.fold.values]
 
 
@@ -286,16 +274,3 @@ def _pairwise(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
     for value in values:
         total.add(value)
     return total.result()
-
-
-def rows_ahead(address: Address, walk: RowWalk, rows: Axis, arrays: int) -> int | Pages:
-    """How many elements further on to fetch, where so many arrays are read: whole rows; or pages.
-
-    Parts of rows longer than pages are streams enough as they are.
-    """
-    step, pages = address.terms[rows], pages_of(walk.nodes.kernel, walk.target)
-    short = PART * step * DTYPES[address.buffer.dtype] <= PAGE_BYTES
-    in_order = is_walk(address, [rows, walk.axis], walk.nodes)
-    if pages and short and in_order and is_far_row(address, walk.axis, walk.target):
-        return pages
-    return step * math.ceil(BYTES_AHEAD / (step * DTYPES[address.buffer.dtype] * arrays))

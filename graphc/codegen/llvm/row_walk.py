@@ -28,6 +28,7 @@ from itertools import groupby
 
 from llvmlite import ir
 
+from graphc.codegen.llvm.ahead import is_far_row
 from graphc.codegen.llvm.column_sums import (
     PART,
     WIDE,
@@ -35,16 +36,17 @@ from graphc.codegen.llvm.column_sums import (
     ShortRowSums,
     SpreadSums,
     Sums,
-    rows_ahead,
 )
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import INT32, INT64, Carry, Count, Frame, whole
+from graphc.codegen.llvm.pages_ahead import is_walk, pages_of
 from graphc.codegen.llvm.row_batch import Emit, is_sweep, made_locals
 from graphc.codegen.llvm.running_sum import RUNNING
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.scratch import Scratch
 from graphc.codegen.llvm.staged_rows import StagedRows
 from graphc.codegen.llvm.sweeps import SPREAD, stored_loads
+from graphc.codegen.llvm.target import PAGE_BYTES
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import (
     Address,
@@ -59,6 +61,7 @@ from graphc.codegen.nodes import (
 from graphc.ir.types import DTYPES
 from graphc.kernel.lang import Axis
 
+BYTES_AHEAD = 8192  # of all arrays together
 HOLDING = 0.5  # of the registers
 NARROW = "int32"  # what whole numbers are kept as that fit it
 
@@ -107,6 +110,9 @@ class RowWalk:
 
     def emit(self, low: ir.Value, high: ir.Value, emit: Emit) -> None:
         """The columns low .. high; `emit` emits one statement where the frame stands."""
+        b = self.builder
+        ends = b.icmp_signed("==", high, whole(self.extent))
+        self.has_all = b.and_(b.icmp_signed("==", low, whole(0)), ends)
         if self.panel >= self.extent:
             self._panel(low, high, emit)
             return
@@ -221,7 +227,6 @@ class RowWalk:
         """Some rows at a time past the caches; into them one by one, as these fetch lines first."""
         (rows,) = store.axes
         read = self.read_rows(store)
-        ahead = [(address, rows_ahead(address, self, rows, len(read))) for address in read]
         needed = [store, *([self.made] if self.made else [])]
 
         staged = StagedRows(self, store, PART) if store is self.uneven else None
@@ -233,8 +238,8 @@ class RowWalk:
             loads = [node for node in self.read_nodes(store) if node.address in read]
             known: list[list[ir.Value]] = []
             for _ in self.each_row(rows, first, count):
-                for address, distance in ahead:
-                    self.values.prefetch(address, distance)
+                for address in read:
+                    self.ask_ahead(address, rows, 0, len(read))
                 known.append([self.values.wide(node) for node in loads])
             for number in self.each_row(rows, first, count):
                 for node, value in zip(loads, known[number], strict=True):
@@ -270,6 +275,22 @@ class RowWalk:
             row = self.builder.add(first, whole(number)) if number else first
             with self.frame.written_out(), self.values.at_axis(rows, row):
                 yield number
+
+    def ask_ahead(self, address: Address, rows: Axis, least: int, arrays: int) -> None:
+        """Ask for what comes some rows after a strip of a row, `least` elements at least.
+
+        Or in pages ahead, where this thread has whole rows, short ones; it would ask for lines that
+        belong to others. Parts of rows longer than pages are streams enough as they are.
+        """
+        step, size = address.terms[rows], DTYPES[address.buffer.dtype]
+        distance = max(least, step * math.ceil(BYTES_AHEAD / (step * size * arrays)))
+        pages = pages_of(self.nodes.kernel, self.target)
+        in_order = is_walk(address, [rows, self.axis], self.nodes)
+        far = in_order and is_far_row(address, self.axis, self.target)
+        if pages is None or not far or PART * step * size > PAGE_BYTES:
+            self.values.prefetch(address, distance)
+        else:
+            self.values.prefetch(address, distance, (self.has_all, pages))
 
     def read_rows(self, statement: FoldNode | StoreNode) -> list[Address]:
         """The rows of matrices that a statement reads."""

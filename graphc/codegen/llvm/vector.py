@@ -378,19 +378,29 @@ class Values:
         place = self.affine_place(address)
         return Lanes(place, "row", address.buffer.dtype, lanes, mask).load(self.math)
 
-    def prefetch(self, address: Address, distance: int | Pages) -> None:
-        """Fetch the cache lines that lie `distance` elements behind a row of lanes, or pages."""
+    def prefetch(
+        self,
+        address: Address,
+        distance: int | Pages,
+        rather: tuple[ir.Value, Pages] | None = None,
+    ) -> None:
+        """Fetch the cache lines that lie `distance` elements behind a row of lanes, or pages.
+
+        rather: pages, where a condition holds.
+        """
         place, form = self.place(address)
         if form != "row":
             return
-        size = DTYPES[address.buffer.dtype]
-        for first in range(0, self.lanes, CACHE_LINE // size):
-            moved = first if isinstance(distance, Pages) else distance + first
-            there = self.builder.gep(
-                place, [whole(moved)], source_etype=TYPES[address.buffer.dtype]
-            )
+        b, element = self.builder, TYPES[address.buffer.dtype]
+        for first in range(0, self.lanes, CACHE_LINE // DTYPES[address.buffer.dtype]):
+            near = b.gep(place, [whole(first)], source_etype=element)
             if isinstance(distance, Pages):
-                there = distance.ahead(self.builder, there)
+                there = distance.ahead(b, near)
+            else:
+                there = b.gep(place, [whole(distance + first)], source_etype=element)
+            if rather is not None:
+                condition, pages = rather
+                there = b.select(condition, pages.ahead(b, near), there)
             self.fetch(there)
 
     def fetch(self, place: ir.Value, to_write: bool = False, near: int = 3) -> None:
