@@ -392,15 +392,18 @@ class Values:
         if form != "row":
             return
         b, element = self.builder, TYPES[address.buffer.dtype]
+
+        def at(elements: int) -> ir.Value:
+            return b.gep(place, [whole(elements)], source_etype=element)
+
         for first in range(0, self.lanes, CACHE_LINE // DTYPES[address.buffer.dtype]):
-            near = b.gep(place, [whole(first)], source_etype=element)
             if isinstance(distance, Pages):
-                there = distance.ahead(b, near)
+                there = distance.ahead(b, at(first))
             else:
-                there = b.gep(place, [whole(distance + first)], source_etype=element)
+                there = at(distance + first)
             if rather is not None:
                 condition, pages = rather
-                there = b.select(condition, pages.ahead(b, near), there)
+                there = b.select(condition, pages.ahead(b, at(first)), there)
             self.fetch(there)
 
     def fetch(self, place: ir.Value, to_write: bool = False, near: int = 3) -> None:
