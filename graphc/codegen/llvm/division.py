@@ -82,7 +82,7 @@ def is_by_one(values: Values, node: Node) -> bool:
     if node.dtype not in REAL or not values.math.target.has_fma or not values.varies(x):
         return False
     if by.op == "const":
-        return by.data in range(1, LARGEST_DIVISOR + 1)
+        return float(by.data).is_integer() and 1 <= by.data <= LARGEST_DIVISOR
     if values.varies(by) and values.level(by) >= values.level(x):
         return False
     if by.op == "local":
