@@ -9,7 +9,7 @@ define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3"
   %".14" = icmp slt i64 %".5", %".6"
   br i1 %".14", label %".12", label %".13"
 .12:
-  %".16" = phi  i64 [%".5", %".10"], [%".97", %".85"]
+  %".16" = phi  i64 [%".5", %".10"], [%".99", %".86"]
   %".17" = mul i64 0, 4
   %".18" = mul i64 %".17", 3
   %".19" = getelementptr float, ptr %".2", i64 %".18"
@@ -46,7 +46,7 @@ define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3"
   %".48" = getelementptr float, ptr %".1", i64 %".47"
   br label %".49"
 .49:
-  %".52" = phi  i64 [0, %".20"], [%".68", %".49"]
+  %".52" = phi  i64 [0, %".20"], [%".69", %".49"]
   %".53" = phi  <4 x float> [splat (float              0x0), %".20"], [%".62", %".49"]
   %".54" = phi  <4 x float> [splat (float              0x0), %".20"], [%".67", %".49"]
   %".55" = getelementptr float, ptr %".48", i64 %".52"
@@ -63,43 +63,47 @@ define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3"
   %".66" = shufflevector <4 x float> %".65", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
   %".67" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".66", <4 x float> %".58", <4 x float> %".54")
   %".68" = add i64 %".52", 1
-  %".69" = icmp slt i64 %".68", 3
-  br i1 %".69", label %".49", label %".50"
+  %".69" = call i64 @"llvm.expect.i64"(i64 %".68", i64 0)
+  %".70" = icmp slt i64 %".69", 3
+  br i1 %".70", label %".49", label %".50"
 .50:
-  %".71" = add i64 0, 0
-  br label %".72"
-.72:
-  %".74" = add i64 %".17", 0
-  %".75" = getelementptr float, ptr %".3", i64 %".74"
-  %".76" = load <4 x float>, ptr %".75", align 4
-  %".77" = fadd <4 x float> %".62", %".76"
-  %".78" = fcmp olt <4 x float> %".77", splat (float              0x0)
-  %".79" = select  <4 x i1> %".78", <4 x float> splat (float              0x0), <4 x float> %".77"
-  %".80" = mul i64 %".71", 4
-  %".81" = getelementptr float, ptr %".4", i64 %".80"
-  %".82" = getelementptr float, ptr %".81", i64 %".74"
-  store <4 x float> %".79", ptr %".82", align 4
-  %".84" = add i64 0, 1
-  br label %".85"
-.85:
-  %".87" = add i64 %".17", 0
-  %".88" = getelementptr float, ptr %".3", i64 %".87"
-  %".89" = load <4 x float>, ptr %".88", align 4
-  %".90" = fadd <4 x float> %".67", %".89"
-  %".91" = fcmp olt <4 x float> %".90", splat (float              0x0)
-  %".92" = select  <4 x i1> %".91", <4 x float> splat (float              0x0), <4 x float> %".90"
-  %".93" = mul i64 %".84", 4
-  %".94" = getelementptr float, ptr %".4", i64 %".93"
-  %".95" = getelementptr float, ptr %".94", i64 %".87"
-  store <4 x float> %".92", ptr %".95", align 4
-  %".97" = add i64 %".16", 1
-  %".98" = icmp slt i64 %".97", %".6"
-  br i1 %".98", label %".12", label %".13"
+  %".72" = add i64 0, 0
+  br label %".73"
+.73:
+  %".75" = add i64 %".17", 0
+  %".76" = getelementptr float, ptr %".3", i64 %".75"
+  %".77" = load <4 x float>, ptr %".76", align 4
+  %".78" = fadd <4 x float> %".62", %".77"
+  %".79" = fcmp olt <4 x float> %".78", splat (float              0x0)
+  %".80" = select  <4 x i1> %".79", <4 x float> splat (float              0x0), <4 x float> %".78"
+  %".81" = mul i64 %".72", 4
+  %".82" = getelementptr float, ptr %".4", i64 %".81"
+  %".83" = getelementptr float, ptr %".82", i64 %".75"
+  store <4 x float> %".80", ptr %".83", align 4
+  %".85" = add i64 0, 1
+  br label %".86"
+.86:
+  %".88" = add i64 %".17", 0
+  %".89" = getelementptr float, ptr %".3", i64 %".88"
+  %".90" = load <4 x float>, ptr %".89", align 4
+  %".91" = fadd <4 x float> %".67", %".90"
+  %".92" = fcmp olt <4 x float> %".91", splat (float              0x0)
+  %".93" = select  <4 x i1> %".92", <4 x float> splat (float              0x0), <4 x float> %".91"
+  %".94" = mul i64 %".85", 4
+  %".95" = getelementptr float, ptr %".4", i64 %".94"
+  %".96" = getelementptr float, ptr %".95", i64 %".88"
+  store <4 x float> %".93", ptr %".96", align 4
+  %".98" = add i64 %".16", 1
+  %".99" = call i64 @"llvm.expect.i64"(i64 %".98", i64 0)
+  %".100" = icmp slt i64 %".99", %".6"
+  br i1 %".100", label %".12", label %".13"
 }
 
 declare <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".1", i32 %".2", <4 x i1> %".3", <4 x float> %".4")
 
 declare <4 x float> @"llvm.fma.v4f32"(<4 x float> %".1", <4 x float> %".2", <4 x float> %".3")
+
+declare i64 @"llvm.expect.i64"(i64 %".1", i64 %".2")
 
 define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
 {
@@ -107,7 +111,7 @@ define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64
   %".12" = icmp slt i64 %".4", %".5"
   br i1 %".12", label %".10", label %".11"
 .10:
-  %".14" = phi  i64 [%".4", %".9"], [%".187", %".55"]
+  %".14" = phi  i64 [%".4", %".9"], [%".188", %".55"]
   %".15" = getelementptr float, ptr %".2", i64 %".14"
   %".16" = load float, ptr %".15", align 4
   %".17" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".16")
@@ -283,8 +287,9 @@ define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64
   %".185" = select  i1 %".184", float 0x4055d58a00000000, float %".183"
   store float %".185", ptr %".131", align 4
   %".187" = add i64 %".14", 1
-  %".188" = icmp slt i64 %".187", %".5"
-  br i1 %".188", label %".10", label %".11"
+  %".188" = call i64 @"llvm.expect.i64"(i64 %".187", i64 0)
+  %".189" = icmp slt i64 %".188", %".5"
+  br i1 %".189", label %".10", label %".11"
 }
 
 declare i64 @"llvm.fptosi.sat.i64.f32"(float %".1")
@@ -335,7 +340,7 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".13" = icmp slt i64 %".4", %".5"
   br i1 %".13", label %".11", label %".12"
 .11:
-  %".15" = phi  i64 [%".4", %".9"], [%".164", %".142"]
+  %".15" = phi  i64 [%".4", %".9"], [%".165", %".142"]
   %".16" = getelementptr float, ptr %".2", i64 %".15"
   %".17" = load float, ptr %".16", align 4
   %".18" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".17")
@@ -487,8 +492,9 @@ define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", 
   %".162" = fmul <8 x float> %".151", %".161"
   call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".162", ptr %".149", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
   %".164" = add i64 %".15", 1
-  %".165" = icmp slt i64 %".164", %".5"
-  br i1 %".165", label %".11", label %".12"
+  %".165" = call i64 @"llvm.expect.i64"(i64 %".164", i64 0)
+  %".166" = icmp slt i64 %".165", %".5"
+  br i1 %".166", label %".11", label %".12"
 }
 
 declare void @"llvm.prefetch.p0"(ptr %".1", i32 %".2", i32 %".3", i32 %".4")
@@ -501,7 +507,7 @@ define internal void @"k5_map_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".
   %".12" = icmp slt i64 %".4", %".5"
   br i1 %".12", label %".10", label %".11"
 .10:
-  %".14" = phi  i64 [%".4", %".9"], [%".24", %".10"]
+  %".14" = phi  i64 [%".4", %".9"], [%".25", %".10"]
   %".15" = getelementptr float, ptr %".3", i64 %".14"
   %".16" = getelementptr float, ptr %".1", i64 %".14"
   %".17" = load <8 x float>, ptr %".16", align 4
@@ -512,8 +518,9 @@ define internal void @"k5_map_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".
   %".22" = fmul <8 x float> %".17", %".21"
   store <8 x float> %".22", ptr %".15", align 4
   %".24" = add i64 %".14", 8
-  %".25" = icmp slt i64 %".24", %".5"
-  br i1 %".25", label %".10", label %".11"
+  %".25" = call i64 @"llvm.expect.i64"(i64 %".24", i64 0)
+  %".26" = icmp slt i64 %".25", %".5"
+  br i1 %".26", label %".10", label %".11"
 .11:
   ret void
 }
@@ -527,7 +534,7 @@ define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %
   %".14" = icmp slt i64 %".3", %".11"
   br i1 %".14", label %".12", label %".13"
 .12:
-  %".16" = phi  i64 [%".3", %".8"], [%".25", %".12"]
+  %".16" = phi  i64 [%".3", %".8"], [%".26", %".12"]
   %".17" = getelementptr float, ptr %".1", i64 %".16"
   %".18" = getelementptr float, ptr %".17", i64 0
   %".19" = load <8 x float>, ptr %".18", align 4
@@ -537,29 +544,30 @@ define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %
   %".23" = getelementptr float, ptr %".2", i64 %".16"
   store <8 x float> %".22", ptr %".23", align 4
   %".25" = add i64 %".16", 8
-  %".26" = icmp slt i64 %".25", %".11"
-  br i1 %".26", label %".12", label %".13"
+  %".26" = call i64 @"llvm.expect.i64"(i64 %".25", i64 0)
+  %".27" = icmp slt i64 %".26", %".11"
+  br i1 %".27", label %".12", label %".13"
 .13:
-  %".28" = sub i64 %".4", %".11"
-  %".29" = icmp sgt i64 %".28", 0
-  br i1 %".29", label %".30", label %".31"
-.30:
-  %".33" = trunc i64 %".28" to i32
-  %".34" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".33", i32 0
-  %".35" = shufflevector <8 x i32> %".34", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".36" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".35"
-  %".37" = getelementptr float, ptr %".1", i64 %".11"
-  %".38" = getelementptr float, ptr %".37", i64 0
-  %".39" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".38", i32 4, <8 x i1> %".36", <8 x float> splat (float              0x0))
-  %".40" = select  <8 x i1> %".36", <8 x float> %".39", <8 x float> splat (float              0x0)
-  %".41" = getelementptr float, ptr %".37", i64 4
-  %".42" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".41", i32 4, <8 x i1> %".36", <8 x float> splat (float              0x0))
-  %".43" = fadd <8 x float> %".40", %".42"
-  %".44" = select  <8 x i1> %".36", <8 x float> %".43", <8 x float> %".40"
-  %".45" = getelementptr float, ptr %".2", i64 %".11"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".44", ptr %".45", i32 4, <8 x i1> %".36")
-  br label %".31"
+  %".29" = sub i64 %".4", %".11"
+  %".30" = icmp sgt i64 %".29", 0
+  br i1 %".30", label %".31", label %".32"
 .31:
+  %".34" = trunc i64 %".29" to i32
+  %".35" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".34", i32 0
+  %".36" = shufflevector <8 x i32> %".35", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
+  %".37" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".36"
+  %".38" = getelementptr float, ptr %".1", i64 %".11"
+  %".39" = getelementptr float, ptr %".38", i64 0
+  %".40" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".39", i32 4, <8 x i1> %".37", <8 x float> splat (float              0x0))
+  %".41" = select  <8 x i1> %".37", <8 x float> %".40", <8 x float> splat (float              0x0)
+  %".42" = getelementptr float, ptr %".38", i64 4
+  %".43" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".42", i32 4, <8 x i1> %".37", <8 x float> splat (float              0x0))
+  %".44" = fadd <8 x float> %".41", %".43"
+  %".45" = select  <8 x i1> %".37", <8 x float> %".44", <8 x float> %".41"
+  %".46" = getelementptr float, ptr %".2", i64 %".11"
+  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".45", ptr %".46", i32 4, <8 x i1> %".37")
+  br label %".32"
+.32:
   ret void
 }
 
@@ -569,7 +577,7 @@ define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".12" = icmp slt i64 %".4", %".5"
   br i1 %".12", label %".10", label %".11"
 .10:
-  %".14" = phi  i64 [%".4", %".9"], [%".57", %".50"]
+  %".14" = phi  i64 [%".4", %".9"], [%".59", %".51"]
   %".15" = mul i64 0, 4
   %".16" = getelementptr float, ptr %".2", i64 %".15"
   %".17" = mul i64 0, 4
@@ -578,7 +586,7 @@ define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
 .11:
   ret void
 .19:
-  %".22" = phi  i64 [0, %".10"], [%".38", %".19"]
+  %".22" = phi  i64 [0, %".10"], [%".39", %".19"]
   %".23" = phi  <4 x float> [splat (float              0x0), %".10"], [%".32", %".19"]
   %".24" = phi  <4 x float> [splat (float              0x0), %".10"], [%".37", %".19"]
   %".25" = getelementptr float, ptr %".18", i64 %".22"
@@ -595,28 +603,30 @@ define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".36" = shufflevector <4 x float> %".35", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
   %".37" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".36", <4 x float> %".28", <4 x float> %".24")
   %".38" = add i64 %".22", 1
-  %".39" = icmp slt i64 %".38", 4
-  br i1 %".39", label %".19", label %".20"
+  %".39" = call i64 @"llvm.expect.i64"(i64 %".38", i64 0)
+  %".40" = icmp slt i64 %".39", 4
+  br i1 %".40", label %".19", label %".20"
 .20:
-  %".41" = add i64 0, 0
-  br label %".42"
-.42:
-  %".44" = add i64 %".15", 0
-  %".45" = mul i64 %".41", 3
-  %".46" = getelementptr float, ptr %".3", i64 %".45"
-  %".47" = getelementptr float, ptr %".46", i64 %".44"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".32", ptr %".47", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".49" = add i64 0, 1
-  br label %".50"
-.50:
-  %".52" = add i64 %".15", 0
-  %".53" = mul i64 %".49", 3
-  %".54" = getelementptr float, ptr %".3", i64 %".53"
-  %".55" = getelementptr float, ptr %".54", i64 %".52"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".37", ptr %".55", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".57" = add i64 %".14", 1
-  %".58" = icmp slt i64 %".57", %".5"
-  br i1 %".58", label %".10", label %".11"
+  %".42" = add i64 0, 0
+  br label %".43"
+.43:
+  %".45" = add i64 %".15", 0
+  %".46" = mul i64 %".42", 3
+  %".47" = getelementptr float, ptr %".3", i64 %".46"
+  %".48" = getelementptr float, ptr %".47", i64 %".45"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".32", ptr %".48", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".50" = add i64 0, 1
+  br label %".51"
+.51:
+  %".53" = add i64 %".15", 0
+  %".54" = mul i64 %".50", 3
+  %".55" = getelementptr float, ptr %".3", i64 %".54"
+  %".56" = getelementptr float, ptr %".55", i64 %".53"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".37", ptr %".56", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".58" = add i64 %".14", 1
+  %".59" = call i64 @"llvm.expect.i64"(i64 %".58", i64 0)
+  %".60" = icmp slt i64 %".59", %".5"
+  br i1 %".60", label %".10", label %".11"
 }
 
 declare void @"llvm.masked.store.v4f32.p0"(<4 x float> %".1", ptr %".2", i32 %".3", <4 x i1> %".4")
@@ -627,7 +637,7 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".12" = icmp slt i64 %".4", %".5"
   br i1 %".12", label %".10", label %".11"
 .10:
-  %".14" = phi  i64 [%".4", %".9"], [%".85", %".78"]
+  %".14" = phi  i64 [%".4", %".9"], [%".87", %".79"]
   %".15" = mul i64 0, 4
   %".16" = getelementptr float, ptr %".2", i64 %".15"
   %".17" = getelementptr float, ptr %".1", i64 0
@@ -635,7 +645,7 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
 .11:
   ret void
 .18:
-  %".21" = phi  i64 [0, %".10"], [%".50", %".18"]
+  %".21" = phi  i64 [0, %".10"], [%".51", %".18"]
   %".22" = phi  <4 x float> [splat (float              0x0), %".10"], [%".34", %".18"]
   %".23" = phi  <4 x float> [splat (float              0x0), %".10"], [%".39", %".18"]
   %".24" = phi  <4 x float> [splat (float              0x0), %".10"], [%".44", %".18"]
@@ -665,44 +675,46 @@ define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i
   %".48" = shufflevector <4 x float> %".47", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
   %".49" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".48", <4 x float> %".30", <4 x float> %".25")
   %".50" = add i64 %".21", 1
-  %".51" = icmp slt i64 %".50", 2
-  br i1 %".51", label %".18", label %".19"
+  %".51" = call i64 @"llvm.expect.i64"(i64 %".50", i64 0)
+  %".52" = icmp slt i64 %".51", 2
+  br i1 %".52", label %".18", label %".19"
 .19:
-  %".53" = add i64 0, 0
-  br label %".54"
-.54:
-  %".56" = add i64 %".15", 0
-  %".57" = mul i64 %".53", 3
-  %".58" = getelementptr float, ptr %".3", i64 %".57"
-  %".59" = getelementptr float, ptr %".58", i64 %".56"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".34", ptr %".59", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".61" = add i64 0, 1
-  br label %".62"
-.62:
-  %".64" = add i64 %".15", 0
-  %".65" = mul i64 %".61", 3
-  %".66" = getelementptr float, ptr %".3", i64 %".65"
-  %".67" = getelementptr float, ptr %".66", i64 %".64"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".39", ptr %".67", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".69" = add i64 0, 2
-  br label %".70"
-.70:
-  %".72" = add i64 %".15", 0
-  %".73" = mul i64 %".69", 3
-  %".74" = getelementptr float, ptr %".3", i64 %".73"
-  %".75" = getelementptr float, ptr %".74", i64 %".72"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".44", ptr %".75", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".77" = add i64 0, 3
-  br label %".78"
-.78:
-  %".80" = add i64 %".15", 0
-  %".81" = mul i64 %".77", 3
-  %".82" = getelementptr float, ptr %".3", i64 %".81"
-  %".83" = getelementptr float, ptr %".82", i64 %".80"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".49", ptr %".83", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".85" = add i64 %".14", 1
-  %".86" = icmp slt i64 %".85", %".5"
-  br i1 %".86", label %".10", label %".11"
+  %".54" = add i64 0, 0
+  br label %".55"
+.55:
+  %".57" = add i64 %".15", 0
+  %".58" = mul i64 %".54", 3
+  %".59" = getelementptr float, ptr %".3", i64 %".58"
+  %".60" = getelementptr float, ptr %".59", i64 %".57"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".34", ptr %".60", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".62" = add i64 0, 1
+  br label %".63"
+.63:
+  %".65" = add i64 %".15", 0
+  %".66" = mul i64 %".62", 3
+  %".67" = getelementptr float, ptr %".3", i64 %".66"
+  %".68" = getelementptr float, ptr %".67", i64 %".65"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".39", ptr %".68", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".70" = add i64 0, 2
+  br label %".71"
+.71:
+  %".73" = add i64 %".15", 0
+  %".74" = mul i64 %".70", 3
+  %".75" = getelementptr float, ptr %".3", i64 %".74"
+  %".76" = getelementptr float, ptr %".75", i64 %".73"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".44", ptr %".76", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".78" = add i64 0, 3
+  br label %".79"
+.79:
+  %".81" = add i64 %".15", 0
+  %".82" = mul i64 %".78", 3
+  %".83" = getelementptr float, ptr %".3", i64 %".82"
+  %".84" = getelementptr float, ptr %".83", i64 %".81"
+  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".49", ptr %".84", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %".86" = add i64 %".14", 1
+  %".87" = call i64 @"llvm.expect.i64"(i64 %".86", i64 0)
+  %".88" = icmp slt i64 %".87", %".5"
+  br i1 %".88", label %".10", label %".11"
 }
 
 %team = type { ptr, ptr, i64, i64, i64, ptr, ptr, i64, i64, [7 x i64], i64, [7 x i64] }

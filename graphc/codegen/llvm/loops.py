@@ -124,7 +124,7 @@ class Frame:
         self.scopes.append(Scope(before))
         new = body(i, list(phis))
         self.scopes.pop()
-        following = b.add(i, whole(step))
+        following = self._opaque(b.add(i, whole(step)))
         last = b.block
         b.cbranch(b.icmp_signed("<", following, whole(stop)), inside, after)
         b.position_at_end(after)
@@ -133,6 +133,18 @@ class Frame:
             phi.add_incoming(first, before)
             phi.add_incoming(value, last)
         return new if known else self._joined(carry, before, new, last)
+
+    def _opaque(self, counter: ir.Value) -> ir.Value:
+        """The counter, of which LLVM does not see any more how it follows from the last one.
+
+        Its loop strength reduction would build all addresses anew that depend on the counter. That
+        takes as long as everything else LLVM does, and the code is no faster: what does not change
+        in a loop is before it already, and a sum of a base, an index and an offset costs nothing.
+        """
+        expect = self.builder.module.declare_intrinsic(
+            "llvm.expect", [INT64], ir.FunctionType(INT64, [INT64, INT64])
+        )
+        return self.builder.call(expect, [counter, whole(0)])
 
     def guard(
         self, condition: ir.Value, carry: Sequence[ir.Value], body: Callable[[Carry], Carry]
