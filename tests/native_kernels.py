@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.kernel import EmittedKernel, emit_kernel
 from graphc.codegen.llvm.scratch import ALIGNMENT
 from graphc.codegen.llvm.target import Target

@@ -10,12 +10,12 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import pytest
-from llvmlite import ir
 from pairs import in_turn
 from test_cli_options import SAMPLES, graphc
 from test_report import lowered
 
 from graphc.code_remarks import code_remarks
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.contraction import Tiles
 from graphc.codegen.llvm.each import Loops
 from graphc.codegen.llvm.function import EmittedKernel

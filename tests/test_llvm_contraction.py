@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from llvmlite import ir
 from native_kernels import NativeKernel
 from pairs import in_turn
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.contraction import emit_contraction, tiled_parts
 from graphc.codegen.llvm.dot_tile import DotProduct
 from graphc.codegen.llvm.product import products

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from llvmlite import ir
 from native_kernels import compile_kernels
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target
 from graphc.ir.op import Op

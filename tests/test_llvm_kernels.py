@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from llvmlite import ir
 from native_kernels import NativeKernel, compile_kernels
 from native_programs import TARGETS, channels_last, dense, kernel
 
 from graphc.codegen.fingerprint import fingerprint
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.interleave import emit_interleave
 from graphc.codegen.llvm.schedule import schedule
 from graphc.codegen.llvm.target import Target

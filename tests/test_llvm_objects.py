@@ -310,7 +310,7 @@ def test_the_first_error_in_a_thread_is_raised(
 
     def failing(text: str, machine: object) -> bytes:
         for number in (2, 4):
-            if f'@"k{number}_scaled"(ptr %' in text:
+            if f"@k{number}_scaled(ptr %" in text:
                 raise MemoryError(f"kernel {number}")
         return made(text, machine)
 

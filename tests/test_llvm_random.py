@@ -6,11 +6,12 @@ import functools
 
 import numpy as np
 import pytest
-from llvmlite import binding, ir
+from llvmlite import binding
 from native_kernels import NativeKernel, compile_kernels
 from native_programs import TARGETS
 from random_chains import Chain, exact_contents
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target
 from graphc.ir.types import row_major

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llvmlite import ir
 from native_kernels import compile_kernels
 
 import graphc.ops  # noqa: F401  (enters all operators in the table)
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm import step_functions as code
 from graphc.codegen.llvm.chained_steps import chain_at
 from graphc.codegen.llvm.jit import load

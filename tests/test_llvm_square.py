@@ -5,10 +5,10 @@ from __future__ import annotations
 import native_kernels
 import numpy as np
 import pytest
-from llvmlite import ir
 from native_kernels import compile_kernels
 from test_llvm_contraction import TARGETS
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target
 from graphc.ir.types import row_major

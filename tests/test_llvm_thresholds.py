@@ -19,7 +19,6 @@ from typing import Any
 import native_kernels
 import numpy as np
 import pytest
-from llvmlite import ir
 from native_kernels import compile_kernels
 from test_llvm_contraction import CONVOLUTIONS, FEW_CHANNELS, Geometry, operators
 from test_llvm_winograd import (
@@ -36,6 +35,7 @@ from test_llvm_winograd import (
 )
 from test_llvm_winograd import convolution as winograd_convolution
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.target import Target
 from graphc.ir.op import Op

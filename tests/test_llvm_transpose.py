@@ -7,9 +7,9 @@ from dataclasses import replace
 import native_kernels
 import numpy as np
 import pytest
-from llvmlite import ir
 from native_kernels import compile_kernels
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.llvm.transpose import Transposition, emit_transpose
 from graphc.ir.types import TensorType

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from llvmlite import ir
 from native_kernels import compile_kernels
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.ahead import fetched_ahead
 from graphc.codegen.llvm.kernel import emit_kernel
 from graphc.codegen.llvm.schedule import schedule

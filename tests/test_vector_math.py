@@ -9,8 +9,8 @@ import re
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from llvmlite import ir
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.arithmetic import reshaped
 from graphc.codegen.llvm.math import FUNCTIONS, VectorMath
 from graphc.codegen.llvm.philox import random_bits, random_row, round_keys

@@ -2,720 +2,712 @@
 target triple = "x86_64-unknown-linux-gnu"
 target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 
-define internal void @"k0_mat_mul_add_bias_relu"(ptr %".1", ptr %".2", ptr %".3", ptr %".4", i64 %".5", i64 %".6", ptr %".7", ptr noalias %".8") nounwind
-{
-.10:
-  %".11" = getelementptr i8, ptr %".8", i64 0
-  %".14" = icmp slt i64 %".5", %".6"
-  br i1 %".14", label %".12", label %".13"
-.12:
-  %".16" = phi  i64 [%".5", %".10"], [%".99", %".86"]
-  %".17" = mul i64 0, 4
-  %".18" = mul i64 %".17", 3
-  %".19" = getelementptr float, ptr %".2", i64 %".18"
-  br label %".20"
-.13:
+define internal void @k0_mat_mul_add_bias_relu(ptr %a0, ptr %a1, ptr %a2, ptr %a3, i64 %a4, i64 %a5, ptr %a6, ptr noalias %a7) nounwind {
+block0:
+  %v1 = getelementptr i8, ptr %a7, i64 0
+  %v4 = icmp slt i64 %a4, %a5
+  br i1 %v4, label %block2, label %block3
+block2:
+  %v5 = phi i64 [ %a4, %block0 ], [ %v77, %block66 ]
+  %v6 = mul i64 0, 4
+  %v7 = mul i64 %v6, 3
+  %v8 = getelementptr float, ptr %a1, i64 %v7
+  br label %block9
+block3:
   ret void
-.20:
-  %".22" = getelementptr float, ptr %".19", i64 0
-  %".23" = mul i64 0, 4
-  %".24" = getelementptr float, ptr %".11", i64 %".23"
-  %".25" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".22", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".26" = getelementptr float, ptr %".22", i64 3
-  %".27" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".26", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".28" = getelementptr float, ptr %".22", i64 6
-  %".29" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".28", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".30" = getelementptr float, ptr %".22", i64 9
-  %".31" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".30", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".32" = shufflevector <4 x float> %".25", <4 x float> %".27", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
-  %".33" = shufflevector <4 x float> %".25", <4 x float> %".27", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
-  %".34" = shufflevector <4 x float> %".29", <4 x float> %".31", <4 x i32> <i32 0, i32 4, i32 2, i32 6>
-  %".35" = shufflevector <4 x float> %".29", <4 x float> %".31", <4 x i32> <i32 1, i32 5, i32 3, i32 7>
-  %".36" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
-  %".37" = shufflevector <4 x float> %".32", <4 x float> %".34", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
-  %".38" = shufflevector <4 x float> %".33", <4 x float> %".35", <4 x i32> <i32 0, i32 1, i32 4, i32 5>
-  %".39" = shufflevector <4 x float> %".33", <4 x float> %".35", <4 x i32> <i32 2, i32 3, i32 6, i32 7>
-  store <4 x float> %".36", ptr %".24", align 4
-  %".41" = getelementptr float, ptr %".24", i64 4
-  store <4 x float> %".38", ptr %".41", align 4
-  %".43" = getelementptr float, ptr %".24", i64 8
-  store <4 x float> %".37", ptr %".43", align 4
-  %".45" = getelementptr float, ptr %".24", i64 12
-  store <4 x float> %".39", ptr %".45", align 4
-  %".47" = mul i64 0, 3
-  %".48" = getelementptr float, ptr %".1", i64 %".47"
-  br label %".49"
-.49:
-  %".52" = phi  i64 [0, %".20"], [%".69", %".49"]
-  %".53" = phi  <4 x float> [splat (float              0x0), %".20"], [%".62", %".49"]
-  %".54" = phi  <4 x float> [splat (float              0x0), %".20"], [%".67", %".49"]
-  %".55" = getelementptr float, ptr %".48", i64 %".52"
-  %".56" = mul i64 %".52", 4
-  %".57" = getelementptr float, ptr %".11", i64 %".56"
-  %".58" = load <4 x float>, ptr %".57", align 4
-  %".59" = load float, ptr %".55", align 4
-  %".60" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".59", i32 0
-  %".61" = shufflevector <4 x float> %".60", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
-  %".62" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".61", <4 x float> %".58", <4 x float> %".53")
-  %".63" = getelementptr float, ptr %".55", i64 3
-  %".64" = load float, ptr %".63", align 4
-  %".65" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".64", i32 0
-  %".66" = shufflevector <4 x float> %".65", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
-  %".67" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".66", <4 x float> %".58", <4 x float> %".54")
-  %".68" = add i64 %".52", 1
-  %".69" = call i64 @"llvm.expect.i64"(i64 %".68", i64 0)
-  %".70" = icmp slt i64 %".69", 3
-  br i1 %".70", label %".49", label %".50"
-.50:
-  %".72" = add i64 0, 0
-  br label %".73"
-.73:
-  %".75" = add i64 %".17", 0
-  %".76" = getelementptr float, ptr %".3", i64 %".75"
-  %".77" = load <4 x float>, ptr %".76", align 4
-  %".78" = fadd <4 x float> %".62", %".77"
-  %".79" = fcmp olt <4 x float> %".78", splat (float              0x0)
-  %".80" = select  <4 x i1> %".79", <4 x float> splat (float              0x0), <4 x float> %".78"
-  %".81" = mul i64 %".72", 4
-  %".82" = getelementptr float, ptr %".4", i64 %".81"
-  %".83" = getelementptr float, ptr %".82", i64 %".75"
-  store <4 x float> %".80", ptr %".83", align 4
-  %".85" = add i64 0, 1
-  br label %".86"
-.86:
-  %".88" = add i64 %".17", 0
-  %".89" = getelementptr float, ptr %".3", i64 %".88"
-  %".90" = load <4 x float>, ptr %".89", align 4
-  %".91" = fadd <4 x float> %".67", %".90"
-  %".92" = fcmp olt <4 x float> %".91", splat (float              0x0)
-  %".93" = select  <4 x i1> %".92", <4 x float> splat (float              0x0), <4 x float> %".91"
-  %".94" = mul i64 %".85", 4
-  %".95" = getelementptr float, ptr %".4", i64 %".94"
-  %".96" = getelementptr float, ptr %".95", i64 %".88"
-  store <4 x float> %".93", ptr %".96", align 4
-  %".98" = add i64 %".16", 1
-  %".99" = call i64 @"llvm.expect.i64"(i64 %".98", i64 0)
-  %".100" = icmp slt i64 %".99", %".6"
-  br i1 %".100", label %".12", label %".13"
+block9:
+  %v10 = getelementptr float, ptr %v8, i64 0
+  %v11 = mul i64 0, 4
+  %v12 = getelementptr float, ptr %v1, i64 %v11
+  %v13 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v10, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v14 = getelementptr float, ptr %v10, i64 3
+  %v15 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v14, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v16 = getelementptr float, ptr %v10, i64 6
+  %v17 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v16, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v18 = getelementptr float, ptr %v10, i64 9
+  %v19 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v18, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v20 = shufflevector <4 x float> %v13, <4 x float> %v15, <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %v21 = shufflevector <4 x float> %v13, <4 x float> %v15, <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %v22 = shufflevector <4 x float> %v17, <4 x float> %v19, <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %v23 = shufflevector <4 x float> %v17, <4 x float> %v19, <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %v24 = shufflevector <4 x float> %v20, <4 x float> %v22, <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %v25 = shufflevector <4 x float> %v20, <4 x float> %v22, <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  %v26 = shufflevector <4 x float> %v21, <4 x float> %v23, <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %v27 = shufflevector <4 x float> %v21, <4 x float> %v23, <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  store <4 x float> %v24, ptr %v12, align 4
+  %v28 = getelementptr float, ptr %v12, i64 4
+  store <4 x float> %v26, ptr %v28, align 4
+  %v29 = getelementptr float, ptr %v12, i64 8
+  store <4 x float> %v25, ptr %v29, align 4
+  %v30 = getelementptr float, ptr %v12, i64 12
+  store <4 x float> %v27, ptr %v30, align 4
+  %v31 = mul i64 0, 3
+  %v32 = getelementptr float, ptr %a0, i64 %v31
+  br label %block33
+block33:
+  %v35 = phi i64 [ 0, %block9 ], [ %v52, %block33 ]
+  %v36 = phi <4 x float> [ splat (float 0x0), %block9 ], [ %v45, %block33 ]
+  %v37 = phi <4 x float> [ splat (float 0x0), %block9 ], [ %v50, %block33 ]
+  %v38 = getelementptr float, ptr %v32, i64 %v35
+  %v39 = mul i64 %v35, 4
+  %v40 = getelementptr float, ptr %v1, i64 %v39
+  %v41 = load <4 x float>, ptr %v40, align 4
+  %v42 = load float, ptr %v38, align 4
+  %v43 = insertelement <4 x float> undef, float %v42, i32 0
+  %v44 = shufflevector <4 x float> %v43, <4 x float> undef, <4 x i32> zeroinitializer
+  %v45 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v44, <4 x float> %v41, <4 x float> %v36)
+  %v46 = getelementptr float, ptr %v38, i64 3
+  %v47 = load float, ptr %v46, align 4
+  %v48 = insertelement <4 x float> undef, float %v47, i32 0
+  %v49 = shufflevector <4 x float> %v48, <4 x float> undef, <4 x i32> zeroinitializer
+  %v50 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v49, <4 x float> %v41, <4 x float> %v37)
+  %v51 = add i64 %v35, 1
+  %v52 = call i64 @llvm.expect.i64(i64 %v51, i64 0)
+  %v53 = icmp slt i64 %v52, 3
+  br i1 %v53, label %block33, label %block34
+block34:
+  %v54 = add i64 0, 0
+  br label %block55
+block55:
+  %v56 = add i64 %v6, 0
+  %v57 = getelementptr float, ptr %a2, i64 %v56
+  %v58 = load <4 x float>, ptr %v57, align 4
+  %v59 = fadd <4 x float> %v45, %v58
+  %v60 = fcmp olt <4 x float> %v59, splat (float 0x0)
+  %v61 = select <4 x i1> %v60, <4 x float> splat (float 0x0), <4 x float> %v59
+  %v62 = mul i64 %v54, 4
+  %v63 = getelementptr float, ptr %a3, i64 %v62
+  %v64 = getelementptr float, ptr %v63, i64 %v56
+  store <4 x float> %v61, ptr %v64, align 4
+  %v65 = add i64 0, 1
+  br label %block66
+block66:
+  %v67 = add i64 %v6, 0
+  %v68 = getelementptr float, ptr %a2, i64 %v67
+  %v69 = load <4 x float>, ptr %v68, align 4
+  %v70 = fadd <4 x float> %v50, %v69
+  %v71 = fcmp olt <4 x float> %v70, splat (float 0x0)
+  %v72 = select <4 x i1> %v71, <4 x float> splat (float 0x0), <4 x float> %v70
+  %v73 = mul i64 %v65, 4
+  %v74 = getelementptr float, ptr %a3, i64 %v73
+  %v75 = getelementptr float, ptr %v74, i64 %v67
+  store <4 x float> %v72, ptr %v75, align 4
+  %v76 = add i64 %v5, 1
+  %v77 = call i64 @llvm.expect.i64(i64 %v76, i64 0)
+  %v78 = icmp slt i64 %v77, %a5
+  br i1 %v78, label %block2, label %block3
 }
 
-declare <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".1", i32 %".2", <4 x i1> %".3", <4 x float> %".4")
+declare <4 x float> @llvm.masked.load.v4f32.p0(ptr, i32, <4 x i1>, <4 x float>)
 
-declare <4 x float> @"llvm.fma.v4f32"(<4 x float> %".1", <4 x float> %".2", <4 x float> %".3")
+declare <4 x float> @llvm.fma.v4f32(<4 x float>, <4 x float>, <4 x float>)
 
-declare i64 @"llvm.expect.i64"(i64 %".1", i64 %".2")
+declare i64 @llvm.expect.i64(i64, i64)
 
-define internal void @"k1_softmax_log_loss"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
-{
-.9:
-  %".12" = icmp slt i64 %".4", %".5"
-  br i1 %".12", label %".10", label %".11"
-.10:
-  %".14" = phi  i64 [%".4", %".9"], [%".188", %".55"]
-  %".15" = getelementptr float, ptr %".2", i64 %".14"
-  %".16" = load float, ptr %".15", align 4
-  %".17" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".16")
-  %".18" = icmp sle i64 0, %".17"
-  %".19" = icmp slt i64 %".17", 4
-  %".20" = and i1 %".18", %".19"
-  %".21" = xor i1 %".20", 1
-  br i1 %".21", label %".22", label %".23"
-.11:
+define internal void @k1_softmax_log_loss(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
+block0:
+  %v3 = icmp slt i64 %a3, %a4
+  br i1 %v3, label %block1, label %block2
+block1:
+  %v4 = phi i64 [ %a3, %block0 ], [ %v171, %block40 ]
+  %v5 = getelementptr float, ptr %a1, i64 %v4
+  %v6 = load float, ptr %v5, align 4
+  %v7 = call i64 @llvm.fptosi.sat.i64.f32(float %v6)
+  %v8 = icmp sle i64 0, %v7
+  %v9 = icmp slt i64 %v7, 4
+  %v10 = and i1 %v8, %v9
+  %v11 = xor i1 %v10, 1
+  br i1 %v11, label %block12, label %block13
+block2:
   ret void
-.22:
-  %".25" = getelementptr i64, ptr %".6", i64 1
-  store i64 %".17", ptr %".25", align 8
-  store i64 1, ptr %".6", align 8
-  br label %".23"
-.23:
-  %".29" = icmp slt i64 %".17", 0
-  %".30" = select  i1 %".29", i64 0, i64 %".17"
-  %".31" = icmp sgt i64 %".30", 3
-  %".32" = select  i1 %".31", i64 3, i64 %".30"
-  %".35" = mul i64 %".14", 4
-  %".36" = getelementptr float, ptr %".1", i64 %".35"
-  br label %".33"
-.33:
-  %".37" = getelementptr float, ptr %".36", i64 0
-  %".38" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".37", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".39" = fcmp ogt <8 x float> %".38", splat (float 0xfff0000000000000)
-  %".40" = select  <8 x i1> %".39", <8 x float> %".38", <8 x float> splat (float 0xfff0000000000000)
-  %".41" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".40", <8 x float> splat (float 0xfff0000000000000)
-  %".42" = shufflevector <8 x float> %".41", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".43" = shufflevector <8 x float> %".41", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".44" = fcmp ogt <4 x float> %".43", %".42"
-  %".45" = select  <4 x i1> %".44", <4 x float> %".43", <4 x float> %".42"
-  %".46" = shufflevector <4 x float> %".45", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".47" = shufflevector <4 x float> %".45", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".48" = fcmp ogt <2 x float> %".47", %".46"
-  %".49" = select  <2 x i1> %".48", <2 x float> %".47", <2 x float> %".46"
-  %".50" = shufflevector <2 x float> %".49", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".51" = shufflevector <2 x float> %".49", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".52" = fcmp ogt <1 x float> %".51", %".50"
-  %".53" = select  <1 x i1> %".52", <1 x float> %".51", <1 x float> %".50"
-  %".54" = extractelement <1 x float> %".53", i32 0
-  %".65" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".54", i32 0
-  %".66" = shufflevector <8 x float> %".65", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".55"
-.55:
-  %".57" = add i64 0, 0
-  %".58" = sub i64 %".32", %".57"
-  %".59" = trunc i64 %".58" to i32
-  %".60" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".59", i32 0
-  %".61" = shufflevector <8 x i32> %".60", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".62" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".61"
-  %".63" = getelementptr float, ptr %".36", i64 0
-  %".64" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".63", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".67" = fsub <8 x float> %".64", %".66"
-  %".68" = fcmp olt <8 x float> %".67", splat (float 0xc05a000000000000)
-  %".69" = select  <8 x i1> %".68", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".67"
-  %".70" = fmul <8 x float> %".69", splat (float 0x3ff7154760000000)
-  %".71" = fadd <8 x float> %".70", splat (float 0x4168000000000000)
-  %".72" = fsub <8 x float> %".71", splat (float 0x4168000000000000)
-  %".73" = bitcast <8 x float> %".71" to <8 x i32>
-  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".72", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".69")
-  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".72", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".74")
-  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".75", <8 x float> splat (float 0x3f8122c520000000))
-  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".75", <8 x float> splat (float 0x3fa5555380000000))
-  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".75", <8 x float> splat (float 0x3fc5554aa0000000))
-  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".75", <8 x float> splat (float 0x3fe0000000000000))
-  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".75", <8 x float> splat (float 0x3ff0000000000000))
-  %".81" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".80", <8 x float> %".75", <8 x float> splat (float 0x3ff0000000000000))
-  %".82" = sub <8 x i32> %".73", splat (i32 1262485250)
-  %".83" = lshr <8 x i32> %".82", splat (i32 1)
-  %".84" = sub <8 x i32> %".82", %".83"
-  %".85" = shl <8 x i32> %".83", splat (i32 23)
-  %".86" = bitcast <8 x i32> %".85" to <8 x float>
-  %".87" = fmul <8 x float> %".81", %".86"
-  %".88" = shl <8 x i32> %".84", splat (i32 23)
-  %".89" = bitcast <8 x i32> %".88" to <8 x float>
-  %".90" = fmul <8 x float> %".87", %".89"
-  %".91" = select  <8 x i1> %".62", <8 x float> splat (float              0x0), <8 x float> %".90"
-  %".92" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".91", <8 x float> splat (float              0x0)
-  %".93" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".94" = shufflevector <8 x float> %".92", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".95" = fadd <4 x float> %".93", %".94"
-  %".96" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".97" = shufflevector <4 x float> %".95", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".98" = fadd <2 x float> %".96", %".97"
-  %".99" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".100" = shufflevector <2 x float> %".98", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".101" = fadd <1 x float> %".99", %".100"
-  %".102" = extractelement <1 x float> %".101", i32 0
-  %".103" = getelementptr float, ptr %".36", i64 %".32"
-  %".104" = load float, ptr %".103", align 4
-  %".105" = fsub float %".104", %".54"
-  %".106" = fcmp ogt float %".105", 0x4056400000000000
-  %".107" = select  i1 %".106", float 0x4056400000000000, float %".105"
-  %".108" = fcmp olt float %".107", 0xc05a000000000000
-  %".109" = select  i1 %".108", float 0xc05a000000000000, float %".107"
-  %".110" = fmul float %".109", 0x3ff7154760000000
-  %".111" = fadd float %".110", 0x4168000000000000
-  %".112" = fsub float %".111", 0x4168000000000000
-  %".113" = bitcast float %".111" to i32
-  %".114" = call float @"llvm.fma.f32"(float %".112", float 0xbfe62e4000000000, float %".109")
-  %".115" = call float @"llvm.fma.f32"(float %".112", float 0xbeb7f7d1c0000000, float %".114")
-  %".116" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".115", float 0x3f8122c520000000)
-  %".117" = call float @"llvm.fma.f32"(float %".116", float %".115", float 0x3fa5555380000000)
-  %".118" = call float @"llvm.fma.f32"(float %".117", float %".115", float 0x3fc5554aa0000000)
-  %".119" = call float @"llvm.fma.f32"(float %".118", float %".115", float 0x3fe0000000000000)
-  %".120" = call float @"llvm.fma.f32"(float %".119", float %".115", float 0x3ff0000000000000)
-  %".121" = call float @"llvm.fma.f32"(float %".120", float %".115", float 0x3ff0000000000000)
-  %".122" = sub i32 %".113", 1262485250
-  %".123" = lshr i32 %".122", 1
-  %".124" = sub i32 %".122", %".123"
-  %".125" = shl i32 %".123", 23
-  %".126" = bitcast i32 %".125" to float
-  %".127" = fmul float %".121", %".126"
-  %".128" = shl i32 %".124", 23
-  %".129" = bitcast i32 %".128" to float
-  %".130" = fmul float %".127", %".129"
-  %".131" = getelementptr float, ptr %".3", i64 %".14"
-  %".132" = fsub float %".54", %".104"
-  %".133" = fsub float %".130", 0x3ff0000000000000
-  %".134" = fadd float %".102", %".133"
-  %".135" = fadd float 0x3ff0000000000000, %".134"
-  %".136" = fsub float %".135", 0x3ff0000000000000
-  %".137" = fsub float %".135", %".136"
-  %".138" = fsub float 0x3ff0000000000000, %".137"
-  %".139" = fsub float %".134", %".136"
-  %".140" = fadd float %".138", %".139"
-  %".141" = fdiv float %".140", %".135"
-  %".142" = fcmp olt float %".135", 0x3810000000000000
-  %".143" = fmul float %".135", 0x4170000000000000
-  %".144" = select  i1 %".142", float %".143", float %".135"
-  %".145" = bitcast float %".144" to i32
-  %".146" = add i32 %".145", 4913933
-  %".147" = lshr i32 %".146", 23
-  %".148" = and i32 %".146", 8388607
-  %".149" = add i32 %".147", 1262485504
-  %".150" = bitcast i32 %".149" to float
-  %".151" = select  i1 %".142", float 0x41680012e0000000, float 0x4168000fe0000000
-  %".152" = fsub float %".150", %".151"
-  %".153" = add i32 %".148", 1060439283
-  %".154" = bitcast i32 %".153" to float
-  %".155" = fsub float %".154", 0x3ff0000000000000
-  %".156" = fmul float %".155", %".155"
-  %".157" = fmul float %".156", 0x3fe0000000000000
-  %".158" = call float @"llvm.fma.f32"(float 0xbfb3833520000000, float %".155", float 0x3fc0528040000000)
-  %".159" = call float @"llvm.fma.f32"(float %".158", float %".155", float 0xbfc0d72960000000)
-  %".160" = call float @"llvm.fma.f32"(float %".159", float %".155", float 0x3fc22d5b00000000)
-  %".161" = call float @"llvm.fma.f32"(float %".160", float %".155", float 0xbfc54723a0000000)
-  %".162" = call float @"llvm.fma.f32"(float %".161", float %".155", float 0x3fc99a0360000000)
-  %".163" = call float @"llvm.fma.f32"(float %".162", float %".155", float 0xbfd0002280000000)
-  %".164" = call float @"llvm.fma.f32"(float %".163", float %".155", float 0x3fd5555540000000)
-  %".165" = fmul float %".156", %".155"
-  %".166" = fmul float %".164", %".165"
-  %".167" = call float @"llvm.fma.f32"(float %".152", float 0x3eb7f7d1c0000000, float %".166")
-  %".168" = fadd float %".167", %".141"
-  %".169" = fsub float %".157", %".168"
-  %".170" = fsub float %".155", %".169"
-  %".171" = call float @"llvm.fma.f32"(float %".152", float 0x3fe62e4000000000, float %".170")
-  %".172" = fcmp ogt float %".135",              0x0
-  %".173" = fcmp olt float %".135", 0x7ff0000000000000
-  %".174" = and i1 %".172", %".173"
-  %".175" = fcmp olt float %".135",              0x0
-  %".176" = select  i1 %".175", float 0x7ff8000000000000, float %".135"
-  %".177" = fcmp oeq float %".135",              0x0
-  %".178" = select  i1 %".177", float 0xfff0000000000000, float %".176"
-  %".179" = select  i1 %".174", float %".171", float %".178"
-  %".180" = call float @"llvm.fabs.f32"(float %".134")
-  %".181" = fcmp olt float %".180", 0x3e60000000000000
-  %".182" = select  i1 %".181", float %".134", float %".179"
-  %".183" = fadd float %".132", %".182"
-  %".184" = fcmp olt float 0x4055d58a00000000, %".183"
-  %".185" = select  i1 %".184", float 0x4055d58a00000000, float %".183"
-  store float %".185", ptr %".131", align 4
-  %".187" = add i64 %".14", 1
-  %".188" = call i64 @"llvm.expect.i64"(i64 %".187", i64 0)
-  %".189" = icmp slt i64 %".188", %".5"
-  br i1 %".189", label %".10", label %".11"
+block12:
+  %v14 = getelementptr i64, ptr %a5, i64 1
+  store i64 %v7, ptr %v14, align 8
+  store i64 1, ptr %a5, align 8
+  br label %block13
+block13:
+  %v15 = icmp slt i64 %v7, 0
+  %v16 = select i1 %v15, i64 0, i64 %v7
+  %v17 = icmp sgt i64 %v16, 3
+  %v18 = select i1 %v17, i64 3, i64 %v16
+  %v20 = mul i64 %v4, 4
+  %v21 = getelementptr float, ptr %a0, i64 %v20
+  br label %block19
+block19:
+  %v22 = getelementptr float, ptr %v21, i64 0
+  %v23 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v22, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
+  %v24 = fcmp ogt <8 x float> %v23, splat (float 0xfff0000000000000)
+  %v25 = select <8 x i1> %v24, <8 x float> %v23, <8 x float> splat (float 0xfff0000000000000)
+  %v26 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v25, <8 x float> splat (float 0xfff0000000000000)
+  %v27 = shufflevector <8 x float> %v26, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v28 = shufflevector <8 x float> %v26, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %v29 = fcmp ogt <4 x float> %v28, %v27
+  %v30 = select <4 x i1> %v29, <4 x float> %v28, <4 x float> %v27
+  %v31 = shufflevector <4 x float> %v30, <4 x float> undef, <2 x i32> <i32 0, i32 1>
+  %v32 = shufflevector <4 x float> %v30, <4 x float> undef, <2 x i32> <i32 2, i32 3>
+  %v33 = fcmp ogt <2 x float> %v32, %v31
+  %v34 = select <2 x i1> %v33, <2 x float> %v32, <2 x float> %v31
+  %v35 = shufflevector <2 x float> %v34, <2 x float> undef, <1 x i32> <i32 0>
+  %v36 = shufflevector <2 x float> %v34, <2 x float> undef, <1 x i32> <i32 1>
+  %v37 = fcmp ogt <1 x float> %v36, %v35
+  %v38 = select <1 x i1> %v37, <1 x float> %v36, <1 x float> %v35
+  %v39 = extractelement <1 x float> %v38, i32 0
+  %v49 = insertelement <8 x float> undef, float %v39, i32 0
+  %v50 = shufflevector <8 x float> %v49, <8 x float> undef, <8 x i32> zeroinitializer
+  br label %block40
+block40:
+  %v41 = add i64 0, 0
+  %v42 = sub i64 %v18, %v41
+  %v43 = trunc i64 %v42 to i32
+  %v44 = insertelement <8 x i32> undef, i32 %v43, i32 0
+  %v45 = shufflevector <8 x i32> %v44, <8 x i32> undef, <8 x i32> zeroinitializer
+  %v46 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v45
+  %v47 = getelementptr float, ptr %v21, i64 0
+  %v48 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v47, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
+  %v51 = fsub <8 x float> %v48, %v50
+  %v52 = fcmp olt <8 x float> %v51, splat (float 0xc05a000000000000)
+  %v53 = select <8 x i1> %v52, <8 x float> splat (float 0xc05a000000000000), <8 x float> %v51
+  %v54 = fmul <8 x float> %v53, splat (float 0x3ff7154760000000)
+  %v55 = fadd <8 x float> %v54, splat (float 0x4168000000000000)
+  %v56 = fsub <8 x float> %v55, splat (float 0x4168000000000000)
+  %v57 = bitcast <8 x float> %v55 to <8 x i32>
+  %v58 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v56, <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %v53)
+  %v59 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v56, <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %v58)
+  %v60 = call <8 x float> @llvm.fma.v8f32(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %v59, <8 x float> splat (float 0x3f8122c520000000))
+  %v61 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v60, <8 x float> %v59, <8 x float> splat (float 0x3fa5555380000000))
+  %v62 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v61, <8 x float> %v59, <8 x float> splat (float 0x3fc5554aa0000000))
+  %v63 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v62, <8 x float> %v59, <8 x float> splat (float 0x3fe0000000000000))
+  %v64 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v63, <8 x float> %v59, <8 x float> splat (float 0x3ff0000000000000))
+  %v65 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v64, <8 x float> %v59, <8 x float> splat (float 0x3ff0000000000000))
+  %v66 = sub <8 x i32> %v57, splat (i32 1262485250)
+  %v67 = lshr <8 x i32> %v66, splat (i32 1)
+  %v68 = sub <8 x i32> %v66, %v67
+  %v69 = shl <8 x i32> %v67, splat (i32 23)
+  %v70 = bitcast <8 x i32> %v69 to <8 x float>
+  %v71 = fmul <8 x float> %v65, %v70
+  %v72 = shl <8 x i32> %v68, splat (i32 23)
+  %v73 = bitcast <8 x i32> %v72 to <8 x float>
+  %v74 = fmul <8 x float> %v71, %v73
+  %v75 = select <8 x i1> %v46, <8 x float> splat (float 0x0), <8 x float> %v74
+  %v76 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v75, <8 x float> splat (float 0x0)
+  %v77 = shufflevector <8 x float> %v76, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v78 = shufflevector <8 x float> %v76, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %v79 = fadd <4 x float> %v77, %v78
+  %v80 = shufflevector <4 x float> %v79, <4 x float> undef, <2 x i32> <i32 0, i32 1>
+  %v81 = shufflevector <4 x float> %v79, <4 x float> undef, <2 x i32> <i32 2, i32 3>
+  %v82 = fadd <2 x float> %v80, %v81
+  %v83 = shufflevector <2 x float> %v82, <2 x float> undef, <1 x i32> <i32 0>
+  %v84 = shufflevector <2 x float> %v82, <2 x float> undef, <1 x i32> <i32 1>
+  %v85 = fadd <1 x float> %v83, %v84
+  %v86 = extractelement <1 x float> %v85, i32 0
+  %v87 = getelementptr float, ptr %v21, i64 %v18
+  %v88 = load float, ptr %v87, align 4
+  %v89 = fsub float %v88, %v39
+  %v90 = fcmp ogt float %v89, 0x4056400000000000
+  %v91 = select i1 %v90, float 0x4056400000000000, float %v89
+  %v92 = fcmp olt float %v91, 0xc05a000000000000
+  %v93 = select i1 %v92, float 0xc05a000000000000, float %v91
+  %v94 = fmul float %v93, 0x3ff7154760000000
+  %v95 = fadd float %v94, 0x4168000000000000
+  %v96 = fsub float %v95, 0x4168000000000000
+  %v97 = bitcast float %v95 to i32
+  %v98 = call float @llvm.fma.f32(float %v96, float 0xbfe62e4000000000, float %v93)
+  %v99 = call float @llvm.fma.f32(float %v96, float 0xbeb7f7d1c0000000, float %v98)
+  %v100 = call float @llvm.fma.f32(float 0x3f56cd7980000000, float %v99, float 0x3f8122c520000000)
+  %v101 = call float @llvm.fma.f32(float %v100, float %v99, float 0x3fa5555380000000)
+  %v102 = call float @llvm.fma.f32(float %v101, float %v99, float 0x3fc5554aa0000000)
+  %v103 = call float @llvm.fma.f32(float %v102, float %v99, float 0x3fe0000000000000)
+  %v104 = call float @llvm.fma.f32(float %v103, float %v99, float 0x3ff0000000000000)
+  %v105 = call float @llvm.fma.f32(float %v104, float %v99, float 0x3ff0000000000000)
+  %v106 = sub i32 %v97, 1262485250
+  %v107 = lshr i32 %v106, 1
+  %v108 = sub i32 %v106, %v107
+  %v109 = shl i32 %v107, 23
+  %v110 = bitcast i32 %v109 to float
+  %v111 = fmul float %v105, %v110
+  %v112 = shl i32 %v108, 23
+  %v113 = bitcast i32 %v112 to float
+  %v114 = fmul float %v111, %v113
+  %v115 = getelementptr float, ptr %a2, i64 %v4
+  %v116 = fsub float %v39, %v88
+  %v117 = fsub float %v114, 0x3ff0000000000000
+  %v118 = fadd float %v86, %v117
+  %v119 = fadd float 0x3ff0000000000000, %v118
+  %v120 = fsub float %v119, 0x3ff0000000000000
+  %v121 = fsub float %v119, %v120
+  %v122 = fsub float 0x3ff0000000000000, %v121
+  %v123 = fsub float %v118, %v120
+  %v124 = fadd float %v122, %v123
+  %v125 = fdiv float %v124, %v119
+  %v126 = fcmp olt float %v119, 0x3810000000000000
+  %v127 = fmul float %v119, 0x4170000000000000
+  %v128 = select i1 %v126, float %v127, float %v119
+  %v129 = bitcast float %v128 to i32
+  %v130 = add i32 %v129, 4913933
+  %v131 = lshr i32 %v130, 23
+  %v132 = and i32 %v130, 8388607
+  %v133 = add i32 %v131, 1262485504
+  %v134 = bitcast i32 %v133 to float
+  %v135 = select i1 %v126, float 0x41680012e0000000, float 0x4168000fe0000000
+  %v136 = fsub float %v134, %v135
+  %v137 = add i32 %v132, 1060439283
+  %v138 = bitcast i32 %v137 to float
+  %v139 = fsub float %v138, 0x3ff0000000000000
+  %v140 = fmul float %v139, %v139
+  %v141 = fmul float %v140, 0x3fe0000000000000
+  %v142 = call float @llvm.fma.f32(float 0xbfb3833520000000, float %v139, float 0x3fc0528040000000)
+  %v143 = call float @llvm.fma.f32(float %v142, float %v139, float 0xbfc0d72960000000)
+  %v144 = call float @llvm.fma.f32(float %v143, float %v139, float 0x3fc22d5b00000000)
+  %v145 = call float @llvm.fma.f32(float %v144, float %v139, float 0xbfc54723a0000000)
+  %v146 = call float @llvm.fma.f32(float %v145, float %v139, float 0x3fc99a0360000000)
+  %v147 = call float @llvm.fma.f32(float %v146, float %v139, float 0xbfd0002280000000)
+  %v148 = call float @llvm.fma.f32(float %v147, float %v139, float 0x3fd5555540000000)
+  %v149 = fmul float %v140, %v139
+  %v150 = fmul float %v148, %v149
+  %v151 = call float @llvm.fma.f32(float %v136, float 0x3eb7f7d1c0000000, float %v150)
+  %v152 = fadd float %v151, %v125
+  %v153 = fsub float %v141, %v152
+  %v154 = fsub float %v139, %v153
+  %v155 = call float @llvm.fma.f32(float %v136, float 0x3fe62e4000000000, float %v154)
+  %v156 = fcmp ogt float %v119, 0x0
+  %v157 = fcmp olt float %v119, 0x7ff0000000000000
+  %v158 = and i1 %v156, %v157
+  %v159 = fcmp olt float %v119, 0x0
+  %v160 = select i1 %v159, float 0x7ff8000000000000, float %v119
+  %v161 = fcmp oeq float %v119, 0x0
+  %v162 = select i1 %v161, float 0xfff0000000000000, float %v160
+  %v163 = select i1 %v158, float %v155, float %v162
+  %v164 = call float @llvm.fabs.f32(float %v118)
+  %v165 = fcmp olt float %v164, 0x3e60000000000000
+  %v166 = select i1 %v165, float %v118, float %v163
+  %v167 = fadd float %v116, %v166
+  %v168 = fcmp olt float 0x4055d58a00000000, %v167
+  %v169 = select i1 %v168, float 0x4055d58a00000000, float %v167
+  store float %v169, ptr %v115, align 4
+  %v170 = add i64 %v4, 1
+  %v171 = call i64 @llvm.expect.i64(i64 %v170, i64 0)
+  %v172 = icmp slt i64 %v171, %a4
+  br i1 %v172, label %block1, label %block2
 }
 
-declare i64 @"llvm.fptosi.sat.i64.f32"(float %".1")
+declare i64 @llvm.fptosi.sat.i64.f32(float)
 
-declare <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".1", i32 %".2", <8 x i1> %".3", <8 x float> %".4")
+declare <8 x float> @llvm.masked.load.v8f32.p0(ptr, i32, <8 x i1>, <8 x float>)
 
-declare <8 x float> @"llvm.fma.v8f32"(<8 x float> %".1", <8 x float> %".2", <8 x float> %".3")
+declare <8 x float> @llvm.fma.v8f32(<8 x float>, <8 x float>, <8 x float>)
 
-declare float @"llvm.fma.f32"(float %".1", float %".2", float %".3")
+declare float @llvm.fma.f32(float, float, float)
 
-declare float @"llvm.fabs.f32"(float %".1")
+declare float @llvm.fabs.f32(float)
 
-define internal void @"k2_sum_times"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5", ptr noalias %".6") nounwind
-{
-.8:
-  %".9" = icmp slt i64 %".3", %".4"
-  br i1 %".9", label %".10", label %".11"
-.10:
-  %".13" = getelementptr float, ptr %".1", i64 0
-  %".14" = load float, ptr %".13", align 4
-  %".15" = getelementptr float, ptr %".1", i64 1
-  %".16" = load float, ptr %".15", align 4
-  %".17" = fadd float %".14", %".16"
-  %".18" = fmul float %".17", 0x3fe0000000000000
-  store float %".18", ptr %".2", align 4
-  br label %".11"
-.11:
+define internal void @k2_sum_times(ptr %a0, ptr %a1, i64 %a2, i64 %a3, ptr %a4, ptr noalias %a5) nounwind {
+block0:
+  %v1 = icmp slt i64 %a2, %a3
+  br i1 %v1, label %block2, label %block3
+block2:
+  %v4 = getelementptr float, ptr %a0, i64 0
+  %v5 = load float, ptr %v4, align 4
+  %v6 = getelementptr float, ptr %a0, i64 1
+  %v7 = load float, ptr %v6, align 4
+  %v8 = fadd float %v5, %v7
+  %v9 = fmul float %v8, 0x3fe0000000000000
+  store float %v9, ptr %a1, align 4
+  br label %block3
+block3:
   ret void
 }
 
-define internal void @"k3_copy"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5", ptr noalias %".6") nounwind
-{
-.8:
-  %".9" = icmp slt i64 %".3", %".4"
-  %".13" = load float, ptr %".1", align 4
-  br i1 %".9", label %".10", label %".11"
-.10:
-  store float %".13", ptr %".2", align 4
-  br label %".11"
-.11:
+define internal void @k3_copy(ptr %a0, ptr %a1, i64 %a2, i64 %a3, ptr %a4, ptr noalias %a5) nounwind {
+block0:
+  %v1 = icmp slt i64 %a2, %a3
+  %v4 = load float, ptr %a0, align 4
+  br i1 %v1, label %block2, label %block3
+block2:
+  store float %v4, ptr %a1, align 4
+  br label %block3
+block3:
   ret void
 }
 
-define internal void @"k4_fill_softmax_log_loss_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
-{
-.9:
-  %".10" = getelementptr i8, ptr %".7", i64 0
-  %".13" = icmp slt i64 %".4", %".5"
-  br i1 %".13", label %".11", label %".12"
-.11:
-  %".15" = phi  i64 [%".4", %".9"], [%".165", %".142"]
-  %".16" = getelementptr float, ptr %".2", i64 %".15"
-  %".17" = load float, ptr %".16", align 4
-  %".18" = call i64 @"llvm.fptosi.sat.i64.f32"(float %".17")
-  %".19" = icmp sle i64 0, %".18"
-  %".20" = icmp slt i64 %".18", 4
-  %".21" = and i1 %".19", %".20"
-  %".22" = xor i1 %".21", 1
-  br i1 %".22", label %".23", label %".24"
-.12:
+define internal void @k4_fill_softmax_log_loss_gradient(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
+block0:
+  %v1 = getelementptr i8, ptr %a6, i64 0
+  %v4 = icmp slt i64 %a3, %a4
+  br i1 %v4, label %block2, label %block3
+block2:
+  %v5 = phi i64 [ %a3, %block0 ], [ %v145, %block124 ]
+  %v6 = getelementptr float, ptr %a1, i64 %v5
+  %v7 = load float, ptr %v6, align 4
+  %v8 = call i64 @llvm.fptosi.sat.i64.f32(float %v7)
+  %v9 = icmp sle i64 0, %v8
+  %v10 = icmp slt i64 %v8, 4
+  %v11 = and i1 %v9, %v10
+  %v12 = xor i1 %v11, 1
+  br i1 %v12, label %block13, label %block14
+block3:
   ret void
-.23:
-  %".26" = getelementptr i64, ptr %".6", i64 1
-  store i64 %".18", ptr %".26", align 8
-  store i64 1, ptr %".6", align 8
-  br label %".24"
-.24:
-  %".30" = icmp slt i64 %".18", 0
-  %".31" = select  i1 %".30", i64 0, i64 %".18"
-  %".32" = icmp sgt i64 %".31", 3
-  %".33" = select  i1 %".32", i64 3, i64 %".31"
-  %".36" = mul i64 %".15", 4
-  %".37" = getelementptr float, ptr %".1", i64 %".36"
-  br label %".34"
-.34:
-  %".38" = getelementptr float, ptr %".37", i64 0
-  %".39" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".38", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".40" = fcmp ogt <8 x float> %".39", splat (float 0xfff0000000000000)
-  %".41" = select  <8 x i1> %".40", <8 x float> %".39", <8 x float> splat (float 0xfff0000000000000)
-  %".42" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".41", <8 x float> splat (float 0xfff0000000000000)
-  %".43" = shufflevector <8 x float> %".42", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".44" = shufflevector <8 x float> %".42", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".45" = fcmp ogt <4 x float> %".44", %".43"
-  %".46" = select  <4 x i1> %".45", <4 x float> %".44", <4 x float> %".43"
-  %".47" = shufflevector <4 x float> %".46", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".48" = shufflevector <4 x float> %".46", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".49" = fcmp ogt <2 x float> %".48", %".47"
-  %".50" = select  <2 x i1> %".49", <2 x float> %".48", <2 x float> %".47"
-  %".51" = shufflevector <2 x float> %".50", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".52" = shufflevector <2 x float> %".50", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".53" = fcmp ogt <1 x float> %".52", %".51"
-  %".54" = select  <1 x i1> %".53", <1 x float> %".52", <1 x float> %".51"
-  %".55" = extractelement <1 x float> %".54", i32 0
-  %".56" = getelementptr float, ptr %".37", i64 %".33"
-  %".57" = load float, ptr %".56", align 4
-  %".64" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".55", i32 0
-  %".65" = shufflevector <8 x float> %".64", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".58"
-.58:
-  %".60" = getelementptr float, ptr %".37", i64 0
-  %".61" = getelementptr float, ptr %".60", i64 4
-  call void @"llvm.prefetch.p0"(ptr %".61", i32 0, i32 3, i32 1)
-  %".63" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".60", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float              0x0))
-  %".66" = fsub <8 x float> %".63", %".65"
-  %".67" = fcmp olt <8 x float> %".66", splat (float 0xc05a000000000000)
-  %".68" = select  <8 x i1> %".67", <8 x float> splat (float 0xc05a000000000000), <8 x float> %".66"
-  %".69" = fmul <8 x float> %".68", splat (float 0x3ff7154760000000)
-  %".70" = fadd <8 x float> %".69", splat (float 0x4168000000000000)
-  %".71" = fsub <8 x float> %".70", splat (float 0x4168000000000000)
-  %".72" = bitcast <8 x float> %".70" to <8 x i32>
-  %".73" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %".68")
-  %".74" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".71", <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %".73")
-  %".75" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %".74", <8 x float> splat (float 0x3f8122c520000000))
-  %".76" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".75", <8 x float> %".74", <8 x float> splat (float 0x3fa5555380000000))
-  %".77" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".76", <8 x float> %".74", <8 x float> splat (float 0x3fc5554aa0000000))
-  %".78" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".77", <8 x float> %".74", <8 x float> splat (float 0x3fe0000000000000))
-  %".79" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".78", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
-  %".80" = call <8 x float> @"llvm.fma.v8f32"(<8 x float> %".79", <8 x float> %".74", <8 x float> splat (float 0x3ff0000000000000))
-  %".81" = sub <8 x i32> %".72", splat (i32 1262485250)
-  %".82" = lshr <8 x i32> %".81", splat (i32 1)
-  %".83" = sub <8 x i32> %".81", %".82"
-  %".84" = shl <8 x i32> %".82", splat (i32 23)
-  %".85" = bitcast <8 x i32> %".84" to <8 x float>
-  %".86" = fmul <8 x float> %".80", %".85"
-  %".87" = shl <8 x i32> %".83", splat (i32 23)
-  %".88" = bitcast <8 x i32> %".87" to <8 x float>
-  %".89" = fmul <8 x float> %".86", %".88"
-  %".90" = mul i64 0, 1
-  %".91" = getelementptr float, ptr %".10", i64 %".90"
-  store <8 x float> %".89", ptr %".91", align 4
-  %".93" = mul i64 0, 1
-  %".94" = getelementptr float, ptr %".10", i64 %".93"
-  %".95" = load <8 x float>, ptr %".94", align 4
-  %".96" = add i64 0, 0
-  %".97" = sub i64 %".33", %".96"
-  %".98" = trunc i64 %".97" to i32
-  %".99" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".98", i32 0
-  %".100" = shufflevector <8 x i32> %".99", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".101" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".100"
-  %".102" = select  <8 x i1> %".101", <8 x float> splat (float              0x0), <8 x float> %".89"
-  %".103" = select  <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %".102", <8 x float> splat (float              0x0)
-  %".104" = shufflevector <8 x float> %".103", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %".105" = shufflevector <8 x float> %".103", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %".106" = fadd <4 x float> %".104", %".105"
-  %".107" = shufflevector <4 x float> %".106", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 0, i32 1>
-  %".108" = shufflevector <4 x float> %".106", <4 x float> <float undef, float undef, float undef, float undef>, <2 x i32> <i32 2, i32 3>
-  %".109" = fadd <2 x float> %".107", %".108"
-  %".110" = shufflevector <2 x float> %".109", <2 x float> <float undef, float undef>, <1 x i32> <i32 0>
-  %".111" = shufflevector <2 x float> %".109", <2 x float> <float undef, float undef>, <1 x i32> <i32 1>
-  %".112" = fadd <1 x float> %".110", %".111"
-  %".113" = extractelement <1 x float> %".112", i32 0
-  %".114" = fsub float %".57", %".55"
-  %".115" = fcmp ogt float %".114", 0x4056400000000000
-  %".116" = select  i1 %".115", float 0x4056400000000000, float %".114"
-  %".117" = fcmp olt float %".116", 0xc05a000000000000
-  %".118" = select  i1 %".117", float 0xc05a000000000000, float %".116"
-  %".119" = fmul float %".118", 0x3ff7154760000000
-  %".120" = fadd float %".119", 0x4168000000000000
-  %".121" = fsub float %".120", 0x4168000000000000
-  %".122" = bitcast float %".120" to i32
-  %".123" = call float @"llvm.fma.f32"(float %".121", float 0xbfe62e4000000000, float %".118")
-  %".124" = call float @"llvm.fma.f32"(float %".121", float 0xbeb7f7d1c0000000, float %".123")
-  %".125" = call float @"llvm.fma.f32"(float 0x3f56cd7980000000, float %".124", float 0x3f8122c520000000)
-  %".126" = call float @"llvm.fma.f32"(float %".125", float %".124", float 0x3fa5555380000000)
-  %".127" = call float @"llvm.fma.f32"(float %".126", float %".124", float 0x3fc5554aa0000000)
-  %".128" = call float @"llvm.fma.f32"(float %".127", float %".124", float 0x3fe0000000000000)
-  %".129" = call float @"llvm.fma.f32"(float %".128", float %".124", float 0x3ff0000000000000)
-  %".130" = call float @"llvm.fma.f32"(float %".129", float %".124", float 0x3ff0000000000000)
-  %".131" = sub i32 %".122", 1262485250
-  %".132" = lshr i32 %".131", 1
-  %".133" = sub i32 %".131", %".132"
-  %".134" = shl i32 %".132", 23
-  %".135" = bitcast i32 %".134" to float
-  %".136" = fmul float %".130", %".135"
-  %".137" = shl i32 %".133", 23
-  %".138" = bitcast i32 %".137" to float
-  %".139" = fmul float %".136", %".138"
-  %".140" = fadd float %".113", %".139"
-  %".141" = fdiv float 0x3fe0000000000000, %".140"
-  %".147" = mul i64 %".15", 4
-  %".148" = getelementptr float, ptr %".3", i64 %".147"
-  %".150" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".141", i32 0
-  %".151" = shufflevector <8 x float> %".150", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  %".158" = fneg float %".113"
-  %".159" = insertelement <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".158", i32 0
-  %".160" = shufflevector <8 x float> %".159", <8 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <8 x i32> zeroinitializer
-  br label %".142"
-.142:
-  %".144" = mul i64 0, 1
-  %".145" = getelementptr float, ptr %".10", i64 %".144"
-  %".146" = load <8 x float>, ptr %".145", align 4
-  %".149" = getelementptr float, ptr %".148", i64 0
-  %".152" = add i64 0, 0
-  %".153" = sub i64 %".33", %".152"
-  %".154" = trunc i64 %".153" to i32
-  %".155" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".154", i32 0
-  %".156" = shufflevector <8 x i32> %".155", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".157" = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".156"
-  %".161" = select  <8 x i1> %".157", <8 x float> %".160", <8 x float> %".146"
-  %".162" = fmul <8 x float> %".151", %".161"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".162", ptr %".149", i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %".164" = add i64 %".15", 1
-  %".165" = call i64 @"llvm.expect.i64"(i64 %".164", i64 0)
-  %".166" = icmp slt i64 %".165", %".5"
-  br i1 %".166", label %".11", label %".12"
+block13:
+  %v15 = getelementptr i64, ptr %a5, i64 1
+  store i64 %v8, ptr %v15, align 8
+  store i64 1, ptr %a5, align 8
+  br label %block14
+block14:
+  %v16 = icmp slt i64 %v8, 0
+  %v17 = select i1 %v16, i64 0, i64 %v8
+  %v18 = icmp sgt i64 %v17, 3
+  %v19 = select i1 %v18, i64 3, i64 %v17
+  %v21 = mul i64 %v5, 4
+  %v22 = getelementptr float, ptr %a0, i64 %v21
+  br label %block20
+block20:
+  %v23 = getelementptr float, ptr %v22, i64 0
+  %v24 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v23, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
+  %v25 = fcmp ogt <8 x float> %v24, splat (float 0xfff0000000000000)
+  %v26 = select <8 x i1> %v25, <8 x float> %v24, <8 x float> splat (float 0xfff0000000000000)
+  %v27 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v26, <8 x float> splat (float 0xfff0000000000000)
+  %v28 = shufflevector <8 x float> %v27, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v29 = shufflevector <8 x float> %v27, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %v30 = fcmp ogt <4 x float> %v29, %v28
+  %v31 = select <4 x i1> %v30, <4 x float> %v29, <4 x float> %v28
+  %v32 = shufflevector <4 x float> %v31, <4 x float> undef, <2 x i32> <i32 0, i32 1>
+  %v33 = shufflevector <4 x float> %v31, <4 x float> undef, <2 x i32> <i32 2, i32 3>
+  %v34 = fcmp ogt <2 x float> %v33, %v32
+  %v35 = select <2 x i1> %v34, <2 x float> %v33, <2 x float> %v32
+  %v36 = shufflevector <2 x float> %v35, <2 x float> undef, <1 x i32> <i32 0>
+  %v37 = shufflevector <2 x float> %v35, <2 x float> undef, <1 x i32> <i32 1>
+  %v38 = fcmp ogt <1 x float> %v37, %v36
+  %v39 = select <1 x i1> %v38, <1 x float> %v37, <1 x float> %v36
+  %v40 = extractelement <1 x float> %v39, i32 0
+  %v41 = getelementptr float, ptr %v22, i64 %v19
+  %v42 = load float, ptr %v41, align 4
+  %v47 = insertelement <8 x float> undef, float %v40, i32 0
+  %v48 = shufflevector <8 x float> %v47, <8 x float> undef, <8 x i32> zeroinitializer
+  br label %block43
+block43:
+  %v44 = getelementptr float, ptr %v22, i64 0
+  %v45 = getelementptr float, ptr %v44, i64 4
+  call void @llvm.prefetch.p0(ptr %v45, i32 0, i32 3, i32 1)
+  %v46 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v44, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
+  %v49 = fsub <8 x float> %v46, %v48
+  %v50 = fcmp olt <8 x float> %v49, splat (float 0xc05a000000000000)
+  %v51 = select <8 x i1> %v50, <8 x float> splat (float 0xc05a000000000000), <8 x float> %v49
+  %v52 = fmul <8 x float> %v51, splat (float 0x3ff7154760000000)
+  %v53 = fadd <8 x float> %v52, splat (float 0x4168000000000000)
+  %v54 = fsub <8 x float> %v53, splat (float 0x4168000000000000)
+  %v55 = bitcast <8 x float> %v53 to <8 x i32>
+  %v56 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v54, <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %v51)
+  %v57 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v54, <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %v56)
+  %v58 = call <8 x float> @llvm.fma.v8f32(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %v57, <8 x float> splat (float 0x3f8122c520000000))
+  %v59 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v58, <8 x float> %v57, <8 x float> splat (float 0x3fa5555380000000))
+  %v60 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v59, <8 x float> %v57, <8 x float> splat (float 0x3fc5554aa0000000))
+  %v61 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v60, <8 x float> %v57, <8 x float> splat (float 0x3fe0000000000000))
+  %v62 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v61, <8 x float> %v57, <8 x float> splat (float 0x3ff0000000000000))
+  %v63 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v62, <8 x float> %v57, <8 x float> splat (float 0x3ff0000000000000))
+  %v64 = sub <8 x i32> %v55, splat (i32 1262485250)
+  %v65 = lshr <8 x i32> %v64, splat (i32 1)
+  %v66 = sub <8 x i32> %v64, %v65
+  %v67 = shl <8 x i32> %v65, splat (i32 23)
+  %v68 = bitcast <8 x i32> %v67 to <8 x float>
+  %v69 = fmul <8 x float> %v63, %v68
+  %v70 = shl <8 x i32> %v66, splat (i32 23)
+  %v71 = bitcast <8 x i32> %v70 to <8 x float>
+  %v72 = fmul <8 x float> %v69, %v71
+  %v73 = mul i64 0, 1
+  %v74 = getelementptr float, ptr %v1, i64 %v73
+  store <8 x float> %v72, ptr %v74, align 4
+  %v75 = mul i64 0, 1
+  %v76 = getelementptr float, ptr %v1, i64 %v75
+  %v77 = load <8 x float>, ptr %v76, align 4
+  %v78 = add i64 0, 0
+  %v79 = sub i64 %v19, %v78
+  %v80 = trunc i64 %v79 to i32
+  %v81 = insertelement <8 x i32> undef, i32 %v80, i32 0
+  %v82 = shufflevector <8 x i32> %v81, <8 x i32> undef, <8 x i32> zeroinitializer
+  %v83 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v82
+  %v84 = select <8 x i1> %v83, <8 x float> splat (float 0x0), <8 x float> %v72
+  %v85 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v84, <8 x float> splat (float 0x0)
+  %v86 = shufflevector <8 x float> %v85, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v87 = shufflevector <8 x float> %v85, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %v88 = fadd <4 x float> %v86, %v87
+  %v89 = shufflevector <4 x float> %v88, <4 x float> undef, <2 x i32> <i32 0, i32 1>
+  %v90 = shufflevector <4 x float> %v88, <4 x float> undef, <2 x i32> <i32 2, i32 3>
+  %v91 = fadd <2 x float> %v89, %v90
+  %v92 = shufflevector <2 x float> %v91, <2 x float> undef, <1 x i32> <i32 0>
+  %v93 = shufflevector <2 x float> %v91, <2 x float> undef, <1 x i32> <i32 1>
+  %v94 = fadd <1 x float> %v92, %v93
+  %v95 = extractelement <1 x float> %v94, i32 0
+  %v96 = fsub float %v42, %v40
+  %v97 = fcmp ogt float %v96, 0x4056400000000000
+  %v98 = select i1 %v97, float 0x4056400000000000, float %v96
+  %v99 = fcmp olt float %v98, 0xc05a000000000000
+  %v100 = select i1 %v99, float 0xc05a000000000000, float %v98
+  %v101 = fmul float %v100, 0x3ff7154760000000
+  %v102 = fadd float %v101, 0x4168000000000000
+  %v103 = fsub float %v102, 0x4168000000000000
+  %v104 = bitcast float %v102 to i32
+  %v105 = call float @llvm.fma.f32(float %v103, float 0xbfe62e4000000000, float %v100)
+  %v106 = call float @llvm.fma.f32(float %v103, float 0xbeb7f7d1c0000000, float %v105)
+  %v107 = call float @llvm.fma.f32(float 0x3f56cd7980000000, float %v106, float 0x3f8122c520000000)
+  %v108 = call float @llvm.fma.f32(float %v107, float %v106, float 0x3fa5555380000000)
+  %v109 = call float @llvm.fma.f32(float %v108, float %v106, float 0x3fc5554aa0000000)
+  %v110 = call float @llvm.fma.f32(float %v109, float %v106, float 0x3fe0000000000000)
+  %v111 = call float @llvm.fma.f32(float %v110, float %v106, float 0x3ff0000000000000)
+  %v112 = call float @llvm.fma.f32(float %v111, float %v106, float 0x3ff0000000000000)
+  %v113 = sub i32 %v104, 1262485250
+  %v114 = lshr i32 %v113, 1
+  %v115 = sub i32 %v113, %v114
+  %v116 = shl i32 %v114, 23
+  %v117 = bitcast i32 %v116 to float
+  %v118 = fmul float %v112, %v117
+  %v119 = shl i32 %v115, 23
+  %v120 = bitcast i32 %v119 to float
+  %v121 = fmul float %v118, %v120
+  %v122 = fadd float %v95, %v121
+  %v123 = fdiv float 0x3fe0000000000000, %v122
+  %v128 = mul i64 %v5, 4
+  %v129 = getelementptr float, ptr %a2, i64 %v128
+  %v131 = insertelement <8 x float> undef, float %v123, i32 0
+  %v132 = shufflevector <8 x float> %v131, <8 x float> undef, <8 x i32> zeroinitializer
+  %v139 = fneg float %v95
+  %v140 = insertelement <8 x float> undef, float %v139, i32 0
+  %v141 = shufflevector <8 x float> %v140, <8 x float> undef, <8 x i32> zeroinitializer
+  br label %block124
+block124:
+  %v125 = mul i64 0, 1
+  %v126 = getelementptr float, ptr %v1, i64 %v125
+  %v127 = load <8 x float>, ptr %v126, align 4
+  %v130 = getelementptr float, ptr %v129, i64 0
+  %v133 = add i64 0, 0
+  %v134 = sub i64 %v19, %v133
+  %v135 = trunc i64 %v134 to i32
+  %v136 = insertelement <8 x i32> undef, i32 %v135, i32 0
+  %v137 = shufflevector <8 x i32> %v136, <8 x i32> undef, <8 x i32> zeroinitializer
+  %v138 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v137
+  %v142 = select <8 x i1> %v138, <8 x float> %v141, <8 x float> %v127
+  %v143 = fmul <8 x float> %v132, %v142
+  call void @llvm.masked.store.v8f32.p0(<8 x float> %v143, ptr %v130, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %v144 = add i64 %v5, 1
+  %v145 = call i64 @llvm.expect.i64(i64 %v144, i64 0)
+  %v146 = icmp slt i64 %v145, %a4
+  br i1 %v146, label %block2, label %block3
 }
 
-declare void @"llvm.prefetch.p0"(ptr %".1", i32 %".2", i32 %".3", i32 %".4")
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 
-declare void @"llvm.masked.store.v8f32.p0"(<8 x float> %".1", ptr %".2", i32 %".3", <8 x i1> %".4")
+declare void @llvm.masked.store.v8f32.p0(<8 x float>, ptr, i32, <8 x i1>)
 
-define internal void @"k5_map_gradient"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
-{
-.9:
-  %".12" = icmp slt i64 %".4", %".5"
-  br i1 %".12", label %".10", label %".11"
-.10:
-  %".14" = phi  i64 [%".4", %".9"], [%".25", %".10"]
-  %".15" = getelementptr float, ptr %".3", i64 %".14"
-  %".16" = getelementptr float, ptr %".1", i64 %".14"
-  %".17" = load <8 x float>, ptr %".16", align 4
-  %".18" = getelementptr float, ptr %".2", i64 %".14"
-  %".19" = load <8 x float>, ptr %".18", align 4
-  %".20" = fcmp olt <8 x float> splat (float              0x0), %".19"
-  %".21" = select  <8 x i1> %".20", <8 x float> splat (float 0x3ff0000000000000), <8 x float> splat (float              0x0)
-  %".22" = fmul <8 x float> %".17", %".21"
-  store <8 x float> %".22", ptr %".15", align 4
-  %".24" = add i64 %".14", 8
-  %".25" = call i64 @"llvm.expect.i64"(i64 %".24", i64 0)
-  %".26" = icmp slt i64 %".25", %".5"
-  br i1 %".26", label %".10", label %".11"
-.11:
+define internal void @k5_map_gradient(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
+block0:
+  %v3 = icmp slt i64 %a3, %a4
+  br i1 %v3, label %block1, label %block2
+block1:
+  %v4 = phi i64 [ %a3, %block0 ], [ %v14, %block1 ]
+  %v5 = getelementptr float, ptr %a2, i64 %v4
+  %v6 = getelementptr float, ptr %a0, i64 %v4
+  %v7 = load <8 x float>, ptr %v6, align 4
+  %v8 = getelementptr float, ptr %a1, i64 %v4
+  %v9 = load <8 x float>, ptr %v8, align 4
+  %v10 = fcmp olt <8 x float> splat (float 0x0), %v9
+  %v11 = select <8 x i1> %v10, <8 x float> splat (float 0x3ff0000000000000), <8 x float> splat (float 0x0)
+  %v12 = fmul <8 x float> %v7, %v11
+  store <8 x float> %v12, ptr %v5, align 4
+  %v13 = add i64 %v4, 8
+  %v14 = call i64 @llvm.expect.i64(i64 %v13, i64 0)
+  %v15 = icmp slt i64 %v14, %a4
+  br i1 %v15, label %block1, label %block2
+block2:
   ret void
 }
 
-define internal void @"k6_sum"(ptr %".1", ptr %".2", i64 %".3", i64 %".4", ptr %".5", ptr noalias %".6") nounwind
-{
-.8:
-  %".9" = sub i64 %".4", %".3"
-  %".10" = and i64 %".9", -8
-  %".11" = add i64 %".3", %".10"
-  %".14" = icmp slt i64 %".3", %".11"
-  br i1 %".14", label %".12", label %".13"
-.12:
-  %".16" = phi  i64 [%".3", %".8"], [%".26", %".12"]
-  %".17" = getelementptr float, ptr %".1", i64 %".16"
-  %".18" = getelementptr float, ptr %".17", i64 0
-  %".19" = load <8 x float>, ptr %".18", align 4
-  %".20" = getelementptr float, ptr %".17", i64 4
-  %".21" = load <8 x float>, ptr %".20", align 4
-  %".22" = fadd <8 x float> %".19", %".21"
-  %".23" = getelementptr float, ptr %".2", i64 %".16"
-  store <8 x float> %".22", ptr %".23", align 4
-  %".25" = add i64 %".16", 8
-  %".26" = call i64 @"llvm.expect.i64"(i64 %".25", i64 0)
-  %".27" = icmp slt i64 %".26", %".11"
-  br i1 %".27", label %".12", label %".13"
-.13:
-  %".29" = sub i64 %".4", %".11"
-  %".30" = icmp sgt i64 %".29", 0
-  br i1 %".30", label %".31", label %".32"
-.31:
-  %".34" = trunc i64 %".29" to i32
-  %".35" = insertelement <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, i32 %".34", i32 0
-  %".36" = shufflevector <8 x i32> %".35", <8 x i32> <i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef, i32 undef>, <8 x i32> zeroinitializer
-  %".37" = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %".36"
-  %".38" = getelementptr float, ptr %".1", i64 %".11"
-  %".39" = getelementptr float, ptr %".38", i64 0
-  %".40" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".39", i32 4, <8 x i1> %".37", <8 x float> splat (float              0x0))
-  %".41" = select  <8 x i1> %".37", <8 x float> %".40", <8 x float> splat (float              0x0)
-  %".42" = getelementptr float, ptr %".38", i64 4
-  %".43" = call <8 x float> @"llvm.masked.load.v8f32.p0"(ptr %".42", i32 4, <8 x i1> %".37", <8 x float> splat (float              0x0))
-  %".44" = fadd <8 x float> %".41", %".43"
-  %".45" = select  <8 x i1> %".37", <8 x float> %".44", <8 x float> %".41"
-  %".46" = getelementptr float, ptr %".2", i64 %".11"
-  call void @"llvm.masked.store.v8f32.p0"(<8 x float> %".45", ptr %".46", i32 4, <8 x i1> %".37")
-  br label %".32"
-.32:
+define internal void @k6_sum(ptr %a0, ptr %a1, i64 %a2, i64 %a3, ptr %a4, ptr noalias %a5) nounwind {
+block0:
+  %v1 = sub i64 %a3, %a2
+  %v2 = and i64 %v1, -8
+  %v3 = add i64 %a2, %v2
+  %v6 = icmp slt i64 %a2, %v3
+  br i1 %v6, label %block4, label %block5
+block4:
+  %v7 = phi i64 [ %a2, %block0 ], [ %v16, %block4 ]
+  %v8 = getelementptr float, ptr %a0, i64 %v7
+  %v9 = getelementptr float, ptr %v8, i64 0
+  %v10 = load <8 x float>, ptr %v9, align 4
+  %v11 = getelementptr float, ptr %v8, i64 4
+  %v12 = load <8 x float>, ptr %v11, align 4
+  %v13 = fadd <8 x float> %v10, %v12
+  %v14 = getelementptr float, ptr %a1, i64 %v7
+  store <8 x float> %v13, ptr %v14, align 4
+  %v15 = add i64 %v7, 8
+  %v16 = call i64 @llvm.expect.i64(i64 %v15, i64 0)
+  %v17 = icmp slt i64 %v16, %v3
+  br i1 %v17, label %block4, label %block5
+block5:
+  %v18 = sub i64 %a3, %v3
+  %v19 = icmp sgt i64 %v18, 0
+  br i1 %v19, label %block20, label %block21
+block20:
+  %v22 = trunc i64 %v18 to i32
+  %v23 = insertelement <8 x i32> undef, i32 %v22, i32 0
+  %v24 = shufflevector <8 x i32> %v23, <8 x i32> undef, <8 x i32> zeroinitializer
+  %v25 = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v24
+  %v26 = getelementptr float, ptr %a0, i64 %v3
+  %v27 = getelementptr float, ptr %v26, i64 0
+  %v28 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v27, i32 4, <8 x i1> %v25, <8 x float> splat (float 0x0))
+  %v29 = select <8 x i1> %v25, <8 x float> %v28, <8 x float> splat (float 0x0)
+  %v30 = getelementptr float, ptr %v26, i64 4
+  %v31 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v30, i32 4, <8 x i1> %v25, <8 x float> splat (float 0x0))
+  %v32 = fadd <8 x float> %v29, %v31
+  %v33 = select <8 x i1> %v25, <8 x float> %v32, <8 x float> %v29
+  %v34 = getelementptr float, ptr %a1, i64 %v3
+  call void @llvm.masked.store.v8f32.p0(<8 x float> %v33, ptr %v34, i32 4, <8 x i1> %v25)
+  br label %block21
+block21:
   ret void
 }
 
-define internal void @"k7_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
-{
-.9:
-  %".12" = icmp slt i64 %".4", %".5"
-  br i1 %".12", label %".10", label %".11"
-.10:
-  %".14" = phi  i64 [%".4", %".9"], [%".59", %".51"]
-  %".15" = mul i64 0, 4
-  %".16" = getelementptr float, ptr %".2", i64 %".15"
-  %".17" = mul i64 0, 4
-  %".18" = getelementptr float, ptr %".1", i64 %".17"
-  br label %".19"
-.11:
+define internal void @k7_mat_mul(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
+block0:
+  %v3 = icmp slt i64 %a3, %a4
+  br i1 %v3, label %block1, label %block2
+block1:
+  %v4 = phi i64 [ %a3, %block0 ], [ %v43, %block37 ]
+  %v5 = mul i64 0, 4
+  %v6 = getelementptr float, ptr %a1, i64 %v5
+  %v7 = mul i64 0, 4
+  %v8 = getelementptr float, ptr %a0, i64 %v7
+  br label %block9
+block2:
   ret void
-.19:
-  %".22" = phi  i64 [0, %".10"], [%".39", %".19"]
-  %".23" = phi  <4 x float> [splat (float              0x0), %".10"], [%".32", %".19"]
-  %".24" = phi  <4 x float> [splat (float              0x0), %".10"], [%".37", %".19"]
-  %".25" = getelementptr float, ptr %".18", i64 %".22"
-  %".26" = mul i64 %".22", 3
-  %".27" = getelementptr float, ptr %".16", i64 %".26"
-  %".28" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".27", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".29" = load float, ptr %".25", align 4
-  %".30" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".29", i32 0
-  %".31" = shufflevector <4 x float> %".30", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
-  %".32" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".31", <4 x float> %".28", <4 x float> %".23")
-  %".33" = getelementptr float, ptr %".25", i64 4
-  %".34" = load float, ptr %".33", align 4
-  %".35" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".34", i32 0
-  %".36" = shufflevector <4 x float> %".35", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
-  %".37" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".36", <4 x float> %".28", <4 x float> %".24")
-  %".38" = add i64 %".22", 1
-  %".39" = call i64 @"llvm.expect.i64"(i64 %".38", i64 0)
-  %".40" = icmp slt i64 %".39", 4
-  br i1 %".40", label %".19", label %".20"
-.20:
-  %".42" = add i64 0, 0
-  br label %".43"
-.43:
-  %".45" = add i64 %".15", 0
-  %".46" = mul i64 %".42", 3
-  %".47" = getelementptr float, ptr %".3", i64 %".46"
-  %".48" = getelementptr float, ptr %".47", i64 %".45"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".32", ptr %".48", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".50" = add i64 0, 1
-  br label %".51"
-.51:
-  %".53" = add i64 %".15", 0
-  %".54" = mul i64 %".50", 3
-  %".55" = getelementptr float, ptr %".3", i64 %".54"
-  %".56" = getelementptr float, ptr %".55", i64 %".53"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".37", ptr %".56", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".58" = add i64 %".14", 1
-  %".59" = call i64 @"llvm.expect.i64"(i64 %".58", i64 0)
-  %".60" = icmp slt i64 %".59", %".5"
-  br i1 %".60", label %".10", label %".11"
+block9:
+  %v11 = phi i64 [ 0, %block1 ], [ %v28, %block9 ]
+  %v12 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v21, %block9 ]
+  %v13 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v26, %block9 ]
+  %v14 = getelementptr float, ptr %v8, i64 %v11
+  %v15 = mul i64 %v11, 3
+  %v16 = getelementptr float, ptr %v6, i64 %v15
+  %v17 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v16, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v18 = load float, ptr %v14, align 4
+  %v19 = insertelement <4 x float> undef, float %v18, i32 0
+  %v20 = shufflevector <4 x float> %v19, <4 x float> undef, <4 x i32> zeroinitializer
+  %v21 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v20, <4 x float> %v17, <4 x float> %v12)
+  %v22 = getelementptr float, ptr %v14, i64 4
+  %v23 = load float, ptr %v22, align 4
+  %v24 = insertelement <4 x float> undef, float %v23, i32 0
+  %v25 = shufflevector <4 x float> %v24, <4 x float> undef, <4 x i32> zeroinitializer
+  %v26 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v25, <4 x float> %v17, <4 x float> %v13)
+  %v27 = add i64 %v11, 1
+  %v28 = call i64 @llvm.expect.i64(i64 %v27, i64 0)
+  %v29 = icmp slt i64 %v28, 4
+  br i1 %v29, label %block9, label %block10
+block10:
+  %v30 = add i64 0, 0
+  br label %block31
+block31:
+  %v32 = add i64 %v5, 0
+  %v33 = mul i64 %v30, 3
+  %v34 = getelementptr float, ptr %a2, i64 %v33
+  %v35 = getelementptr float, ptr %v34, i64 %v32
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v21, ptr %v35, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v36 = add i64 0, 1
+  br label %block37
+block37:
+  %v38 = add i64 %v5, 0
+  %v39 = mul i64 %v36, 3
+  %v40 = getelementptr float, ptr %a2, i64 %v39
+  %v41 = getelementptr float, ptr %v40, i64 %v38
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v26, ptr %v41, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v42 = add i64 %v4, 1
+  %v43 = call i64 @llvm.expect.i64(i64 %v42, i64 0)
+  %v44 = icmp slt i64 %v43, %a4
+  br i1 %v44, label %block1, label %block2
 }
 
-declare void @"llvm.masked.store.v4f32.p0"(<4 x float> %".1", ptr %".2", i32 %".3", <4 x i1> %".4")
+declare void @llvm.masked.store.v4f32.p0(<4 x float>, ptr, i32, <4 x i1>)
 
-define internal void @"k8_mat_mul"(ptr %".1", ptr %".2", ptr %".3", i64 %".4", i64 %".5", ptr %".6", ptr noalias %".7") nounwind
-{
-.9:
-  %".12" = icmp slt i64 %".4", %".5"
-  br i1 %".12", label %".10", label %".11"
-.10:
-  %".14" = phi  i64 [%".4", %".9"], [%".87", %".79"]
-  %".15" = mul i64 0, 4
-  %".16" = getelementptr float, ptr %".2", i64 %".15"
-  %".17" = getelementptr float, ptr %".1", i64 0
-  br label %".18"
-.11:
+define internal void @k8_mat_mul(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
+block0:
+  %v3 = icmp slt i64 %a3, %a4
+  br i1 %v3, label %block1, label %block2
+block1:
+  %v4 = phi i64 [ %a3, %block0 ], [ %v67, %block61 ]
+  %v5 = mul i64 0, 4
+  %v6 = getelementptr float, ptr %a1, i64 %v5
+  %v7 = getelementptr float, ptr %a0, i64 0
+  br label %block8
+block2:
   ret void
-.18:
-  %".21" = phi  i64 [0, %".10"], [%".51", %".18"]
-  %".22" = phi  <4 x float> [splat (float              0x0), %".10"], [%".34", %".18"]
-  %".23" = phi  <4 x float> [splat (float              0x0), %".10"], [%".39", %".18"]
-  %".24" = phi  <4 x float> [splat (float              0x0), %".10"], [%".44", %".18"]
-  %".25" = phi  <4 x float> [splat (float              0x0), %".10"], [%".49", %".18"]
-  %".26" = mul i64 %".21", 4
-  %".27" = getelementptr float, ptr %".17", i64 %".26"
-  %".28" = mul i64 %".21", 3
-  %".29" = getelementptr float, ptr %".16", i64 %".28"
-  %".30" = call <4 x float> @"llvm.masked.load.v4f32.p0"(ptr %".29", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float              0x0))
-  %".31" = load float, ptr %".27", align 4
-  %".32" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".31", i32 0
-  %".33" = shufflevector <4 x float> %".32", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
-  %".34" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".33", <4 x float> %".30", <4 x float> %".22")
-  %".35" = getelementptr float, ptr %".27", i64 1
-  %".36" = load float, ptr %".35", align 4
-  %".37" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".36", i32 0
-  %".38" = shufflevector <4 x float> %".37", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
-  %".39" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".38", <4 x float> %".30", <4 x float> %".23")
-  %".40" = getelementptr float, ptr %".27", i64 2
-  %".41" = load float, ptr %".40", align 4
-  %".42" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".41", i32 0
-  %".43" = shufflevector <4 x float> %".42", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
-  %".44" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".43", <4 x float> %".30", <4 x float> %".24")
-  %".45" = getelementptr float, ptr %".27", i64 3
-  %".46" = load float, ptr %".45", align 4
-  %".47" = insertelement <4 x float> <float undef, float undef, float undef, float undef>, float %".46", i32 0
-  %".48" = shufflevector <4 x float> %".47", <4 x float> <float undef, float undef, float undef, float undef>, <4 x i32> zeroinitializer
-  %".49" = call <4 x float> @"llvm.fma.v4f32"(<4 x float> %".48", <4 x float> %".30", <4 x float> %".25")
-  %".50" = add i64 %".21", 1
-  %".51" = call i64 @"llvm.expect.i64"(i64 %".50", i64 0)
-  %".52" = icmp slt i64 %".51", 2
-  br i1 %".52", label %".18", label %".19"
-.19:
-  %".54" = add i64 0, 0
-  br label %".55"
-.55:
-  %".57" = add i64 %".15", 0
-  %".58" = mul i64 %".54", 3
-  %".59" = getelementptr float, ptr %".3", i64 %".58"
-  %".60" = getelementptr float, ptr %".59", i64 %".57"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".34", ptr %".60", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".62" = add i64 0, 1
-  br label %".63"
-.63:
-  %".65" = add i64 %".15", 0
-  %".66" = mul i64 %".62", 3
-  %".67" = getelementptr float, ptr %".3", i64 %".66"
-  %".68" = getelementptr float, ptr %".67", i64 %".65"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".39", ptr %".68", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".70" = add i64 0, 2
-  br label %".71"
-.71:
-  %".73" = add i64 %".15", 0
-  %".74" = mul i64 %".70", 3
-  %".75" = getelementptr float, ptr %".3", i64 %".74"
-  %".76" = getelementptr float, ptr %".75", i64 %".73"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".44", ptr %".76", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".78" = add i64 0, 3
-  br label %".79"
-.79:
-  %".81" = add i64 %".15", 0
-  %".82" = mul i64 %".78", 3
-  %".83" = getelementptr float, ptr %".3", i64 %".82"
-  %".84" = getelementptr float, ptr %".83", i64 %".81"
-  call void @"llvm.masked.store.v4f32.p0"(<4 x float> %".49", ptr %".84", i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %".86" = add i64 %".14", 1
-  %".87" = call i64 @"llvm.expect.i64"(i64 %".86", i64 0)
-  %".88" = icmp slt i64 %".87", %".5"
-  br i1 %".88", label %".10", label %".11"
+block8:
+  %v10 = phi i64 [ 0, %block1 ], [ %v40, %block8 ]
+  %v11 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v23, %block8 ]
+  %v12 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v28, %block8 ]
+  %v13 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v33, %block8 ]
+  %v14 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v38, %block8 ]
+  %v15 = mul i64 %v10, 4
+  %v16 = getelementptr float, ptr %v7, i64 %v15
+  %v17 = mul i64 %v10, 3
+  %v18 = getelementptr float, ptr %v6, i64 %v17
+  %v19 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v18, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v20 = load float, ptr %v16, align 4
+  %v21 = insertelement <4 x float> undef, float %v20, i32 0
+  %v22 = shufflevector <4 x float> %v21, <4 x float> undef, <4 x i32> zeroinitializer
+  %v23 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v22, <4 x float> %v19, <4 x float> %v11)
+  %v24 = getelementptr float, ptr %v16, i64 1
+  %v25 = load float, ptr %v24, align 4
+  %v26 = insertelement <4 x float> undef, float %v25, i32 0
+  %v27 = shufflevector <4 x float> %v26, <4 x float> undef, <4 x i32> zeroinitializer
+  %v28 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v27, <4 x float> %v19, <4 x float> %v12)
+  %v29 = getelementptr float, ptr %v16, i64 2
+  %v30 = load float, ptr %v29, align 4
+  %v31 = insertelement <4 x float> undef, float %v30, i32 0
+  %v32 = shufflevector <4 x float> %v31, <4 x float> undef, <4 x i32> zeroinitializer
+  %v33 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v32, <4 x float> %v19, <4 x float> %v13)
+  %v34 = getelementptr float, ptr %v16, i64 3
+  %v35 = load float, ptr %v34, align 4
+  %v36 = insertelement <4 x float> undef, float %v35, i32 0
+  %v37 = shufflevector <4 x float> %v36, <4 x float> undef, <4 x i32> zeroinitializer
+  %v38 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v37, <4 x float> %v19, <4 x float> %v14)
+  %v39 = add i64 %v10, 1
+  %v40 = call i64 @llvm.expect.i64(i64 %v39, i64 0)
+  %v41 = icmp slt i64 %v40, 2
+  br i1 %v41, label %block8, label %block9
+block9:
+  %v42 = add i64 0, 0
+  br label %block43
+block43:
+  %v44 = add i64 %v5, 0
+  %v45 = mul i64 %v42, 3
+  %v46 = getelementptr float, ptr %a2, i64 %v45
+  %v47 = getelementptr float, ptr %v46, i64 %v44
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v23, ptr %v47, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v48 = add i64 0, 1
+  br label %block49
+block49:
+  %v50 = add i64 %v5, 0
+  %v51 = mul i64 %v48, 3
+  %v52 = getelementptr float, ptr %a2, i64 %v51
+  %v53 = getelementptr float, ptr %v52, i64 %v50
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v28, ptr %v53, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v54 = add i64 0, 2
+  br label %block55
+block55:
+  %v56 = add i64 %v5, 0
+  %v57 = mul i64 %v54, 3
+  %v58 = getelementptr float, ptr %a2, i64 %v57
+  %v59 = getelementptr float, ptr %v58, i64 %v56
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v33, ptr %v59, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v60 = add i64 0, 3
+  br label %block61
+block61:
+  %v62 = add i64 %v5, 0
+  %v63 = mul i64 %v60, 3
+  %v64 = getelementptr float, ptr %a2, i64 %v63
+  %v65 = getelementptr float, ptr %v64, i64 %v62
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v38, ptr %v65, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v66 = add i64 %v4, 1
+  %v67 = call i64 @llvm.expect.i64(i64 %v66, i64 0)
+  %v68 = icmp slt i64 %v67, %a4
+  br i1 %v68, label %block1, label %block2
 }
+
 
 %team = type { ptr, ptr, i64, i64, i64, ptr, ptr, i64, i64, [7 x i64], i64, [7 x i64] }
 

@@ -11,8 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.target import Target
 
 INT32 = ir.IntType(32)
@@ -82,17 +81,6 @@ def format_of(type_: ir.Type) -> Format:
     return FLOAT64 if isinstance(element(type_), ir.DoubleType) else FLOAT32
 
 
-class Splat(ir.Constant):  # type: ignore[misc]  # llvmlite has no types
-    """One number in all lanes of a vector, as a short text: llvmlite would write every lane."""
-
-    def __init__(self, type_: ir.VectorType, number: float):
-        self.type = type_
-        self.constant = number
-
-    def _get_reference(self) -> str:
-        return f"splat ({ir.Constant(self.type.element, self.constant)})"
-
-
 REGISTER = {"f32": 16, "f64": 8}  # lanes of the instructions of AVX-512 that are called by name
 
 
@@ -113,7 +101,7 @@ class Arithmetic:
     def constant(self, number: float, type_: ir.Type) -> ir.Constant:
         """`number` in every lane of a type; a whole number for a type of integers."""
         if isinstance(type_, ir.VectorType):
-            return Splat(type_, number)
+            return ir.Splat(type_, number)
         return ir.Constant(type_, number)
 
     def like(self, x: ir.Value, number: float) -> ir.Constant:
@@ -132,10 +120,7 @@ class Arithmetic:
 
     def intrinsic(self, name: str, result: ir.Type, *args: ir.Value) -> ir.Value:
         """Call an LLVM intrinsic by its full name, declaring it once a module."""
-        function = self.module.globals.get(name)
-        if function is None:
-            signature = ir.FunctionType(result, [a.type for a in args])
-            function = ir.Function(self.module, signature, name)
+        function = self.module.declared(name, result, [value.type for value in args])
         return self.builder.call(function, args)
 
     def overloaded(self, name: str, *args: ir.Value) -> ir.Value:

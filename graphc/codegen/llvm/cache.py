@@ -32,6 +32,6 @@ def key(program: Program, kernels: Sequence[str], target: Target) -> str:
 def _version() -> str:
     """A digest of the code generator itself: another generator makes other code."""
     digest = hashlib.sha256(llvmlite.__version__.encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()

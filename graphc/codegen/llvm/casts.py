@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from llvmlite import ir
 
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import SUFFIXES, TYPES, is_vector
 from graphc.ir.types import DTYPES, REAL
 

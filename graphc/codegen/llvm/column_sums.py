@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import Carry, whole
 from graphc.codegen.llvm.shares import when

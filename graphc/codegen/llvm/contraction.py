@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.dot_tile import DotProduct
 from graphc.codegen.llvm.dot_tiling import choose_copied_dot, choose_dot
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
@@ -222,7 +221,7 @@ def _emit(function: ir.Function, kernel: Kernel, target: Target, tiled: list[Til
     *_, low, high, _, place = function.args
     scratch = Scratch(builder, place)
     items = max(part.scratch_items for part in tiled)
-    sums = scratch.array(tiled[0].tiling.a.buffer.dtype, items) if items else None
+    sums = scratch.array(tiled[0].tiling.a.buffer.dtype, items) if items else place
     extent = sum(part.extent for part in tiled)
 
     def share_of(part: Tiled, end: ir.Value) -> ir.Value:

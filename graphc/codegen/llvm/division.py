@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import is_vector
 from graphc.codegen.llvm.loops import INT32
 from graphc.codegen.nodes import Node

@@ -11,8 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.dot_tiling import DotTiling
 from graphc.codegen.llvm.fold_loops import FoldLoops
 from graphc.codegen.llvm.lane_sums import halved, lane_totals, vectors_left
@@ -56,7 +55,7 @@ class DotProduct:
             self.scratch_items = product.size(list(tiling.b.strides)) + tiling.lanes
 
     def emit(
-        self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
+        self, frame: Frame, values: Values, scratch: ir.Value, low: Count, high: Count
     ) -> None:
         """Shares low .. high - 1."""
         self.frame, self.values, self.scratch = frame, values, scratch
@@ -121,7 +120,7 @@ class DotProduct:
         each(self.frame, 0 if self.group is None else low, high, one)
         if rest and self.group is None:
             last()
-        elif rest:
+        elif rest and self.group is not None:
             when(self.frame, b.icmp_signed("==", self.group, whole(self.groups - 1)), last)
 
     def _rows(self, left: ir.Value, right: ir.Value, panel: ir.Value, first: ir.Value) -> None:
@@ -320,8 +319,10 @@ class DotProduct:
             """The vectors of `some` elements from `start` on, each for a partial sum of its own."""
             new = list(carry)
             for part, offset in enumerate(range(0, some, lanes)):
-                known = isinstance(start, int)
-                i = start + offset if known else self.builder.add(start, whole(offset))
+                if isinstance(start, int):
+                    i: Count = start + offset
+                else:
+                    i = self.builder.add(start, whole(offset))
                 if fetch:
                     self._fetch_ahead(right, i)
                 own = slice(part * pairs, (part + 1) * pairs)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
-from graphc.codegen.llvm import philox
+from graphc.codegen.llvm import ir, philox
 from graphc.codegen.llvm.lanes import is_vector, lane_numbers
 from graphc.codegen.nodes import Node
 from graphc.kernel.philox import DRAW_BITS, DRAWS

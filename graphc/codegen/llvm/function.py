@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import INT64, POINTER, VOID
 from graphc.codegen.llvm.target import Target
 from graphc.kernel.lang import Check, Kernel
@@ -54,7 +53,7 @@ def kernel_function(
     parameters += [INT64] * has_worker
     function = ir.Function(module, ir.FunctionType(VOID, parameters), name)
     function.linkage = "internal"
-    function.attributes.add("nounwind")
+    function.attributes.append("nounwind")
     function.args[len(buffers) + 3].add_attribute("noalias")  # no buffer lies there
     return function
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import INT32
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.product import Factor, Product, Spread

@@ -10,8 +10,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import INT32, Carry, Frame, whole

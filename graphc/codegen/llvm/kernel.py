@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.contraction import emit_contraction
 from graphc.codegen.llvm.each import emit_loops
 from graphc.codegen.llvm.function import EmittedKernel, Emitter

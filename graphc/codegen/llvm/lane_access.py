@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import SUFFIXES, TYPES
 from graphc.codegen.llvm.loops import INT1, INT32, VOID, whole
 from graphc.codegen.llvm.math import VectorMath
@@ -68,11 +67,10 @@ class Lanes:
         b = math.builder
         wide = min(self.count, math.target.vector_bytes // self.align)
         for first in range(0, self.count, wide):
-            order = [ir.Constant(INT32, lane) for lane in range(first, first + wide)]
+            order = list(range(first, first + wide))
             part = b.shuffle_vector(value, value, ir.Constant(ir.VectorType(INT32, wide), order))
             place = b.gep(self.place, [whole(first)], source_etype=TYPES[self.dtype])
-            stored = b.store(part, place, align=self.align * wide)
-            past_caches(b, stored)
+            b.store(part, place, align=self.align * wide, past_caches=True)
 
     def _masked(self, of_a_row: str, of_scattered: str) -> str:
         kind, pointers = (
@@ -84,12 +82,7 @@ class Lanes:
         """Whether the mask is known to hold for the first lane alone."""
         if not isinstance(self.mask, ir.Constant) or not isinstance(self.mask.constant, list):
             return False
-        return [lane.constant for lane in self.mask.constant] == [1] + [0] * (self.count - 1)
+        return self.mask.constant == [1] + [0] * (self.count - 1)
 
     def _all_or_some(self, math: VectorMath) -> ir.Value:
         return math.constant(1, ir.VectorType(INT1, self.count)) if self.mask is None else self.mask
-
-
-def past_caches(builder: ir.IRBuilder, stored: ir.StoreInstr) -> None:
-    """Let a store of whole lines go past the caches."""
-    stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))

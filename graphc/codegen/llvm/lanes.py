@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import INT1, INT32, INT64
 
 TYPES: dict[str, ir.Type] = {
@@ -27,17 +26,10 @@ def lane_numbers(bits: int, lanes: int, step: int = 1) -> ir.Constant:
     return ir.Constant(type_, [lane * step for lane in range(lanes)])
 
 
-class _FirstLane(ir.Constant):  # type: ignore[misc]  # llvmlite has no types
-    """The shuffle mask that takes lane 0 everywhere, as a short text."""
-
-    def _get_reference(self) -> str:
-        return "zeroinitializer"
-
-
 @functools.cache
 def first_lane(lanes: int) -> ir.Constant:
     """A shuffle mask that repeats lane 0."""
-    return _FirstLane(ir.VectorType(INT32, lanes), [0] * lanes)
+    return ir.Constant(ir.VectorType(INT32, lanes), None)
 
 
 def is_vector(value: ir.Value) -> bool:

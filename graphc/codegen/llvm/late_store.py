@@ -15,8 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.kept import KeptArrays
 from graphc.codegen.llvm.lanes import TYPES, is_vector
 from graphc.codegen.llvm.loops import Carry, whole

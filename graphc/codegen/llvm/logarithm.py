@@ -13,8 +13,7 @@ relative to log(1 + f).
 
 from __future__ import annotations
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.arithmetic import FLOAT32, Arithmetic, format_of
 
 L = (  # 2^-25.6, at the ends of the interval

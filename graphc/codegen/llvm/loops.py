@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from llvmlite import ir
+from graphc.codegen.llvm import ir
 
 INT1, INT32, INT64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VOID, POINTER = ir.VoidType(), ir.PointerType()
 Count: TypeAlias = ir.Value | int
 Carry: TypeAlias = list[ir.Value]
+Made = TypeVar("Made")
 
 
 def whole(value: Count) -> ir.Value:
@@ -62,20 +63,18 @@ class Frame:
         if place is None:  # only written out iterations lie between
             yield
             return
-        b.position_before(place.terminator)
+        b.position_at_end(place)
         yield
-        if block.terminator is None:
-            b.position_at_end(block)
-        else:
-            b.position_before(block.terminator)
+        b.position_at_end(block)
 
-    def remembered(self, level: int, key: Hashable, make: Callable[[], ir.Value]) -> ir.Value:
-        """The value of `key` in scope `level`, made there at the first call."""
+    def remembered(self, level: int, key: Hashable, make: Callable[[], Made]) -> Made:
+        """The value of `key` in scope `level`, or several, made there at the first call."""
         memo = self.scopes[level].memo
         if key not in memo:
             with self.at(level):
                 memo[key] = make()
-        return memo[key]
+        found: Made = memo[key]
+        return found
 
     def forget(self, key: Hashable) -> None:
         """Drop a value that is no longer true."""
@@ -111,7 +110,7 @@ class Frame:
         """carry = body(i, carry) for i in range(start, stop, step); the last carry."""
         b, before = self.builder, self.builder.block
         known = isinstance(start, int) and isinstance(stop, int)
-        if known and start >= stop:
+        if isinstance(start, int) and isinstance(stop, int) and start >= stop:
             return list(carry)
         inside, after = b.append_basic_block(), b.append_basic_block()
         if known:
@@ -141,9 +140,7 @@ class Frame:
         takes as long as everything else LLVM does, and the code is no faster: what does not change
         in a loop is before it already, and a sum of a base, an index and an offset costs nothing.
         """
-        expect = self.builder.module.declare_intrinsic(
-            "llvm.expect", [INT64], ir.FunctionType(INT64, [INT64, INT64])
-        )
+        expect = self.builder.module.declared("llvm.expect.i64", INT64, [INT64, INT64])
         return self.builder.call(expect, [counter, whole(0)])
 
     def guard(
@@ -165,7 +162,7 @@ class Frame:
     def _joined(
         self, old: Sequence[ir.Value], before: ir.Block, new: Carry, last: ir.Block
     ) -> Carry:
-        joined = []
+        joined: Carry = []
         for first, value in zip(old, new, strict=True):
             phi = self.builder.phi(value.type)
             phi.add_incoming(first, before)

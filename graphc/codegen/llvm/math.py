@@ -21,9 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from llvmlite import ir
-
-from graphc.codegen.llvm import exponential, logarithm, power
+from graphc.codegen.llvm import exponential, ir, logarithm, power
 from graphc.codegen.llvm.arithmetic import Arithmetic
 
 
@@ -64,9 +62,10 @@ class VectorMath(Arithmetic):
         `at_least` promises that x is not below it, or nan.
         """
         number = exponent_number(y)
-        if number is not None:
-            return self.pow_const(x, number, at_least)
-        return power.pow(self, x, y)
+        if number is None:
+            assert isinstance(y, ir.Value)
+            return power.pow(self, x, y)
+        return self.pow_const(x, number, at_least)
 
     def pow_const(self, x: ir.Value, y: float, at_least: float = -math.inf) -> ir.Value:
         """x ** y for a number y; `at_least` as for `pow`."""

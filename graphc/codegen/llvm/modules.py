@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.target import Target
 
 # A module with at least so many instructions is full: some 0.05 s of work.
@@ -55,7 +54,6 @@ class Modules:
             return
         self._batches.take(self._shared_text())
         self._apart.update(function.name for function in _defined(self.module))
-        _take_apart(self.module)
         self.module = self._new()
 
     def last(self, called: Iterable[ir.Function]) -> str:
@@ -64,7 +62,6 @@ class Modules:
         `called`: functions that are called there, wherever they are.
         """
         text = str(self.module) if self._batches is None else self._shared_text()
-        _take_apart(self.module)
         apart = [function for function in called if function.name in self._apart]
         return "\n".join([text, *map(_declaration, apart)])
 
@@ -79,15 +76,8 @@ def _defined(module: ir.Module) -> list[ir.Function]:
     return [function for function in module.functions if not function.is_declaration]
 
 
-def _take_apart(module: ir.Module) -> None:
-    """Let go of the instructions, which know their blocks: no search for garbage meets them."""
-    for function in _defined(module):
-        for block in function.blocks:
-            block.instructions.clear()
-
-
 def _instructions(module: ir.Module) -> int:
-    return sum(len(block.instructions) for f in module.functions for block in f.blocks)
+    return sum(block.size for function in module.functions for block in function.blocks)
 
 
 def _declaration(function: ir.Function) -> str:

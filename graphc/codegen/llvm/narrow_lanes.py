@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import lane_numbers
 from graphc.codegen.llvm.loops import INT1, INT32
 from graphc.codegen.nodes import Node
@@ -52,8 +51,9 @@ def known_lanes(values: Values, node: Node) -> ir.Constant | None:
 
 def is_everywhere(mask: ir.Value, bit: int) -> bool:
     """Whether a mask is known to be `bit` in all lanes."""
-    constant = isinstance(mask, ir.Constant) and isinstance(mask.constant, list)
-    return constant and all(lane == bit for lane in mask.constant)
+    if not isinstance(mask, ir.Constant) or not isinstance(mask.constant, list):
+        return False
+    return all(lane == bit for lane in mask.constant)
 
 
 def lane_limits(values: Values, node: Node) -> tuple[ir.Value, ir.Value] | None:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import INT1, INT64, Carry, Count, Frame, PartialSums, whole
 from graphc.codegen.llvm.narrow_lanes import is_everywhere

@@ -7,8 +7,7 @@ some rows ahead, and stored in the other half of an array that is twice as long.
 
 from __future__ import annotations
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.kept import KeptArrays, Slot
 from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
 from graphc.codegen.llvm.loops import Carry, Count, whole

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import first_lane
 from graphc.codegen.llvm.loops import INT1, INT32, VOID, Count, Frame, whole
 from graphc.codegen.llvm.product import Factor

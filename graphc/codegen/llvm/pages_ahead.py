@@ -18,8 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import CACHE_LINE
 from graphc.codegen.llvm.loops import INT64, POINTER, whole
 from graphc.codegen.llvm.target import PAGE_BYTES, Target

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.packing import (
@@ -49,7 +48,7 @@ class Panel:
         self,
         whole_product: TiledProduct,
         at: Operands,
-        scratch: ir.Value | None,
+        scratch: ir.Value,
         parts: dict[Part, ir.Value],
         lines: tuple[Count, Count],
         own_tiles: tuple[ir.Value, ir.Value] | None = None,

@@ -11,8 +11,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import INT64, Carry, Count, whole
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.shares import each

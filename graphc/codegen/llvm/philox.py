@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.arithmetic import INT32, Arithmetic, reshaped
 from graphc.kernel.philox import (
     DRAW_BITS,

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.arithmetic import (
     FLOAT32,
     FLOAT64,

@@ -14,8 +14,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.ahead import is_far_row
 from graphc.codegen.llvm.chained_steps import Chain
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
@@ -99,7 +98,7 @@ class _Sweep:
         *places, self.low, self.high, error, scratch = self.function.args
         self.scratch = Scratch(self.builder, scratch)
         math_ = VectorMath(self.builder, module, target)
-        bases = dict(zip(buffers, places, strict=True))
+        bases: dict[str, ir.Value] = dict(zip(buffers, places, strict=True))
         self.plans = [_schedule(form) for form in forms]
         streams = streams_of(self.plans[-1], target)
         self.streamed = frozenset() if streams.uneven else streams.buffers

@@ -18,10 +18,9 @@ import functools
 from collections.abc import Callable, Iterable
 from itertools import groupby
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import TYPES
-from graphc.codegen.llvm.loops import POINTER, Carry, Frame, whole
+from graphc.codegen.llvm.loops import Carry, Frame, whole
 from graphc.codegen.llvm.vector import Values
 from graphc.codegen.nodes import FoldNode, LetNode, StatementNode, StoreNode, statement_nodes
 from graphc.ir.types import DTYPES
@@ -62,10 +61,11 @@ class RowBatch:
         self.arrays = {name: self._array(dtype) for name, dtype in self.dtypes.items()}
 
     def _array(self, dtype: str) -> ir.Value:
-        array = self.builder.alloca(ir.ArrayType(TYPES[dtype], self.rows))
-        array.align = DTYPES[dtype] * self.rows
-        array.type = POINTER  # llvmlite gives it the type of what it points to
-        return array
+        return self.builder.alloca(ir.ArrayType(TYPES[dtype], self.rows), self._align(dtype))
+
+    def _align(self, dtype: str) -> int:
+        """Bytes at a multiple of which an array lies."""
+        return DTYPES[dtype] * self.rows
 
     def emit(self, low: ir.Value, high: ir.Value, emit: Emit) -> None:
         """The iterations low .. high; `emit` emits one statement where the frame stands."""
@@ -109,14 +109,14 @@ class RowBatch:
         v, b = self.values, self.builder
         for name in self._needed(statements):
             type_ = ir.VectorType(TYPES[self.dtypes[name]], self.rows)
-            loaded = b.load(self.arrays[name], typ=type_, align=self.arrays[name].align)
+            loaded = b.load(self.arrays[name], typ=type_, align=self._align(self.dtypes[name]))
             v.locals[name] = (self.frame.depth, loaded)
         for statement in statements:
             emit(statement)
         for name in made_locals(statements):
             value = v.locals[name][1]
             wide = value if isinstance(value.type, ir.VectorType) else v.splat(value)
-            b.store(wide, self.arrays[name], align=self.arrays[name].align)
+            b.store(wide, self.arrays[name], align=self._align(self.dtypes[name]))
 
     def _needed(self, statements: list[StatementNode]) -> list[str]:
         """What statements read that others made, in order."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import TYPES
 from graphc.codegen.llvm.loops import INT32
 from graphc.codegen.llvm.row_kernel import DTYPE
@@ -35,7 +34,9 @@ class RowRegisters:
         if distance is None:
             return None
         assert values.axis is not None
-        start = int(values.places[values.axis][1].constant) + distance
+        first_lane = values.places[values.axis][1]
+        assert isinstance(first_lane, ir.Constant)  # rows in registers are written out
+        start = int(first_lane.constant) + distance
         found = range(start, start + values.lanes, self.lanes)
         return joined(values.builder, [self._from(values, node, first) for first in found])
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.product import Factor, Product
@@ -84,7 +83,7 @@ class RowSums:
         self.joined = min(PAGE_BYTES // width, self.extent)
 
     def emit(
-        self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
+        self, frame: Frame, values: Values, scratch: ir.Value, low: Count, high: Count
     ) -> None:
         """Vectors low .. high - 1 of the result."""
         self.frame, self.values, self.builder = frame, values, frame.builder
@@ -141,7 +140,7 @@ class RowSums:
         def vector(i: ir.Value, tail: int | None, fetch: bool) -> None:
             inside = b.sub(i, self.first)
             items = b.mul(inside, whole(tiling.lanes))
-            total = at.zero
+            total: ir.Value = at.zero
             for number, place in zip(numbers, starts, strict=True):
                 near = at.moved(place, items)
                 if fetch:

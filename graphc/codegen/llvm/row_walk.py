@@ -26,8 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.ahead import is_far_row
 from graphc.codegen.llvm.column_sums import (
     PART,

@@ -7,8 +7,7 @@ have it on their own stacks, which are made large enough (see `crew`).
 
 from __future__ import annotations
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
 from graphc.codegen.llvm.loops import whole
 from graphc.ir.types import DTYPES

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.arithmetic import Arithmetic
 from graphc.codegen.llvm.lanes import first_lane, is_vector
 from graphc.codegen.llvm.loops import INT32, Carry, PartialSums
@@ -101,7 +100,7 @@ class SpreadParts(PartialSums):
         ]
 
 
-def everywhere(builder: ir.IRBuilder, number: ir.Value, type_: ir.VectorType) -> ir.Value:
+def everywhere(builder: ir.IRBuilder, number: ir.Value, type_: ir.Type) -> ir.Value:
     """A number in every lane of a type."""
     nothing = ir.Constant(type_, ir.Undefined)
     lane = builder.insert_element(nothing, number, ir.Constant(INT32, 0))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lanes import CACHE_LINE, SUFFIXES, TYPES
 from graphc.codegen.llvm.loops import INT1, INT32, whole
 from graphc.codegen.nodes import Address, Node

@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.lane_access import Lanes
 from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
 from graphc.codegen.llvm.loops import INT64, Carry, Count, whole

@@ -7,8 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.ahead import folded_ahead
 from graphc.codegen.llvm.casts import cast
 from graphc.codegen.llvm.kept import KeptArrays

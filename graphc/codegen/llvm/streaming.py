@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import INT64, whole
 from graphc.codegen.llvm.schedule import Schedule
 from graphc.codegen.llvm.sweeps import stored_loads

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import Carry, Count, Frame, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.product import Product
@@ -40,7 +39,7 @@ class TapSums:
         self.scratch_items = self.sums + (kept.slots * kept.width * width if kept else 0)
 
     def emit(
-        self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
+        self, frame: Frame, values: Values, scratch: ir.Value, low: Count, high: Count
     ) -> None:
         """Vectors low .. high - 1 of channels."""
         self.frame, self.values, self.builder = frame, values, frame.builder
@@ -134,7 +133,7 @@ class TapSums:
         moved = b.mul(inside, whole(tiling.lanes))
         start = at.moved(places[0], moved), at.moved(places[1], moved)
         self._look_ahead(i, moved)
-        sums = [at.zero] * (vectors * len(tiling.points))
+        sums: Carry = [at.zero] * (vectors * len(tiling.points))
         slots = self._first_lines(start[0], lines[0]) if tiling.kept else []
         carry = [*sums, *slots]
         for span in tiling.line_spans:

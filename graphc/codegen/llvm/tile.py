@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.fold_loops import FoldLoops
 from graphc.codegen.llvm.groups import load_spread
 from graphc.codegen.llvm.loops import Carry, Count, whole
@@ -44,7 +43,7 @@ class Tile(FoldLoops):
     def sums(self, a: ir.Value, b: ir.Value, group: TileGroup) -> Carry:
         """The tile's sums, row by row, vector by vector."""
         rows = list(range(group.rows))
-        start = [self.at.zero] * (group.rows * self.deep * self.vectors)
+        start: Carry = [self.at.zero] * (group.rows * self.deep * self.vectors)
         return self._fold(list(self.tiling.inner), a, b, start, rows, group)
 
     def _fold(
@@ -302,12 +301,12 @@ class Tile(FoldLoops):
         lines = -(-tiling.vectors * tiling.lanes * self.at.item // LINE_BYTES)
         if isinstance(tile, int):
             parts = even(lines, -(-lines // tiles)) if lines > tiles else [1] * lines
-            self.asked, before = (parts + [0] * tiles)[tile], sum(parts[:tile])
+            self.asked, before = (parts + [0] * tiles)[tile], whole(sum(parts[:tile]))
             block_lines = lines
         else:  # what follows lies below this piece: asking for more of it does no harm
             self.asked = -(-lines // tiles)
             before, block_lines = x.mul(tile, whole(self.asked)), self.asked * tiles
-        shares = x.add(x.mul(inside, whole(block_lines)), whole(before))
+        shares = x.add(x.mul(inside, whole(block_lines)), before)
         self.line = x.mul(shares, whole(tiling.strip))
         self.across = lines * tiling.wide
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import Count, Frame, whole
 from graphc.codegen.llvm.operand import Operands
 from graphc.codegen.llvm.packing import packed_items, row_step, tile_items
@@ -61,7 +60,7 @@ class TiledProduct:
         self.scratch_items += rows * row_step(tiling)  # of a, where those are packed
 
     def emit(
-        self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
+        self, frame: Frame, values: Values, scratch: ir.Value, low: Count, high: Count
     ) -> None:
         """Shares low .. high - 1."""
         b, tiling = frame.builder, self.tiling

@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
-from graphc.codegen.llvm.lane_access import past_caches
 from graphc.codegen.llvm.lanes import CACHE_LINE, TYPES
 from graphc.codegen.llvm.loops import Carry, Frame, whole
 from graphc.codegen.llvm.merging import merge_loops
@@ -252,9 +250,7 @@ class _Blocks:
             lines.append(b.load(self._moved(source, [index]), typ=type_, align=self.align))
         for row, line in zip(rows, transposed(b, lines), strict=True):
             align = CACHE_LINE if self.streamed else self.align
-            stored = b.store(line, self._moved(row, [start]), align=align)
-            if self.streamed:
-                past_caches(b, stored)
+            b.store(line, self._moved(row, [start]), align=align, past_caches=self.streamed)
 
     def _start(self, block: ir.Value, extent: int) -> ir.Value:
         """The first index of a block; the last one ends with the axis."""

@@ -7,9 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
-from graphc.codegen.llvm import draws
+from graphc.codegen.llvm import draws, ir
 from graphc.codegen.llvm.casts import cast
 from graphc.codegen.llvm.division import by_reciprocal, divide, is_by_one
 from graphc.codegen.llvm.lane_access import Lanes
@@ -21,7 +19,7 @@ from graphc.codegen.llvm.lanes import (
     is_vector,
     lane_numbers,
 )
-from graphc.codegen.llvm.loops import INT1, INT32, INT64, POINTER, VOID, Count, Frame, whole
+from graphc.codegen.llvm.loops import INT1, INT32, INT64, VOID, Count, Frame, whole
 from graphc.codegen.llvm.math import VectorMath
 from graphc.codegen.llvm.narrow_lanes import are_narrow, known_lanes, lane_limits, narrow
 from graphc.codegen.llvm.pages_ahead import Pages
@@ -75,7 +73,7 @@ class Values:
         """Those in a block that begins a kernel's function, whose first arguments are buffers."""
         builder = ir.IRBuilder(function.append_basic_block())
         names = [buffer.name for buffer in kernel.buffers]
-        places = dict(zip(names, function.args[: len(names)], strict=True))
+        places: dict[str, ir.Value] = dict(zip(names, function.args[: len(names)], strict=True))
         values = cls(Frame(builder), VectorMath(builder, function.module, target), places)
         values.written = frozenset(buffer.name for buffer in kernel.outputs)
         return values
@@ -263,21 +261,22 @@ class Values:
             return b.icmp_signed(_COMPARISONS[op], *(narrow(self, node) for node in args))
         values = self.alike(*args)
         if op in _BITS:
-            return getattr(b, _BITS[op])(*values)
+            return _BITS[op](b, *values)
         if op == "not":
             return b.xor(values[0], self.math.like(values[0], 1))
         if op in _COMPARISONS:
             return self._compare(_COMPARISONS[op], values, args[0].dtype)
         real = args[0].dtype in REAL
         if op in _ARITHMETIC:
-            return getattr(b, _ARITHMETIC[op][0 if real else 1])(*values)
+            return _ARITHMETIC[op][0 if real else 1](b, *values)
         if op == "neg":
             return b.fneg(values[0]) if real else b.neg(values[0])
         if args[0].dtype == "uint8" and op in ("min", "max"):
             smaller = b.icmp_unsigned("<", *values)
             first, second = values if op == "min" else reversed(values)
             return b.select(smaller, first, second)
-        return getattr(self.math, op)(*values)
+        function: Callable[..., ir.Value] = getattr(self.math, op)
+        return function(*values)
 
     def _is_at_most_zero(self, node: Node) -> bool:
         """Whether a value is one of those whose largest is subtracted from it."""
@@ -439,8 +438,8 @@ class Values:
         if step:
             numbers = lane_numbers(64, self.lanes, step)
             offsets = numbers if offsets is None else self.builder.add(offsets, numbers)
+        assert offsets is not None
         pointers = self.builder.gep(place, [offsets], source_etype=element)
-        pointers.type = ir.VectorType(POINTER, self.lanes)
         return pointers, "scattered"
 
     def affine_place(self, address: Address) -> ir.Value:
@@ -476,11 +475,11 @@ class Values:
         return self.builder.mul(value, self.math.like(value, stride))
 
 
-_BITS = {"and": "and_", "or": "or_"}
+_BITS = {"and": ir.IRBuilder.and_, "or": ir.IRBuilder.or_}
 _COMPARISONS = {"lt": "<", "le": "<=", "eq": "=="}
 _ARITHMETIC = {
-    "add": ("fadd", "add"),
-    "sub": ("fsub", "sub"),
-    "mul": ("fmul", "mul"),
-    "div": ("fdiv", "sdiv"),
+    "add": (ir.IRBuilder.fadd, ir.IRBuilder.add),
+    "sub": (ir.IRBuilder.fsub, ir.IRBuilder.sub),
+    "mul": (ir.IRBuilder.fmul, ir.IRBuilder.mul),
+    "div": (ir.IRBuilder.fdiv, ir.IRBuilder.sdiv),
 }

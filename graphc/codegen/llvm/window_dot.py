@@ -13,8 +13,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.fold_loops import FoldLoops
 from graphc.codegen.llvm.loops import INT32, Carry, Count, Frame, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
@@ -139,7 +138,7 @@ class WindowDot:
         self.scratch_items = self.zeros + (whole_vectors + 1) * tiling.lanes
 
     def emit(
-        self, frame: Frame, values: Values, scratch: ir.Value | None, low: Count, high: Count
+        self, frame: Frame, values: Values, scratch: ir.Value, low: Count, high: Count
     ) -> None:
         """Shares low .. high - 1."""
         self.frame, self.values = frame, values
@@ -171,10 +170,11 @@ class WindowDot:
         def phase(first: ir.Value) -> None:
             def tile(row: ir.Value, _: Carry) -> Carry:
                 with self.loops.opened(tiling.row, row):
-                    place, _ = self.loops.both(left, right, tiling.row, row)
+                    place = self.loops.both(left, right, tiling.row, row)[0]
                     self.all_exist = self._exists(tiling.rows - 1)
                     self._fetch_ahead(place)
-                    sums = self._fold(tiling.over, place, right, [self.at.zero] * self.sums)
+                    zeros: Carry = [self.at.zero] * self.sums
+                    sums = self._fold(tiling.over, place, right, zeros)
                 self._store_all(row, sums)
                 return []
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.function import EmittedKernel, kernel_function
 from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
@@ -216,10 +215,10 @@ class _Gradient:
         sums = self.at.moved(self.sums, b.mul(point, whole(blocks.plane)))
         width = s.vectors * s.lanes
 
-        def tiles(first: int, slot: int, rows: int, number: ir.Value) -> None:
+        def tiles(above: int, slot: int, rows: int, number: ir.Value) -> None:
             done = b.add(b.mul(point, whole(self.slots)), whole(slot))
             self._fetch(b.add(done, number))
-            row = b.add(whole(first), b.mul(number, whole(rows)))
+            row = b.add(whole(above), b.mul(number, whole(rows)))
             line = self.at.moved(sums, b.mul(row, whole(blocks.channels)))
             a = self.at.moved(left, row)
 
@@ -230,9 +229,9 @@ class _Gradient:
             each(self.frame, 0, blocks.channels // width, tile)
 
         first = slot = 0
-        for rows, count in parts(blocks.outputs, s.rows):
-            each(self.frame, 0, count, partial(tiles, first, slot, rows))
-            first, slot = first + rows * count, slot + count
+        for rows, number in parts(blocks.outputs, s.rows):
+            each(self.frame, 0, number, partial(tiles, first, slot, rows))
+            first, slot = first + rows * number, slot + number
 
     def _tile(
         self,

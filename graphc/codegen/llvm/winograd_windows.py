@@ -9,8 +9,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llvmlite import ir
-
+from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.shares import when
