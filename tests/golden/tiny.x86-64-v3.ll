@@ -3,99 +3,79 @@ target triple = "x86_64-unknown-linux-gnu"
 target datalayout = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 
 define internal void @k0_mat_mul_add_bias_relu(ptr %a0, ptr %a1, ptr %a2, ptr %a3, i64 %a4, i64 %a5, ptr %a6, ptr noalias %a7) nounwind {
-block0:
-  %v1 = getelementptr i8, ptr %a7, i64 0
-  %v4 = icmp slt i64 %a4, %a5
-  br i1 %v4, label %block2, label %block3
-block2:
-  %v5 = phi i64 [ %a4, %block0 ], [ %v77, %block66 ]
-  %v6 = mul i64 0, 4
-  %v7 = mul i64 %v6, 3
-  %v8 = getelementptr float, ptr %a1, i64 %v7
-  br label %block9
-block3:
+entry:
+  %v2 = icmp slt i64 %a4, %a5
+  br i1 %v2, label %loop0, label %after1
+loop0:
+  %v3 = phi i64 [ %a4, %entry ], [ %v56, %part49 ]
+  br label %part4
+after1:
   ret void
-block9:
-  %v10 = getelementptr float, ptr %v8, i64 0
-  %v11 = mul i64 0, 4
-  %v12 = getelementptr float, ptr %v1, i64 %v11
-  %v13 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v10, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
-  %v14 = getelementptr float, ptr %v10, i64 3
-  %v15 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v14, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
-  %v16 = getelementptr float, ptr %v10, i64 6
-  %v17 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v16, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
-  %v18 = getelementptr float, ptr %v10, i64 9
-  %v19 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v18, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
-  %v20 = shufflevector <4 x float> %v13, <4 x float> %v15, <4 x i32> <i32 0, i32 4, i32 2, i32 6>
-  %v21 = shufflevector <4 x float> %v13, <4 x float> %v15, <4 x i32> <i32 1, i32 5, i32 3, i32 7>
-  %v22 = shufflevector <4 x float> %v17, <4 x float> %v19, <4 x i32> <i32 0, i32 4, i32 2, i32 6>
-  %v23 = shufflevector <4 x float> %v17, <4 x float> %v19, <4 x i32> <i32 1, i32 5, i32 3, i32 7>
-  %v24 = shufflevector <4 x float> %v20, <4 x float> %v22, <4 x i32> <i32 0, i32 1, i32 4, i32 5>
-  %v25 = shufflevector <4 x float> %v20, <4 x float> %v22, <4 x i32> <i32 2, i32 3, i32 6, i32 7>
-  %v26 = shufflevector <4 x float> %v21, <4 x float> %v23, <4 x i32> <i32 0, i32 1, i32 4, i32 5>
-  %v27 = shufflevector <4 x float> %v21, <4 x float> %v23, <4 x i32> <i32 2, i32 3, i32 6, i32 7>
-  store <4 x float> %v24, ptr %v12, align 4
-  %v28 = getelementptr float, ptr %v12, i64 4
-  store <4 x float> %v26, ptr %v28, align 4
-  %v29 = getelementptr float, ptr %v12, i64 8
-  store <4 x float> %v25, ptr %v29, align 4
-  %v30 = getelementptr float, ptr %v12, i64 12
-  store <4 x float> %v27, ptr %v30, align 4
-  %v31 = mul i64 0, 3
-  %v32 = getelementptr float, ptr %a0, i64 %v31
-  br label %block33
-block33:
-  %v35 = phi i64 [ 0, %block9 ], [ %v52, %block33 ]
-  %v36 = phi <4 x float> [ splat (float 0x0), %block9 ], [ %v45, %block33 ]
-  %v37 = phi <4 x float> [ splat (float 0x0), %block9 ], [ %v50, %block33 ]
-  %v38 = getelementptr float, ptr %v32, i64 %v35
-  %v39 = mul i64 %v35, 4
-  %v40 = getelementptr float, ptr %v1, i64 %v39
-  %v41 = load <4 x float>, ptr %v40, align 4
-  %v42 = load float, ptr %v38, align 4
-  %v43 = insertelement <4 x float> undef, float %v42, i32 0
-  %v44 = shufflevector <4 x float> %v43, <4 x float> undef, <4 x i32> zeroinitializer
-  %v45 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v44, <4 x float> %v41, <4 x float> %v36)
-  %v46 = getelementptr float, ptr %v38, i64 3
-  %v47 = load float, ptr %v46, align 4
-  %v48 = insertelement <4 x float> undef, float %v47, i32 0
-  %v49 = shufflevector <4 x float> %v48, <4 x float> undef, <4 x i32> zeroinitializer
-  %v50 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v49, <4 x float> %v41, <4 x float> %v37)
-  %v51 = add i64 %v35, 1
-  %v52 = call i64 @llvm.expect.i64(i64 %v51, i64 0)
-  %v53 = icmp slt i64 %v52, 3
-  br i1 %v53, label %block33, label %block34
-block34:
-  %v54 = add i64 0, 0
-  br label %block55
-block55:
-  %v56 = add i64 %v6, 0
-  %v57 = getelementptr float, ptr %a2, i64 %v56
-  %v58 = load <4 x float>, ptr %v57, align 4
-  %v59 = fadd <4 x float> %v45, %v58
-  %v60 = fcmp olt <4 x float> %v59, splat (float 0x0)
-  %v61 = select <4 x i1> %v60, <4 x float> splat (float 0x0), <4 x float> %v59
-  %v62 = mul i64 %v54, 4
-  %v63 = getelementptr float, ptr %a3, i64 %v62
-  %v64 = getelementptr float, ptr %v63, i64 %v56
-  store <4 x float> %v61, ptr %v64, align 4
-  %v65 = add i64 0, 1
-  br label %block66
-block66:
-  %v67 = add i64 %v6, 0
-  %v68 = getelementptr float, ptr %a2, i64 %v67
-  %v69 = load <4 x float>, ptr %v68, align 4
-  %v70 = fadd <4 x float> %v50, %v69
-  %v71 = fcmp olt <4 x float> %v70, splat (float 0x0)
-  %v72 = select <4 x i1> %v71, <4 x float> splat (float 0x0), <4 x float> %v70
-  %v73 = mul i64 %v65, 4
-  %v74 = getelementptr float, ptr %a3, i64 %v73
-  %v75 = getelementptr float, ptr %v74, i64 %v67
-  store <4 x float> %v72, ptr %v75, align 4
-  %v76 = add i64 %v5, 1
-  %v77 = call i64 @llvm.expect.i64(i64 %v76, i64 0)
-  %v78 = icmp slt i64 %v77, %a5
-  br i1 %v78, label %block2, label %block3
+part4:
+  %v5 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %a1, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v6 = getelementptr float, ptr %a1, i64 3
+  %v7 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v6, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v8 = getelementptr float, ptr %a1, i64 6
+  %v9 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v8, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v10 = getelementptr float, ptr %a1, i64 9
+  %v11 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v10, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v12 = shufflevector <4 x float> %v5, <4 x float> %v7, <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %v13 = shufflevector <4 x float> %v5, <4 x float> %v7, <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %v14 = shufflevector <4 x float> %v9, <4 x float> %v11, <4 x i32> <i32 0, i32 4, i32 2, i32 6>
+  %v15 = shufflevector <4 x float> %v9, <4 x float> %v11, <4 x i32> <i32 1, i32 5, i32 3, i32 7>
+  %v16 = shufflevector <4 x float> %v12, <4 x float> %v14, <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %v17 = shufflevector <4 x float> %v12, <4 x float> %v14, <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  %v18 = shufflevector <4 x float> %v13, <4 x float> %v15, <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  %v19 = shufflevector <4 x float> %v13, <4 x float> %v15, <4 x i32> <i32 2, i32 3, i32 6, i32 7>
+  store <4 x float> %v16, ptr %a7, align 4
+  %v20 = getelementptr float, ptr %a7, i64 4
+  store <4 x float> %v18, ptr %v20, align 4
+  %v21 = getelementptr float, ptr %a7, i64 8
+  store <4 x float> %v17, ptr %v21, align 4
+  %v22 = getelementptr float, ptr %a7, i64 12
+  store <4 x float> %v19, ptr %v22, align 4
+  br label %loop23
+loop23:
+  %v25 = phi i64 [ 0, %part4 ], [ %v42, %loop23 ]
+  %v26 = phi <4 x float> [ splat (float 0x0), %part4 ], [ %v35, %loop23 ]
+  %v27 = phi <4 x float> [ splat (float 0x0), %part4 ], [ %v40, %loop23 ]
+  %v28 = getelementptr float, ptr %a0, i64 %v25
+  %v29 = mul i64 %v25, 4
+  %v30 = getelementptr float, ptr %a7, i64 %v29
+  %v31 = load <4 x float>, ptr %v30, align 4
+  %v32 = load float, ptr %v28, align 4
+  %v33 = insertelement <4 x float> undef, float %v32, i32 0
+  %v34 = shufflevector <4 x float> %v33, <4 x float> undef, <4 x i32> zeroinitializer
+  %v35 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v34, <4 x float> %v31, <4 x float> %v26)
+  %v36 = getelementptr float, ptr %v28, i64 3
+  %v37 = load float, ptr %v36, align 4
+  %v38 = insertelement <4 x float> undef, float %v37, i32 0
+  %v39 = shufflevector <4 x float> %v38, <4 x float> undef, <4 x i32> zeroinitializer
+  %v40 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v39, <4 x float> %v31, <4 x float> %v27)
+  %v41 = add i64 %v25, 1
+  %v42 = call i64 @llvm.expect.i64(i64 %v41, i64 0)
+  %v43 = icmp slt i64 %v42, 3
+  br i1 %v43, label %loop23, label %after24
+after24:
+  br label %part44
+part44:
+  %v45 = load <4 x float>, ptr %a2, align 4
+  %v46 = fadd <4 x float> %v35, %v45
+  %v47 = fcmp olt <4 x float> %v46, splat (float 0x0)
+  %v48 = select <4 x i1> %v47, <4 x float> splat (float 0x0), <4 x float> %v46
+  store <4 x float> %v48, ptr %a3, align 4
+  br label %part49
+part49:
+  %v50 = load <4 x float>, ptr %a2, align 4
+  %v51 = fadd <4 x float> %v40, %v50
+  %v52 = fcmp olt <4 x float> %v51, splat (float 0x0)
+  %v53 = select <4 x i1> %v52, <4 x float> splat (float 0x0), <4 x float> %v51
+  %v54 = getelementptr float, ptr %a3, i64 4
+  store <4 x float> %v53, ptr %v54, align 4
+  %v55 = add i64 %v3, 1
+  %v56 = call i64 @llvm.expect.i64(i64 %v55, i64 0)
+  %v57 = icmp slt i64 %v56, %a5
+  br i1 %v57, label %loop0, label %after1
 }
 
 declare <4 x float> @llvm.masked.load.v4f32.p0(ptr, i32, <4 x i1>, <4 x float>)
@@ -105,189 +85,186 @@ declare <4 x float> @llvm.fma.v4f32(<4 x float>, <4 x float>, <4 x float>)
 declare i64 @llvm.expect.i64(i64, i64)
 
 define internal void @k1_softmax_log_loss(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
-block0:
-  %v3 = icmp slt i64 %a3, %a4
-  br i1 %v3, label %block1, label %block2
-block1:
-  %v4 = phi i64 [ %a3, %block0 ], [ %v171, %block40 ]
-  %v5 = getelementptr float, ptr %a1, i64 %v4
-  %v6 = load float, ptr %v5, align 4
-  %v7 = call i64 @llvm.fptosi.sat.i64.f32(float %v6)
-  %v8 = icmp sle i64 0, %v7
-  %v9 = icmp slt i64 %v7, 4
-  %v10 = and i1 %v8, %v9
-  %v11 = xor i1 %v10, 1
-  br i1 %v11, label %block12, label %block13
-block2:
+entry:
+  %v2 = icmp slt i64 %a3, %a4
+  br i1 %v2, label %loop0, label %after1
+loop0:
+  %v3 = phi i64 [ %a3, %entry ], [ %v167, %part38 ]
+  %v4 = getelementptr float, ptr %a1, i64 %v3
+  %v5 = load float, ptr %v4, align 4
+  %v6 = call i64 @llvm.fptosi.sat.i64.f32(float %v5)
+  %v7 = icmp sle i64 0, %v6
+  %v8 = icmp slt i64 %v6, 4
+  %v9 = and i1 %v7, %v8
+  %v10 = xor i1 %v9, 1
+  br i1 %v10, label %guarded11, label %after12
+after1:
   ret void
-block12:
-  %v14 = getelementptr i64, ptr %a5, i64 1
-  store i64 %v7, ptr %v14, align 8
+guarded11:
+  %v13 = getelementptr i64, ptr %a5, i64 1
+  store i64 %v6, ptr %v13, align 8
   store i64 1, ptr %a5, align 8
-  br label %block13
-block13:
-  %v15 = icmp slt i64 %v7, 0
-  %v16 = select i1 %v15, i64 0, i64 %v7
-  %v17 = icmp sgt i64 %v16, 3
-  %v18 = select i1 %v17, i64 3, i64 %v16
-  %v20 = mul i64 %v4, 4
-  %v21 = getelementptr float, ptr %a0, i64 %v20
-  br label %block19
-block19:
-  %v22 = getelementptr float, ptr %v21, i64 0
-  %v23 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v22, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
-  %v24 = fcmp ogt <8 x float> %v23, splat (float 0xfff0000000000000)
-  %v25 = select <8 x i1> %v24, <8 x float> %v23, <8 x float> splat (float 0xfff0000000000000)
-  %v26 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v25, <8 x float> splat (float 0xfff0000000000000)
-  %v27 = shufflevector <8 x float> %v26, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %v28 = shufflevector <8 x float> %v26, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %v29 = fcmp ogt <4 x float> %v28, %v27
-  %v30 = select <4 x i1> %v29, <4 x float> %v28, <4 x float> %v27
-  %v31 = shufflevector <4 x float> %v30, <4 x float> undef, <2 x i32> <i32 0, i32 1>
-  %v32 = shufflevector <4 x float> %v30, <4 x float> undef, <2 x i32> <i32 2, i32 3>
-  %v33 = fcmp ogt <2 x float> %v32, %v31
-  %v34 = select <2 x i1> %v33, <2 x float> %v32, <2 x float> %v31
-  %v35 = shufflevector <2 x float> %v34, <2 x float> undef, <1 x i32> <i32 0>
-  %v36 = shufflevector <2 x float> %v34, <2 x float> undef, <1 x i32> <i32 1>
-  %v37 = fcmp ogt <1 x float> %v36, %v35
-  %v38 = select <1 x i1> %v37, <1 x float> %v36, <1 x float> %v35
-  %v39 = extractelement <1 x float> %v38, i32 0
-  %v49 = insertelement <8 x float> undef, float %v39, i32 0
-  %v50 = shufflevector <8 x float> %v49, <8 x float> undef, <8 x i32> zeroinitializer
-  br label %block40
-block40:
-  %v41 = add i64 0, 0
-  %v42 = sub i64 %v18, %v41
-  %v43 = trunc i64 %v42 to i32
-  %v44 = insertelement <8 x i32> undef, i32 %v43, i32 0
-  %v45 = shufflevector <8 x i32> %v44, <8 x i32> undef, <8 x i32> zeroinitializer
-  %v46 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v45
-  %v47 = getelementptr float, ptr %v21, i64 0
-  %v48 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v47, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
-  %v51 = fsub <8 x float> %v48, %v50
-  %v52 = fcmp olt <8 x float> %v51, splat (float 0xc05a000000000000)
-  %v53 = select <8 x i1> %v52, <8 x float> splat (float 0xc05a000000000000), <8 x float> %v51
-  %v54 = fmul <8 x float> %v53, splat (float 0x3ff7154760000000)
-  %v55 = fadd <8 x float> %v54, splat (float 0x4168000000000000)
-  %v56 = fsub <8 x float> %v55, splat (float 0x4168000000000000)
-  %v57 = bitcast <8 x float> %v55 to <8 x i32>
-  %v58 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v56, <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %v53)
-  %v59 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v56, <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %v58)
-  %v60 = call <8 x float> @llvm.fma.v8f32(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %v59, <8 x float> splat (float 0x3f8122c520000000))
-  %v61 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v60, <8 x float> %v59, <8 x float> splat (float 0x3fa5555380000000))
-  %v62 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v61, <8 x float> %v59, <8 x float> splat (float 0x3fc5554aa0000000))
-  %v63 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v62, <8 x float> %v59, <8 x float> splat (float 0x3fe0000000000000))
-  %v64 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v63, <8 x float> %v59, <8 x float> splat (float 0x3ff0000000000000))
-  %v65 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v64, <8 x float> %v59, <8 x float> splat (float 0x3ff0000000000000))
-  %v66 = sub <8 x i32> %v57, splat (i32 1262485250)
-  %v67 = lshr <8 x i32> %v66, splat (i32 1)
-  %v68 = sub <8 x i32> %v66, %v67
-  %v69 = shl <8 x i32> %v67, splat (i32 23)
-  %v70 = bitcast <8 x i32> %v69 to <8 x float>
-  %v71 = fmul <8 x float> %v65, %v70
-  %v72 = shl <8 x i32> %v68, splat (i32 23)
-  %v73 = bitcast <8 x i32> %v72 to <8 x float>
-  %v74 = fmul <8 x float> %v71, %v73
-  %v75 = select <8 x i1> %v46, <8 x float> splat (float 0x0), <8 x float> %v74
-  %v76 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v75, <8 x float> splat (float 0x0)
-  %v77 = shufflevector <8 x float> %v76, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %v78 = shufflevector <8 x float> %v76, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %v79 = fadd <4 x float> %v77, %v78
-  %v80 = shufflevector <4 x float> %v79, <4 x float> undef, <2 x i32> <i32 0, i32 1>
-  %v81 = shufflevector <4 x float> %v79, <4 x float> undef, <2 x i32> <i32 2, i32 3>
-  %v82 = fadd <2 x float> %v80, %v81
-  %v83 = shufflevector <2 x float> %v82, <2 x float> undef, <1 x i32> <i32 0>
-  %v84 = shufflevector <2 x float> %v82, <2 x float> undef, <1 x i32> <i32 1>
-  %v85 = fadd <1 x float> %v83, %v84
-  %v86 = extractelement <1 x float> %v85, i32 0
-  %v87 = getelementptr float, ptr %v21, i64 %v18
-  %v88 = load float, ptr %v87, align 4
-  %v89 = fsub float %v88, %v39
-  %v90 = fcmp ogt float %v89, 0x4056400000000000
-  %v91 = select i1 %v90, float 0x4056400000000000, float %v89
-  %v92 = fcmp olt float %v91, 0xc05a000000000000
-  %v93 = select i1 %v92, float 0xc05a000000000000, float %v91
-  %v94 = fmul float %v93, 0x3ff7154760000000
-  %v95 = fadd float %v94, 0x4168000000000000
-  %v96 = fsub float %v95, 0x4168000000000000
-  %v97 = bitcast float %v95 to i32
-  %v98 = call float @llvm.fma.f32(float %v96, float 0xbfe62e4000000000, float %v93)
-  %v99 = call float @llvm.fma.f32(float %v96, float 0xbeb7f7d1c0000000, float %v98)
-  %v100 = call float @llvm.fma.f32(float 0x3f56cd7980000000, float %v99, float 0x3f8122c520000000)
-  %v101 = call float @llvm.fma.f32(float %v100, float %v99, float 0x3fa5555380000000)
-  %v102 = call float @llvm.fma.f32(float %v101, float %v99, float 0x3fc5554aa0000000)
-  %v103 = call float @llvm.fma.f32(float %v102, float %v99, float 0x3fe0000000000000)
-  %v104 = call float @llvm.fma.f32(float %v103, float %v99, float 0x3ff0000000000000)
-  %v105 = call float @llvm.fma.f32(float %v104, float %v99, float 0x3ff0000000000000)
-  %v106 = sub i32 %v97, 1262485250
-  %v107 = lshr i32 %v106, 1
-  %v108 = sub i32 %v106, %v107
-  %v109 = shl i32 %v107, 23
-  %v110 = bitcast i32 %v109 to float
-  %v111 = fmul float %v105, %v110
-  %v112 = shl i32 %v108, 23
-  %v113 = bitcast i32 %v112 to float
-  %v114 = fmul float %v111, %v113
-  %v115 = getelementptr float, ptr %a2, i64 %v4
-  %v116 = fsub float %v39, %v88
-  %v117 = fsub float %v114, 0x3ff0000000000000
-  %v118 = fadd float %v86, %v117
-  %v119 = fadd float 0x3ff0000000000000, %v118
-  %v120 = fsub float %v119, 0x3ff0000000000000
-  %v121 = fsub float %v119, %v120
-  %v122 = fsub float 0x3ff0000000000000, %v121
-  %v123 = fsub float %v118, %v120
-  %v124 = fadd float %v122, %v123
-  %v125 = fdiv float %v124, %v119
-  %v126 = fcmp olt float %v119, 0x3810000000000000
-  %v127 = fmul float %v119, 0x4170000000000000
-  %v128 = select i1 %v126, float %v127, float %v119
-  %v129 = bitcast float %v128 to i32
-  %v130 = add i32 %v129, 4913933
-  %v131 = lshr i32 %v130, 23
-  %v132 = and i32 %v130, 8388607
-  %v133 = add i32 %v131, 1262485504
+  br label %after12
+after12:
+  %v14 = icmp slt i64 %v6, 0
+  %v15 = select i1 %v14, i64 0, i64 %v6
+  %v16 = icmp sgt i64 %v15, 3
+  %v17 = select i1 %v16, i64 3, i64 %v15
+  %v19 = mul i64 %v3, 4
+  %v20 = getelementptr float, ptr %a0, i64 %v19
+  br label %part18
+part18:
+  %v21 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v20, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
+  %v22 = fcmp ogt <8 x float> %v21, splat (float 0xfff0000000000000)
+  %v23 = select <8 x i1> %v22, <8 x float> %v21, <8 x float> splat (float 0xfff0000000000000)
+  %v24 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v23, <8 x float> splat (float 0xfff0000000000000)
+  %v25 = shufflevector <8 x float> %v24, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v26 = shufflevector <8 x float> %v24, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %v27 = fcmp ogt <4 x float> %v26, %v25
+  %v28 = select <4 x i1> %v27, <4 x float> %v26, <4 x float> %v25
+  %v29 = shufflevector <4 x float> %v28, <4 x float> undef, <2 x i32> <i32 0, i32 1>
+  %v30 = shufflevector <4 x float> %v28, <4 x float> undef, <2 x i32> <i32 2, i32 3>
+  %v31 = fcmp ogt <2 x float> %v30, %v29
+  %v32 = select <2 x i1> %v31, <2 x float> %v30, <2 x float> %v29
+  %v33 = shufflevector <2 x float> %v32, <2 x float> undef, <1 x i32> <i32 0>
+  %v34 = shufflevector <2 x float> %v32, <2 x float> undef, <1 x i32> <i32 1>
+  %v35 = fcmp ogt <1 x float> %v34, %v33
+  %v36 = select <1 x i1> %v35, <1 x float> %v34, <1 x float> %v33
+  %v37 = extractelement <1 x float> %v36, i32 0
+  %v45 = insertelement <8 x float> undef, float %v37, i32 0
+  %v46 = shufflevector <8 x float> %v45, <8 x float> undef, <8 x i32> zeroinitializer
+  br label %part38
+part38:
+  %v39 = sub i64 %v17, 0
+  %v40 = trunc i64 %v39 to i32
+  %v41 = insertelement <8 x i32> undef, i32 %v40, i32 0
+  %v42 = shufflevector <8 x i32> %v41, <8 x i32> undef, <8 x i32> zeroinitializer
+  %v43 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v42
+  %v44 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v20, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
+  %v47 = fsub <8 x float> %v44, %v46
+  %v48 = fcmp olt <8 x float> %v47, splat (float 0xc05a000000000000)
+  %v49 = select <8 x i1> %v48, <8 x float> splat (float 0xc05a000000000000), <8 x float> %v47
+  %v50 = fmul <8 x float> %v49, splat (float 0x3ff7154760000000)
+  %v51 = fadd <8 x float> %v50, splat (float 0x4168000000000000)
+  %v52 = fsub <8 x float> %v51, splat (float 0x4168000000000000)
+  %v53 = bitcast <8 x float> %v51 to <8 x i32>
+  %v54 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v52, <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %v49)
+  %v55 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v52, <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %v54)
+  %v56 = call <8 x float> @llvm.fma.v8f32(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %v55, <8 x float> splat (float 0x3f8122c520000000))
+  %v57 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v56, <8 x float> %v55, <8 x float> splat (float 0x3fa5555380000000))
+  %v58 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v57, <8 x float> %v55, <8 x float> splat (float 0x3fc5554aa0000000))
+  %v59 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v58, <8 x float> %v55, <8 x float> splat (float 0x3fe0000000000000))
+  %v60 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v59, <8 x float> %v55, <8 x float> splat (float 0x3ff0000000000000))
+  %v61 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v60, <8 x float> %v55, <8 x float> splat (float 0x3ff0000000000000))
+  %v62 = sub <8 x i32> %v53, splat (i32 1262485250)
+  %v63 = lshr <8 x i32> %v62, splat (i32 1)
+  %v64 = sub <8 x i32> %v62, %v63
+  %v65 = shl <8 x i32> %v63, splat (i32 23)
+  %v66 = bitcast <8 x i32> %v65 to <8 x float>
+  %v67 = fmul <8 x float> %v61, %v66
+  %v68 = shl <8 x i32> %v64, splat (i32 23)
+  %v69 = bitcast <8 x i32> %v68 to <8 x float>
+  %v70 = fmul <8 x float> %v67, %v69
+  %v71 = select <8 x i1> %v43, <8 x float> splat (float 0x0), <8 x float> %v70
+  %v72 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v71, <8 x float> splat (float 0x0)
+  %v73 = shufflevector <8 x float> %v72, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v74 = shufflevector <8 x float> %v72, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %v75 = fadd <4 x float> %v73, %v74
+  %v76 = shufflevector <4 x float> %v75, <4 x float> undef, <2 x i32> <i32 0, i32 1>
+  %v77 = shufflevector <4 x float> %v75, <4 x float> undef, <2 x i32> <i32 2, i32 3>
+  %v78 = fadd <2 x float> %v76, %v77
+  %v79 = shufflevector <2 x float> %v78, <2 x float> undef, <1 x i32> <i32 0>
+  %v80 = shufflevector <2 x float> %v78, <2 x float> undef, <1 x i32> <i32 1>
+  %v81 = fadd <1 x float> %v79, %v80
+  %v82 = extractelement <1 x float> %v81, i32 0
+  %v83 = getelementptr float, ptr %v20, i64 %v17
+  %v84 = load float, ptr %v83, align 4
+  %v85 = fsub float %v84, %v37
+  %v86 = fcmp ogt float %v85, 0x4056400000000000
+  %v87 = select i1 %v86, float 0x4056400000000000, float %v85
+  %v88 = fcmp olt float %v87, 0xc05a000000000000
+  %v89 = select i1 %v88, float 0xc05a000000000000, float %v87
+  %v90 = fmul float %v89, 0x3ff7154760000000
+  %v91 = fadd float %v90, 0x4168000000000000
+  %v92 = fsub float %v91, 0x4168000000000000
+  %v93 = bitcast float %v91 to i32
+  %v94 = call float @llvm.fma.f32(float %v92, float 0xbfe62e4000000000, float %v89)
+  %v95 = call float @llvm.fma.f32(float %v92, float 0xbeb7f7d1c0000000, float %v94)
+  %v96 = call float @llvm.fma.f32(float 0x3f56cd7980000000, float %v95, float 0x3f8122c520000000)
+  %v97 = call float @llvm.fma.f32(float %v96, float %v95, float 0x3fa5555380000000)
+  %v98 = call float @llvm.fma.f32(float %v97, float %v95, float 0x3fc5554aa0000000)
+  %v99 = call float @llvm.fma.f32(float %v98, float %v95, float 0x3fe0000000000000)
+  %v100 = call float @llvm.fma.f32(float %v99, float %v95, float 0x3ff0000000000000)
+  %v101 = call float @llvm.fma.f32(float %v100, float %v95, float 0x3ff0000000000000)
+  %v102 = sub i32 %v93, 1262485250
+  %v103 = lshr i32 %v102, 1
+  %v104 = sub i32 %v102, %v103
+  %v105 = shl i32 %v103, 23
+  %v106 = bitcast i32 %v105 to float
+  %v107 = fmul float %v101, %v106
+  %v108 = shl i32 %v104, 23
+  %v109 = bitcast i32 %v108 to float
+  %v110 = fmul float %v107, %v109
+  %v111 = getelementptr float, ptr %a2, i64 %v3
+  %v112 = fsub float %v37, %v84
+  %v113 = fsub float %v110, 0x3ff0000000000000
+  %v114 = fadd float %v82, %v113
+  %v115 = fadd float 0x3ff0000000000000, %v114
+  %v116 = fsub float %v115, 0x3ff0000000000000
+  %v117 = fsub float %v115, %v116
+  %v118 = fsub float 0x3ff0000000000000, %v117
+  %v119 = fsub float %v114, %v116
+  %v120 = fadd float %v118, %v119
+  %v121 = fdiv float %v120, %v115
+  %v122 = fcmp olt float %v115, 0x3810000000000000
+  %v123 = fmul float %v115, 0x4170000000000000
+  %v124 = select i1 %v122, float %v123, float %v115
+  %v125 = bitcast float %v124 to i32
+  %v126 = add i32 %v125, 4913933
+  %v127 = lshr i32 %v126, 23
+  %v128 = and i32 %v126, 8388607
+  %v129 = add i32 %v127, 1262485504
+  %v130 = bitcast i32 %v129 to float
+  %v131 = select i1 %v122, float 0x41680012e0000000, float 0x4168000fe0000000
+  %v132 = fsub float %v130, %v131
+  %v133 = add i32 %v128, 1060439283
   %v134 = bitcast i32 %v133 to float
-  %v135 = select i1 %v126, float 0x41680012e0000000, float 0x4168000fe0000000
-  %v136 = fsub float %v134, %v135
-  %v137 = add i32 %v132, 1060439283
-  %v138 = bitcast i32 %v137 to float
-  %v139 = fsub float %v138, 0x3ff0000000000000
-  %v140 = fmul float %v139, %v139
-  %v141 = fmul float %v140, 0x3fe0000000000000
-  %v142 = call float @llvm.fma.f32(float 0xbfb3833520000000, float %v139, float 0x3fc0528040000000)
-  %v143 = call float @llvm.fma.f32(float %v142, float %v139, float 0xbfc0d72960000000)
-  %v144 = call float @llvm.fma.f32(float %v143, float %v139, float 0x3fc22d5b00000000)
-  %v145 = call float @llvm.fma.f32(float %v144, float %v139, float 0xbfc54723a0000000)
-  %v146 = call float @llvm.fma.f32(float %v145, float %v139, float 0x3fc99a0360000000)
-  %v147 = call float @llvm.fma.f32(float %v146, float %v139, float 0xbfd0002280000000)
-  %v148 = call float @llvm.fma.f32(float %v147, float %v139, float 0x3fd5555540000000)
-  %v149 = fmul float %v140, %v139
-  %v150 = fmul float %v148, %v149
-  %v151 = call float @llvm.fma.f32(float %v136, float 0x3eb7f7d1c0000000, float %v150)
-  %v152 = fadd float %v151, %v125
-  %v153 = fsub float %v141, %v152
-  %v154 = fsub float %v139, %v153
-  %v155 = call float @llvm.fma.f32(float %v136, float 0x3fe62e4000000000, float %v154)
-  %v156 = fcmp ogt float %v119, 0x0
-  %v157 = fcmp olt float %v119, 0x7ff0000000000000
-  %v158 = and i1 %v156, %v157
-  %v159 = fcmp olt float %v119, 0x0
-  %v160 = select i1 %v159, float 0x7ff8000000000000, float %v119
-  %v161 = fcmp oeq float %v119, 0x0
-  %v162 = select i1 %v161, float 0xfff0000000000000, float %v160
-  %v163 = select i1 %v158, float %v155, float %v162
-  %v164 = call float @llvm.fabs.f32(float %v118)
-  %v165 = fcmp olt float %v164, 0x3e60000000000000
-  %v166 = select i1 %v165, float %v118, float %v163
-  %v167 = fadd float %v116, %v166
-  %v168 = fcmp olt float 0x4055d58a00000000, %v167
-  %v169 = select i1 %v168, float 0x4055d58a00000000, float %v167
-  store float %v169, ptr %v115, align 4
-  %v170 = add i64 %v4, 1
-  %v171 = call i64 @llvm.expect.i64(i64 %v170, i64 0)
-  %v172 = icmp slt i64 %v171, %a4
-  br i1 %v172, label %block1, label %block2
+  %v135 = fsub float %v134, 0x3ff0000000000000
+  %v136 = fmul float %v135, %v135
+  %v137 = fmul float %v136, 0x3fe0000000000000
+  %v138 = call float @llvm.fma.f32(float 0xbfb3833520000000, float %v135, float 0x3fc0528040000000)
+  %v139 = call float @llvm.fma.f32(float %v138, float %v135, float 0xbfc0d72960000000)
+  %v140 = call float @llvm.fma.f32(float %v139, float %v135, float 0x3fc22d5b00000000)
+  %v141 = call float @llvm.fma.f32(float %v140, float %v135, float 0xbfc54723a0000000)
+  %v142 = call float @llvm.fma.f32(float %v141, float %v135, float 0x3fc99a0360000000)
+  %v143 = call float @llvm.fma.f32(float %v142, float %v135, float 0xbfd0002280000000)
+  %v144 = call float @llvm.fma.f32(float %v143, float %v135, float 0x3fd5555540000000)
+  %v145 = fmul float %v136, %v135
+  %v146 = fmul float %v144, %v145
+  %v147 = call float @llvm.fma.f32(float %v132, float 0x3eb7f7d1c0000000, float %v146)
+  %v148 = fadd float %v147, %v121
+  %v149 = fsub float %v137, %v148
+  %v150 = fsub float %v135, %v149
+  %v151 = call float @llvm.fma.f32(float %v132, float 0x3fe62e4000000000, float %v150)
+  %v152 = fcmp ogt float %v115, 0x0
+  %v153 = fcmp olt float %v115, 0x7ff0000000000000
+  %v154 = and i1 %v152, %v153
+  %v155 = fcmp olt float %v115, 0x0
+  %v156 = select i1 %v155, float 0x7ff8000000000000, float %v115
+  %v157 = fcmp oeq float %v115, 0x0
+  %v158 = select i1 %v157, float 0xfff0000000000000, float %v156
+  %v159 = select i1 %v154, float %v151, float %v158
+  %v160 = call float @llvm.fabs.f32(float %v114)
+  %v161 = fcmp olt float %v160, 0x3e60000000000000
+  %v162 = select i1 %v161, float %v114, float %v159
+  %v163 = fadd float %v112, %v162
+  %v164 = fcmp olt float 0x4055d58a00000000, %v163
+  %v165 = select i1 %v164, float 0x4055d58a00000000, float %v163
+  store float %v165, ptr %v111, align 4
+  %v166 = add i64 %v3, 1
+  %v167 = call i64 @llvm.expect.i64(i64 %v166, i64 0)
+  %v168 = icmp slt i64 %v167, %a4
+  br i1 %v168, label %loop0, label %after1
 }
 
 declare i64 @llvm.fptosi.sat.i64.f32(float)
@@ -301,195 +278,182 @@ declare float @llvm.fma.f32(float, float, float)
 declare float @llvm.fabs.f32(float)
 
 define internal void @k2_sum_times(ptr %a0, ptr %a1, i64 %a2, i64 %a3, ptr %a4, ptr noalias %a5) nounwind {
-block0:
-  %v1 = icmp slt i64 %a2, %a3
-  br i1 %v1, label %block2, label %block3
-block2:
-  %v4 = getelementptr float, ptr %a0, i64 0
+entry:
+  %v0 = icmp slt i64 %a2, %a3
+  br i1 %v0, label %guarded1, label %after2
+guarded1:
+  %v3 = load float, ptr %a0, align 4
+  %v4 = getelementptr float, ptr %a0, i64 1
   %v5 = load float, ptr %v4, align 4
-  %v6 = getelementptr float, ptr %a0, i64 1
-  %v7 = load float, ptr %v6, align 4
-  %v8 = fadd float %v5, %v7
-  %v9 = fmul float %v8, 0x3fe0000000000000
-  store float %v9, ptr %a1, align 4
-  br label %block3
-block3:
+  %v6 = fadd float %v3, %v5
+  %v7 = fmul float %v6, 0x3fe0000000000000
+  store float %v7, ptr %a1, align 4
+  br label %after2
+after2:
   ret void
 }
 
 define internal void @k3_copy(ptr %a0, ptr %a1, i64 %a2, i64 %a3, ptr %a4, ptr noalias %a5) nounwind {
-block0:
-  %v1 = icmp slt i64 %a2, %a3
-  %v4 = load float, ptr %a0, align 4
-  br i1 %v1, label %block2, label %block3
-block2:
-  store float %v4, ptr %a1, align 4
-  br label %block3
-block3:
+entry:
+  %v0 = icmp slt i64 %a2, %a3
+  %v3 = load float, ptr %a0, align 4
+  br i1 %v0, label %guarded1, label %after2
+guarded1:
+  store float %v3, ptr %a1, align 4
+  br label %after2
+after2:
   ret void
 }
 
 define internal void @k4_fill_softmax_log_loss_gradient(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
-block0:
-  %v1 = getelementptr i8, ptr %a6, i64 0
-  %v4 = icmp slt i64 %a3, %a4
-  br i1 %v4, label %block2, label %block3
-block2:
-  %v5 = phi i64 [ %a3, %block0 ], [ %v145, %block124 ]
-  %v6 = getelementptr float, ptr %a1, i64 %v5
-  %v7 = load float, ptr %v6, align 4
-  %v8 = call i64 @llvm.fptosi.sat.i64.f32(float %v7)
-  %v9 = icmp sle i64 0, %v8
-  %v10 = icmp slt i64 %v8, 4
-  %v11 = and i1 %v9, %v10
-  %v12 = xor i1 %v11, 1
-  br i1 %v12, label %block13, label %block14
-block3:
+entry:
+  %v2 = icmp slt i64 %a3, %a4
+  br i1 %v2, label %loop0, label %after1
+loop0:
+  %v3 = phi i64 [ %a3, %entry ], [ %v132, %part115 ]
+  %v4 = getelementptr float, ptr %a1, i64 %v3
+  %v5 = load float, ptr %v4, align 4
+  %v6 = call i64 @llvm.fptosi.sat.i64.f32(float %v5)
+  %v7 = icmp sle i64 0, %v6
+  %v8 = icmp slt i64 %v6, 4
+  %v9 = and i1 %v7, %v8
+  %v10 = xor i1 %v9, 1
+  br i1 %v10, label %guarded11, label %after12
+after1:
   ret void
-block13:
-  %v15 = getelementptr i64, ptr %a5, i64 1
-  store i64 %v8, ptr %v15, align 8
+guarded11:
+  %v13 = getelementptr i64, ptr %a5, i64 1
+  store i64 %v6, ptr %v13, align 8
   store i64 1, ptr %a5, align 8
-  br label %block14
-block14:
-  %v16 = icmp slt i64 %v8, 0
-  %v17 = select i1 %v16, i64 0, i64 %v8
-  %v18 = icmp sgt i64 %v17, 3
-  %v19 = select i1 %v18, i64 3, i64 %v17
-  %v21 = mul i64 %v5, 4
-  %v22 = getelementptr float, ptr %a0, i64 %v21
-  br label %block20
-block20:
-  %v23 = getelementptr float, ptr %v22, i64 0
-  %v24 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v23, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
-  %v25 = fcmp ogt <8 x float> %v24, splat (float 0xfff0000000000000)
-  %v26 = select <8 x i1> %v25, <8 x float> %v24, <8 x float> splat (float 0xfff0000000000000)
-  %v27 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v26, <8 x float> splat (float 0xfff0000000000000)
-  %v28 = shufflevector <8 x float> %v27, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %v29 = shufflevector <8 x float> %v27, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %v30 = fcmp ogt <4 x float> %v29, %v28
-  %v31 = select <4 x i1> %v30, <4 x float> %v29, <4 x float> %v28
-  %v32 = shufflevector <4 x float> %v31, <4 x float> undef, <2 x i32> <i32 0, i32 1>
-  %v33 = shufflevector <4 x float> %v31, <4 x float> undef, <2 x i32> <i32 2, i32 3>
-  %v34 = fcmp ogt <2 x float> %v33, %v32
-  %v35 = select <2 x i1> %v34, <2 x float> %v33, <2 x float> %v32
-  %v36 = shufflevector <2 x float> %v35, <2 x float> undef, <1 x i32> <i32 0>
-  %v37 = shufflevector <2 x float> %v35, <2 x float> undef, <1 x i32> <i32 1>
-  %v38 = fcmp ogt <1 x float> %v37, %v36
-  %v39 = select <1 x i1> %v38, <1 x float> %v37, <1 x float> %v36
-  %v40 = extractelement <1 x float> %v39, i32 0
-  %v41 = getelementptr float, ptr %v22, i64 %v19
-  %v42 = load float, ptr %v41, align 4
-  %v47 = insertelement <8 x float> undef, float %v40, i32 0
-  %v48 = shufflevector <8 x float> %v47, <8 x float> undef, <8 x i32> zeroinitializer
-  br label %block43
-block43:
-  %v44 = getelementptr float, ptr %v22, i64 0
-  %v45 = getelementptr float, ptr %v44, i64 4
-  call void @llvm.prefetch.p0(ptr %v45, i32 0, i32 3, i32 1)
-  %v46 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v44, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
-  %v49 = fsub <8 x float> %v46, %v48
-  %v50 = fcmp olt <8 x float> %v49, splat (float 0xc05a000000000000)
-  %v51 = select <8 x i1> %v50, <8 x float> splat (float 0xc05a000000000000), <8 x float> %v49
-  %v52 = fmul <8 x float> %v51, splat (float 0x3ff7154760000000)
-  %v53 = fadd <8 x float> %v52, splat (float 0x4168000000000000)
-  %v54 = fsub <8 x float> %v53, splat (float 0x4168000000000000)
-  %v55 = bitcast <8 x float> %v53 to <8 x i32>
-  %v56 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v54, <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %v51)
-  %v57 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v54, <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %v56)
-  %v58 = call <8 x float> @llvm.fma.v8f32(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %v57, <8 x float> splat (float 0x3f8122c520000000))
-  %v59 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v58, <8 x float> %v57, <8 x float> splat (float 0x3fa5555380000000))
-  %v60 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v59, <8 x float> %v57, <8 x float> splat (float 0x3fc5554aa0000000))
-  %v61 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v60, <8 x float> %v57, <8 x float> splat (float 0x3fe0000000000000))
-  %v62 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v61, <8 x float> %v57, <8 x float> splat (float 0x3ff0000000000000))
-  %v63 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v62, <8 x float> %v57, <8 x float> splat (float 0x3ff0000000000000))
-  %v64 = sub <8 x i32> %v55, splat (i32 1262485250)
-  %v65 = lshr <8 x i32> %v64, splat (i32 1)
-  %v66 = sub <8 x i32> %v64, %v65
-  %v67 = shl <8 x i32> %v65, splat (i32 23)
-  %v68 = bitcast <8 x i32> %v67 to <8 x float>
-  %v69 = fmul <8 x float> %v63, %v68
-  %v70 = shl <8 x i32> %v66, splat (i32 23)
-  %v71 = bitcast <8 x i32> %v70 to <8 x float>
-  %v72 = fmul <8 x float> %v69, %v71
-  %v73 = mul i64 0, 1
-  %v74 = getelementptr float, ptr %v1, i64 %v73
-  store <8 x float> %v72, ptr %v74, align 4
-  %v75 = mul i64 0, 1
-  %v76 = getelementptr float, ptr %v1, i64 %v75
-  %v77 = load <8 x float>, ptr %v76, align 4
-  %v78 = add i64 0, 0
-  %v79 = sub i64 %v19, %v78
-  %v80 = trunc i64 %v79 to i32
-  %v81 = insertelement <8 x i32> undef, i32 %v80, i32 0
-  %v82 = shufflevector <8 x i32> %v81, <8 x i32> undef, <8 x i32> zeroinitializer
-  %v83 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v82
-  %v84 = select <8 x i1> %v83, <8 x float> splat (float 0x0), <8 x float> %v72
-  %v85 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v84, <8 x float> splat (float 0x0)
-  %v86 = shufflevector <8 x float> %v85, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  %v87 = shufflevector <8 x float> %v85, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
-  %v88 = fadd <4 x float> %v86, %v87
-  %v89 = shufflevector <4 x float> %v88, <4 x float> undef, <2 x i32> <i32 0, i32 1>
-  %v90 = shufflevector <4 x float> %v88, <4 x float> undef, <2 x i32> <i32 2, i32 3>
-  %v91 = fadd <2 x float> %v89, %v90
-  %v92 = shufflevector <2 x float> %v91, <2 x float> undef, <1 x i32> <i32 0>
-  %v93 = shufflevector <2 x float> %v91, <2 x float> undef, <1 x i32> <i32 1>
-  %v94 = fadd <1 x float> %v92, %v93
-  %v95 = extractelement <1 x float> %v94, i32 0
-  %v96 = fsub float %v42, %v40
-  %v97 = fcmp ogt float %v96, 0x4056400000000000
-  %v98 = select i1 %v97, float 0x4056400000000000, float %v96
-  %v99 = fcmp olt float %v98, 0xc05a000000000000
-  %v100 = select i1 %v99, float 0xc05a000000000000, float %v98
-  %v101 = fmul float %v100, 0x3ff7154760000000
-  %v102 = fadd float %v101, 0x4168000000000000
-  %v103 = fsub float %v102, 0x4168000000000000
-  %v104 = bitcast float %v102 to i32
-  %v105 = call float @llvm.fma.f32(float %v103, float 0xbfe62e4000000000, float %v100)
-  %v106 = call float @llvm.fma.f32(float %v103, float 0xbeb7f7d1c0000000, float %v105)
-  %v107 = call float @llvm.fma.f32(float 0x3f56cd7980000000, float %v106, float 0x3f8122c520000000)
-  %v108 = call float @llvm.fma.f32(float %v107, float %v106, float 0x3fa5555380000000)
-  %v109 = call float @llvm.fma.f32(float %v108, float %v106, float 0x3fc5554aa0000000)
-  %v110 = call float @llvm.fma.f32(float %v109, float %v106, float 0x3fe0000000000000)
-  %v111 = call float @llvm.fma.f32(float %v110, float %v106, float 0x3ff0000000000000)
-  %v112 = call float @llvm.fma.f32(float %v111, float %v106, float 0x3ff0000000000000)
-  %v113 = sub i32 %v104, 1262485250
-  %v114 = lshr i32 %v113, 1
-  %v115 = sub i32 %v113, %v114
-  %v116 = shl i32 %v114, 23
-  %v117 = bitcast i32 %v116 to float
-  %v118 = fmul float %v112, %v117
-  %v119 = shl i32 %v115, 23
-  %v120 = bitcast i32 %v119 to float
-  %v121 = fmul float %v118, %v120
-  %v122 = fadd float %v95, %v121
-  %v123 = fdiv float 0x3fe0000000000000, %v122
-  %v128 = mul i64 %v5, 4
-  %v129 = getelementptr float, ptr %a2, i64 %v128
-  %v131 = insertelement <8 x float> undef, float %v123, i32 0
-  %v132 = shufflevector <8 x float> %v131, <8 x float> undef, <8 x i32> zeroinitializer
-  %v139 = fneg float %v95
-  %v140 = insertelement <8 x float> undef, float %v139, i32 0
-  %v141 = shufflevector <8 x float> %v140, <8 x float> undef, <8 x i32> zeroinitializer
-  br label %block124
-block124:
-  %v125 = mul i64 0, 1
-  %v126 = getelementptr float, ptr %v1, i64 %v125
-  %v127 = load <8 x float>, ptr %v126, align 4
-  %v130 = getelementptr float, ptr %v129, i64 0
-  %v133 = add i64 0, 0
-  %v134 = sub i64 %v19, %v133
-  %v135 = trunc i64 %v134 to i32
-  %v136 = insertelement <8 x i32> undef, i32 %v135, i32 0
-  %v137 = shufflevector <8 x i32> %v136, <8 x i32> undef, <8 x i32> zeroinitializer
-  %v138 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v137
-  %v142 = select <8 x i1> %v138, <8 x float> %v141, <8 x float> %v127
-  %v143 = fmul <8 x float> %v132, %v142
-  call void @llvm.masked.store.v8f32.p0(<8 x float> %v143, ptr %v130, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
-  %v144 = add i64 %v5, 1
-  %v145 = call i64 @llvm.expect.i64(i64 %v144, i64 0)
-  %v146 = icmp slt i64 %v145, %a4
-  br i1 %v146, label %block2, label %block3
+  br label %after12
+after12:
+  %v14 = icmp slt i64 %v6, 0
+  %v15 = select i1 %v14, i64 0, i64 %v6
+  %v16 = icmp sgt i64 %v15, 3
+  %v17 = select i1 %v16, i64 3, i64 %v15
+  %v19 = mul i64 %v3, 4
+  %v20 = getelementptr float, ptr %a0, i64 %v19
+  br label %part18
+part18:
+  %v21 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v20, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
+  %v22 = fcmp ogt <8 x float> %v21, splat (float 0xfff0000000000000)
+  %v23 = select <8 x i1> %v22, <8 x float> %v21, <8 x float> splat (float 0xfff0000000000000)
+  %v24 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v23, <8 x float> splat (float 0xfff0000000000000)
+  %v25 = shufflevector <8 x float> %v24, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v26 = shufflevector <8 x float> %v24, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %v27 = fcmp ogt <4 x float> %v26, %v25
+  %v28 = select <4 x i1> %v27, <4 x float> %v26, <4 x float> %v25
+  %v29 = shufflevector <4 x float> %v28, <4 x float> undef, <2 x i32> <i32 0, i32 1>
+  %v30 = shufflevector <4 x float> %v28, <4 x float> undef, <2 x i32> <i32 2, i32 3>
+  %v31 = fcmp ogt <2 x float> %v30, %v29
+  %v32 = select <2 x i1> %v31, <2 x float> %v30, <2 x float> %v29
+  %v33 = shufflevector <2 x float> %v32, <2 x float> undef, <1 x i32> <i32 0>
+  %v34 = shufflevector <2 x float> %v32, <2 x float> undef, <1 x i32> <i32 1>
+  %v35 = fcmp ogt <1 x float> %v34, %v33
+  %v36 = select <1 x i1> %v35, <1 x float> %v34, <1 x float> %v33
+  %v37 = extractelement <1 x float> %v36, i32 0
+  %v38 = getelementptr float, ptr %v20, i64 %v17
+  %v39 = load float, ptr %v38, align 4
+  %v43 = insertelement <8 x float> undef, float %v37, i32 0
+  %v44 = shufflevector <8 x float> %v43, <8 x float> undef, <8 x i32> zeroinitializer
+  br label %part40
+part40:
+  %v41 = getelementptr float, ptr %v20, i64 4
+  call void @llvm.prefetch.p0(ptr %v41, i32 0, i32 3, i32 1)
+  %v42 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v20, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> splat (float 0x0))
+  %v45 = fsub <8 x float> %v42, %v44
+  %v46 = fcmp olt <8 x float> %v45, splat (float 0xc05a000000000000)
+  %v47 = select <8 x i1> %v46, <8 x float> splat (float 0xc05a000000000000), <8 x float> %v45
+  %v48 = fmul <8 x float> %v47, splat (float 0x3ff7154760000000)
+  %v49 = fadd <8 x float> %v48, splat (float 0x4168000000000000)
+  %v50 = fsub <8 x float> %v49, splat (float 0x4168000000000000)
+  %v51 = bitcast <8 x float> %v49 to <8 x i32>
+  %v52 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v50, <8 x float> splat (float 0xbfe62e4000000000), <8 x float> %v47)
+  %v53 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v50, <8 x float> splat (float 0xbeb7f7d1c0000000), <8 x float> %v52)
+  %v54 = call <8 x float> @llvm.fma.v8f32(<8 x float> splat (float 0x3f56cd7980000000), <8 x float> %v53, <8 x float> splat (float 0x3f8122c520000000))
+  %v55 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v54, <8 x float> %v53, <8 x float> splat (float 0x3fa5555380000000))
+  %v56 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v55, <8 x float> %v53, <8 x float> splat (float 0x3fc5554aa0000000))
+  %v57 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v56, <8 x float> %v53, <8 x float> splat (float 0x3fe0000000000000))
+  %v58 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v57, <8 x float> %v53, <8 x float> splat (float 0x3ff0000000000000))
+  %v59 = call <8 x float> @llvm.fma.v8f32(<8 x float> %v58, <8 x float> %v53, <8 x float> splat (float 0x3ff0000000000000))
+  %v60 = sub <8 x i32> %v51, splat (i32 1262485250)
+  %v61 = lshr <8 x i32> %v60, splat (i32 1)
+  %v62 = sub <8 x i32> %v60, %v61
+  %v63 = shl <8 x i32> %v61, splat (i32 23)
+  %v64 = bitcast <8 x i32> %v63 to <8 x float>
+  %v65 = fmul <8 x float> %v59, %v64
+  %v66 = shl <8 x i32> %v62, splat (i32 23)
+  %v67 = bitcast <8 x i32> %v66 to <8 x float>
+  %v68 = fmul <8 x float> %v65, %v67
+  store <8 x float> %v68, ptr %a6, align 4
+  %v69 = load <8 x float>, ptr %a6, align 4
+  %v70 = sub i64 %v17, 0
+  %v71 = trunc i64 %v70 to i32
+  %v72 = insertelement <8 x i32> undef, i32 %v71, i32 0
+  %v73 = shufflevector <8 x i32> %v72, <8 x i32> undef, <8 x i32> zeroinitializer
+  %v74 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v73
+  %v75 = select <8 x i1> %v74, <8 x float> splat (float 0x0), <8 x float> %v68
+  %v76 = select <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>, <8 x float> %v75, <8 x float> splat (float 0x0)
+  %v77 = shufflevector <8 x float> %v76, <8 x float> undef, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  %v78 = shufflevector <8 x float> %v76, <8 x float> undef, <4 x i32> <i32 4, i32 5, i32 6, i32 7>
+  %v79 = fadd <4 x float> %v77, %v78
+  %v80 = shufflevector <4 x float> %v79, <4 x float> undef, <2 x i32> <i32 0, i32 1>
+  %v81 = shufflevector <4 x float> %v79, <4 x float> undef, <2 x i32> <i32 2, i32 3>
+  %v82 = fadd <2 x float> %v80, %v81
+  %v83 = shufflevector <2 x float> %v82, <2 x float> undef, <1 x i32> <i32 0>
+  %v84 = shufflevector <2 x float> %v82, <2 x float> undef, <1 x i32> <i32 1>
+  %v85 = fadd <1 x float> %v83, %v84
+  %v86 = extractelement <1 x float> %v85, i32 0
+  %v87 = fsub float %v39, %v37
+  %v88 = fcmp ogt float %v87, 0x4056400000000000
+  %v89 = select i1 %v88, float 0x4056400000000000, float %v87
+  %v90 = fcmp olt float %v89, 0xc05a000000000000
+  %v91 = select i1 %v90, float 0xc05a000000000000, float %v89
+  %v92 = fmul float %v91, 0x3ff7154760000000
+  %v93 = fadd float %v92, 0x4168000000000000
+  %v94 = fsub float %v93, 0x4168000000000000
+  %v95 = bitcast float %v93 to i32
+  %v96 = call float @llvm.fma.f32(float %v94, float 0xbfe62e4000000000, float %v91)
+  %v97 = call float @llvm.fma.f32(float %v94, float 0xbeb7f7d1c0000000, float %v96)
+  %v98 = call float @llvm.fma.f32(float 0x3f56cd7980000000, float %v97, float 0x3f8122c520000000)
+  %v99 = call float @llvm.fma.f32(float %v98, float %v97, float 0x3fa5555380000000)
+  %v100 = call float @llvm.fma.f32(float %v99, float %v97, float 0x3fc5554aa0000000)
+  %v101 = call float @llvm.fma.f32(float %v100, float %v97, float 0x3fe0000000000000)
+  %v102 = call float @llvm.fma.f32(float %v101, float %v97, float 0x3ff0000000000000)
+  %v103 = call float @llvm.fma.f32(float %v102, float %v97, float 0x3ff0000000000000)
+  %v104 = sub i32 %v95, 1262485250
+  %v105 = lshr i32 %v104, 1
+  %v106 = sub i32 %v104, %v105
+  %v107 = shl i32 %v105, 23
+  %v108 = bitcast i32 %v107 to float
+  %v109 = fmul float %v103, %v108
+  %v110 = shl i32 %v106, 23
+  %v111 = bitcast i32 %v110 to float
+  %v112 = fmul float %v109, %v111
+  %v113 = fadd float %v86, %v112
+  %v114 = fdiv float 0x3fe0000000000000, %v113
+  %v117 = mul i64 %v3, 4
+  %v118 = getelementptr float, ptr %a2, i64 %v117
+  %v119 = insertelement <8 x float> undef, float %v114, i32 0
+  %v120 = shufflevector <8 x float> %v119, <8 x float> undef, <8 x i32> zeroinitializer
+  %v126 = fneg float %v86
+  %v127 = insertelement <8 x float> undef, float %v126, i32 0
+  %v128 = shufflevector <8 x float> %v127, <8 x float> undef, <8 x i32> zeroinitializer
+  br label %part115
+part115:
+  %v116 = load <8 x float>, ptr %a6, align 4
+  %v121 = sub i64 %v17, 0
+  %v122 = trunc i64 %v121 to i32
+  %v123 = insertelement <8 x i32> undef, i32 %v122, i32 0
+  %v124 = shufflevector <8 x i32> %v123, <8 x i32> undef, <8 x i32> zeroinitializer
+  %v125 = icmp eq <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v124
+  %v129 = select <8 x i1> %v125, <8 x float> %v128, <8 x float> %v116
+  %v130 = fmul <8 x float> %v120, %v129
+  call void @llvm.masked.store.v8f32.p0(<8 x float> %v130, ptr %v118, i32 4, <8 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0>)
+  %v131 = add i64 %v3, 1
+  %v132 = call i64 @llvm.expect.i64(i64 %v131, i64 0)
+  %v133 = icmp slt i64 %v132, %a4
+  br i1 %v133, label %loop0, label %after1
 }
 
 declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
@@ -497,215 +461,180 @@ declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 declare void @llvm.masked.store.v8f32.p0(<8 x float>, ptr, i32, <8 x i1>)
 
 define internal void @k5_map_gradient(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
-block0:
-  %v3 = icmp slt i64 %a3, %a4
-  br i1 %v3, label %block1, label %block2
-block1:
-  %v4 = phi i64 [ %a3, %block0 ], [ %v14, %block1 ]
-  %v5 = getelementptr float, ptr %a2, i64 %v4
-  %v6 = getelementptr float, ptr %a0, i64 %v4
-  %v7 = load <8 x float>, ptr %v6, align 4
-  %v8 = getelementptr float, ptr %a1, i64 %v4
-  %v9 = load <8 x float>, ptr %v8, align 4
-  %v10 = fcmp olt <8 x float> splat (float 0x0), %v9
-  %v11 = select <8 x i1> %v10, <8 x float> splat (float 0x3ff0000000000000), <8 x float> splat (float 0x0)
-  %v12 = fmul <8 x float> %v7, %v11
-  store <8 x float> %v12, ptr %v5, align 4
-  %v13 = add i64 %v4, 8
-  %v14 = call i64 @llvm.expect.i64(i64 %v13, i64 0)
-  %v15 = icmp slt i64 %v14, %a4
-  br i1 %v15, label %block1, label %block2
-block2:
+entry:
+  %v2 = icmp slt i64 %a3, %a4
+  br i1 %v2, label %loop0, label %after1
+loop0:
+  %v3 = phi i64 [ %a3, %entry ], [ %v13, %loop0 ]
+  %v4 = getelementptr float, ptr %a2, i64 %v3
+  %v5 = getelementptr float, ptr %a0, i64 %v3
+  %v6 = load <8 x float>, ptr %v5, align 4
+  %v7 = getelementptr float, ptr %a1, i64 %v3
+  %v8 = load <8 x float>, ptr %v7, align 4
+  %v9 = fcmp olt <8 x float> splat (float 0x0), %v8
+  %v10 = select <8 x i1> %v9, <8 x float> splat (float 0x3ff0000000000000), <8 x float> splat (float 0x0)
+  %v11 = fmul <8 x float> %v6, %v10
+  store <8 x float> %v11, ptr %v4, align 4
+  %v12 = add i64 %v3, 8
+  %v13 = call i64 @llvm.expect.i64(i64 %v12, i64 0)
+  %v14 = icmp slt i64 %v13, %a4
+  br i1 %v14, label %loop0, label %after1
+after1:
   ret void
 }
 
 define internal void @k6_sum(ptr %a0, ptr %a1, i64 %a2, i64 %a3, ptr %a4, ptr noalias %a5) nounwind {
-block0:
-  %v1 = sub i64 %a3, %a2
-  %v2 = and i64 %v1, -8
-  %v3 = add i64 %a2, %v2
-  %v6 = icmp slt i64 %a2, %v3
-  br i1 %v6, label %block4, label %block5
-block4:
-  %v7 = phi i64 [ %a2, %block0 ], [ %v16, %block4 ]
-  %v8 = getelementptr float, ptr %a0, i64 %v7
-  %v9 = getelementptr float, ptr %v8, i64 0
+entry:
+  %v0 = sub i64 %a3, %a2
+  %v1 = and i64 %v0, -8
+  %v2 = add i64 %a2, %v1
+  %v5 = icmp slt i64 %a2, %v2
+  br i1 %v5, label %loop3, label %after4
+loop3:
+  %v6 = phi i64 [ %a2, %entry ], [ %v14, %loop3 ]
+  %v7 = getelementptr float, ptr %a0, i64 %v6
+  %v8 = load <8 x float>, ptr %v7, align 4
+  %v9 = getelementptr float, ptr %v7, i64 4
   %v10 = load <8 x float>, ptr %v9, align 4
-  %v11 = getelementptr float, ptr %v8, i64 4
-  %v12 = load <8 x float>, ptr %v11, align 4
-  %v13 = fadd <8 x float> %v10, %v12
-  %v14 = getelementptr float, ptr %a1, i64 %v7
-  store <8 x float> %v13, ptr %v14, align 4
-  %v15 = add i64 %v7, 8
-  %v16 = call i64 @llvm.expect.i64(i64 %v15, i64 0)
-  %v17 = icmp slt i64 %v16, %v3
-  br i1 %v17, label %block4, label %block5
-block5:
-  %v18 = sub i64 %a3, %v3
-  %v19 = icmp sgt i64 %v18, 0
-  br i1 %v19, label %block20, label %block21
-block20:
-  %v22 = trunc i64 %v18 to i32
-  %v23 = insertelement <8 x i32> undef, i32 %v22, i32 0
-  %v24 = shufflevector <8 x i32> %v23, <8 x i32> undef, <8 x i32> zeroinitializer
-  %v25 = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v24
-  %v26 = getelementptr float, ptr %a0, i64 %v3
-  %v27 = getelementptr float, ptr %v26, i64 0
-  %v28 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v27, i32 4, <8 x i1> %v25, <8 x float> splat (float 0x0))
-  %v29 = select <8 x i1> %v25, <8 x float> %v28, <8 x float> splat (float 0x0)
-  %v30 = getelementptr float, ptr %v26, i64 4
-  %v31 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v30, i32 4, <8 x i1> %v25, <8 x float> splat (float 0x0))
-  %v32 = fadd <8 x float> %v29, %v31
-  %v33 = select <8 x i1> %v25, <8 x float> %v32, <8 x float> %v29
-  %v34 = getelementptr float, ptr %a1, i64 %v3
-  call void @llvm.masked.store.v8f32.p0(<8 x float> %v33, ptr %v34, i32 4, <8 x i1> %v25)
-  br label %block21
-block21:
+  %v11 = fadd <8 x float> %v8, %v10
+  %v12 = getelementptr float, ptr %a1, i64 %v6
+  store <8 x float> %v11, ptr %v12, align 4
+  %v13 = add i64 %v6, 8
+  %v14 = call i64 @llvm.expect.i64(i64 %v13, i64 0)
+  %v15 = icmp slt i64 %v14, %v2
+  br i1 %v15, label %loop3, label %after4
+after4:
+  %v16 = sub i64 %a3, %v2
+  %v17 = icmp sgt i64 %v16, 0
+  br i1 %v17, label %guarded18, label %after19
+guarded18:
+  %v20 = trunc i64 %v16 to i32
+  %v21 = insertelement <8 x i32> undef, i32 %v20, i32 0
+  %v22 = shufflevector <8 x i32> %v21, <8 x i32> undef, <8 x i32> zeroinitializer
+  %v23 = icmp slt <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>, %v22
+  %v24 = getelementptr float, ptr %a0, i64 %v2
+  %v25 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v24, i32 4, <8 x i1> %v23, <8 x float> splat (float 0x0))
+  %v26 = select <8 x i1> %v23, <8 x float> %v25, <8 x float> splat (float 0x0)
+  %v27 = getelementptr float, ptr %v24, i64 4
+  %v28 = call <8 x float> @llvm.masked.load.v8f32.p0(ptr %v27, i32 4, <8 x i1> %v23, <8 x float> splat (float 0x0))
+  %v29 = fadd <8 x float> %v26, %v28
+  %v30 = select <8 x i1> %v23, <8 x float> %v29, <8 x float> %v26
+  %v31 = getelementptr float, ptr %a1, i64 %v2
+  call void @llvm.masked.store.v8f32.p0(<8 x float> %v30, ptr %v31, i32 4, <8 x i1> %v23)
+  br label %after19
+after19:
   ret void
 }
 
 define internal void @k7_mat_mul(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
-block0:
-  %v3 = icmp slt i64 %a3, %a4
-  br i1 %v3, label %block1, label %block2
-block1:
-  %v4 = phi i64 [ %a3, %block0 ], [ %v43, %block37 ]
-  %v5 = mul i64 0, 4
-  %v6 = getelementptr float, ptr %a1, i64 %v5
-  %v7 = mul i64 0, 4
-  %v8 = getelementptr float, ptr %a0, i64 %v7
-  br label %block9
-block2:
+entry:
+  %v2 = icmp slt i64 %a3, %a4
+  br i1 %v2, label %loop0, label %after1
+loop0:
+  %v3 = phi i64 [ %a3, %entry ], [ %v29, %part26 ]
+  br label %loop4
+after1:
   ret void
-block9:
-  %v11 = phi i64 [ 0, %block1 ], [ %v28, %block9 ]
-  %v12 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v21, %block9 ]
-  %v13 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v26, %block9 ]
-  %v14 = getelementptr float, ptr %v8, i64 %v11
-  %v15 = mul i64 %v11, 3
-  %v16 = getelementptr float, ptr %v6, i64 %v15
-  %v17 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v16, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
-  %v18 = load float, ptr %v14, align 4
+loop4:
+  %v6 = phi i64 [ 0, %loop0 ], [ %v23, %loop4 ]
+  %v7 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v16, %loop4 ]
+  %v8 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v21, %loop4 ]
+  %v9 = getelementptr float, ptr %a0, i64 %v6
+  %v10 = mul i64 %v6, 3
+  %v11 = getelementptr float, ptr %a1, i64 %v10
+  %v12 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v11, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v13 = load float, ptr %v9, align 4
+  %v14 = insertelement <4 x float> undef, float %v13, i32 0
+  %v15 = shufflevector <4 x float> %v14, <4 x float> undef, <4 x i32> zeroinitializer
+  %v16 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v15, <4 x float> %v12, <4 x float> %v7)
+  %v17 = getelementptr float, ptr %v9, i64 4
+  %v18 = load float, ptr %v17, align 4
   %v19 = insertelement <4 x float> undef, float %v18, i32 0
   %v20 = shufflevector <4 x float> %v19, <4 x float> undef, <4 x i32> zeroinitializer
-  %v21 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v20, <4 x float> %v17, <4 x float> %v12)
-  %v22 = getelementptr float, ptr %v14, i64 4
-  %v23 = load float, ptr %v22, align 4
-  %v24 = insertelement <4 x float> undef, float %v23, i32 0
-  %v25 = shufflevector <4 x float> %v24, <4 x float> undef, <4 x i32> zeroinitializer
-  %v26 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v25, <4 x float> %v17, <4 x float> %v13)
-  %v27 = add i64 %v11, 1
-  %v28 = call i64 @llvm.expect.i64(i64 %v27, i64 0)
-  %v29 = icmp slt i64 %v28, 4
-  br i1 %v29, label %block9, label %block10
-block10:
-  %v30 = add i64 0, 0
-  br label %block31
-block31:
-  %v32 = add i64 %v5, 0
-  %v33 = mul i64 %v30, 3
-  %v34 = getelementptr float, ptr %a2, i64 %v33
-  %v35 = getelementptr float, ptr %v34, i64 %v32
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v21, ptr %v35, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %v36 = add i64 0, 1
-  br label %block37
-block37:
-  %v38 = add i64 %v5, 0
-  %v39 = mul i64 %v36, 3
-  %v40 = getelementptr float, ptr %a2, i64 %v39
-  %v41 = getelementptr float, ptr %v40, i64 %v38
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v26, ptr %v41, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %v42 = add i64 %v4, 1
-  %v43 = call i64 @llvm.expect.i64(i64 %v42, i64 0)
-  %v44 = icmp slt i64 %v43, %a4
-  br i1 %v44, label %block1, label %block2
+  %v21 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v20, <4 x float> %v12, <4 x float> %v8)
+  %v22 = add i64 %v6, 1
+  %v23 = call i64 @llvm.expect.i64(i64 %v22, i64 0)
+  %v24 = icmp slt i64 %v23, 4
+  br i1 %v24, label %loop4, label %after5
+after5:
+  br label %part25
+part25:
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v16, ptr %a2, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  br label %part26
+part26:
+  %v27 = getelementptr float, ptr %a2, i64 3
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v21, ptr %v27, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v28 = add i64 %v3, 1
+  %v29 = call i64 @llvm.expect.i64(i64 %v28, i64 0)
+  %v30 = icmp slt i64 %v29, %a4
+  br i1 %v30, label %loop0, label %after1
 }
 
 declare void @llvm.masked.store.v4f32.p0(<4 x float>, ptr, i32, <4 x i1>)
 
 define internal void @k8_mat_mul(ptr %a0, ptr %a1, ptr %a2, i64 %a3, i64 %a4, ptr %a5, ptr noalias %a6) nounwind {
-block0:
-  %v3 = icmp slt i64 %a3, %a4
-  br i1 %v3, label %block1, label %block2
-block1:
-  %v4 = phi i64 [ %a3, %block0 ], [ %v67, %block61 ]
-  %v5 = mul i64 0, 4
-  %v6 = getelementptr float, ptr %a1, i64 %v5
-  %v7 = getelementptr float, ptr %a0, i64 0
-  br label %block8
-block2:
+entry:
+  %v2 = icmp slt i64 %a3, %a4
+  br i1 %v2, label %loop0, label %after1
+loop0:
+  %v3 = phi i64 [ %a3, %entry ], [ %v46, %part43 ]
+  br label %loop4
+after1:
   ret void
-block8:
-  %v10 = phi i64 [ 0, %block1 ], [ %v40, %block8 ]
-  %v11 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v23, %block8 ]
-  %v12 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v28, %block8 ]
-  %v13 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v33, %block8 ]
-  %v14 = phi <4 x float> [ splat (float 0x0), %block1 ], [ %v38, %block8 ]
-  %v15 = mul i64 %v10, 4
-  %v16 = getelementptr float, ptr %v7, i64 %v15
-  %v17 = mul i64 %v10, 3
-  %v18 = getelementptr float, ptr %v6, i64 %v17
-  %v19 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v18, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
-  %v20 = load float, ptr %v16, align 4
-  %v21 = insertelement <4 x float> undef, float %v20, i32 0
-  %v22 = shufflevector <4 x float> %v21, <4 x float> undef, <4 x i32> zeroinitializer
-  %v23 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v22, <4 x float> %v19, <4 x float> %v11)
-  %v24 = getelementptr float, ptr %v16, i64 1
-  %v25 = load float, ptr %v24, align 4
-  %v26 = insertelement <4 x float> undef, float %v25, i32 0
-  %v27 = shufflevector <4 x float> %v26, <4 x float> undef, <4 x i32> zeroinitializer
-  %v28 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v27, <4 x float> %v19, <4 x float> %v12)
-  %v29 = getelementptr float, ptr %v16, i64 2
-  %v30 = load float, ptr %v29, align 4
-  %v31 = insertelement <4 x float> undef, float %v30, i32 0
-  %v32 = shufflevector <4 x float> %v31, <4 x float> undef, <4 x i32> zeroinitializer
-  %v33 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v32, <4 x float> %v19, <4 x float> %v13)
-  %v34 = getelementptr float, ptr %v16, i64 3
-  %v35 = load float, ptr %v34, align 4
-  %v36 = insertelement <4 x float> undef, float %v35, i32 0
-  %v37 = shufflevector <4 x float> %v36, <4 x float> undef, <4 x i32> zeroinitializer
-  %v38 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v37, <4 x float> %v19, <4 x float> %v14)
-  %v39 = add i64 %v10, 1
-  %v40 = call i64 @llvm.expect.i64(i64 %v39, i64 0)
-  %v41 = icmp slt i64 %v40, 2
-  br i1 %v41, label %block8, label %block9
-block9:
-  %v42 = add i64 0, 0
-  br label %block43
-block43:
-  %v44 = add i64 %v5, 0
-  %v45 = mul i64 %v42, 3
-  %v46 = getelementptr float, ptr %a2, i64 %v45
-  %v47 = getelementptr float, ptr %v46, i64 %v44
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v23, ptr %v47, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %v48 = add i64 0, 1
-  br label %block49
-block49:
-  %v50 = add i64 %v5, 0
-  %v51 = mul i64 %v48, 3
-  %v52 = getelementptr float, ptr %a2, i64 %v51
-  %v53 = getelementptr float, ptr %v52, i64 %v50
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v28, ptr %v53, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %v54 = add i64 0, 2
-  br label %block55
-block55:
-  %v56 = add i64 %v5, 0
-  %v57 = mul i64 %v54, 3
-  %v58 = getelementptr float, ptr %a2, i64 %v57
-  %v59 = getelementptr float, ptr %v58, i64 %v56
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v33, ptr %v59, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %v60 = add i64 0, 3
-  br label %block61
-block61:
-  %v62 = add i64 %v5, 0
-  %v63 = mul i64 %v60, 3
-  %v64 = getelementptr float, ptr %a2, i64 %v63
-  %v65 = getelementptr float, ptr %v64, i64 %v62
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v38, ptr %v65, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %v66 = add i64 %v4, 1
-  %v67 = call i64 @llvm.expect.i64(i64 %v66, i64 0)
-  %v68 = icmp slt i64 %v67, %a4
-  br i1 %v68, label %block1, label %block2
+loop4:
+  %v6 = phi i64 [ 0, %loop0 ], [ %v36, %loop4 ]
+  %v7 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v19, %loop4 ]
+  %v8 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v24, %loop4 ]
+  %v9 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v29, %loop4 ]
+  %v10 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v34, %loop4 ]
+  %v11 = mul i64 %v6, 4
+  %v12 = getelementptr float, ptr %a0, i64 %v11
+  %v13 = mul i64 %v6, 3
+  %v14 = getelementptr float, ptr %a1, i64 %v13
+  %v15 = call <4 x float> @llvm.masked.load.v4f32.p0(ptr %v14, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>, <4 x float> splat (float 0x0))
+  %v16 = load float, ptr %v12, align 4
+  %v17 = insertelement <4 x float> undef, float %v16, i32 0
+  %v18 = shufflevector <4 x float> %v17, <4 x float> undef, <4 x i32> zeroinitializer
+  %v19 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v18, <4 x float> %v15, <4 x float> %v7)
+  %v20 = getelementptr float, ptr %v12, i64 1
+  %v21 = load float, ptr %v20, align 4
+  %v22 = insertelement <4 x float> undef, float %v21, i32 0
+  %v23 = shufflevector <4 x float> %v22, <4 x float> undef, <4 x i32> zeroinitializer
+  %v24 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v23, <4 x float> %v15, <4 x float> %v8)
+  %v25 = getelementptr float, ptr %v12, i64 2
+  %v26 = load float, ptr %v25, align 4
+  %v27 = insertelement <4 x float> undef, float %v26, i32 0
+  %v28 = shufflevector <4 x float> %v27, <4 x float> undef, <4 x i32> zeroinitializer
+  %v29 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v28, <4 x float> %v15, <4 x float> %v9)
+  %v30 = getelementptr float, ptr %v12, i64 3
+  %v31 = load float, ptr %v30, align 4
+  %v32 = insertelement <4 x float> undef, float %v31, i32 0
+  %v33 = shufflevector <4 x float> %v32, <4 x float> undef, <4 x i32> zeroinitializer
+  %v34 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v33, <4 x float> %v15, <4 x float> %v10)
+  %v35 = add i64 %v6, 1
+  %v36 = call i64 @llvm.expect.i64(i64 %v35, i64 0)
+  %v37 = icmp slt i64 %v36, 2
+  br i1 %v37, label %loop4, label %after5
+after5:
+  br label %part38
+part38:
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v19, ptr %a2, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  br label %part39
+part39:
+  %v40 = getelementptr float, ptr %a2, i64 3
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v24, ptr %v40, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  br label %part41
+part41:
+  %v42 = getelementptr float, ptr %a2, i64 6
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v29, ptr %v42, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  br label %part43
+part43:
+  %v44 = getelementptr float, ptr %a2, i64 9
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v34, ptr %v44, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v45 = add i64 %v3, 1
+  %v46 = call i64 @llvm.expect.i64(i64 %v45, i64 0)
+  %v47 = icmp slt i64 %v46, %a4
+  br i1 %v47, label %loop0, label %after1
 }
 
 

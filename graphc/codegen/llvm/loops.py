@@ -92,7 +92,7 @@ class Frame:
     def scope(self) -> Iterator[None]:
         """A scope that runs exactly once."""
         before = self.builder.block
-        inside = self.builder.append_basic_block()
+        inside = self.builder.append_basic_block("part")
         self.builder.branch(inside)
         self.builder.position_at_end(inside)
         self.scopes.append(Scope(before))
@@ -112,7 +112,7 @@ class Frame:
         known = isinstance(start, int) and isinstance(stop, int)
         if isinstance(start, int) and isinstance(stop, int) and start >= stop:
             return list(carry)
-        inside, after = b.append_basic_block(), b.append_basic_block()
+        inside, after = b.append_basic_block("loop"), b.append_basic_block("after")
         if known:
             b.branch(inside)
         else:
@@ -148,7 +148,7 @@ class Frame:
     ) -> Carry:
         """carry = body(carry) if condition."""
         b, before = self.builder, self.builder.block
-        inside, after = b.append_basic_block(), b.append_basic_block()
+        inside, after = b.append_basic_block("guarded"), b.append_basic_block("after")
         b.cbranch(condition, inside, after)
         b.position_at_end(inside)
         self.scopes.append(Scope(before))

@@ -5,11 +5,11 @@ changed, and writes the text in the end. Here an instruction is its line from th
 no more than a type and a name, which takes a third of the time:
 
     define internal void @halve(ptr %a0, i64 %a1) nounwind {
-    block0:
-      %v1 = getelementptr float, ptr %a0, i64 %a1
-      %v2 = load float, ptr %v1, align 4
-      %v3 = fmul float %v2, 0x3fe0000000000000
-      store float %v3, ptr %v1, align 4
+    entry:
+      %v0 = getelementptr float, ptr %a0, i64 %a1
+      %v1 = load float, ptr %v0, align 4
+      %v2 = fmul float %v1, 0x3fe0000000000000
+      store float %v2, ptr %v0, align 4
       ret void
     }
 """

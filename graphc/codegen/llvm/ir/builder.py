@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 
 from graphc.codegen.llvm.ir.function import Block, Function, Module, addresses
@@ -32,6 +33,26 @@ def _conversion(name: str) -> Callable[[IRBuilder, Value, Type], Value]:
 
     emit.__doc__ = f"LLVM's `{name}`."
     return emit
+
+
+def _is_number(value: Value, number: int) -> bool:
+    """Whether a whole number is known, and is this one."""
+    if not isinstance(value, Constant) or not isinstance(value.type, IntType):
+        return False
+    return isinstance(value.constant, int) and value.constant == number
+
+
+def _known(left: Value, right: Value, function: Callable[[int, int], int]) -> Constant | None:
+    """What two known whole numbers make; None where either is not, or their sum has no room."""
+    if not isinstance(left, Constant) or not isinstance(right, Constant):
+        return None
+    if not isinstance(left.constant, int) or not isinstance(right.constant, int):
+        return None
+    if not isinstance(left.type, IntType):
+        return None
+    made = function(left.constant, right.constant)
+    fits = made.bit_length() < left.type.width
+    return Constant(left.type, made) if fits else None
 
 
 class IRBuilder:
@@ -98,7 +119,7 @@ class IRBuilder:
 
     # -- numbers --
 
-    add, sub, mul = _two("add"), _two("sub"), _two("mul")
+    sub = _two("sub")
     sdiv, udiv, srem, urem = _two("sdiv"), _two("udiv"), _two("srem"), _two("urem")
     and_, or_, xor = _two("and"), _two("or"), _two("xor")
     shl, lshr, ashr = _two("shl"), _two("lshr"), _two("ashr")
@@ -109,6 +130,26 @@ class IRBuilder:
     sitofp, uitofp, fptosi = _conversion("sitofp"), _conversion("uitofp"), _conversion("fptosi")
     bitcast = _conversion("bitcast")
     ptrtoint, inttoptr = _conversion("ptrtoint"), _conversion("inttoptr")
+
+    def add(self, left: Value, right: Value) -> Value:
+        """LLVM's `add`; what is known is added here."""
+        known = _known(left, right, operator.add)
+        if known is not None:
+            return known
+        if _is_number(left, 0):
+            return right
+        return left if _is_number(right, 0) else self._sum(left, right)
+
+    def mul(self, left: Value, right: Value) -> Value:
+        """LLVM's `mul`; what is known is multiplied here."""
+        known = _known(left, right, operator.mul)
+        if known is not None:
+            return known
+        if _is_number(left, 1):
+            return right
+        return left if _is_number(right, 1) else self._product(left, right)
+
+    _sum, _product = _two("add"), _two("mul")
 
     def neg(self, value: Value) -> Value:
         """0 - value."""
@@ -174,6 +215,8 @@ class IRBuilder:
 
     def gep(self, place: Value, indices: Sequence[Value], source_etype: Type) -> Value:
         """The place moved by elements of a type."""
+        if len(indices) == 1 and _is_number(indices[0], 0):
+            return place
         moved = ", ".join([f"{index.type.text} {index.text}" for index in indices])
         instruction = f"getelementptr {source_etype.text}, {place}, {moved}"
         return self._made(addresses(place, indices), instruction)

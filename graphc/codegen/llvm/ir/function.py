@@ -87,8 +87,8 @@ class Function:
         return not self.blocks
 
     def append_basic_block(self, name: str = "block") -> Block:
-        """A new block, behind all others; a number is put to its name."""
-        block = Block(self, f"{name}{next(self._numbers)}")
+        """A new block, behind all others; the first is the entry, others get a number."""
+        block = Block(self, f"{name}{next(self._numbers)}" if self.blocks else "entry")
         self.blocks.append(block)
         return block
 
