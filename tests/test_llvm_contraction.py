@@ -582,7 +582,7 @@ def test_what_stores_read_of_large_arrays_is_asked_for(
         for machine in (large, small):
             module = ir.Module("tiled")
             emit_contraction(module, kernel, machine, "k")
-            fetches.append(str(module).count('call void @"llvm.prefetch'))
+            fetches.append(str(module).count("call void @llvm.prefetch"))
             (native,) = tiled([kernel], machine)
             assert native is not None
             assert close(native(arrays)[0], exact[4], dtype)
