@@ -589,6 +589,23 @@ def test_what_stores_read_of_large_arrays_is_asked_for(
         assert fetches[1] >= fetches[0] + (0 if target == "scalar" else 2)
 
 
+def test_addresses_run_along_with_the_counter_of_a_tile_alone() -> None:
+    """Of other loops LLVM does not see how the counter goes on: there that would take long."""
+    types = [TensorType("float32", (128, 784)), TensorType("float32", (784, 512))]
+    kernel = kernel_of(MatMul(), types, [MatMul().infer(*types)])
+    module = ir.Module("tiled")
+    emitted = emit_contraction(module, kernel, Target.named("x86-64-v4"), "k")
+    assert emitted is not None
+    blocks = [block.text for block in emitted.function.blocks]
+    own = [b for b in blocks if f"label %{b[0][:-1]}," in b[-1]]  # loops of one block
+    sums = [b for b in own if any("@llvm.fma" in line for line in b)]
+    assert sums
+    for block in own:
+        assert any("@llvm.expect" in line for line in block) == (block not in sums)
+    last = [b for b in blocks if "br i1" in b[-1] and any("@llvm.expect" in line for line in b)]
+    assert len(last) >= 2  # those of shares and panels
+
+
 def test_every_cut_into_shares_gives_the_same_bits() -> None:
     for name, outputs in (
         ("3x3", (2, 70, 13, 13)),

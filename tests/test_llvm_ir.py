@@ -287,14 +287,23 @@ def test_a_function_is_declared_once() -> None:
     assert "declare i64 @llvm.expect.i64(i64, i64)\n" in str(module)
 
 
-def test_names_that_need_quotes() -> None:
+@pytest.mark.parametrize("name", ["more than a word", "7", "2nd", "k0_mul.v2", "größe"])
+def test_names_of_functions(name: str) -> None:
     module = ours.Module("m")
-    function = ours.Function(module, ours.FunctionType(ours.VoidType(), []), "more than a word")
+    function = ours.Function(module, ours.FunctionType(ours.VoidType(), []), name)
     b = ours.IRBuilder(function.append_basic_block())
     b.call(function, [])
     b.ret_void()
     parsed = llvm.parse_assembly(str(module))
-    assert [function.name for function in parsed.functions] == ["more than a word"]
+    assert [function.name for function in parsed.functions] == [name]
+
+
+@pytest.mark.parametrize("name", ["tiny", 'a "net"', "two\nlines", "größe", "tab\t"])
+def test_names_of_modules(name: str) -> None:
+    """They are what nets are called."""
+    text = str(ours.Module(name))
+    assert len(text.splitlines()) == len(str(ours.Module("m")).splitlines())
+    llvm.parse_assembly(text).verify()
 
 
 def test_stores_past_the_caches() -> None:

@@ -7,7 +7,7 @@ entry:
   %v2 = icmp slt i64 %a4, %a5
   br i1 %v2, label %loop0, label %after1
 loop0:
-  %v3 = phi i64 [ %a4, %entry ], [ %v56, %part49 ]
+  %v3 = phi i64 [ %a4, %entry ], [ %v55, %part48 ]
   br label %part4
 after1:
   ret void
@@ -36,7 +36,7 @@ part4:
   store <4 x float> %v19, ptr %v22, align 4
   br label %loop23
 loop23:
-  %v25 = phi i64 [ 0, %part4 ], [ %v42, %loop23 ]
+  %v25 = phi i64 [ 0, %part4 ], [ %v41, %loop23 ]
   %v26 = phi <4 x float> [ splat (float 0x0), %part4 ], [ %v35, %loop23 ]
   %v27 = phi <4 x float> [ splat (float 0x0), %part4 ], [ %v40, %loop23 ]
   %v28 = getelementptr float, ptr %a0, i64 %v25
@@ -53,29 +53,28 @@ loop23:
   %v39 = shufflevector <4 x float> %v38, <4 x float> undef, <4 x i32> zeroinitializer
   %v40 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v39, <4 x float> %v31, <4 x float> %v27)
   %v41 = add i64 %v25, 1
-  %v42 = call i64 @llvm.expect.i64(i64 %v41, i64 0)
-  %v43 = icmp slt i64 %v42, 3
-  br i1 %v43, label %loop23, label %after24
+  %v42 = icmp slt i64 %v41, 3
+  br i1 %v42, label %loop23, label %after24
 after24:
-  br label %part44
-part44:
-  %v45 = load <4 x float>, ptr %a2, align 4
-  %v46 = fadd <4 x float> %v35, %v45
-  %v47 = fcmp olt <4 x float> %v46, splat (float 0x0)
-  %v48 = select <4 x i1> %v47, <4 x float> splat (float 0x0), <4 x float> %v46
-  store <4 x float> %v48, ptr %a3, align 4
-  br label %part49
-part49:
-  %v50 = load <4 x float>, ptr %a2, align 4
-  %v51 = fadd <4 x float> %v40, %v50
-  %v52 = fcmp olt <4 x float> %v51, splat (float 0x0)
-  %v53 = select <4 x i1> %v52, <4 x float> splat (float 0x0), <4 x float> %v51
-  %v54 = getelementptr float, ptr %a3, i64 4
-  store <4 x float> %v53, ptr %v54, align 4
-  %v55 = add i64 %v3, 1
-  %v56 = call i64 @llvm.expect.i64(i64 %v55, i64 0)
-  %v57 = icmp slt i64 %v56, %a5
-  br i1 %v57, label %loop0, label %after1
+  br label %part43
+part43:
+  %v44 = load <4 x float>, ptr %a2, align 4
+  %v45 = fadd <4 x float> %v35, %v44
+  %v46 = fcmp olt <4 x float> %v45, splat (float 0x0)
+  %v47 = select <4 x i1> %v46, <4 x float> splat (float 0x0), <4 x float> %v45
+  store <4 x float> %v47, ptr %a3, align 4
+  br label %part48
+part48:
+  %v49 = load <4 x float>, ptr %a2, align 4
+  %v50 = fadd <4 x float> %v40, %v49
+  %v51 = fcmp olt <4 x float> %v50, splat (float 0x0)
+  %v52 = select <4 x i1> %v51, <4 x float> splat (float 0x0), <4 x float> %v50
+  %v53 = getelementptr float, ptr %a3, i64 4
+  store <4 x float> %v52, ptr %v53, align 4
+  %v54 = add i64 %v3, 1
+  %v55 = call i64 @llvm.expect.i64(i64 %v54, i64 0)
+  %v56 = icmp slt i64 %v55, %a5
+  br i1 %v56, label %loop0, label %after1
 }
 
 declare <4 x float> @llvm.masked.load.v4f32.p0(ptr, i32, <4 x i1>, <4 x float>)
@@ -531,12 +530,12 @@ entry:
   %v2 = icmp slt i64 %a3, %a4
   br i1 %v2, label %loop0, label %after1
 loop0:
-  %v3 = phi i64 [ %a3, %entry ], [ %v29, %part26 ]
+  %v3 = phi i64 [ %a3, %entry ], [ %v28, %part25 ]
   br label %loop4
 after1:
   ret void
 loop4:
-  %v6 = phi i64 [ 0, %loop0 ], [ %v23, %loop4 ]
+  %v6 = phi i64 [ 0, %loop0 ], [ %v22, %loop4 ]
   %v7 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v16, %loop4 ]
   %v8 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v21, %loop4 ]
   %v9 = getelementptr float, ptr %a0, i64 %v6
@@ -553,21 +552,20 @@ loop4:
   %v20 = shufflevector <4 x float> %v19, <4 x float> undef, <4 x i32> zeroinitializer
   %v21 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v20, <4 x float> %v12, <4 x float> %v8)
   %v22 = add i64 %v6, 1
-  %v23 = call i64 @llvm.expect.i64(i64 %v22, i64 0)
-  %v24 = icmp slt i64 %v23, 4
-  br i1 %v24, label %loop4, label %after5
+  %v23 = icmp slt i64 %v22, 4
+  br i1 %v23, label %loop4, label %after5
 after5:
+  br label %part24
+part24:
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v16, ptr %a2, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
   br label %part25
 part25:
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v16, ptr %a2, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  br label %part26
-part26:
-  %v27 = getelementptr float, ptr %a2, i64 3
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v21, ptr %v27, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %v28 = add i64 %v3, 1
-  %v29 = call i64 @llvm.expect.i64(i64 %v28, i64 0)
-  %v30 = icmp slt i64 %v29, %a4
-  br i1 %v30, label %loop0, label %after1
+  %v26 = getelementptr float, ptr %a2, i64 3
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v21, ptr %v26, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v27 = add i64 %v3, 1
+  %v28 = call i64 @llvm.expect.i64(i64 %v27, i64 0)
+  %v29 = icmp slt i64 %v28, %a4
+  br i1 %v29, label %loop0, label %after1
 }
 
 declare void @llvm.masked.store.v4f32.p0(<4 x float>, ptr, i32, <4 x i1>)
@@ -577,12 +575,12 @@ entry:
   %v2 = icmp slt i64 %a3, %a4
   br i1 %v2, label %loop0, label %after1
 loop0:
-  %v3 = phi i64 [ %a3, %entry ], [ %v46, %part43 ]
+  %v3 = phi i64 [ %a3, %entry ], [ %v45, %part42 ]
   br label %loop4
 after1:
   ret void
 loop4:
-  %v6 = phi i64 [ 0, %loop0 ], [ %v36, %loop4 ]
+  %v6 = phi i64 [ 0, %loop0 ], [ %v35, %loop4 ]
   %v7 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v19, %loop4 ]
   %v8 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v24, %loop4 ]
   %v9 = phi <4 x float> [ splat (float 0x0), %loop0 ], [ %v29, %loop4 ]
@@ -612,29 +610,28 @@ loop4:
   %v33 = shufflevector <4 x float> %v32, <4 x float> undef, <4 x i32> zeroinitializer
   %v34 = call <4 x float> @llvm.fma.v4f32(<4 x float> %v33, <4 x float> %v15, <4 x float> %v10)
   %v35 = add i64 %v6, 1
-  %v36 = call i64 @llvm.expect.i64(i64 %v35, i64 0)
-  %v37 = icmp slt i64 %v36, 2
-  br i1 %v37, label %loop4, label %after5
+  %v36 = icmp slt i64 %v35, 2
+  br i1 %v36, label %loop4, label %after5
 after5:
+  br label %part37
+part37:
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v19, ptr %a2, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
   br label %part38
 part38:
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v19, ptr %a2, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  br label %part39
-part39:
-  %v40 = getelementptr float, ptr %a2, i64 3
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v24, ptr %v40, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  br label %part41
-part41:
-  %v42 = getelementptr float, ptr %a2, i64 6
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v29, ptr %v42, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  br label %part43
-part43:
-  %v44 = getelementptr float, ptr %a2, i64 9
-  call void @llvm.masked.store.v4f32.p0(<4 x float> %v34, ptr %v44, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
-  %v45 = add i64 %v3, 1
-  %v46 = call i64 @llvm.expect.i64(i64 %v45, i64 0)
-  %v47 = icmp slt i64 %v46, %a4
-  br i1 %v47, label %loop0, label %after1
+  %v39 = getelementptr float, ptr %a2, i64 3
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v24, ptr %v39, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  br label %part40
+part40:
+  %v41 = getelementptr float, ptr %a2, i64 6
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v29, ptr %v41, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  br label %part42
+part42:
+  %v43 = getelementptr float, ptr %a2, i64 9
+  call void @llvm.masked.store.v4f32.p0(<4 x float> %v34, ptr %v43, i32 4, <4 x i1> <i1 1, i1 1, i1 1, i1 0>)
+  %v44 = add i64 %v3, 1
+  %v45 = call i64 @llvm.expect.i64(i64 %v44, i64 0)
+  %v46 = icmp slt i64 %v45, %a4
+  br i1 %v46, label %loop0, label %after1
 }
 
 

@@ -106,8 +106,13 @@ class Frame:
         step: int,
         carry: Sequence[ir.Value],
         body: Callable[[ir.Value, Carry], Carry],
+        running: bool = False,
     ) -> Carry:
-        """carry = body(i, carry) for i in range(start, stop, step); the last carry."""
+        """carry = body(i, carry) for i in range(start, stop, step); the last carry.
+
+        running: LLVM may let addresses run along with the counter, as for a tile's sums, where
+        every instruction counts (see `_opaque`).
+        """
         b, before = self.builder, self.builder.block
         known = isinstance(start, int) and isinstance(stop, int)
         if isinstance(start, int) and isinstance(stop, int) and start >= stop:
@@ -123,7 +128,9 @@ class Frame:
         self.scopes.append(Scope(before))
         new = body(i, list(phis))
         self.scopes.pop()
-        following = self._opaque(b.add(i, whole(step)))
+        following = b.add(i, whole(step))
+        if not running:
+            following = self._opaque(following)
         last = b.block
         b.cbranch(b.icmp_signed("<", following, whole(stop)), inside, after)
         b.position_at_end(after)
@@ -137,7 +144,7 @@ class Frame:
         """The counter, of which LLVM does not see any more how it follows from the last one.
 
         Its loop strength reduction would build all addresses anew that depend on the counter. That
-        takes as long as everything else LLVM does, and the code is no faster: what does not change
+        takes as long as everything else LLVM does, and most code is no faster: what does not change
         in a loop is before it already, and a sum of a base, an index and an offset costs nothing.
         """
         expect = self.builder.module.declared("llvm.expect.i64", INT64, [INT64, INT64])

@@ -82,7 +82,7 @@ class Tile(FoldLoops):
         if (low, high) == (0, 1):
             return body(whole(0), sums)
         low, step = self.starts(axis, low)
-        return self.frame.loop(low, high, step, sums, body)
+        return self.frame.loop(low, high, step, sums, body, running=not rest)
 
     def _piece(
         self,
@@ -176,7 +176,7 @@ class Tile(FoldLoops):
             self._fetch_next_rows(near, axis, i, count, len(rows))
             return self._step(near, far, carry, rows)
 
-        return self.frame.loop(0, count, 1, sums, body)
+        return self.frame.loop(0, count, 1, sums, body, running=True)
 
     def _step(self, a: ir.Value, b: ir.Value, sums: Carry, rows: list[int]) -> Carry:
         """One multiply-add for every sum."""

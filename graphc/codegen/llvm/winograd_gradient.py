@@ -255,7 +255,8 @@ class _Gradient:
                     new.append(self.at.math.fma(one, vector, carry[row * vectors + j]))
             return new
 
-        found = self.frame.loop(*bounds, 1, [self.at.zero] * (rows * vectors), step)
+        zeros = [self.at.zero] * (rows * vectors)
+        found = self.frame.loop(*bounds, 1, zeros, step, running=True)
         for number, value in enumerate(found):
             row, j = divmod(number, vectors)
             place = self.at.moved(sums, row * width + j * lanes)

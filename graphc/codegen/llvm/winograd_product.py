@@ -134,4 +134,4 @@ class PointProduct:
             return new
 
         zeros = [self.at.zero] * (sizes.rows * sizes.vectors)
-        return self.frame.loop(*chunk, 1, zeros, channel)
+        return self.frame.loop(*chunk, 1, zeros, channel, running=True)

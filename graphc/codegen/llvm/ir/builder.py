@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 
-from graphc.codegen.llvm.ir.function import Block, Function, Module, addresses
+from graphc.codegen.llvm.ir.function import Block, Function, Module
 from graphc.codegen.llvm.ir.types import IntType, PointerType, Type, VectorType, VoidType
 from graphc.codegen.llvm.ir.values import Constant, Phi, Splat, Value
 
@@ -219,7 +219,7 @@ class IRBuilder:
             return place
         moved = ", ".join([f"{index.type.text} {index.text}" for index in indices])
         instruction = f"getelementptr {source_etype.text}, {place}, {moved}"
-        return self._made(addresses(place, indices), instruction)
+        return self._made(_addresses(place, indices), instruction)
 
     def load(self, place: Value, typ: Type, align: int | None = None) -> Value:
         """What is there."""
@@ -240,3 +240,9 @@ class IRBuilder:
         """Keep accesses to memory on either side in order; for a "singlethread", if it says so."""
         within = f'syncscope("{scope}") ' if scope else ""
         self.block.lines.append(f"  fence {within}{ordering}")
+
+
+def _addresses(place: Value, indices: Sequence[Value]) -> Type:
+    """The type of a place moved by indices: lanes of them where an index has lanes."""
+    lanes = [index.type.count for index in indices if isinstance(index.type, VectorType)]
+    return VectorType(_POINTER, lanes[0]) if lanes else place.type

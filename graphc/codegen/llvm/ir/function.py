@@ -6,10 +6,10 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from graphc.codegen.llvm.ir.types import FunctionType, PointerType, Type, VectorType
+from graphc.codegen.llvm.ir.types import FunctionType, Type
 from graphc.codegen.llvm.ir.values import Phi, Value
 
-_PLAIN = re.compile(r"[\w.$-]+", re.ASCII)  # names that need no quotes
+_PLAIN = re.compile(r"[A-Za-z._$-][\w.$-]*", re.ASCII)  # names that need no quotes
 _NONTEMPORAL = "!0 = !{ i32 1 }"  # what a store past the caches refers to
 
 
@@ -34,8 +34,9 @@ class Module:
         return found or Function(self, FunctionType(result, list(arguments)), name)
 
     def __str__(self) -> str:
+        name = self.name.encode("unicode_escape").decode()  # what a net is called: any text
         lines = [
-            f'; ModuleID = "{self.name}"',
+            f'; ModuleID = "{name}"',
             f'target triple = "{self.triple}"',
             f'target datalayout = "{self.data_layout}"',
             "",
@@ -131,9 +132,3 @@ class Block:
         """Its lines, behind its name."""
         end = [] if self.terminator is None else [self.terminator]
         return [f"{self.name}:", *(phi.line for phi in self.phis), *self.lines, *end]
-
-
-def addresses(place: Value, indices: Sequence[Value]) -> Type:
-    """The type of a place moved by indices: lanes of them where an index has lanes."""
-    lanes = [index.type.count for index in indices if isinstance(index.type, VectorType)]
-    return VectorType(PointerType(), lanes[0]) if lanes else place.type
