@@ -55,6 +55,24 @@ def _known(left: Value, right: Value, function: Callable[[int, int], int]) -> Co
     return Constant(left.type, made) if fits else None
 
 
+def _known_or_two(
+    name: str, function: Callable[[int, int], int], neutral: int
+) -> Callable[[IRBuilder, Value, Value], Value]:
+    """As `_two`, but what is known takes no instruction; `neutral` changes nothing."""
+    instruction = _two(name)
+
+    def emit(self: IRBuilder, left: Value, right: Value) -> Value:
+        known = _known(left, right, function)
+        if known is not None:
+            return known
+        if _is_number(left, neutral):
+            return right
+        return left if _is_number(right, neutral) else instruction(self, left, right)
+
+    emit.__doc__ = f"LLVM's `{name}`; what is known is computed here."
+    return emit
+
+
 class IRBuilder:
     """Writes at the end of `block`, before its terminator if it has one."""
 
@@ -119,6 +137,7 @@ class IRBuilder:
 
     # -- numbers --
 
+    add, mul = _known_or_two("add", operator.add, 0), _known_or_two("mul", operator.mul, 1)
     sub = _two("sub")
     sdiv, udiv, srem, urem = _two("sdiv"), _two("udiv"), _two("srem"), _two("urem")
     and_, or_, xor = _two("and"), _two("or"), _two("xor")
@@ -130,26 +149,6 @@ class IRBuilder:
     sitofp, uitofp, fptosi = _conversion("sitofp"), _conversion("uitofp"), _conversion("fptosi")
     bitcast = _conversion("bitcast")
     ptrtoint, inttoptr = _conversion("ptrtoint"), _conversion("inttoptr")
-
-    def add(self, left: Value, right: Value) -> Value:
-        """LLVM's `add`; what is known is added here."""
-        known = _known(left, right, operator.add)
-        if known is not None:
-            return known
-        if _is_number(left, 0):
-            return right
-        return left if _is_number(right, 0) else self._sum(left, right)
-
-    def mul(self, left: Value, right: Value) -> Value:
-        """LLVM's `mul`; what is known is multiplied here."""
-        known = _known(left, right, operator.mul)
-        if known is not None:
-            return known
-        if _is_number(left, 1):
-            return right
-        return left if _is_number(right, 1) else self._product(left, right)
-
-    _sum, _product = _two("add"), _two("mul")
 
     def neg(self, value: Value) -> Value:
         """0 - value."""
