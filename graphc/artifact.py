@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from graphc.solver import Solver
 
 Arrays = Mapping[str, np.ndarray]
+Values = Arrays | Callable[[], Arrays]
 AnyBundle = TypeVar("AnyBundle", bound=Tables)
 
 # More than this is not put into a program unless asked for: a file can be shared and exchanged.
@@ -160,7 +161,7 @@ def _need_portable(net: CaffeNet) -> None:
 
 def save(
     made: Compilation | Contents,
-    parameters: Arrays,
+    parameters: Values,
     path: str | Path,
     form: Form,
     target: Target | None = None,
@@ -172,6 +173,7 @@ def save(
     Args:
         made: what to compile (see `graphc.driver.lower`, and `Contents`).
         parameters: values by name, `conv1/0`, with the axes of slots; states may be among them.
+            Or what gives them: it is asked when there is code, and may be at work until then.
         form: "so" and "obj" come with a C header NAME.h, "exe" is a program.
         target: the machine; None for this one.
         beside: weights in a file beside `path`; False: inside; None: beside if they are large.
@@ -198,13 +200,13 @@ def save(
         if form == "asm":
             write_parts(place, [assembly_text(program, chosen).encode()])
             return [place]
-        values: Arrays = {**parameters, **contents.constants}
         if form == "bundle":
-            bundle, values = _bundle(contents, values, lambda one, _: compile_program(one, chosen))
+            bundle, constants = _bundle(contents, lambda one, _: compile_program(one, chosen))
+            values = {**_at_hand(parameters), **constants}
             return _save_bundle(bundle, values, place, contents.iteration)
         called = c_name(place) if name is None else name
         need(called == c_api.identifier(called), f"'{called}' is no name in C")
-        return _save_linked(contents, values, place, form, chosen, beside, called)
+        return _save_linked(contents, parameters, place, form, chosen, beside, called)
     except OSError as error:
         raise NetError(f"cannot write '{error.filename or place}': {error.strerror}") from None
 
@@ -232,19 +234,23 @@ def load(path: str | Path) -> Executable | Trainer:
     return Trainer(executable, training, earlier, stored.iteration, stored.passes)
 
 
-def _bundle(
-    made: Contents, values: Arrays, compiled: Callable[[Program, str], Bundle]
-) -> tuple[Bundle, Arrays]:
-    """The bundle with all that its steps need, and the values of its slots.
+def _at_hand(values: Values) -> Arrays:
+    return values() if callable(values) else values
+
+
+def _bundle(made: Contents, compiled: Callable[[Program, str], Bundle]) -> tuple[Bundle, Arrays]:
+    """The bundle with all that its steps need, and the values of its constants.
 
     compiled: makes a bundle of a program and what its names in a linker end with.
     """
     bundle, training = made.named(compiled(made.program, "")), made.training
+    constants = made.constants
     if training is not None and made.earlier is not None:
-        program, constants = made.earlier
-        bundle, earlier, values = merged(bundle, values, compiled(program, "_pass"), constants)
+        program, others = made.earlier
+        compiled_earlier = compiled(program, "_pass")
+        bundle, earlier, constants = merged(bundle, constants, compiled_earlier, others)
         training = replace(training, earlier=earlier)
-    return replace(bundle, training=training), values
+    return replace(bundle, training=training), constants
 
 
 def _save_bundle(bundle: Bundle, values: Arrays, place: Path, iteration: int) -> list[Path]:
@@ -267,7 +273,7 @@ def _is_stored(bundle: Bundle) -> bool:
 
 def _save_linked(
     made: Contents,
-    values: Arrays,
+    parameters: Values,
     place: Path,
     form: Form,
     target: Target,
@@ -276,9 +282,8 @@ def _save_linked(
 ) -> list[Path]:
     """A library, program or object, its header, and perhaps its weights."""
     compiler = find_compiler(target.triple)
-    bundle, values = _bundle(
+    bundle, constants = _bundle(
         made,
-        values,
         lambda program, end: compile_linkable(program, target, name + end, whole=compiler is None),
     )
     slots, training = bundle.slots, bundle.training
@@ -303,6 +308,7 @@ def _save_linked(
         for file_name, code in objects.items():
             (folder / file_name).write_bytes(code)
         with (folder / "weights").open("wb") as file:
+            values = {**_at_hand(parameters), **constants}
             write_parameters(file, slots, values, made.iteration)
         for file_name, text in sources.items():
             (folder / file_name).write_text(text)

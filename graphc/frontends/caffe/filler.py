@@ -18,7 +18,7 @@ from graphc.source import Span
 
 FloatArray = NDArray[np.float32]
 Shape = tuple[int, ...]
-_PART = 1 << 16  # numbers
+_PART = 1 << 20  # numbers
 
 
 def fill(
@@ -176,12 +176,14 @@ def _normal(
     for part in _parts(values):
         generator.standard_normal(out=part, dtype=np.float32)
         part *= np.float32(std)
-        part += np.float32(mean)
+        if mean:
+            part += np.float32(mean)
 
 
 def _parts(values: FloatArray) -> Iterator[FloatArray]:
     """Pieces, in order, that stay in a cache while they are worked on: memory of large parameters
-    that is touched for the first time is what takes long."""
+    that is touched for the first time is what takes long. Each takes milliseconds, so that a wait
+    for a thread that holds Python's lock is short beside it."""
     flat = values.reshape(-1)
     for start in range(0, flat.size, _PART):
         yield flat[start : start + _PART]
