@@ -94,6 +94,8 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "MANY_COLUMNS": [1, 100],
         "HALVINGS": [0, 1, 9],
         "FEWEST_SHARES": [1],
+        "LEAST_GROUP": [1],
+        "LEAST_SHARES": [1],
         "MOST_PARTIAL": [1, 8],
         "COPIED_BYTES": [0],
         "SCRATCH_BYTES": [512],

@@ -18,6 +18,9 @@ MOST_GROUP = 32
 MOST_PACKED = 24  # rows of a panel that is packed
 MANY_COLUMNS = 4  # of a tile: each vector of a row that it loads has so many uses
 FEWEST_SHARES = 32
+# A share packs its rows: with fewer tiles of columns that costs more than shares for all threads
+# bring; but this many shares there are.
+LEAST_GROUP, LEAST_SHARES = 8, 4
 SCRATCH_BYTES = 96 << 10
 HALVINGS = 2  # of the lanes of sums that wait: another one costs what it saves
 NEAR_CACHES = 2  # so many times the second-level cache, and a matrix is far
@@ -192,7 +195,8 @@ def _choose_chunks(tiling: DotTiling, product: Product, target: Target) -> None:
     tiling.chunk = chunk
     all_columns = product.extents[tiling.column] if tiling.column else 1
     column_tiles = all_columns // tiling.columns * product.size(tiling.outer)
-    tiling.group = max(1, min(MOST_GROUP, column_tiles // FEWEST_SHARES))
+    least = max(1, min(LEAST_GROUP, column_tiles // LEAST_SHARES))
+    tiling.group = max(least, min(MOST_GROUP, column_tiles // FEWEST_SHARES))
     tiling.halvings = min(HALVINGS, most_halvings(tiling.lanes))
     waiting = vectors_left(tiling.rows * tiling.columns, tiling.halvings)
     sums = tiling.group * waiting * tiling.lanes * item
