@@ -129,21 +129,20 @@ class Blocks:
 
     def items(self, points: int) -> int:
         """Elements that a block's windows, its part of dy, and its sums take."""
-        rows = pitch(self.channels, points) + pitch(self.outputs, points)
-        return self.strip * rows + points * self.plane
+        slabs = self.slab(self.channels) + self.slab(self.outputs)
+        return points * (slabs + self.plane)
+
+    def slab(self, width: int) -> int:
+        """Elements from what a strip has of a point and `width` channels to the next point's.
+
+        An odd line keeps the points off one cache set.
+        """
+        return self.strip * width + LINE
 
     @property
     def plane(self) -> int:
         """Elements from one point's sums to the next's."""
         return self.channels * self.outputs + LINE
-
-
-def pitch(width: int, points: int) -> int:
-    """Elements from what one tile has of a block of channels, [point][channel], to the next's.
-
-    An odd line keeps the tiles off one cache set.
-    """
-    return points * width + LINE
 
 
 def choose_blocks(form: Geometry, tile: int, workers: int, cache_bytes: int) -> Blocks:

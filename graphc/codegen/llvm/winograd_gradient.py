@@ -30,7 +30,7 @@ from graphc.kernel import winograd
 from graphc.kernel.contraction import Contraction, match
 from graphc.kernel.lang import Axis, Kernel
 from graphc.kernel.winograd import Geometry
-from graphc.kernel.winograd_gradient import Blocks, choose_blocks, gradient_geometry, pitch
+from graphc.kernel.winograd_gradient import Blocks, choose_blocks, gradient_geometry
 from graphc.kernel.winograd_matrices import Transform
 
 
@@ -112,8 +112,8 @@ class _Gradient:
         self.row_items = room.shape[1]
         self.points = schedule.transform.points
         self.tiles = Tiles(self.at, form, schedule.transform)
-        self.pitch = pitch(self.blocks.channels, self.points)
-        self.dy_pitch = pitch(self.blocks.outputs, self.points)
+        self.slab = self.blocks.slab(self.blocks.channels)
+        self.dy_slab = self.blocks.slab(self.blocks.outputs)
 
     # -- shares --
 
@@ -122,8 +122,8 @@ class _Gradient:
         b, s = self.builder, self.schedule
         across, down = self.blocks.counts(self.form)
         self.windows = self.at.moved(self.work, b.mul(worker, whole(self.row_items)))
-        self.squares = self.at.moved(self.windows, self.blocks.strip * self.pitch)
-        self.sums = self.at.moved(self.squares, self.blocks.strip * self.dy_pitch)
+        self.squares = self.at.moved(self.windows, self.points * self.slab)
+        self.sums = self.at.moved(self.squares, self.points * self.dy_slab)
 
         def unit(index: ir.Value) -> None:
             column, rest = b.urem(index, whole(across)), b.udiv(index, whole(across))
@@ -165,11 +165,11 @@ class _Gradient:
             known, corners = self.tiles.place(b.add(first_tile, number))
             if self.form.group is not None:
                 known[self.form.group] = self.group
-            place = self.at.moved(self.windows, b.mul(number, whole(self.pitch)))
-            rows = Rows(place, self.blocks.channels)
+            place = self.at.moved(self.windows, b.mul(number, whole(self.blocks.channels)))
+            rows = Rows(place, self.slab)
             self.tiles.transform_window(known, corners, self.first, self.channels, rows)
-            place = self.at.moved(self.squares, b.mul(number, whole(self.dy_pitch)))
-            rows = Rows(place, self.blocks.outputs)
+            place = self.at.moved(self.squares, b.mul(number, whole(self.blocks.outputs)))
+            rows = Rows(place, self.dy_slab)
             self.tiles.transform_result(known, corners, self.first_output, self.outputs, rows)
 
         each(self.frame, 0, count, transform)
@@ -210,8 +210,8 @@ class _Gradient:
         """Add one point's products, in register tiles."""
         b, s, blocks = self.builder, self.schedule, self.blocks
         bounds = self.tiles.needing(point, first_tile, count)
-        right = self.at.moved(self.windows, b.mul(point, whole(blocks.channels)))
-        left = self.at.moved(self.squares, b.mul(point, whole(blocks.outputs)))
+        right = self.at.moved(self.windows, b.mul(point, whole(self.slab)))
+        left = self.at.moved(self.squares, b.mul(point, whole(self.dy_slab)))
         sums = self.at.moved(self.sums, b.mul(point, whole(blocks.plane)))
         width = s.vectors * s.lanes
 
@@ -246,9 +246,9 @@ class _Gradient:
         width = self.blocks.channels
 
         def step(k: ir.Value, carry: Carry) -> Carry:
-            line = self.at.moved(right, b.mul(k, whole(self.pitch)))
+            line = self.at.moved(right, b.mul(k, whole(width)))
             loaded = [self.at.load(self.at.moved(line, j * lanes)) for j in range(vectors)]
-            place, new = self.at.moved(left, b.mul(k, whole(self.dy_pitch))), []
+            place, new = self.at.moved(left, b.mul(k, whole(self.blocks.outputs))), []
             for row in range(rows):
                 one = self.at.everywhere(self.at.moved(place, row))
                 for j, vector in enumerate(loaded):
