@@ -318,7 +318,7 @@ def _sizes(product: Product, target: Target, like: Tiling) -> Iterator[Tiling]:
     by_rows = by_rows and (_in_whole_lines(like, product, True) or _is_outer_product(product, like))
     limit = STREAMED_ROWS if by_rows else target.registers
     widest = MOST_VECTORS if like.row else target.registers * 3 // 4
-    time = TileTime(product, target, like, deep)
+    time = TileTime(product, target, like, deep, by_rows)
     for vectors in range(1, min(widest, whole) + 1):
         held = product.extents[like.sliding] if like.sliding else 1  # vectors of b, for each of a's
         most = (target.registers - (held * vectors + 1)) // vectors // deep if like.row else 1

@@ -31,12 +31,16 @@ class TileTime:
     that share a set. load_slots: of a load; where rows of a lie side by side, tiles of many rows
     keep their pace in long sums, as they read fewer lines. piece: slots for a row of a matrix that
     leaves the caches, of which a tile stores but a piece. along: whether vectors lie along rows.
+    passing: bytes of b that pass by before a line of it is read again, where all of it does.
     """
 
-    def __init__(self, product: Product, target: Target, tiling: Tiling, deep: int):
+    def __init__(
+        self, product: Product, target: Target, tiling: Tiling, deep: int, by_rows: bool = False
+    ):
         self.product, self.target, self.tiling, self.deep = product, target, tiling, deep
         self.steps = product.size(product.over)
         item = ITEM_BYTES[tiling.a.buffer.dtype]
+        self.passing = self.steps * product.extents[tiling.vector] * item if by_rows else 0
         row_step, deep_step = (
             item * tiling.a.strides.get(axis, 0) if axis else 0
             for axis in (tiling.row, tiling.deep)
@@ -65,7 +69,8 @@ class TileTime:
     def step(self, rows: int, vectors: int) -> float:
         """That of one term of all its sums: the busiest of what a core does at once."""
         tiling, vector_bytes = self.tiling, self.target.vector_bytes
-        near = min(self.steps, CHUNK) * vectors * vector_bytes <= self.target.l1_bytes
+        passing = max(self.passing, min(self.steps, CHUNK) * vectors * vector_bytes)
+        near = passing <= self.target.l1_bytes
         lines = vectors * max(vector_bytes, 16) / (32 if near else 16)
         pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
         loads = self._loads(rows, vectors)
