@@ -23,7 +23,7 @@ NONE, ONE = ((0, 0), (0, 0)), ((1, 1), (1, 1))
 BESIDE: dict[str, Geometry] = {
     "1x1": ((1, 1), NONE, (1, 1), 1, (3, 601, 21, 20), (121, 601, 1, 1)),
     "whole blocks": ((1, 1), NONE, (1, 1), 1, (3, 640, 21, 20), (112, 640, 1, 1)),
-    "strided": ((2, 2), NONE, (1, 1), 1, (5, 600, 33, 35), (64, 600, 1, 1)),
+    "strided": ((2, 2), NONE, (1, 1), 1, (5, 768, 33, 35), (64, 768, 1, 1)),
     "many rows": ((1, 1), NONE, (1, 1), 1, (2, 768, 26, 26), (130, 768, 1, 1)),
 }
 TAPS: dict[str, Geometry] = {
@@ -31,7 +31,7 @@ TAPS: dict[str, Geometry] = {
     "strided": ((2, 2), ONE, (1, 1), 1, (2, 48, 53, 54), (50, 48, 3, 3)),
     "5x5": ((1, 1), ((2, 2), (2, 2)), (1, 1), 1, (2, 16, 28, 28), (32, 16, 5, 5)),
 }
-SMALL = {"l2_bytes": 1 << 17, "near_pages": 4, "load_slots": 2.0}
+SMALL = {"l2_bytes": 1 << 18, "near_pages": 4, "load_slots": 2.0}
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,6 @@ LARGER = {"next_row": 1 << 16}  # second caches that hold some rows of `pools`
 MOVED: dict[str, dict[str, Sequence[float]]] = {
     "tile_choice": {
         "LONGEST_SUM": [200],
-        "CHUNK": [48],
         "MOST_VECTORS": [1],
         "MOST_PIECES": [2],
         "DEEPEST": [1],
@@ -75,7 +74,7 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
         "PASS": [50.0],
         "NEAR_LOAD": [50.0],
     },
-    "tile_time": {"WAY_BYTES": [64]},
+    "tile_time": {"WAY_BYTES": [64], "CHUNK": [48]},
     "panel_shape": {
         "SHARES": [1],
         "FEWEST_TILES": [1],
@@ -171,6 +170,7 @@ MOVED_IN_STREAMS: dict[str, dict[str, Sequence[float]]] = {
     "dot_tile": {"STREAM_AHEAD_BYTES": [64]},
     "dot_tiling": {"NEAR_CACHES": [1000]},
     "tile_choice": {"PAGE_BYTES": [1 << 20], "APART_BYTES": [1 << 20], "GUARDED_APART": [9.0]},
+    "tile_time": {"CHUNK_BESIDE": [48], "BESIDE": [0.5]},
     "pages_ahead": {"ALONE": [0, 10**9], "LEAST_READ": [2.0]},
 }
 

@@ -21,7 +21,7 @@ from graphc.codegen.llvm.panel_shape import (
 )
 from graphc.codegen.llvm.product import Factor, Interval, Product
 from graphc.codegen.llvm.target import ITEM_BYTES, PAGE_BYTES, Target
-from graphc.codegen.llvm.tile_time import CHUNK, TileTime
+from graphc.codegen.llvm.tile_time import TileTime, most_terms
 from graphc.codegen.llvm.tiling import Tiling, parts, row_groups, row_parts
 from graphc.kernel.lang import Axis
 
@@ -38,7 +38,8 @@ PASS = 1.0  # slots for a vector of a matrix from memory that one more tile of f
 NEAR_LOAD = 0.25  # slots for each load of such a tile, which the prefetches crowd
 APART_BYTES = 512  # from one vector of b to the next, and it may be copied
 GUARDED_APART = 0.03  # of it where vectors of b lie apart, and guards let no copy be made of them
-FEW_BLOCKS = 0.02  # of the time more where blocks too few to be passed over each read a again
+# Of the time more where blocks, too few to be passed over, each read a again, but fewer would not.
+FEW_BLOCKS = 0.02
 SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the most time
 SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
 WAITING_SUM = 2  # terms of a sum at most, where multiplications hide no store past the caches
@@ -354,7 +355,8 @@ def _cost(time: TileTime, tiling: Tiling, extent: int, whole: int) -> float:
         total *= 1.03  # the last block is code of its own
     matrix = len(product.each) == 2 and time.steps > LONGEST_SUM and target.near_pages > 0
     blocks = math.ceil(whole / tiling.vectors)
-    if matrix and blocks < FEWEST_SHARES <= extent // (tiling.vectors * tiling.lanes):
+    exchanged = extent // (tiling.vectors * tiling.lanes)  # blocks, were these rows vectors
+    if matrix and 1 < blocks < FEWEST_SHARES and (exchanged >= FEWEST_SHARES or exchanged == 1):
         total *= 1 + FEW_BLOCKS
     if time.steps > LONGEST_SUM and _is_guarded_apart(tiling, product, target):
         total *= 1 + GUARDED_APART
@@ -380,11 +382,11 @@ def _arrange_folds(tiling: Tiling, product: Product, target: Target) -> None:
     """
     item = ITEM_BYTES[tiling.b.buffer.dtype]
     steps = [tiling.b.strides.get(axis, 0) * item for axis in product.over]
-    terms = CHUNK
+    terms = most_terms(product, tiling, target)
     if not tiling.packing and any(step % (tiling.lanes * item) for step in steps):
-        terms = min(CHUNK, target.l1_bytes // 3 // (tiling.vectors * tiling.lanes * item))
+        terms = min(terms, target.l1_bytes // 3 // (tiling.vectors * tiling.lanes * item))
     if tiling.elementwise and tiling.a.spread is None:
-        terms = min(CHUNK, target.l1_bytes * 3 // 8 // (tiling.vectors * tiling.lanes * item))
+        terms = min(terms, target.l1_bytes * 3 // 8 // (tiling.vectors * tiling.lanes * item))
     strides = tiling.a.strides
     turned = _turned(product, tiling.b) if tiling.packing else None
     innermost = (turned, tiling.sliding)  # at most one of them

@@ -22,16 +22,20 @@ SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache 
 STORED_PIECE = 100.0  # slots until a core that has few pages at hand has begun a line elsewhere
 WHOLE_SUM = 1024  # terms at most of a sum that no chunks interrupt before it is stored
 CHUNK = 256  # terms of a chunk, where loops can be cut so
+# The same, where loads fall behind and a step reads rows that lie side by side, lines of its own:
+# a chunk's lines of both operands then stay in the first-level cache.
+CHUNK_BESIDE = 128
+BESIDE = 0.9  # of the time that a load takes, where rows lie so: they are in fewer lines
 
 
 class TileTime:
     """Modelled time of one tile, in slots.
 
     sets, ways: of the first-level cache, as far as rows of a reach them. met: points of `deep`
-    that share a set. load_slots: of a load; where rows of a lie side by side, tiles of many rows
-    keep their pace in long sums, as they read fewer lines. piece: slots for a row of a matrix that
-    leaves the caches, of which a tile stores but a piece. along: whether vectors lie along rows.
-    passing: bytes of b that pass by before a line of it is read again, where all of it does.
+    that share a set. load_slots: of a load. chunk: terms of a chunk, at most. piece: slots for a
+    row of a matrix that leaves the caches, of which a tile stores but a piece. along: whether
+    vectors lie along rows. passing: bytes of b that pass by before a line of it is read again,
+    where all of it does.
     """
 
     def __init__(
@@ -48,9 +52,10 @@ class TileTime:
         self.sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)
         self.met = deep if deep_step % WAY_BYTES == 0 else 1
         self.ways = max(target.l1_bytes // WAY_BYTES, 8)
-        matrix = len(product.each) == 2 and len(product.over) == 1 and self.steps <= WHOLE_SUM
-        beside = item in (row_step, deep_step) and not matrix
-        self.load_slots = 1.0 if beside else target.load_slots
+        matrix = _is_matrix(product)
+        beside = rows_beside(product, tiling)
+        self.load_slots = max(1.0, BESIDE * target.load_slots) if beside else target.load_slots
+        self.chunk = most_terms(product, tiling, target)
         stride = max(product.store_strides(tiling.vector), key=abs)
         self.store = 2.0 * len(product.store_nodes())
         pieces = matrix and target.near_pages > 0 and _leaves_cache(product, target)
@@ -69,7 +74,7 @@ class TileTime:
     def step(self, rows: int, vectors: int) -> float:
         """That of one term of all its sums: the busiest of what a core does at once."""
         tiling, vector_bytes = self.tiling, self.target.vector_bytes
-        passing = max(self.passing, min(self.steps, CHUNK) * vectors * vector_bytes)
+        passing = max(self.passing, min(self.steps, self.chunk) * vectors * vector_bytes)
         near = passing <= self.target.l1_bytes
         lines = vectors * max(vector_bytes, 16) / (32 if near else 16)
         pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
@@ -87,6 +92,24 @@ class TileTime:
             loads = loads / rows * overlapping(tiling, self.product, rows)
             loads /= self.product.extents[tiling.sliding]
         return loads * (3 if tiling.a.spread else 1)
+
+
+def rows_beside(product: Product, tiling: Tiling) -> bool:
+    """Whether the numbers that a step of a long sum reads of a lie side by side."""
+    steps = [tiling.a.strides.get(axis, 0) if axis else 0 for axis in (tiling.row, tiling.deep)]
+    return 1 in steps and not _is_matrix(product)
+
+
+def most_terms(product: Product, tiling: Tiling, target: Target) -> int:
+    """Of a chunk, where loops can be cut so."""
+    falls_behind = target.load_slots > 1 and not tiling.packing
+    return CHUNK_BESIDE if falls_behind and rows_beside(product, tiling) else CHUNK
+
+
+def _is_matrix(product: Product) -> bool:
+    """Whether rows, columns and one short sum are all there is."""
+    few = product.size(product.over) <= WHOLE_SUM
+    return len(product.each) == 2 and len(product.over) == 1 and few
 
 
 def _leaves_cache(product: Product, target: Target) -> bool:
