@@ -5,8 +5,12 @@ Machine code and C are made here; linking is the work of the system's C compiler
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +21,7 @@ from graphc.codegen import c_api
 from graphc.codegen.c_api import Interface
 from graphc.codegen.llvm.jit import load as load_code
 from graphc.codegen.llvm.linkable import compile_linkable, needed_features
-from graphc.codegen.llvm.object import assembly_text, compile_program, llvm_text
+from graphc.codegen.llvm.object import assembly_text, bundle_of, compile_program, llvm_text
 from graphc.codegen.llvm.target import Target
 from graphc.codegen.shared_arrays import merged
 from graphc.error import NetError, need
@@ -58,6 +62,8 @@ AnyBundle = TypeVar("AnyBundle", bound=Tables)
 MOST_EMBEDDED = 32 << 20
 # More than this cannot be: code reaches constants within 2 GiB.
 MOST_POSSIBLE = 1 << 30
+
+_IS_FOLDER = "'{}', where the weights go, is a folder"
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,7 @@ def save(
     Args:
         made: what to compile (see `graphc.driver.lower`, and `Contents`).
         parameters: values by name, `conv1/0`, with the axes of slots; states may be among them.
-            Or what gives them: it is asked when there is code, and may be at work until then.
+                Or what gives them, which is asked in a thread while code is generated.
         form: "so" and "obj" come with a C header NAME.h, "exe" is a program.
         target: the machine; None for this one.
         beside: weights in a file beside `path`; False: inside; None: beside if they are large.
@@ -201,9 +207,7 @@ def save(
             write_parts(place, [assembly_text(program, chosen).encode()])
             return [place]
         if form == "bundle":
-            bundle, constants = _bundle(contents, lambda one, _: compile_program(one, chosen))
-            values = {**_at_hand(parameters), **constants}
-            return _save_bundle(bundle, values, place, contents.iteration)
+            return _save_bundle(contents, parameters, place, chosen)
         called = c_name(place) if name is None else name
         need(called == c_api.identifier(called), f"'{called}' is no name in C")
         return _save_linked(contents, parameters, place, form, chosen, beside, called)
@@ -234,10 +238,6 @@ def load(path: str | Path) -> Executable | Trainer:
     return Trainer(executable, training, earlier, stored.iteration, stored.passes)
 
 
-def _at_hand(values: Values) -> Arrays:
-    return values() if callable(values) else values
-
-
 def _bundle(made: Contents, compiled: Callable[[Program, str], Bundle]) -> tuple[Bundle, Arrays]:
     """The bundle with all that its steps need, and the values of its constants.
 
@@ -253,15 +253,49 @@ def _bundle(made: Contents, compiled: Callable[[Program, str], Bundle]) -> tuple
     return replace(bundle, training=training), constants
 
 
-def _save_bundle(bundle: Bundle, values: Arrays, place: Path, iteration: int) -> list[Path]:
-    written = [place]
-    if _is_stored(bundle):
-        written.append(weights_path(place))
-        need(written[1] != place, f"'{place}' is the name of its weights file; take another one")
-        with written[1].open("wb") as file:
-            write_parameters(file, bundle.slots, values, iteration)
-    bundle.save(place)
-    return written
+def _save_bundle(made: Contents, values: Values, place: Path, target: Target) -> list[Path]:
+    """A bundle and, where it has any, its weights."""
+    with _folder_beside(place) as folder, _writing(made, values, folder, target) as weights:
+        bundle, _ = _bundle(made, lambda program, _: compile_program(program, target))
+        stored = weights()
+        if not _is_stored(bundle):
+            bundle.save(place)
+            return [place]
+        beside = weights_path(place)
+        need(not beside.is_dir(), _IS_FOLDER.format(beside))
+        need(beside != place, f"'{place}' is the name of its weights file; take another one")
+        bundle.save(place)
+        os.replace(stored, beside)
+        return [place, beside]
+
+
+@contextlib.contextmanager
+def _folder_beside(place: Path) -> Iterator[Path]:
+    """A folder beside a file, to be gone after the block; what is in it can be moved to `place`."""
+    with tempfile.TemporaryDirectory(prefix=".graphc-", dir=place.absolute().parent) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _writing(
+    made: Contents, values: Values, folder: Path, target: Target
+) -> Iterator[Callable[[], Path]]:
+    """A file of the weights is written in a thread meanwhile; what the block gets waits for it.
+
+    Where there are 240 MB of them, drawing takes a second and writing half of one, without Python.
+    """
+    tables, constants = _bundle(made, lambda program, _: bundle_of(program, target, (), 0))
+
+    def write() -> Path:
+        arrays = values() if callable(values) else values
+        path = folder / "weights"
+        with path.open("wb") as file:
+            write_parameters(file, tables.slots, {**arrays, **constants}, made.iteration)
+        return path
+
+    context = contextvars.copy_context()  # notes go where this thread's do
+    with ThreadPoolExecutor(1, "graphc-weights") as pool:
+        yield pool.submit(context.run, write).result
 
 
 def _is_stored(bundle: Bundle) -> bool:
@@ -282,41 +316,45 @@ def _save_linked(
 ) -> list[Path]:
     """A library, program or object, its header, and perhaps its weights."""
     compiler = find_compiler(target.triple)
-    bundle, constants = _bundle(
-        made,
-        lambda program, end: compile_linkable(program, target, name + end, whole=compiler is None),
-    )
-    slots, training = bundle.slots, bundle.training
-    objects = _objects("kernels", bundle)
-    if training is not None and training.earlier is not None:
-        objects |= _objects("passes", training.earlier)
-    interface = Interface(name, bundle, made.outputs, made.wrt, features=needed_features(target))
-    if compiler is None or _outside(file_bytes(slots), beside):
-        interface = replace(interface, weights_file=weights_path(place).name)
-    sources = {
-        f"{name}.h": c_api.header_text(interface),
-        f"{name}.c": c_api.source_text(interface),
-    }
-    if form == "exe":
-        sources[f"{name}_main.c"] = c_api.main_text(interface)
-    need(
-        place.name not in (*sources, weights_path(place).name),
-        f"'{place}' is the name of a file that lies beside it; take another one",
-    )
-    with tempfile.TemporaryDirectory(prefix=".graphc-", dir=place.absolute().parent) as temporary:
-        folder = Path(temporary)
+    with _folder_beside(place) as folder, _writing(made, parameters, folder, target) as weights:
+        bundle, _ = _bundle(
+            made,
+            lambda one, end: compile_linkable(one, target, name + end, whole=compiler is None),
+        )
+        objects = _objects("kernels", bundle)
+        if bundle.training is not None and bundle.training.earlier is not None:
+            objects |= _objects("passes", bundle.training.earlier)
+        inside = Interface(name, bundle, made.outputs, made.wrt, features=needed_features(target))
+        goal = weights_path(place)
+        outside = compiler is None or _outside(file_bytes(bundle.slots), beside)
+        interface = replace(inside, weights_file=goal.name) if outside else inside
+        need(not (outside and goal.is_dir()), _IS_FOLDER.format(goal))
+        sources = _sources(interface, form)
+        need(
+            place.name not in (*sources, goal.name),
+            f"'{place}' is the name of a file that lies beside it; take another one",
+        )
         for file_name, code in objects.items():
             (folder / file_name).write_bytes(code)
-        with (folder / "weights").open("wb") as file:
-            values = {**_at_hand(parameters), **constants}
-            write_parameters(file, slots, values, made.iteration)
         for file_name, text in sources.items():
             (folder / file_name).write_text(text)
+        weights()
         if compiler is None:
             return without_compiler(folder, place, form, list(objects), sources, interface)
         parts = [*objects, *(source for source in sources if source.endswith(".c"))]
         link(compiler, folder, form, parts, interface, place)
         return moved(folder, place, form, interface)
+
+
+def _sources(interface: Interface, form: Form) -> dict[str, str]:
+    """C's part of a library, program or object: texts by the names of their files."""
+    sources = {
+        f"{interface.name}.h": c_api.header_text(interface),
+        f"{interface.name}.c": c_api.source_text(interface),
+    }
+    if form == "exe":
+        sources[f"{interface.name}_main.c"] = c_api.main_text(interface)
+    return sources
 
 
 def _objects(name: str, bundle: Bundle) -> dict[str, bytes]:

@@ -291,9 +291,10 @@ def test_weights_beside(tmp_path: Path):
 
 
 @pytest.mark.parametrize("form", ["llvm", "asm", "bundle"])
-def test_a_disk_that_is_full_leaves_the_older_file(form: str, tmp_path: Path):
-    place = tmp_path / "net"
+def test_a_disk_that_is_full_leaves_the_older_files(form: str, tmp_path: Path):
+    place, weights = tmp_path / "net", tmp_path / "net.weights"
     place.write_text("older")
+    weights.write_text("older weights")
     allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, allowed[1]))
     try:
@@ -301,8 +302,29 @@ def test_a_disk_that_is_full_leaves_the_older_file(form: str, tmp_path: Path):
             digits().save(place, form)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert (place.read_text(), weights.read_text()) == ("older", "older weights")
+    assert {path.name for path in tmp_path.iterdir()} == {"net", "net.weights"}
+
+
+@pytest.mark.parametrize("form", ["so", pytest.param("exe", marks=needs_compiler), "bundle"])
+def test_a_folder_in_the_place_of_the_weights(form: str, tmp_path: Path):
+    (tmp_path / "net.weights").mkdir()
+    with pytest.raises(NetError, match=r"net\.weights', where the weights go, is a folder"):
+        digits().save(tmp_path / "net", form, beside=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.weights"]
+
+
+def test_weights_that_cannot_be_had(tmp_path: Path):
+    def none() -> dict[str, np.ndarray]:
+        raise NetError("there are none")
+
+    place = tmp_path / "net"
+    place.write_text("older")
+    with pytest.raises(NetError, match=r"^there are none$"):
+        save(digits().lowered(), none, place, "bundle")
     assert place.read_text() == "older"
-    assert {path.name for path in tmp_path.iterdir()} <= {"net", "net.weights"}
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+    save(digits().lowered(), none, place, "llvm")  # a text has none
 
 
 @needs_compiler
