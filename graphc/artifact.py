@@ -63,6 +63,7 @@ MOST_EMBEDDED = 32 << 20
 # More than this cannot be: code reaches constants within 2 GiB.
 MOST_POSSIBLE = 1 << 30
 
+_HEADER_MARK = b" compiled by graphc "  # in the first line of each header
 _IS_FOLDER = "'{}', where the weights go, is a folder"
 
 
@@ -315,6 +316,8 @@ def _save_linked(
     name: str,
 ) -> list[Path]:
     """A library, program or object, its header, and perhaps its weights."""
+    if form != "exe":
+        _need_replaceable(place.with_name(f"{name}.h"))
     compiler = find_compiler(target.triple)
     with _folder_beside(place) as folder, _writing(made, parameters, folder, target) as weights:
         bundle, _ = _bundle(
@@ -344,6 +347,18 @@ def _save_linked(
         parts = [*objects, *(source for source in sources if source.endswith(".c"))]
         link(compiler, folder, form, parts, interface, place)
         return moved(folder, place, form, interface)
+
+
+def _need_replaceable(header: Path) -> None:
+    """Raise NetError where a user's own file, which nobody named, would be lost."""
+    if not header.exists():
+        return
+    with header.open("rb") as file:
+        need(
+            _HEADER_MARK in file.readline(),
+            f"'{header}' is there and was not written by graphc; the header goes elsewhere with"
+            " another name for C (--name) or another folder",
+        )
 
 
 def _sources(interface: Interface, form: Form) -> dict[str, str]:

@@ -314,6 +314,22 @@ def test_a_folder_in_the_place_of_the_weights(form: str, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["net.weights"]
 
 
+@needs_compiler
+@pytest.mark.parametrize("form", ["so", "obj"])
+def test_a_header_of_the_users_own_is_left_alone(form: str, tmp_path: Path):
+    header = tmp_path / "net.h"
+    header.write_text("int mine;\n")
+    with pytest.raises(NetError, match=r"net\.h' is there and was not written by graphc"):
+        digits().save(tmp_path / "net", form)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.h"]
+    header.unlink()
+    for _ in range(2):  # one of ours is replaced
+        assert header in digits().save(tmp_path / "net", form)
+    header.write_text("int mine;\n")
+    digits().save(tmp_path / "net", "exe")  # has none
+    assert header.read_text() == "int mine;\n"
+
+
 def test_weights_that_cannot_be_had(tmp_path: Path):
     def none() -> dict[str, np.ndarray]:
         raise NetError("there are none")
