@@ -126,7 +126,7 @@ def test_weights_in_many_pages_are_copied_for_several_images() -> None:
 
 ONE = ((1, 1), (1, 1))
 COPIED: dict[str, Geometry] = {
-    "short sums": ((1, 1), ONE, (1, 1), 1, (9, 24, 5, 7), (160, 24, 3, 3)),
+    "short sums": ((1, 1), ONE, (1, 1), 1, (9, 24, 5, 7), (192, 24, 3, 3)),
     "long sums": ((1, 1), ONE, (1, 1), 1, (9, 140, 4, 5), (144, 140, 3, 3)),
     "groups": ((1, 1), ONE, (1, 1), 2, (8, 280, 4, 5), (320, 140, 3, 3)),
     "strided": ((2, 2), ONE, (1, 1), 1, (9, 140, 7, 6), (144, 140, 3, 3)),

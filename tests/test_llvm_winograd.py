@@ -257,7 +257,8 @@ def test_errors_keep_within_the_bound(tile: int, taps: int) -> None:
     assert 0 < np.abs(got - exact).max() <= error_bound(form, tile) * largest
 
 
-def test_a_weight_gradient_errs_as_little_as_the_direct_sum() -> None:
+def test_a_weight_gradient_errs_little() -> None:
+    """In parts of the results' size; 6e-8 is what rounding each result alone does at most."""
     for shape in ((4, 32, 28, 28, 32, 1, ONE), (8, 64, 13, 13, 48, 1, ONE)):
         graph, reference = convolution(shape, "weight gradient")
         values = values_of(graph)
@@ -268,7 +269,8 @@ def test_a_weight_gradient_errs_as_little_as_the_direct_sum() -> None:
             for tile, algorithms in ((0, DIRECT), (2, forced(2)), (4, forced(4)))
             for made in [result(program_of(graph, algorithms), values)]
         }
-        assert errors[2] < 1.2 * errors[0], errors
+        assert errors[0] < 2.7e-7, errors
+        assert errors[2] < min(2.7e-7, 1.3 * errors[0]), errors
         assert errors[4] < 1e-5, errors
 
 
