@@ -55,6 +55,7 @@ def _machine(target: Target, layer: str) -> Remark:
         "load_slots": target.load_slots,
         "streams": target.streams,
         "near_pages": target.near_pages,
+        "shared_stores": target.shared_stores,
     }
     said = (
         f"code for '{target.name}': {target.registers} registers of {target.vector_bytes} bytes,"

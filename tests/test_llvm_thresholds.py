@@ -164,12 +164,17 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
 }
 
 # The same of modules whose code differs for processors that read memory in many places at once.
-STREAMS = {"load_slots": 2.0, "streams": 4, "near_pages": 2}
+STREAMS = {"load_slots": 2.0, "streams": 4, "near_pages": 2, "shared_stores": False}
 MOVED_IN_STREAMS: dict[str, dict[str, Sequence[float]]] = {
     "row_sums": {"MOST_PARTS": [1], "AHEAD_BYTES": [64], "SUMS_PART": [0.01]},
     "dot_tile": {"STREAM_AHEAD_BYTES": [64]},
     "dot_tiling": {"NEAR_CACHES": [1000]},
-    "tile_choice": {"PAGE_BYTES": [1 << 20], "APART_BYTES": [1 << 20], "GUARDED_APART": [9.0]},
+    "tile_choice": {
+        "PAGE_BYTES": [1 << 20],
+        "APART_BYTES": [1 << 20],
+        "GUARDED_APART": [9.0],
+        "UNREAD_CACHES": [10**9],
+    },
     "tile_time": {"CHUNK_BESIDE": [48], "BESIDE": [0.5]},
     "pages_ahead": {"ALONE": [0, 10**9], "LEAST_READ": [2.0]},
 }
@@ -182,6 +187,7 @@ class Case:
     op: Op
     shapes: tuple[Shape, ...]
     strides: tuple[Shape | None, ...] | None = None
+    unread: bool = False  # the results go to the user alone
 
     @property
     def types(self) -> list[TensorType]:
@@ -190,7 +196,9 @@ class Case:
     def kernel(self) -> Kernel:
         made = self.op.infer(*self.types)
         outputs = list(made) if isinstance(made, tuple) else [made]
-        return compute_once(kernel_of(self.op, self.types, outputs, self.strides))
+        kernel = compute_once(kernel_of(self.op, self.types, outputs, self.strides))
+        unread = tuple(buffer.name for buffer in kernel.outputs) if self.unread else ()
+        return replace(kernel, unread=unread)
 
 
 def convolutions() -> list[Case]:
@@ -249,7 +257,8 @@ def vectors_and_matrices() -> list[Case]:
         for right in (False, True)
     ]
     wide: Geometry = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (2, 128, 26, 26), (24, 128, 3, 3))
-    return vectors + convolutions() + convolution(wide)[2:]
+    ends = [Case(MatMul(True, False), ((k, 96), (k, 112)), unread=True) for k in (2, 40)]
+    return vectors + ends + convolutions() + convolution(wide)[2:]
 
 
 def maps() -> list[Case]:
@@ -391,7 +400,8 @@ def test_both_sides_of_a_threshold_are_right(
 ) -> None:
     one, two = CACHES[0], LARGER.get(module, CACHES[1])
     target = replace(Target.host(), l1_bytes=one, l2_bytes=two, l3_bytes=1 << 20)
-    target = replace(target, load_slots=1.0, streams=1, near_pages=0)  # as where that has no say
+    # As where these have no say.
+    target = replace(target, load_slots=1.0, streams=1, near_pages=0, shared_stores=True)
     check_moved(cases(module), target, module, name, value, monkeypatch)
 
 

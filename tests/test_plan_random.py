@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from graphc.ops.neuron import Relu
 from graphc.ops.pool import MaxPool
 from graphc.ops.shape import Concat, Slice
 from graphc.passes.pipeline import compile_graph
+from graphc.plan import unread
 from graphc.plan.explain import memory_rows
 from graphc.plan.planner import plan
 
@@ -120,6 +123,23 @@ def test_every_mode_gives_the_reference(drawn: tuple[Graph, list[str]]) -> None:
         for other in found:
             if name in other:
                 np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(nets())
+def test_what_is_called_unread_goes_to_the_user_alone(drawn: tuple[Graph, list[str]]) -> None:
+    graph, keep = drawn
+    with patch.object(unread, "LEAST_BYTES", 1):
+        program = plan(graph, keep=keep)
+    read = {
+        program.buffers[n].slot for s in program.steps for n in s.arguments[: len(s.kernel.inputs)]
+    }
+    for step in program.steps:
+        writes = step.arguments[len(step.kernel.inputs) :]
+        for buffer, name in zip(step.kernel.outputs, writes, strict=True):
+            slot = program.buffers[name].slot
+            alone = program.slots[slot].role == "output" and slot not in read
+            assert (buffer.name in step.kernel.unread) == alone, name
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

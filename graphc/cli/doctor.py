@@ -99,6 +99,7 @@ def _processor() -> dict[str, Any]:
         "a load takes": f"{target.load_slots:g} slots of a multiply-add",
         "memory is fastest in": f"{target.streams} streams" if target.streams > 1 else "one stream",
         "pages at hand": target.near_pages or "enough",
+        "stores are faster": "in the shared cache" if target.shared_stores else "past the caches",
         "usable cores": usable_cores(),
         "features": [flag[1:] for flag in flags if flag.startswith("+")],
     }

@@ -9,7 +9,8 @@ from graphc.kernel.lang import Call, Check, Expr, Fold, Kernel, Let, Load
 
 def fingerprint(kernel: Kernel) -> str:
     """A text hash of all that a kernel computes: equal for kernels that differ in name only."""
-    lines = [repr((kernel.inputs, kernel.outputs, kernel.each, kernel.winograd))]
+    head = (kernel.inputs, kernel.outputs, kernel.each, kernel.winograd, kernel.unread)
+    lines = [repr(head)]
     numbers: dict[int, int] = {}
     keep: list[Expr] = []
 

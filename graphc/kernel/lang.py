@@ -374,7 +374,8 @@ class Winograd:
 class Kernel:
     """A whole kernel: inputs and outputs are the buffers in the order of the call's arguments.
 
-    The body says what is computed; `winograd`, where it is set, another way to get there.
+    The body says what is computed; `winograd`, where it is set, another way to get there. `unread`
+    names outputs that nothing else in the program reads (graphc.plan.unread).
     """
 
     name: str
@@ -383,6 +384,7 @@ class Kernel:
     each: tuple[Axis, ...]
     body: tuple[Statement, ...]
     winograd: Winograd | None = None
+    unread: tuple[str, ...] = ()
 
     __hash__ = _remembered_hash
 

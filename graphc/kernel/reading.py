@@ -90,7 +90,7 @@ def parse_kernel(text: str) -> Kernel:
         stored.add(head.winograd.work)
     inputs = tuple(b for b in formals if b.name not in stored)
     outputs = tuple(b for b in formals if b.name in stored)
-    return Kernel(head.name, inputs, outputs, head.each, tuple(body), head.winograd)
+    return Kernel(head.name, inputs, outputs, head.each, tuple(body), head.winograd, head.unread)
 
 
 class _Head:
@@ -102,11 +102,13 @@ class _Head:
         buffers: dict[str, Buffer],
         each: tuple[Axis, ...],
         winograd: Winograd | None = None,
+        unread: tuple[str, ...] = (),
     ):
         self.name = name
         self.buffers = buffers
         self.each = each
         self.winograd = winograd
+        self.unread = unread
         self.locals: dict[str, Local] = {}
 
 
@@ -170,13 +172,21 @@ class _Reader:
             if self.peek() != ")":
                 self.expect(",")
         each = self.loops() if self.skip("each") else ()
-        return _Head(name, buffers, each, self.winograd() if self.skip("winograd") else None)
+        winograd = self.winograd() if self.skip("winograd") else None
+        return _Head(name, buffers, each, winograd, self.names() if self.skip("unread") else ())
 
     def winograd(self) -> Winograd:
         tile = self.whole()
         work = self.take("name", "the buffer to work in")
-        filters = self.take("name", "the buffer of the filters") if self.kind() == "name" else None
+        has_filters = self.kind() == "name" and self.peek() != "unread"
+        filters = self.take("name", "the buffer of the filters") if has_filters else None
         return Winograd(tile, work, filters)
+
+    def names(self) -> tuple[str, ...]:
+        names = [self.take("name", "a buffer")]
+        while self.kind() == "name":
+            names.append(self.take("name", "a buffer"))
+        return tuple(names)
 
     def buffer(self) -> Buffer:
         name = self.take("name", "a buffer's name")

@@ -5,12 +5,12 @@
       mass = sum c:5 exp(sub(x[o, c, i], top))
       y[o, c, i] = div(exp(sub(x[o, c, i], top)), mass) for c:5
 
-A buffer is an output where a statement stores to it. `strides (45, 1, 5)` after a type says that
-it does not lie in row-major order. `winograd 2 v u` ends the first line of a convolution that may
-be run as Winograd's, in tiles of 2x2, with the memory v and the filters u; a weight gradient has no
-filters. Guards follow `where`; `+=` adds; a check reads `check CONDITION, "message", VALUE`. A
-number is an int64, with a point a float32; others name their type: `1.0:float64`. The name of a
-type converts: `int64(x[o])`.
+A buffer is an output where a statement stores to it. `strides (45, 1, 5)` after a type says that it
+does not lie in row-major order. `winograd 2 v u` ends the first line of a convolution that may be
+run as Winograd's, in tiles of 2x2, with the memory v and the filters u; a weight gradient has no
+filters. `unread y` ends it where nothing else in the program reads y. Guards follow `where`; `+=`
+adds; a check reads `check CONDITION, "message", VALUE`. A number is an int64, with a point a
+float32; others name their type: `1.0:float64`. The name of a type converts: `int64(x[o])`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ from graphc.kernel.lang import (
 )
 
 # Words that cannot be names of buffers, axes or locals.
-RESERVED = ("for", "where", "each", "winograd", "check", "strides", "true", "false", "inf", "nan")
+RESERVED = (
+    *("for", "where", "each", "winograd", "unread", "check", "strides"),
+    *("true", "false", "inf", "nan"),
+)
 
 
 def print_kernel(kernel: Kernel) -> str:
@@ -48,6 +51,8 @@ def print_kernel(kernel: Kernel) -> str:
     if kernel.winograd is not None:
         form = kernel.winograd
         way = f" winograd {form.tile} {form.work} {form.filters or ''}".rstrip()
+    if kernel.unread:
+        way += f" unread {' '.join(kernel.unread)}"
     lines = [f"kernel {kernel.name}({formals}){each}{way}"]
     lines += [f"  {print_statement(statement)}" for statement in kernel.body]
     return "\n".join(lines) + "\n"

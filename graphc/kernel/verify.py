@@ -109,6 +109,8 @@ class _Verifier:
             )
             self.need(way.filters in (None, *inputs), f"{way.filters} is no input")
             self.need(way.work in outputs, f"{way.work} is no output")
+        for name in self.kernel.unread:
+            self.need(name in {b.name for b in self.kernel.outputs}, f"{name} is no output")
         for buffer in self.kernel.outputs:
             if way is not None and buffer.name == way.work:
                 continue

@@ -36,6 +36,7 @@ from graphc.plan.recompute import fit
 from graphc.plan.savings import note_savings, overwriting_intervals
 from graphc.plan.savings import rows as saved_rows
 from graphc.plan.share import IN_PLACE, Shares, commit_in_place, possible_savings, share_bytes
+from graphc.plan.unread import mark_unread
 
 
 def plan(
@@ -82,6 +83,7 @@ def plan(
             return _place(draft, memory).bytes
 
         forward_steps = fit(draft, forward_steps, overwriting, memory, arena_size)
+    mark_unread(draft)
     return _program(graph, draft, forward_steps, memory)
 
 

@@ -44,6 +44,7 @@ SHORT_SUM = 16  # terms of a sum at most, where storing the results takes the mo
 SHARED_PART = 0.25  # of the cache that cores share, for a result that waits there for its reader
 WAITING_SUM = 2  # terms of a sum at most, where multiplications hide no store past the caches
 RESULT_CACHES = 8  # so many times the second-level cache, and no core's cache holds a result
+UNREAD_CACHES = 0.5  # the same of a result that nothing reads, where memory takes stores faster
 STREAMED_ROWS = 8  # lines of a result that are written side by side
 
 
@@ -78,7 +79,7 @@ def choose_tiling(product: Product, target: Target) -> Tiling | None:
 
 def _why_held(tiling: Tiling, product: Product, target: Target, by_rows: bool) -> str:
     """Why results do not go past the caches, in a word of `Tiling.held`; empty where they do."""
-    if _result_bytes(product) < RESULT_CACHES * target.l2_bytes:
+    if _result_bytes(product) < _least_streamed(product, target):
         return "small"
     if product.size(product.over) > STREAMED_SUM:
         return "long sums"
@@ -157,11 +158,20 @@ def _is_outer_product(product: Product, tiling: Tiling) -> bool:
 def _fills_memory(product: Product, target: Target) -> bool:
     """Whether a few multiplications make each element of a matrix that no core's cache holds."""
     few = product.size(product.over) <= STREAMED_SUM
-    return few and _result_bytes(product) >= RESULT_CACHES * target.l2_bytes
+    return few and _result_bytes(product) >= _least_streamed(product, target)
+
+
+def _least_streamed(product: Product, target: Target) -> float:
+    """Bytes of a result that is too large to wait in a cache for its reader."""
+    result = product.store_nodes()[0].address.buffer.name
+    leaves = result in product.stores.kernel.unread and not target.shared_stores
+    return (UNREAD_CACHES if leaves else RESULT_CACHES) * target.l2_bytes
 
 
 def _waits_in_shared_cache(product: Product, target: Target) -> bool:
-    """Whether plain stores, which the shared cache takes twice as fast as memory, are better."""
+    """Whether plain stores, which the shared cache takes faster than memory, are better."""
+    if not target.shared_stores:
+        return False
     held = _result_bytes(product) <= SHARED_PART * target.l3_bytes
     return held and product.size(product.over) <= WAITING_SUM
 

@@ -292,7 +292,10 @@ def _results(part: TiledProduct, target: Target, names: Names) -> Said:
     buffer = part.product.store_nodes()[0].address.buffer
     result = names.array(buffer)
     held = math.prod(buffer.shape) * ITEM_BYTES[buffer.dtype]
-    if tiling.streamed:
+    if tiling.streamed and held < RESULT_CACHES * target.l2_bytes:
+        said = f"{result} goes past the caches: no step reads its {shown(held)}, which memory takes"
+        said += " faster than the cache that cores share"
+    elif tiling.streamed:
         said = f"{result} goes past the caches: its {shown(held)} are at least {RESULT_CACHES}"
         said += " second-level caches, and lines written whole need not be read first"
     else:
