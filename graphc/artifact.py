@@ -283,7 +283,7 @@ def _writing(
 ) -> Iterator[Callable[[], Path]]:
     """A file of the weights is written in a thread meanwhile; what the block gets waits for it.
 
-    Where there are 240 MB of them, drawing takes a second and writing half of one, without Python.
+    240 MB of them take half a second, in which no Python runs.
     """
     tables, constants = _bundle(made, lambda program, _: bundle_of(program, target, (), 0))
 

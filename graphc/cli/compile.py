@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,6 +17,11 @@ from graphc.cli.options import Mode, NetOptions, fast_math_words
 from graphc.cli.report import busy, need_writable, print_json, say
 from graphc.cli.session import need_no_gradients, open_session, open_solver
 from graphc.error import NetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = Mapping[str, np.ndarray]
 
 
 class Emit(StrEnum):
@@ -111,8 +120,20 @@ def compile(
     options = _with_mode(options)
     with busy("compiling"):
         net = open_session(options)
-        written = save(net.contents(), net.held, output, form, machine, beside, name)
+        with _meanwhile(net.held) as held:
+            written = save(net.contents(), held, output, form, machine, beside, name)
     _say(options, written)
+
+
+@contextlib.contextmanager
+def _meanwhile(work: Callable[[], Arrays]) -> Iterator[Callable[[], Arrays]]:
+    """`work` goes on in a thread of its own; what the block gets waits for its result.
+
+    Fillers draw for a second where a net has 240 MB of weights, and need no Python meanwhile.
+    """
+    context = contextvars.copy_context()  # notes go where this thread's do
+    with ThreadPoolExecutor(1, "graphc-held") as pool:
+        yield pool.submit(context.run, work).result
 
 
 def _check_name(name: str | None, emit: Emit) -> None:
