@@ -136,7 +136,10 @@ COPIED: dict[str, Geometry] = {
 @pytest.mark.parametrize("name", COPIED)
 def test_copies_for_several_images_are_right(name: str) -> None:
     geometry = COPIED[name]
-    target = replace(Target.host(), l2_bytes=1 << 18, near_pages=1)
+    target, wide = (
+        replace(Target.named(machine), l2_bytes=1 << 18, near_pages=1)
+        for machine in ("host", "x86-64-v4")
+    )
     rng = np.random.default_rng(2)
     y = operators(geometry)[0][0].infer(*(TensorType("float32", s) for s in geometry[4:]))
     assert isinstance(y, TensorType)
@@ -147,7 +150,7 @@ def test_copies_for_several_images_are_right(name: str) -> None:
         kernel = kernel_of(op, types, [op.infer(*types)], strides)
         found = match(kernel)
         assert found is not None
-        for part in tiled_parts(found, target):
+        for part in tiled_parts(found, wide):
             if isinstance(part, TiledProduct) and part.tiling.packing == "copy":
                 copied = copied or part.tiling.lines > 1
         (native,) = tiled([kernel], target)
