@@ -137,13 +137,13 @@ def test_rows_of_a_matrix_that_leaves_the_caches_are_stored_in_long_pieces(
 ) -> None:
     """Where a core has few pages at hand; as wide as can be where sums are short."""
     machine = replace(Target.named("x86-64-v4"), l1_bytes=48 << 10, l2_bytes=5 << 18)
-    machine = replace(machine, near_pages=0, load_slots=1.0)
+    machine = replace(machine, load_slots=1.0)
     widths = []
-    for terms, pages in ((64, 48), (128, 48), (128, 0)):
+    for terms, slots in ((64, 100.0), (128, 100.0), (128, 0.0)):
         kernel = kernel_on(MatMul(True, False), "float32", ((terms, 512), (terms, columns)))
         found = match(kernel)
         assert found is not None
-        (part,) = tiled_parts(found, replace(machine, near_pages=pages))
+        (part,) = tiled_parts(found, replace(machine, stored_piece=slots))
         assert isinstance(part, TiledProduct)
         widths.append(part.tiling.vectors)
     assert (widths[0] > widths[1] > widths[2]) is far

@@ -401,7 +401,9 @@ def test_both_sides_of_a_threshold_are_right(
     one, two = CACHES[0], LARGER.get(module, CACHES[1])
     target = replace(Target.host(), l1_bytes=one, l2_bytes=two, l3_bytes=1 << 20)
     # As where these have no say.
-    target = replace(target, load_slots=1.0, streams=1, near_pages=0, shared_stores=True)
+    target = replace(
+        target, load_slots=1.0, streams=1, near_pages=0, stored_piece=0.0, shared_stores=True
+    )
     check_moved(cases(module), target, module, name, value, monkeypatch)
 
 

@@ -6,7 +6,6 @@ Rows of memory that lie a power of two apart share few sets of the caches; and w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from graphc.codegen.llvm import ir
@@ -14,7 +13,7 @@ from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import LINE_BYTES, Operands
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.square import transposed
-from graphc.codegen.llvm.tiling import TileGroup, Tiling
+from graphc.codegen.llvm.tiling import Tiling
 from graphc.kernel.lang import Axis
 
 
@@ -81,34 +80,6 @@ def pack_rows(
 
     at.frame.lane_loop(low, high, tiling.lanes, [], vectors)
     return block
-
-
-def tile_step(product: Product, tiling: Tiling) -> int:
-    """Elements for each row of a tile's block: the terms of a chunk, and room for a vector."""
-    terms = product.size(tiling.inner)
-    if tiling.strip:
-        terms = terms // product.extents[tiling.inner[0]] * tiling.strip
-    return terms + -(-tiling.lanes // tiling.rows)
-
-
-def tile_items(product: Product, tiling: Tiling) -> int:
-    """Elements of the blocks of all tiles of a panel; 0 where a is read as it lies."""
-    tiles = -(-tiling.panel_rows // tiling.rows)
-    return tiles * tiling.rows * tile_step(product, tiling) if tiling.packs_tiles else 0
-
-
-def with_packed_tiles(product: Product, tiling: Tiling) -> Tiling:
-    """The tiling of a panel that reads a from its tiles' blocks, in which rows are neighbours.
-
-    From chunk to chunk a moves as it lies.
-    """
-    assert tiling.row is not None
-    strides = {axis: step for axis, step in tiling.a.strides.items() if axis in tiling.chunks}
-    strides[tiling.row], step = 1, tiling.rows
-    for axis in reversed(tiling.inner):
-        strides[axis] = step
-        step *= product.extents[axis]
-    return replace(tiling, a=replace(tiling.a, strides=strides, constant=0))
 
 
 class Packer:
@@ -200,39 +171,3 @@ class Packer:
             for k, value in enumerate(transposed(self.at.builder, rows)):
                 items = (k * self.tiling.vectors + j) * self.lanes
                 self.at.store(value, self.at.moved(target, items))
-
-
-class TilePacker(Packer):
-    """Emits the copy of what a chunk has of a: a block for each tile, all of its rows for a term.
-
-    So a tile reads on from the first term to the last. All tiles' rows of one term lie side by
-    side in memory; a vector that reaches beyond a tile's rows is overwritten by the next term.
-    each_tile: calls what it is given with each tile of the panel and its first row.
-    """
-
-    def __init__(
-        self,
-        at: Operands,
-        unpacked: Tiling,
-        packed: Tiling,
-        product: Product,
-        each_tile: Callable[[Callable[[TileGroup, ir.Value], None]], None],
-    ):
-        super().__init__(at, replace(unpacked, b=unpacked.a, packing="copy"), product, packed.a)
-        self.step = tile_step(product, unpacked)
-        self.each_tile = each_tile
-
-    def _copy(self, source: ir.Value, target: ir.Value) -> None:
-        lanes, at, following = self.tiling.lanes, self.at, self._to_next_chunk()
-
-        def tile(group: TileGroup, row: ir.Value) -> None:
-            near = at.moved(source, row)
-            far = at.moved(target, at.builder.mul(row, whole(self.step)))
-            if following:
-                at.fetch(at.moved(near, following))
-            for first in range(0, group.rows, lanes):
-                rest = group.rows - first
-                value = at.load(at.moved(near, first), rest if rest < lanes else None)
-                at.store(value, at.moved(far, first))
-
-        self.each_tile(tile)

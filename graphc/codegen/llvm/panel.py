@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING
 from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import Carry, Count, whole
 from graphc.codegen.llvm.operand import Operands
+from graphc.codegen.llvm.packed_tiles import TilePacker, tile_step, with_packed_tiles
 from graphc.codegen.llvm.packing import (
     Packer,
-    TilePacker,
     pack_rows,
     packed_items,
     row_step,
-    tile_step,
     with_packed_rows,
-    with_packed_tiles,
 )
 from graphc.codegen.llvm.panel_stores import PanelStores
 from graphc.codegen.llvm.shares import Part, each, when
@@ -295,7 +293,7 @@ class Panel:
             assert strip is not None
             return pack_rows(self.at, self.unpacked, a, block, strip)
         block = self.at.moved(block, packed_items(self.product, self.unpacked))
-        first = x.mul(self.row_range()[0], whole(-tile_step(self.product, tiling)))
+        first = x.mul(self.row_range()[0], whole(-tile_step(self.product, self.unpacked)))
         block = self.at.moved(block, first)
         if strip:
             step = tiling.a.strides[tiling.inner[0]]
@@ -338,7 +336,7 @@ class Panel:
     def _tile_start(self, a: ir.Value, row: ir.Value) -> ir.Value:
         """Where a tile finds its first row."""
         if self.tiling.packs_tiles:
-            step = tile_step(self.product, self.tiling)
+            step = tile_step(self.product, self.unpacked)
             return self.at.moved(a, self.builder.mul(row, whole(step)))
         return self.at.along(a, self.tiling.a, self.tiling.row, row)
 

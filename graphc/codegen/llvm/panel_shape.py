@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from graphc.codegen.llvm.operand import LINE_BYTES
+from graphc.codegen.llvm.packed_tiles import points, taps_of, tile_items
 from graphc.codegen.llvm.product import Factor, Product
 from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.tiling import Tiling
@@ -23,6 +24,8 @@ CHUNK_PART = 0.25  # the same for what such a chunk has of both operands
 FEW_ROWS = 16  # that memory has less time for than the multiplications of more would take
 CHUNKS_HELD = 10  # chunks of that width that would fill the second-level cache
 LEAST_STRIP = 16  # terms of a chunk
+SHARED_SETS = 512  # bytes from line to line that leave most sets of the first-level cache empty
+COPIED_FOR = 8  # vectors, at least, that meet each number which is copied for a tile
 LEAST_SCRATCH, MOST_SCRATCH = 96 << 10, 256 << 10  # bytes of a panel's sums
 
 
@@ -79,8 +82,11 @@ def arrange_shares(tiling: Tiling, product: Product, target: Target, packs: bool
         plain = not (tiling.fixed or packs or tiling.wide > 1) and others < FEWEST_SHARES
         tiling.rows_together = plain and extent > tiling.rows
     if target.near_pages:
+        strip, wide = tiling.strip, tiling.wide
         _take_blocks(tiling, product, target)
-        tiling.packs_tiles = _packs_tiles(tiling, product)
+        tiling.packs_tiles = _packs_tiles(tiling, product, target)
+        if wide == 1 and not tiling.packs_tiles and _is_narrow(tiling, target):
+            tiling.beside, tiling.strip = 1, strip
     whole = product.size(product.over) * product.extents[tiling.vector] * item
     tiling.vectors_outside = whole > target.l2_bytes * 3 // 4  # b as a whole does not stay
     if tiling.vectors_outside and tiling.strip and tiling.panel_rows < extent <= most_rows:
@@ -155,15 +161,36 @@ def _take_blocks(tiling: Tiling, product: Product, target: Target) -> None:
     tiling.strip = even_strip(product.extents[tiling.inner[0]], longest)
 
 
-def _packs_tiles(tiling: Tiling, product: Product) -> bool:
-    """Whether blocks that a chunk passes over read a copy of a, each tile one line after another.
+def _packs_tiles(tiling: Tiling, product: Product, target: Target) -> bool:
+    """Whether tiles read a copy of a's numbers of a chunk, each one line after another.
 
-    As it lies, a tile has a piece of every term in a page of its own.
+    As it lies, a tile has a piece of every term in a page of its own. A copy pays where many blocks
+    pass over it, or where a window's taps do, tiles are so narrow that several read each line, and
+    the lines of a chunk push each other out of the first-level cache before.
     """
-    a, taps = tiling.a, [axis for axis in tiling.whole_lines if axis in tiling.a.strides]
-    special = a.guarded or a.spread or taps or product.stepped or tiling.lanes == 1
-    beside = tiling.beside > 1 and tiling.wide == 1
-    return not special and beside and tiling.row is not None and a.strides.get(tiling.row) == 1
+    a = tiling.a
+    special = a.spread or product.stepped or tiling.lanes == 1 or tiling.elementwise or tiling.deep
+    if special or tiling.fixed or tiling.row is None or a.strides.get(tiling.row) != 1:
+        return False
+    if not tiling.chunked or tiling.wide > 1 or points(product, tiling) is None:
+        return False
+    taps = taps_of(product, tiling)
+    if tiling.beside > 1 and not (taps or a.guarded):
+        return True
+    item = ITEM_BYTES[a.buffer.dtype]
+    bytes_held = tile_items(product, tiling) * item
+    lines = tiling.lines * product.size(tiling.whole_lines)
+    met = lines * tiling.vectors * tiling.beside
+    step = a.strides[tiling.inner[-1]] * item
+    narrow = _is_narrow(tiling, target) and step % SHARED_SETS == 0
+    held = target.l1_bytes // 2 < bytes_held <= target.l2_bytes // 2
+    return narrow and met >= COPIED_FOR and held
+
+
+def _is_narrow(tiling: Tiling, target: Target) -> bool:
+    """Whether registers are so few that several tiles read each line, not one or two."""
+    piece = tiling.rows * ITEM_BYTES[tiling.a.buffer.dtype]
+    return target.registers < 32 and 2 * piece < LINE_BYTES
 
 
 def _lines_held(target: Target, step: int) -> int:

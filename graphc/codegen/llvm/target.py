@@ -37,8 +37,10 @@ class Target:
     load_slots: how many multiply-adds of vectors take the time of one load beside them. A core that
     loads as often as it multiplies has 1; where loads fall behind, tiles need fewer of them.
     streams: in how many places at once a core reads memory fastest. near_pages: how many pages of
-    memory it reads by turns without delay, 0 where that never showed. shared_stores: whether the
-    cache that cores share takes what is stored to it faster than memory does past all caches.
+    memory it reads by turns without delay, 0 where that never showed. stored_piece: how many
+    multiply-adds of vectors take the time until a core has begun a line in another page, of a
+    result that leaves the caches. shared_stores: whether the cache that cores share takes what is
+    stored to it faster than memory does past all caches.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Target:
     load_slots: float = 1.0
     streams: int = 1
     near_pages: int = 0
+    stored_piece: float = 0.0
     shared_stores: bool = True
 
     @property
@@ -200,14 +203,22 @@ def _detected() -> Target:
 def _habits(cpu: str, vector_bytes: int) -> dict[str, Any]:
     """What cores of one kind do well beside what their features tell, as fields of `Target`.
 
-    Measured with AVX-512: on Ice Lake loads fall behind, 16 streams come half as fast again as one,
-    more rows than pages are at hand cost a fifth, and stores to lines in the shared cache take
-    twice as long as those past it, of which they are half as fast on Zen 5; there one stream is
-    best.
+    Measured: on Ice Lake loads fall behind, 16 streams come half as fast again as one, more rows
+    than pages are at hand cost a fifth, and stores to lines in the shared cache take twice as long
+    as those past it, of which they are half as fast on Zen 5; there one stream is best. On Zen 3
+    more rows than pages are at hand cost up to half, and one stream is best.
     """
-    if vector_bytes == 64 and not cpu.startswith("znver"):
-        return {"load_slots": 2.0, "streams": 16, "near_pages": 48, "shared_stores": False}
-    return {}
+    if vector_bytes < 64:
+        return {"near_pages": 48} if vector_bytes == 32 else {}
+    if cpu.startswith("znver"):
+        return {}
+    return {
+        "load_slots": 2.0,
+        "streams": 16,
+        "near_pages": 48,
+        "stored_piece": 100.0,
+        "shared_stores": False,
+    }
 
 
 def _data_caches() -> dict[int, int]:

@@ -19,7 +19,6 @@ from graphc.codegen.llvm.tiling import Tiling, overlapping
 WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
 FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
-STORED_PIECE = 100.0  # slots until a core that has few pages at hand has begun a line elsewhere
 WHOLE_SUM = 1024  # terms at most of a sum that no chunks interrupt before it is stored
 CHUNK = 256  # terms of a chunk, where loops can be cut so
 # The same, where loads fall behind and a step reads rows that lie side by side, lines of its own:
@@ -58,8 +57,8 @@ class TileTime:
         self.chunk = most_terms(product, tiling, target)
         stride = max(product.store_strides(tiling.vector), key=abs)
         self.store = 2.0 * len(product.store_nodes())
-        pieces = matrix and target.near_pages > 0 and _leaves_cache(product, target)
-        self.piece, self.along = STORED_PIECE if pieces else 0.0, stride == 1
+        leaves = matrix and _leaves_cache(product, target)
+        self.piece, self.along = target.stored_piece if leaves else 0.0, stride == 1
         if not self.along:
             slow = 2.0 if stride * item % WAY_BYTES else SLOW_STORE
             self.store = slow * tiling.lanes * len(product.store_nodes())

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from graphc.codegen.llvm import ir
 from graphc.codegen.llvm.loops import Count, Frame, whole
 from graphc.codegen.llvm.operand import Operands
-from graphc.codegen.llvm.packing import packed_items, row_step, tile_items
+from graphc.codegen.llvm.packed_tiles import tile_items
+from graphc.codegen.llvm.packing import packed_items, row_step
 from graphc.codegen.llvm.panel import Panel
 from graphc.codegen.llvm.product import Product
 from graphc.codegen.llvm.shares import Part, Shares, each, when
@@ -56,7 +57,9 @@ class TiledProduct:
             self.sums = together * tiling.panel_rows * deep * tiling.vectors * tiling.lanes
             beside = min(tiling.beside, groups)
             self.sums *= product.size(tiling.whole_lines) * tiling.wide * beside
-        self.scratch_items = self.sums + packed_items(product, tiling) + tile_items(product, tiling)
+        self.scratch_items = self.sums + packed_items(product, tiling)
+        if tiling.packs_tiles:
+            self.scratch_items += tile_items(product, tiling)
         self.scratch_items += rows * row_step(tiling)  # of a, where those are packed
 
     def emit(
