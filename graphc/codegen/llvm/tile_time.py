@@ -17,6 +17,8 @@ from graphc.codegen.llvm.target import ITEM_BYTES, Target
 from graphc.codegen.llvm.tiling import Tiling, overlapping
 
 WAY_BYTES = 4096  # addresses so far apart share a set of the first-level cache
+LATENCY = 8.0  # slots until a sum can take its next term: so many sums keep a core busy
+DELAY = 0.5  # slots more where registers are too few for sums that make up for any delay
 FEW_WAYS = 7  # places for those that do, of 8 at least: two in three where there are more
 SLOW_STORE = 50.0  # slots for an element that goes to a line for which a cache makes room
 WHOLE_SUM = 1024  # terms at most of a sum that no chunks interrupt before it is stored
@@ -31,10 +33,10 @@ class TileTime:
     """Modelled time of one tile, in slots.
 
     sets, ways: of the first-level cache, as far as rows of a reach them. met: points of `deep`
-    that share a set. load_slots: of a load. chunk: terms of a chunk, at most. piece: slots for a
-    row of a matrix that leaves the caches, of which a tile stores but a piece. along: whether
-    vectors lie along rows. passing: bytes of b that pass by before a line of it is read again,
-    where all of it does.
+    that share a set. latency: of a step, at least. load_slots: of a load. chunk: terms of a chunk,
+    at most. piece: slots for a row of a matrix that leaves the caches, of which a tile stores but a
+    piece. along: whether vectors lie along rows. passing: bytes of b that pass by before a line of
+    it is read again, where all of it does.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class TileTime:
         self.sets = WAY_BYTES // math.gcd(row_step, WAY_BYTES)
         self.met = deep if deep_step % WAY_BYTES == 0 else 1
         self.ways = max(target.l1_bytes // WAY_BYTES, 8)
+        few = target.registers < 32 and not tiling.elementwise
+        self.latency = LATENCY + DELAY * few
         matrix = _is_matrix(product)
         beside = rows_beside(product, tiling)
         self.load_slots = max(1.0, BESIDE * target.load_slots) if beside else target.load_slots
@@ -79,7 +83,7 @@ class TileTime:
         pieces = 2 * tiling.lanes // tiling.b.spread.size if tiling.b.spread else 1
         loads = self._loads(rows, vectors)
         loads = (loads + vectors * pieces) * self.load_slots
-        busy = max(rows * vectors, 8, loads + 2, lines)
+        busy = max(rows * vectors, self.latency, loads + 2, lines)
         in_one_set = -(-rows // self.deep // self.sets) * self.met
         few = max(FEW_WAYS, self.ways * 2 // 3)
         return busy * (2.0 if in_one_set > self.ways else 1.35 if in_one_set > few else 1.0)
