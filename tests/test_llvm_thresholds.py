@@ -164,7 +164,13 @@ MOVED: dict[str, dict[str, Sequence[float]]] = {
 }
 
 # The same of modules whose code differs for processors that read memory in many places at once.
-STREAMS = {"load_slots": 2.0, "streams": 4, "near_pages": 2, "shared_stores": False}
+STREAMS = {
+    "load_slots": 2.0,
+    "streams": 4,
+    "near_pages": 2,
+    "stored_piece": 100.0,
+    "shared_stores": False,
+}
 MOVED_IN_STREAMS: dict[str, dict[str, Sequence[float]]] = {
     "row_sums": {"MOST_PARTS": [1], "AHEAD_BYTES": [64], "SUMS_PART": [0.01]},
     "dot_tile": {"STREAM_AHEAD_BYTES": [64]},
